@@ -1,0 +1,136 @@
+"""The ``lmolt`` command. Each subcommand is one call into the package; errors end in one clear message."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.runner import reproduce
+
+    return reproduce(
+        arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake
+    )
+
+
+def _notebook(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from lmolt_utils.params import load
+    from lmolt_utils.runner import run_notebook
+
+    overrides = {
+        name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)
+    }
+    os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
+    seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
+    print(f"{arguments.name}: done in {seconds:.0f} s", flush=True)
+    return 0
+
+
+def _embedded_models(_: argparse.Namespace) -> int:
+    from lmolt_utils.embedded.build import build
+
+    print(build(log=lambda line: print(line, flush=True)).to_string(na_rep="-"))
+    return 0
+
+
+def _params(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.params import Params, describe, load
+
+    values = load(arguments.profile)
+    for name in Params.model_fields:
+        facts = describe(name)
+        unit = f" {facts['unit']}" if facts["unit"] else ""
+        print(f"{name} = {getattr(values, name)}{unit}\n    {facts['meaning']} [{facts['source']}]")
+    return 0
+
+
+def _systems(_: argparse.Namespace) -> int:
+    from lmolt_utils.systems import load_systems
+
+    for row in load_systems():
+        rows = ", ".join(f"{table} {label!r}" for table, label in row.rows.items()) or "figures only"
+        print(f"{row.name:16} {row.notebook:13} init {row.init:9} method {row.method:5} -> {rows}")
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.bench import bench
+
+    return bench(arguments.profile, arguments.cores, fresh=not arguments.last)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, do: Callable[[argparse.Namespace], int], text: str) -> Any:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(do=do)
+        return sub
+
+    def profile(sub: Any) -> None:
+        sub.add_argument(
+            "--profile",
+            default=os.environ.get("LMOLT_PROFILE", "cpu"),
+            help="params/PROFILE.yaml (default: cpu)",
+        )
+
+    def cores(sub: Any) -> None:
+        sub.add_argument(
+            "--cores",
+            type=int,
+            default=min(4, os.cpu_count() or 1),
+            help="notebooks side by side (default: %(default)s)",
+        )
+
+    sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
+    profile(sub)
+    cores(sub)
+    sub.add_argument(
+        "--per-system", action="store_true", help="train each system in a job of its own (clusters)"
+    )
+    sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
+    sub = command("notebook", _notebook, "run one notebook; its executed copy and log go to runs/PROFILE")
+    sub.add_argument("name", help="such as 04_alignment")
+    profile(sub)
+    sub.add_argument(
+        "--systems", nargs="+", default=[], metavar="SYSTEM", help="only these rows of the systems table"
+    )
+    sub.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's"
+    )
+    profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
+    command("systems", _systems, "list the systems table")
+    command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
+    sub = command(
+        "bench",
+        _bench,
+        "run a profile from nothing and print time and memory per notebook, and the effects seen",
+    )
+    profile(sub)
+    cores(sub)
+    sub.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: returns the exit status; known errors are printed without a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.do(arguments))
+    except KeyboardInterrupt:
+        print("interrupted: what was finished stays; run the same command again to go on", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"lmolt: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

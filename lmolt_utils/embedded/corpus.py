@@ -1,0 +1,80 @@
+"""The embedded corpus: molecules, property sets, captions and splits, from a size and a seed.
+
+It has L+M-24's shape (skewed families, one property set covering about 36 % of the molecules, captions in its
+templates) and the split the papers lack: ``withheld``, molecules that combine two properties never seen
+together in training. The other splits share their property sets.
+"""
+
+import random
+
+import pandas as pd
+
+from lmolt_utils.embedded.captions import caption_for
+from lmolt_utils.embedded.molecules import draw
+from lmolt_utils.embedded.rules import families_of, properties_of
+
+#: Pairs of properties that never meet in training (L+M-24 withholds property combinations likewise).
+WITHHELD_PAIRS: tuple[tuple[str, str], ...] = (
+    ("egfr inhibitor", "carbonic anhydrase inhibitor"),
+    ("egfr inhibitor", "hdac inhibitor"),
+    ("anxiolytic", "explosive"),
+    ("serotonin antagonist", "aromatase inhibitor"),
+    ("fluorescent", "liquid crystal"),
+    ("electroluminescent", "cyclooxygenase inhibitor"),
+    ("calcium channel blocker", "herbicide"),
+    ("beta blocker", "anti fungal"),
+    ("ppar agonist", "hdac inhibitor"),
+    ("stimulant", "carbonic anhydrase inhibitor"),
+    ("anti oxidant", "explosive"),
+    ("reverse transcriptase inhibitor", "aromatase inhibitor"),
+)
+#: Shares of the molecules without a withheld pair.
+SPLIT_SHARES = {"train": 0.79, "validation": 0.105, "test": 0.105}
+
+COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
+_MAX_MISSES = 5_000
+
+
+def generate(rows: int, seed: int, caption_variant: int = 0) -> pd.DataFrame:
+    """A corpus of ``rows`` distinct molecules; byte-identical for the same arguments.
+
+    Returns a frame with the columns :data:`COLUMNS`: ``properties`` and ``families`` are ``|``-separated,
+    as in L+M-24's property file. Raises ``ValueError`` if ``rows`` is below 100 (no split would be usable) or
+    if the families cannot supply that many distinct molecules.
+    """
+    if rows < 100:
+        raise ValueError(f"the corpus needs at least 100 rows, not {rows}: smaller ones leave splits empty")
+    rng = random.Random(f"corpus:{seed}")
+    seen: set[str] = set()
+    records: list[dict[str, str]] = []
+    misses = 0
+    while len(records) < rows:
+        smiles, mol = draw(rng)
+        families = [] if smiles in seen else families_of(mol)
+        if not families:  # a repeat, or decorations without any property: nothing to say about it
+            misses += 1
+            if misses > _MAX_MISSES:
+                raise ValueError(
+                    f"no more than {len(records)} distinct molecules can be drawn; ask for fewer rows"
+                )
+            continue
+        misses = 0
+        seen.add(smiles)
+        properties = properties_of(families)
+        records.append(
+            {
+                "id": f"e{len(records):06d}",
+                "split": _split(rng, properties),
+                "molecule": smiles,
+                "caption": caption_for(smiles, properties, seed, caption_variant),
+                "properties": "|".join(properties),
+                "families": "|".join(families),
+            }
+        )
+    return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def _split(rng: random.Random, properties: list[str]) -> str:
+    drawn = rng.choices(list(SPLIT_SHARES), weights=list(SPLIT_SHARES.values()))[0]
+    present = set(properties)
+    return "withheld" if any(present >= set(pair) for pair in WITHHELD_PAIRS) else drawn

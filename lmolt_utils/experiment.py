@@ -1,0 +1,227 @@
+"""From a row of the systems table to its predictions: merge, train, predict, each once.
+
+Notebooks 03 to 06 all go through :func:`make_system`; a row's init decides whether something is merged, its method
+whether something is trained. A step is repeated only when its inputs, its parameters or its code changed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS, TEST_COLUMNS
+from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.generation import generate
+from lmolt_utils.merging import Merge, merge_models
+from lmolt_utils.models import fingerprintable, load_model, load_tokenizer
+from lmolt_utils.negatives import preference_pairs, translate, usable
+from lmolt_utils.postprocess import clean
+from lmolt_utils.prompts import TASKS, Task, prompt
+from lmolt_utils.training import Recipe, load_trained, train
+
+PREDICTION_COLUMNS = ("id", "task", "source", "reference", "raw", "prediction")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about one system that its files depend on."""
+
+    name: str
+    init: str
+    method: str
+    recipe: Recipe
+    merge: Merge | None
+    base_model: str
+    cap2mol_model: str
+    mol2cap_model: str
+    max_new_tokens: int
+    generation_batch: int
+
+
+def plan(run: Any, system: Any) -> Plan:
+    """The plan of ``system`` (a row of the systems table) in ``run``, with the row's own settings applied."""
+    params = system.params(run.params)
+    recipe = Recipe(
+        method=system.method, **{n: getattr(params, n) for n in Recipe.__dataclass_fields__ if n != "method"}
+    )
+    merge = Merge(system.init, params.mol2cap_share, params.ties_density) if system.merged else None
+    return Plan(
+        name=system.name,
+        init=system.init,
+        method=system.method,
+        recipe=recipe,
+        merge=merge,
+        base_model=params.base_model,
+        cap2mol_model=params.cap2mol_model,
+        mol2cap_model=params.mol2cap_model,
+        max_new_tokens=params.max_new_tokens,
+        generation_batch=params.generation_batch,
+    )
+
+
+def make_negatives(run: Any, task: Task, translator: str) -> None:
+    """The translator's answers for the sample, one file per task: columns id, rejected."""
+    sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
+    limits = {"max_new_tokens": run.max_new_tokens, "batch_size": run.generation_batch}
+
+    def make() -> None:
+        rows = read_rows(sampled, CORPUS_COLUMNS)
+        model = load_model(translator, "translator", device=run.device, dtype=run.dtype)
+        source = rows["molecule" if task == "mol2cap" else "caption"]
+        answers = translate(
+            model, load_tokenizer(translator), list(source), title=f"negatives {task}", **limits
+        )
+        write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
+
+    run.step(
+        f"negatives {task}",
+        make,
+        outputs=[output],
+        params={**limits, "device": run.device, "dtype": run.dtype},
+        inputs={"sample": sampled, "translator": fingerprintable(translator)},
+        modules=["lmolt_utils.negatives"],
+    )
+
+
+def make_pairs(run: Any) -> tuple[pd.DataFrame, int]:
+    """The preference pairs of both directions, and how many were left out as equal or empty."""
+    sampled, output = run.path("data", "sample.jsonl"), run.path("data", "pairs.jsonl")
+    answers = {task: run.path("data", f"negatives.{task}.jsonl") for task in TASKS}
+
+    def all_pairs() -> pd.DataFrame:
+        rejected = {task: list(read_rows(path, ("rejected",))["rejected"]) for task, path in answers.items()}
+        return preference_pairs(read_rows(sampled, CORPUS_COLUMNS), rejected)
+
+    run.step(
+        "pairs",
+        lambda: write_rows(output, usable(all_pairs())[list(PAIR_COLUMNS)]),
+        outputs=[output],
+        params={},
+        inputs={"sample": sampled, **answers},
+        modules=["lmolt_utils.negatives"],
+    )
+    kept = read_rows(output, PAIR_COLUMNS)
+    return kept, len(all_pairs()) - len(kept)
+
+
+def merge_folder(models: Path, merge: Merge) -> Path:
+    """Where a merge lies: systems that start from the same merge share it."""
+    value = merge.density if merge.rule == "ties" else merge.share
+    return models / f"{merge.rule}-{value:.4g}"
+
+
+def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
+    """The model that ``todo`` starts from for ``task`` (merging it if it is a merge): a folder or a hub id."""
+    if todo.merge is None:
+        own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
+        return own[task if todo.init == "per_task" else todo.init]
+    parents = {"base": todo.base_model, "cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
+    if todo.merge.rule != "ties":
+        del parents["base"]
+    folder = merge_folder(run.path("models"), todo.merge)
+    merge = todo.merge
+    run.step(
+        f"merge {folder.name}",
+        lambda: merge_models(
+            merge, folder, base=todo.base_model, cap2mol=todo.cap2mol_model, mol2cap=todo.mol2cap_model
+        ),
+        outputs=[folder],
+        params=merge.relevant(),
+        inputs={role: fingerprintable(name) for role, name in parents.items()},
+        modules=["lmolt_utils.merging"],
+        say=say,
+    )
+    return str(folder)
+
+
+def make_system(run: Any, system: Any, say: Callable[[str], None] = print) -> None:
+    """Merge, train and predict one system; says what was done, and what was up to date."""
+    todo = plan(run, system)
+    adapter = run.path("models", todo.name) if todo.method != "none" else None
+    if adapter is not None:
+        initial = initial_model(run, todo, "cap2mol", say)
+        _train(run, todo, initial, adapter, say)
+    for task in TASKS:
+        _predict(run, todo, initial_model(run, todo, task, _quiet), adapter, task, say)
+
+
+def _quiet(_: str) -> None:
+    return None
+
+
+def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str], None]) -> None:
+    pairs = run.path("data", "pairs.jsonl")
+    log = run.path("logs", f"{todo.name}.training.jsonl")
+
+    def make() -> None:
+        train(todo.recipe, initial, read_rows(pairs, PAIR_COLUMNS), adapter, log, title=todo.name, say=say)
+
+    run.step(
+        f"train {todo.name}",
+        make,
+        outputs=[adapter, log],
+        params=todo.recipe.relevant(),
+        inputs={"pairs": pairs, "initial": fingerprintable(initial)},
+        modules=["lmolt_utils.training"],
+        say=say,
+    )
+
+
+def prediction_path(run: Any, name: str, task: str) -> Path:
+    """Where the predictions of one system on one task lie."""
+    path: Path = run.path("predictions", f"{name}.{task}.jsonl")
+    return path
+
+
+def _predict(
+    run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]
+) -> None:
+    test = run.path("data", "test.jsonl")
+    output = prediction_path(run, todo.name, task)
+
+    def make() -> None:
+        machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
+        model, tokenizer = load_trained(initial, adapter, **machine)
+        rows = read_rows(test, TEST_COLUMNS)
+        columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
+        source, reference = rows[columns[0]], rows[columns[1]]
+        raw = generate(
+            model,
+            tokenizer,
+            [prompt(task, text) for text in source],
+            max_new_tokens=todo.max_new_tokens,
+            batch_size=todo.generation_batch,
+            title=f"{todo.name} {task}",
+        )
+        frame = pd.DataFrame(
+            {"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw}
+        )
+        frame["prediction"] = [clean(text) for text in raw]
+        write_rows(output, frame[list(PREDICTION_COLUMNS)])
+
+    inputs: dict[str, Path | str] = {"test": test, "initial": fingerprintable(initial)}
+    if adapter is not None:
+        inputs["adapter"] = adapter
+    run.step(
+        f"predict {todo.name} {task}",
+        make,
+        outputs=[output],
+        params={
+            "task": task,
+            "max_new_tokens": todo.max_new_tokens,
+            "generation_batch": todo.generation_batch,
+            "dtype": todo.recipe.dtype,
+            "quantize": todo.recipe.quantize,
+            "device": todo.recipe.device,
+        },
+        inputs=inputs,
+        modules=[
+            "lmolt_utils.training",
+            "lmolt_utils.generation",
+            "lmolt_utils.postprocess",
+            "lmolt_utils.prompts",
+        ],
+        say=say,
+    )

@@ -1,0 +1,133 @@
+"""Files written once, atomically, and read with errors that say what to do."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+class BadFileError(ValueError):
+    """A file that is missing, cut short or not what it should be."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place only when the block ends well.
+
+    A killed run or a full disk therefore never leaves half a file under the final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder: filled under another name, then moved into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield part
+        os.chmod(part, 0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; keys sorted, so that equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises :class:`BadFileError` naming the file when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{path} is damaged ({error}): delete it and run again") from None
+
+
+def write_rows(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as JSON lines, atomically."""
+    with atomic(path) as part:
+        frame.to_json(part, orient="records", lines=True, force_ascii=False)
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read JSON lines with at least ``columns``; all of them text.
+
+    Raises :class:`BadFileError` with the line number of the first broken line, or the missing column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce") from None
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path} is not UTF-8 ({error})") from None
+    if text and not text.endswith("\n"):
+        raise BadFileError(f"{path} is cut short: its last line has no end; delete it and run again")
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise BadFileError(
+                f"{path} line {number} is not JSON ({error.msg}): delete it and run again"
+            ) from None
+    frame = pd.DataFrame(rows)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise BadFileError(
+            f"{path} has no column {missing[0]!r} (it has: {', '.join(map(str, frame.columns)) or 'none'})"
+        )
+    return frame
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's names and contents (records, locks and checkpoints left out)."""
+    if path.is_file():
+        status = path.stat()
+        return _digest(str(path), status.st_size, status.st_mtime_ns)
+    if not path.is_dir():
+        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce")
+    whole = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            whole.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,176 @@
+"""The parameters of a run: typed, each with its unit and where its value comes from.
+
+A profile (``params/<profile>.yaml``) gives every one of them. Anything unknown, missing or of the wrong type
+stops the run before any work; the message names the key and the nearest right one.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmolt_utils.paths import root
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, missing or of the wrong type."""
+
+
+def _p(meaning: str, source: str, unit: str = "", **limits: Any) -> Any:
+    """A required parameter: its meaning, the source of its value and its unit."""
+    return Field(description=meaning, json_schema_extra={"source": source, "unit": unit}, **limits)
+
+
+class Params(BaseModel):
+    """All parameters of the companion. ``L4M`` is Less for More, ``code`` the papers' released code."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    profile: str = _p(
+        "name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$"
+    )
+    seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
+    threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
+    device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
+    figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
+
+    corpus: str = _p(
+        "'embedded', or a local folder or hub id of a molecule/caption data set", "L4M §4.1: L+M-24"
+    )
+    corpus_revision: str | None = _p("revision of a hub data set", "ours")
+    test_corpus: str | None = _p(
+        "data set the test molecules come from; null: the corpus's own test split", "L4M App. D"
+    )
+    corpus_rows: int = _p("molecules of the embedded corpus", "ours", "molecules", ge=100)
+    corpus_seed: int = _p("seed of the embedded corpus", "ours", ge=0)
+    sample_share: float = _p("share of the training split used for alignment", "L4M §4.1", gt=0, le=1)
+    test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
+    test_split: Literal["test", "withheld", "validation"] = _p(
+        "which split is tested: 'withheld' holds property combinations absent from training",
+        "ours; audit D21",
+    )
+
+    base_model: str = _p(
+        "model that both per-task models were fine-tuned from (TIES needs it)", "not stated; audit D40"
+    )
+    cap2mol_model: str = _p("per-task model, caption to molecule", "L4M App. J")
+    mol2cap_model: str = _p("per-task model, molecule to caption", "L4M App. J")
+    negatives_mol2cap_model: str = _p("translator that writes rejected captions", "code: create_negative.py")
+    negatives_cap2mol_model: str = _p("translator that writes rejected molecules", "code: create_negative.py")
+    nli_model: str = _p("NLI classifier (folder or hub id)", "L4M fn. 5")
+    quantize: Literal["none", "nf4"] = _p(
+        "weights of the trained model in memory", "L4M Fig. 13 (prints nf64; audit D6)"
+    )
+    dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
+
+    epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)
+    effective_batch: int = _p(
+        "rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2
+    )
+    micro_batch: int = _p(
+        "rows per forward pass (KTO needs at least 2)", "ours; gradients accumulate", "rows", ge=2
+    )
+    learning_rate: float = _p("peak learning rate", "L4M Fig. 14: 5.0e-5 at 7B", gt=0)
+    scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
+    warmup_share: float = _p("share of the steps spent warming up", "L4M Fig. 14", ge=0, lt=1)
+    max_grad_norm: float = _p("gradient clipping", "L4M Fig. 14", gt=0)
+    beta: float = _p("strength of the preference term", "code: 0.1; L4M App. C: 0.1 to 0.5", gt=0)
+    cpo_alpha: float = _p("weight of CPO's SFT term", "TRL default; L4M Eq. 4", ge=0)
+    lora_rank: int = _p("LoRA rank", "L4M Fig. 15", ge=1)
+    lora_alpha: int = _p("LoRA alpha", "L4M Fig. 15", ge=1)
+    lora_dropout: float = _p(
+        "LoRA dropout (TRL switches it off in DPO, CPO and KTO)", "L4M Fig. 15", ge=0, lt=1
+    )
+    max_length: int = _p("longest prompt plus answer", "ours", "tokens", ge=16)
+
+    mol2cap_share: float = _p(
+        "share of mol2cap in SLERP and soup merges", "L4M App. J: 1:18, so 1/19", ge=0, le=1
+    )
+    ties_density: float = _p("share of each task vector that TIES keeps", "L4M §3.2.1: top 20 %", gt=0, le=1)
+
+    max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)
+    generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)
+    caption_tokenizer: str = _p(
+        "tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary file or a hub id", "L+M-24"
+    )
+    invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
+    nli_batch: int = _p("premise/hypothesis pairs per forward pass", "ours", "pairs", ge=1)
+
+
+def describe(name: str) -> dict[str, str]:
+    """Meaning, unit and source of one parameter."""
+    field = Params.model_fields[name]
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return {"meaning": field.description or "", "unit": str(extra["unit"]), "source": str(extra["source"])}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The known names closest to ``name``, as an ending for an error message."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def profile_path(profile: str) -> Path:
+    """The YAML file of a profile; raises :class:`ParameterError` naming the nearest one if there is none."""
+    path = root() / "params" / f"{profile}.yaml"
+    if not path.is_file():
+        known = profiles()
+        raise ParameterError(
+            f"no profile {profile!r} in {path.parent}{nearest(profile, known)} (there are: {', '.join(known)})"
+        )
+    return path
+
+
+def profiles() -> list[str]:
+    """Names of the profiles in ``params/``."""
+    others = {"systems", "published", "claims"}
+    return sorted(path.stem for path in (root() / "params").glob("*.yaml") if path.stem not in others)
+
+
+def read_yaml(path: Path) -> Any:
+    """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not readable YAML: {error}") from None
+
+
+def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
+    """The parameters of ``profile`` with ``overrides`` on top; raises :class:`ParameterError`."""
+    values = read_yaml(profile_path(profile))
+    if not isinstance(values, dict):
+        raise ParameterError(f"{profile_path(profile)} is empty or no mapping of names to values")
+    return check({**values, **(overrides or {})})
+
+
+def check(values: Mapping[str, Any]) -> Params:
+    """Validate plain values; raises :class:`ParameterError` with one line per problem."""
+    try:
+        return Params.model_validate(_floats(values))
+    except ValidationError as error:
+        raise ParameterError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole numbers are welcome where a float is meant (``epochs: 3``); nothing else is converted."""
+    out = dict(values)
+    for name, field in Params.model_fields.items():
+        value = out.get(name)
+        if field.annotation is float and isinstance(value, int) and not isinstance(value, bool):
+            out[name] = float(value)
+    return out
+
+
+def _explain(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown parameter {name!r}{nearest(name, list(Params.model_fields))}"
+    if problem["type"] == "missing":
+        return f"parameter {name!r} has no value: {describe(name)['meaning']}"
+    hint = ""
+    if problem["type"] == "float_type" and isinstance(problem["input"], str):
+        hint = "; YAML reads 1e-5 as text, write 1.0e-5"
+    return f"parameter {name!r} = {problem['input']!r}: {problem['msg']}{hint} ({describe(name)['meaning']})"

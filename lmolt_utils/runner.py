@@ -1,0 +1,180 @@
+"""Run notebooks headlessly: one by papermill, all eight by Snakemake."""
+
+import ast
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from lmolt_utils.files import fingerprint, read_json, write_json
+from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
+from lmolt_utils.params import load
+from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.steps import PACKAGE, sources
+from lmolt_utils.systems import load_systems
+
+#: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
+AFTER: dict[str, tuple[str, ...]] = {
+    "01_data": (),
+    "02_negatives": ("01_data",),
+    "03_sft": ("02_negatives",),
+    "04_alignment": ("02_negatives",),
+    "05_merging": ("02_negatives",),
+    "06_ablation": ("02_negatives",),
+    "07_nli_evaluation": ("03_sft", "04_alignment", "05_merging", "06_ablation"),
+    "08_figures": ("07_nli_evaluation",),
+}
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook that stopped with an error; the message names its cell and the error."""
+
+
+def receipt_path(profile: str, notebook: str) -> Path:
+    """What tells that a notebook is done: the hashes of the files it wrote."""
+    return run_folder(profile) / "receipts" / f"{notebook}.json"
+
+
+def package_sources(notebook: str) -> list[str]:
+    """Files of the package that ``notebook`` uses, directly or not."""
+    book = nbformat.read(notebook_path(notebook), as_version=4)
+    modules: set[str] = {f"{PACKAGE}.notebook"}
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            modules |= _imported(cell.source)
+    return [str(path) for path in sources(sorted(modules))]
+
+
+def _imported(source: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
+    """The values ``notebook`` depends on in ``profile``, and the rows of the systems table that it makes or draws."""
+    values = load(profile).model_dump()
+    used = {name: values[name] for name in declared(notebook) if name in values}
+    rows = load_systems()
+    own = [row for row in rows if row.notebook == notebook]
+    if own or notebook in ("07_nli_evaluation", "08_figures"):
+        used["systems"] = [row.model_dump() for row in (own or rows)]
+    return used
+
+
+def run_notebook(
+    notebook: str, profile: str, overrides: Mapping[str, Any] | None = None, systems: Sequence[str] = ()
+) -> float:
+    """Execute one notebook with papermill; the executed copy and the log stay in the run's folder.
+
+    Returns the seconds it took. Raises :class:`NotebookFailed` naming cell and error; a record of time and
+    peak memory is kept beside the executed copy.
+    """
+    import papermill
+
+    values: dict[str, Any] = {"profile": profile, **(overrides or {})}
+    tag = ""
+    if systems:
+        values["systems"] = list(systems)
+        tag = "." + "-".join(systems)
+    folder = run_folder(profile)
+    executed = folder / "notebooks" / f"{notebook}{tag}.ipynb"
+    log = folder / "logs" / f"{notebook}{tag}.log"
+    for path in (executed, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with open(log, "w", encoding="utf-8") as stream:
+        try:
+            papermill.execute_notebook(
+                str(notebook_path(notebook)),
+                str(executed),
+                parameters=values,
+                cwd=str(root()),
+                progress_bar=False,
+                stdout_file=stream,
+                stderr_file=stream,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise NotebookFailed(_explain(notebook, error, executed, log)) from None
+        except Exception as error:  # a dead kernel, a full disk: papermill has no common class for these
+            raise NotebookFailed(
+                f"{notebook} stopped: {type(error).__name__}: {error}\n  log: {shown(log)}"
+            ) from error
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})
+    return seconds
+
+
+def _explain(notebook: str, error: Any, executed: Path, log: Path) -> str:
+    line = next((line for line in str(error.source).splitlines() if line.strip()), "")
+    value = str(error.evalue).strip() or "(no message)"
+    return (
+        f"{notebook} failed in cell {error.cell_index} ({line.strip()[:70]})\n"
+        f"  {error.ename}: {value}\n  executed copy: {shown(executed)}\n  log: {shown(log)}"
+    )
+
+
+def drop_stale_receipts(profile: str) -> list[str]:
+    """Remove receipts whose files are missing or were changed; returns one line per removed receipt."""
+    lines = []
+    for notebook in NOTEBOOKS:
+        receipt = receipt_path(profile, notebook)
+        if receipt.exists() and (reason := _stale(receipt, run_folder(profile))):
+            receipt.unlink()
+            lines.append(f"{notebook} runs again: {reason}")
+    return lines
+
+
+def _stale(receipt: Path, folder: Path) -> str | None:
+    for name, digest in read_json(receipt)["files"].items():
+        path = folder / name if (folder / name).exists() else root() / name
+        if not path.exists():
+            return f"{name} is missing"
+        if fingerprint(path) != digest:
+            return f"{name} was changed"
+    return None
+
+
+def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
+    """Run what is not done yet of the eight notebooks, in order, through Snakemake; its exit status.
+
+    Refuses to start while another run of the same profile is under way. A run that was killed leaves no lock.
+    """
+    load(profile)  # a mistyped profile or parameter stops here
+    load_systems()
+    folder = run_folder(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".running", "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotebookFailed(
+                f"profile {profile} is already running in {shown(folder)}: wait for it to end"
+            ) from None
+        for line in drop_stale_receipts(profile):
+            print(line, flush=True)
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile")]
+        command += ["--directory", str(folder), "--cores", str(cores), "--nolock", "--rerun-incomplete"]
+        command += [
+            "--rerun-triggers",
+            "mtime",
+            "params",
+            "input",
+            "--keep-going",
+            "--quiet",
+            "host",
+            "progress",
+        ]
+        command += ["--config", f"profile={profile}", f"per_system={per_system}", "--", *extra]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        return subprocess.run([part for part in command if part != "--" or extra], env=environment).returncode

@@ -1,0 +1,572 @@
+"""The papers' tables, rebuilt: each reproduced value beside the printed one, each delta recomputed.
+
+``build_table`` joins the published rows, the systems that stand for them and the scores; the result is one
+object that is shown as Markdown in a notebook and written as CSV, Markdown and LaTeX. Whatever has no score
+says "not run", so a partial run can never look complete.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pandas as pd
+
+from lmolt_utils.files import write_text
+from lmolt_utils.prompts import Task
+from lmolt_utils.published import (
+    CELL_ROUNDING,
+    METRICS,
+    Metric,
+    Published,
+    PublishedTable,
+    RowRef,
+    load_published,
+    parse_printed,
+)
+
+NOT_RUN = "not run"
+UNDEFINED = "undefined"  # it ran, but the number does not exist (FCD without a valid molecule, x / 0)
+NO_PAPER_VALUE = "–"
+
+SCORE_COLUMNS = ("system", "task", "metric", "value", "n")
+
+#: How a printed delta relates to the printed cells it is the difference of.
+Check = Literal[
+    "",
+    "differs from the printed cells by their rounding at most",
+    "does not follow from the printed cells, rounding included",
+]
+WITHIN_ROUNDING: Check = "differs from the printed cells by their rounding at most"
+DOES_NOT_FOLLOW: Check = "does not follow from the printed cells, rounding included"
+_MARKS: dict[Check, str] = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
+
+DIFFERENCE = "difference"
+RELATIVE = "relative, %"
+PRINTED = "as printed"
+
+
+class SystemRow(Protocol):
+    """What a table needs of a system: its name, its label, and its row per table id.
+
+    A row that the published table lacks is a control: the table grows by it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def rows(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """One reproduced value (NaN: it ran, but the metric is undefined) over ``n`` predictions."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The paper's value (None: it prints none) and the reproduced score (None: not run)."""
+
+    paper: float | None
+    score: Score | None
+
+    @property
+    def reproduced(self) -> float | None:
+        return None if self.score is None else self.score.value
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: its label, the system behind it (None: the companion has none), a cell per metric."""
+
+    label: str
+    system: str | None
+    control: bool
+    cells: dict[str, Cell]
+
+    @property
+    def n(self) -> int | None:
+        """Predictions scored; None if not run. The largest, where a metric leaves some out."""
+        return max((cell.score.n for cell in self.cells.values() if cell.score), default=None)
+
+
+@dataclass(frozen=True)
+class DeltaCell:
+    """One delta: as printed, whether that follows, and both sides of it recomputed."""
+
+    printed: str | None
+    check: Check
+    of: Cell
+    over: Cell
+
+    def difference(self, side: Literal["paper", "reproduced"]) -> float | None:
+        """``of`` minus ``over`` in the metric's own unit; None if either is missing."""
+        of, over = getattr(self.of, side), getattr(self.over, side)
+        return None if of is None or over is None else of - over
+
+    def relative(self, side: Literal["paper", "reproduced"]) -> float | None:
+        """The difference in per cent of ``over``; NaN if ``over`` is 0, None if either is missing."""
+        difference, over = self.difference(side), getattr(self.over, side)
+        if difference is None:
+            return None
+        return 100 * difference / over if over else math.nan
+
+
+@dataclass(frozen=True)
+class DeltaRow:
+    """One row of deltas, with the rows it compares."""
+
+    label: str
+    of: RowRef
+    over: RowRef
+    cells: dict[str, DeltaCell]
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A rebuilt table; the last expression of a notebook cell shows it as Markdown."""
+
+    id: str
+    title: str
+    source: str
+    task: Task
+    metrics: tuple[Metric, ...]
+    rows: tuple[TableRow, ...]
+    deltas: tuple[DeltaRow, ...]
+    caption: tuple[str, ...]
+
+    def _repr_markdown_(self) -> str:
+        return to_markdown(self)
+
+
+# ---- scores ----
+
+
+def check_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
+    """Raise ValueError naming the columns that ``frame`` lacks; a frame without any data may lack all."""
+    missing = [column for column in columns if column not in frame.columns]
+    if missing and not (frame.empty and not len(frame.columns)):
+        raise ValueError(
+            f"{what} lack the columns {', '.join(missing)}; they have {', '.join(frame.columns)}"
+        )
+
+
+def index_scores(scores: pd.DataFrame) -> dict[tuple[str, str, str], Score]:
+    """Look up a score by (system, task, metric).
+
+    ``scores`` is long: system, task, metric, value, n. Raises ValueError if a column is missing or if one
+    system has two values for a metric.
+    """
+    check_columns(scores, SCORE_COLUMNS, "scores")
+    found: dict[tuple[str, str, str], Score] = {}
+    if scores.empty:
+        return found
+    for system, task, name, value, n in scores[list(SCORE_COLUMNS)].itertuples(index=False):
+        if (system, task, name) in found:
+            raise ValueError(f"two scores for system {system!r}, {task}, {name}: keep one run per system")
+        found[system, task, name] = Score(math.nan if pd.isna(value) else float(value), int(n))
+    return found
+
+
+# ---- building ----
+
+
+def check_printed(printed: str | None, difference: float | None, metric: Metric) -> Check:
+    """Compare a printed delta with ``difference``, that of the printed cells, in the metric's own unit."""
+    if printed is None or difference is None:
+        return ""
+    delta = parse_printed(printed)
+    scale = 100 if delta.percent and metric.within_0_and_1 else 1
+    error = abs(delta.value - scale * difference)
+    half_step = 0.5 * 10**-delta.decimals
+    if error <= half_step + 1e-9:  # 1e-9: binary fractions
+        return ""
+    # Both cells are rounded, so the difference of the unrounded values may be off by both.
+    return WITHIN_ROUNDING if error < half_step + scale * 2 * CELL_ROUNDING else DOES_NOT_FOLLOW
+
+
+def _plain(label: str) -> str:
+    """A label without case, spaces and punctuation, to tell a misspelt row from a control."""
+    return "".join(character for character in label.casefold() if character.isalnum())
+
+
+def _systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[str, SystemRow]:
+    """The system behind each row of ``table``, controls last, in the systems' order."""
+    placed: dict[str, SystemRow] = {}
+    for system in systems:
+        row = system.rows.get(table.id)
+        if row is None:
+            continue
+        if row not in table.rows and (meant := _plain(row)) in (known := {_plain(r): r for r in table.rows}):
+            raise ValueError(
+                f"system {system.name!r}: table {table.id} has no row {row!r}; did you mean {known[meant]!r}?"
+            )
+        if row in placed:
+            raise ValueError(
+                f"systems {placed[row].name!r} and {system.name!r} both claim row {row!r} of table {table.id}"
+            )
+        placed[row] = system
+    return placed
+
+
+def build_table(
+    table: str,
+    systems: Sequence[SystemRow],
+    scores: pd.DataFrame,
+    *,
+    context: Mapping[str, str] | None = None,
+    published: Published | None = None,
+) -> TableResult:
+    """Table ``table`` ("T2" to "T5", "AT1", "AT2") with ``scores`` beside the paper's values.
+
+    Rows: the published ones in printed order, then the controls in the systems' order. ``scores`` is long
+    (system, task, metric, value, n), values in each metric's own unit. ``context`` feeds the caption: keys
+    ``profile``, ``test set``, ``n`` (else taken from the scores), ``tokenizer``, and ``scale``, which is
+    ``embedded`` when the models are not the papers' own; other keys are appended. Raises ValueError for an
+    unknown table, a misspelt row, two systems on one row, or scores of the wrong shape.
+    """
+    published = published or load_published()
+    spec = published.table(table)
+    found = index_scores(scores)
+    for system in systems:
+        for named in system.rows:
+            published.table(named)  # a row in an unknown table would be lost without a word
+    placed = {t.id: _systems_by_row(t, systems) for t in published.tables}
+
+    def cell(ref: RowRef, name: str) -> Cell:
+        source, system = published.table(ref.table), placed[ref.table].get(ref.row)
+        score = found.get((system.name, source.task, name)) if system else None
+        return Cell(source.value(ref.row, name), score)
+
+    labels = [*spec.rows, *(row for row in placed[spec.id] if row not in spec.rows)]
+    rows = [
+        TableRow(
+            label=label,
+            system=placed[spec.id][label].name if label in placed[spec.id] else None,
+            control=label not in spec.rows,
+            cells={name: cell(RowRef(table=spec.id, row=label), name) for name in spec.metrics},
+        )
+        for label in labels
+    ]
+    deltas = []
+    for delta in spec.deltas:
+        cells = {}
+        for name, printed in zip(spec.metrics, delta.printed, strict=True):
+            of, over = cell(delta.of, name), cell(delta.over, name)
+            difference = None if of.paper is None or over.paper is None else of.paper - over.paper
+            cells[name] = DeltaCell(printed, check_printed(printed, difference, METRICS[name]), of, over)
+        deltas.append(DeltaRow(delta.label, delta.of, delta.over, cells))
+
+    strangers = sorted({system for system, _, _ in found} - {system.name for system in systems})
+    return TableResult(
+        id=spec.id,
+        title=spec.title,
+        source=spec.source,
+        task=spec.task,
+        metrics=tuple(METRICS[name] for name in spec.metrics),
+        rows=tuple(rows),
+        deltas=tuple(deltas),
+        caption=_caption(spec, rows, deltas, dict(context or {}), strangers),
+    )
+
+
+def _caption(
+    spec: PublishedTable,
+    rows: Sequence[TableRow],
+    deltas: Sequence[DeltaRow],
+    context: dict[str, str],
+    strangers: Sequence[str],
+) -> tuple[str, ...]:
+    """What a reader must know to judge the numbers, one sentence or two per line."""
+    sizes = sorted({row.n for row in rows if row.n is not None})
+    scale = context.pop("scale", None)
+    stated = {
+        "profile": context.pop("profile", "not stated"),
+        "test set": context.pop("test set", "not stated"),
+        "n": context.pop("n", ", ".join(map(str, sizes)) or NOT_RUN),
+        "tokenizer": context.pop("tokenizer", "not stated"),
+        **context,
+    }
+    lines = [
+        f"{spec.title}: {spec.source}.",
+        _sentence("; ".join(f"{key}: {value}" for key, value in stated.items())),
+    ]
+    if scale == "embedded":
+        lines.append("Embedded scale: not the paper's models.")
+    elif scale is not None:
+        lines.append(f"Scale: {scale}.")
+    absent = [row.label for row in rows if row.n is None]
+    if absent:
+        lines.append(f"Not run: {', '.join(absent)}.")
+    lines.append(
+        f"Bold: best reproduced value of its column. {NO_PAPER_VALUE}: the paper prints no value. "
+        f"{UNDEFINED.capitalize()}: no such number exists (a relative change over 0, FCD without molecules)."
+    )
+    if deltas:
+        lines.append(_delta_legend(deltas))
+    if strangers:
+        lines.append(f"Scored, but not in the systems table: {', '.join(strangers)}.")
+    return tuple(lines)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _delta_legend(deltas: Sequence[DeltaRow]) -> str:
+    """What the printed deltas are, and what their marks mean."""
+    cells = [(name, cell) for delta in deltas for name, cell in delta.cells.items() if cell.printed]
+    text = f"Deltas: {DIFFERENCE}, in the metric's own unit, and {RELATIVE}, of the row after 'minus'. "
+    if any("%" in (cell.printed or "") for _, cell in cells):
+        text += "What the paper prints with a per cent sign is the absolute difference, times 100"
+        raw = [name for name in dict.fromkeys(name for name, _ in cells) if not METRICS[name].within_0_and_1]
+        text += f" (not for {' and '.join(raw)}). " if raw else ". "
+    else:
+        text += "The paper prints absolute differences. "
+    marks = [
+        f"{mark}: {check}."
+        for check, mark in _MARKS.items()
+        if any(c.check == check for _, c in cells) and mark
+    ]
+    return (text + " ".join(marks)).strip()
+
+
+def best_reproduced(result: TableResult, metric: Metric) -> float | None:
+    """The best reproduced value of a column, at the two decimals shown; None if nothing ran."""
+    shown = [row.cells[metric.name].reproduced for row in result.rows]
+    values = [round(value, 2) for value in shown if value is not None and not math.isnan(value)]
+    if not values:
+        return None
+    return max(values) if metric.better == "higher" else min(values)
+
+
+# ---- writing ----
+
+
+def _number(value: float | None, missing: str, sign: bool = False) -> str:
+    """``value`` to two decimals, ``missing`` for None."""
+    if value is None:
+        return missing
+    if math.isnan(value):
+        return UNDEFINED
+    value = round(value, 2) + 0.0  # no minus zero
+    return f"{value:+.2f}" if sign else f"{value:.2f}"
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.name} {metric.arrow}"
+
+
+def _row_label(row: TableRow) -> str:
+    return f"{row.label} (control)" if row.control else row.label
+
+
+def _is_best(result: TableResult, metric: Metric, cell: Cell) -> bool:
+    value = cell.reproduced
+    return value is not None and not math.isnan(value) and round(value, 2) == best_reproduced(result, metric)
+
+
+def to_frame(result: TableResult) -> pd.DataFrame:
+    """The table in tidy long form, one line per number, to ten digits.
+
+    Columns: table, row, kind (``value``; for deltas ``as printed``, ``difference``, ``relative, %``), metric,
+    paper, reproduced, n, system, note. ``reproduced`` reads "not run" where nothing ran, ``paper`` is empty
+    where the paper prints nothing.
+    """
+
+    def text(value: float | None, missing: str) -> str:
+        return missing if value is None else UNDEFINED if math.isnan(value) else f"{value:.10g}"
+
+    lines: list[tuple[str, ...]] = []
+    for row in result.rows:
+        for name, cell in row.cells.items():
+            note = "control: the papers have no such row" if row.control else ""
+            n = str(cell.score.n) if cell.score else ""
+            values = text(cell.paper, ""), text(cell.reproduced, NOT_RUN)
+            lines.append((row.label, "value", name, *values, n, row.system or "", note))
+    for delta in result.deltas:
+        for name, part in delta.cells.items():
+            note = f"{delta.of} minus {delta.over}"
+            flagged = f"{note}; {part.check}" if part.check else note
+            differences = text(part.difference("paper"), ""), text(part.difference("reproduced"), NOT_RUN)
+            relatives = text(part.relative("paper"), ""), text(part.relative("reproduced"), NOT_RUN)
+            lines.append((delta.label, PRINTED, name, part.printed or "", "", "", "", flagged))
+            lines.append((delta.label, DIFFERENCE, name, *differences, "", "", note))
+            lines.append((delta.label, RELATIVE, name, *relatives, "", "", note))
+    columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "note"]
+    return pd.DataFrame([(result.id, *line) for line in lines], columns=columns)
+
+
+def _escape_markdown(text: str) -> str:
+    return "".join("\\" + character if character in "\\|*_`<>[]" else character for character in text)
+
+
+def _markdown_grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return ["| " + " | ".join(line) + " |" for line in (header, rule, *lines)]
+
+
+def to_markdown(result: TableResult) -> str:
+    """The table for GitHub and notebooks: "reproduced (paper)" in each cell, the deltas below."""
+
+    def shown(metric: Metric, cell: Cell) -> str:
+        value = _number(cell.reproduced, NOT_RUN)
+        value = f"**{value}**" if _is_best(result, metric, cell) else value
+        return f"{value} ({_number(cell.paper, NO_PAPER_VALUE)})"
+
+    headings = [_heading(metric) for metric in result.metrics]
+    rows = [
+        [_escape_markdown(_row_label(row)), NOT_RUN if row.n is None else str(row.n)]
+        + [shown(metric, row.cells[metric.name]) for metric in result.metrics]
+        for row in result.rows
+    ]
+    head = f"{result.caption[0]} Each cell: reproduced (paper)."
+    lines = [f"**Table {result.id}.** {_escape_markdown(head)}", ""]
+    lines += _markdown_grid(["", "n", *headings], rows)
+    for line in result.caption[1:]:
+        lines += ["", _escape_markdown(line)]
+
+    if result.deltas:
+        blocks = []
+        for delta in result.deltas:
+            cells = [delta.cells[metric.name] for metric in result.metrics]
+            name = f"Δ {delta.label}: {delta.of} minus {delta.over}"
+            blocks.append(
+                [_escape_markdown(name), f"paper, {PRINTED}"]
+                + [f"{cell.printed or NO_PAPER_VALUE}{_MARKS[cell.check]}" for cell in cells]
+            )
+            for kind, numbers in _delta_numbers(cells):
+                blocks.append(["", kind, *(f"{reproduced} ({paper})" for reproduced, paper in numbers)])
+        lines += ["", *_markdown_grid(["", "", *headings], blocks)]
+    return "\n".join(lines) + "\n"
+
+
+def _delta_numbers(cells: Sequence[DeltaCell]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Both recomputed kinds with their (reproduced, paper) texts per metric."""
+    differences = [
+        (
+            _number(cell.difference("reproduced"), NOT_RUN, sign=True),
+            _number(cell.difference("paper"), NO_PAPER_VALUE, sign=True),
+        )
+        for cell in cells
+    ]
+    relatives = [
+        (
+            _number(cell.relative("reproduced"), NOT_RUN, sign=True),
+            _number(cell.relative("paper"), NO_PAPER_VALUE, sign=True),
+        )
+        for cell in cells
+    ]
+    return [(DIFFERENCE, differences), (RELATIVE, relatives)]
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "–": "--",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "→": r"$\rightarrow$",
+        "β": r"$\beta$",
+        "†": r"\textsuperscript{\textdagger}",
+        "‡": r"\textsuperscript{\textdaggerdbl}",
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """``text`` with LaTeX's special characters, and the symbols these tables use, made printable."""
+    return text.translate(_LATEX)
+
+
+def _latex_number(text: str) -> str:
+    """A number's hyphen is a minus sign; words pass through."""
+    return escape_latex(text.replace("-", "−")).replace("−", "$-$")
+
+
+def to_latex(result: TableResult) -> str:
+    """The table as a two-column float with booktabs: per metric a reproduced and a paper column.
+
+    Needs ``\\usepackage{booktabs}`` and a document with two-column floats (``table*``).
+    """
+    count = len(result.metrics)
+    width = 2 + 2 * count
+    starts = range(3, 3 + 2 * count, 2)
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        r"\scriptsize",
+        r"\setlength{\tabcolsep}{2.5pt}",
+        r"\begin{tabular}{lr" + "rr" * count + "}",
+        r"\toprule",
+        " & & "
+        + " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(_heading(m))}}}" for m in result.metrics)
+        + r" \\",
+        "".join(rf"\cmidrule(lr){{{start}-{start + 1}}}" for start in starts),
+        " & $n$ & " + " & ".join(["repr. & paper"] * count) + r" \\",
+        r"\midrule",
+    ]
+    for row in result.rows:
+        texts = []
+        for metric in result.metrics:
+            cell = row.cells[metric.name]
+            value = _latex_number(_number(cell.reproduced, NOT_RUN))
+            texts.append(rf"\textbf{{{value}}}" if _is_best(result, metric, cell) else value)
+            texts.append(_latex_number(_number(cell.paper, NO_PAPER_VALUE)))
+        n = NOT_RUN if row.n is None else str(row.n)
+        lines.append(" & ".join([escape_latex(_row_label(row)), n, *texts]) + r" \\")
+    for delta in result.deltas:
+        cells = [delta.cells[metric.name] for metric in result.metrics]
+        name = escape_latex(f"Δ {delta.label}: {delta.of} minus {delta.over}")
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{name}}} \\"]
+        printed = [
+            f"& {_latex_number(cell.printed or NO_PAPER_VALUE)}{escape_latex(_MARKS[cell.check])}"
+            for cell in cells
+        ]
+        lines.append(rf"\quad {PRINTED} & & " + " & ".join(printed) + r" \\")
+        for kind, numbers in _delta_numbers(cells):
+            texts = [_latex_number(text) for pair in numbers for text in pair]
+            lines.append(rf"\quad {escape_latex(kind)} & & " + " & ".join(texts) + r" \\")
+    head, *notes = result.caption
+    caption = escape_latex(" ".join([head, "repr.: reproduced.", *notes]))
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{result.id}}}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_table(result: TableResult, folder: Path) -> list[Path]:
+    """Write ``table_<id>.csv``, ``.md`` and ``.tex`` into ``folder``, each atomically; returns the paths."""
+    contents = {
+        "csv": to_frame(result).to_csv(index=False, lineterminator="\n"),
+        "md": to_markdown(result),
+        "tex": to_latex(result),
+    }
+    paths = []
+    for ending, text in contents.items():
+        paths.append(folder / f"table_{result.id}.{ending}")
+        write_text(paths[-1], text)
+    return paths

@@ -1,0 +1,67 @@
+"""Small tables that the notebooks show: what systems answered, how training went, where merges lie."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rdkit import Chem, RDLogger
+
+from lmolt_utils.experiment import PREDICTION_COLUMNS, initial_model, plan, prediction_path
+from lmolt_utils.files import read_rows
+from lmolt_utils.merging import compare
+from lmolt_utils.prompts import TASKS, Task
+from lmolt_utils.systems import System
+
+
+def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """Training logs of those ``systems`` that have one: step, loss, seconds and more, with the system's label."""
+    frames = []
+    for system in systems:
+        path = run.path("logs", f"{system.name}.training.jsonl")
+        if path.exists():
+            frames.append(read_rows(path, ("step", "loss")).assign(system=system.label))
+    return (
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss"])
+    )
+
+
+def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
+    """The first test rows and what each system answered, shortened to ``width`` characters."""
+    table: dict[str, list[str]] = {}
+    for system in systems:
+        frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS).head(rows)
+        table.setdefault("reference", [text[:width] for text in frame["reference"]])
+        table[system.label] = [text[:width] or "(empty)" for text in frame["prediction"]]
+    return pd.DataFrame(table).T.style.set_properties(**{"text-align": "left", "font-size": "85%"})
+
+
+def _is_molecule(text: str) -> bool:
+    return bool(text) and " " not in text and Chem.MolFromSmiles(text) is not None
+
+
+def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """Share of outputs in the right language: captions that begin as a sentence, molecules that RDKit can read."""
+    RDLogger.DisableLog("rdApp.*")
+    rows = []
+    for system in systems:
+        right = {}
+        for task in TASKS:
+            outputs = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)["prediction"]
+            if task == "mol2cap":
+                right[task] = outputs.str.match(r"(The molecule|It) \w+").mean()
+            else:
+                right[task] = outputs.map(_is_molecule).mean()
+        rows.append({"system": system.label, "captions": right["mol2cap"], "molecules": right["cap2mol"]})
+    return pd.DataFrame(rows).set_index("system")
+
+
+def merge_report(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """For each distinct merge among ``systems``: its distance to both parents, and the parents' cosine."""
+    rows = {}
+    for system in systems:
+        if system.merged:
+            todo = plan(run, system)
+            folder = initial_model(run, todo, "cap2mol", lambda _: None)
+            name = folder.rsplit("/", 1)[-1]
+            rows[name] = compare(folder, todo.cap2mol_model, todo.mol2cap_model)
+    return pd.DataFrame(rows).T.rename_axis("merge")
