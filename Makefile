@@ -117,7 +117,8 @@ MOVED_OR_BROKEN := $(shell [ "$$(cat .venv/.installed 2>/dev/null)" = "$$(pwd -P
 		echo "error: $(PYTHON) does not run; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; \
 		exit 1; }; \
 	"$$base" -c 'import sys; $(IS_NEW_ENOUGH)' || { \
-		echo "error: $(PYTHON) is $$("$$base" -V 2>&1), but 3.11 or newer is needed; name another: make PYTHON=/path/to/python" >&2; \
+		echo "error: $(PYTHON) is $$("$$base" -V 2>&1), but 3.11 or newer is needed;" \
+			"name another: make PYTHON=/path/to/python" >&2; \
 		exit 1; }; \
 	if command -v flock >/dev/null; then \
 		exec 9<requirements.lock; \
@@ -125,7 +126,8 @@ MOVED_OR_BROKEN := $(shell [ "$$(cat .venv/.installed 2>/dev/null)" = "$$(pwd -P
 	fi; \
 	mkdir -p .venv; \
 	if [ -e .venv/.installing ]; then why="the last installation was interrupted"; \
-	elif [ -e .venv/.installed ] && [ "$$(cat .venv/.installed)" != "$$(pwd -P)" ]; then why="this one was made in another folder"; \
+	elif [ -e .venv/.installed ] && [ "$$(cat .venv/.installed)" != "$$(pwd -P)" ]; then \
+		why="this one was made in another folder"; \
 	elif ! .venv/bin/python -c 'import $(IMPORTS); $(IS_NEW_ENOUGH)' 2>/dev/null; then why=; \
 	else why=keep; fi; \
 	touch .venv/.installing; \
@@ -137,7 +139,8 @@ MOVED_OR_BROKEN := $(shell [ "$$(cat .venv/.installed 2>/dev/null)" = "$$(pwd -P
 		find .venv -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; \
 		$(CREATE); \
 	fi; \
-	trap '[ -e .venv/.installed ] || echo "The installation did not finish. Type the command again: it begins anew from the downloads it has." >&2' EXIT; \
+	trap '[ -e .venv/.installed ] || echo "error: the installation did not finish; type the command again:" \
+		"it begins anew, with the downloads it has" >&2' EXIT; \
 	trap 'exit 130' INT TERM; \
 	$(INSTALL); \
 	pwd -P >.venv/.installing; \
@@ -156,6 +159,6 @@ lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade) and wr
 	else backend=--torch-backend=cpu; fi; \
 	"$(UV)" pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $$backend -o "$$new/pins" $(ARGS); \
-	{ grep '^#' requirements.lock; sed -n 's/^\([^#+]*==[^#+]*\)\(+.*\)\{0,1\}$$/\1/p' "$$new/pins"; } >requirements.lock.part; \
+	{ grep '^#' requirements.lock; sed -n 's/+.*//; /^[^#]*==/p' "$$new/pins"; } >requirements.lock.part; \
 	mv requirements.lock.part requirements.lock; \
 	"$(PYTHON)" -m lmolt_utils.environment --write

@@ -10,9 +10,7 @@ from typing import Any
 def _reproduce(arguments: argparse.Namespace) -> int:
     from lmolt_utils.runner import reproduce
 
-    return reproduce(
-        arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake
-    )
+    return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
 
 
 def _notebook(arguments: argparse.Namespace) -> int:
@@ -21,9 +19,7 @@ def _notebook(arguments: argparse.Namespace) -> int:
     from lmolt_utils.params import load
     from lmolt_utils.runner import run_notebook
 
-    overrides = {
-        name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)
-    }
+    overrides = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)}
     os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
     seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
     print(f"{arguments.name}: done in {seconds:.0f} s", flush=True)
@@ -92,19 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
     profile(sub)
     cores(sub)
-    sub.add_argument(
-        "--per-system", action="store_true", help="train each system in a job of its own (clusters)"
-    )
+    sub.add_argument("--per-system", action="store_true", help="train each system in a job of its own (clusters)")
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     sub = command("notebook", _notebook, "run one notebook; its executed copy and log go to runs/PROFILE")
     sub.add_argument("name", help="such as 04_alignment")
     profile(sub)
-    sub.add_argument(
-        "--systems", nargs="+", default=[], metavar="SYSTEM", help="only these rows of the systems table"
-    )
-    sub.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's"
-    )
+    sub.add_argument("--systems", nargs="+", default=[], metavar="SYSTEM", help="only these rows of the systems table")
+    sub.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")

@@ -60,7 +60,7 @@ def load_corpus(source: Source) -> pd.DataFrame:
     frame = pd.concat(frames, ignore_index=True)
     frame["id"] = [f"m{index:07d}" for index in range(len(frame))]
     for column in ("properties", "families"):
-        frame[column] = frame[column] if column in frame else ""
+        frame[column] = frame.get(column, "")
     return frame[list(CORPUS_COLUMNS)]
 
 
@@ -85,9 +85,7 @@ def _load(name: str, revision: str | None, wanted: tuple[str, ...]) -> pd.DataFr
     frame = pd.concat(frames, ignore_index=True)
     for column in ("molecule", "caption"):
         if column not in frame:
-            raise DataError(
-                f"data set {name!r} has no column {column!r}; it has {', '.join(map(str, frame.columns))}"
-            )
+            raise DataError(f"data set {name!r} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
     return frame
 
 
@@ -96,9 +94,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     train = corpus[corpus["split"] == "train"]
     count = round(share * len(train))
     if count < 2:
-        raise DataError(
-            f"a share of {share} of {len(train)} training molecules leaves {count}: raise sample_share"
-        )
+        raise DataError(f"a share of {share} of {len(train)} training molecules leaves {count}: raise sample_share")
     picked = sorted(random.Random(f"sample:{seed}").sample(range(len(train)), count))
     return train.iloc[picked].reset_index(drop=True)
 

@@ -122,9 +122,7 @@ EFFECTS = (
 def look(scores: pd.DataFrame) -> pd.DataFrame:
     """Each effect with the numbers it rests on and ``seen``: yes, no, or not run. One seed, no intervals."""
     tasks = {CAPTION: "mol2cap", MOLECULE: "cap2mol", "Validity": "cap2mol"}
-    found = {
-        (s, t, m): v for s, t, m, v in scores[["system", "task", "metric", "value"]].itertuples(index=False)
-    }
+    found = {(s, t, m): v for s, t, m, v in scores[["system", "task", "metric", "value"]].itertuples(index=False)}
     rows = []
     for effect in EFFECTS:
         values = [found.get((system, tasks[metric], metric)) for system, metric in effect.rests_on]

@@ -21,12 +21,19 @@ CONDA = ROOT / "environment.yml"
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.!]*)")
 CONDA_PIN_INDENT = "      - "
 
-HEADER = """\
-# For conda users. Written from requirements.lock by `make lock`; not edited by hand, and a test compares the two.
+HEAD = """\
+# For conda users. Written from requirements.lock by `make lock`, not by hand; a test compares the two.
 #   conda env create -f environment.yml && conda activate lmolt
 #   python -m pip install --no-deps -e .        (this package itself, from the repository's root)
-# GPU: the same pins. On Linux the plain PyPI wheel of torch is the CUDA build and brings its CUDA libraries along;
-# only the NVIDIA driver has to be there. Without a GPU, install PyTorch's CPU wheel of the same version first.
+# GPU: the same pins. On Linux the plain PyPI wheel of torch is the CUDA build and brings its CUDA libraries;
+# only the NVIDIA driver has to be there already.
+name: lmolt
+channels:
+  - conda-forge
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
 """
 
 
@@ -60,11 +67,7 @@ def read_lock(path: Path = LOCK) -> dict[str, str]:
 
 def render(pins: dict[str, str]) -> str:
     """The text of environment.yml for these pins (name -> version)."""
-    listed = "".join(f"{CONDA_PIN_INDENT}{name}=={version}\n" for name, version in pins.items())
-    return (
-        f"{HEADER}name: lmolt\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
-        f"{listed}"
-    )
+    return HEAD + "".join(f"{CONDA_PIN_INDENT}{name}=={version}\n" for name, version in pins.items())
 
 
 def check(lock: Path = LOCK, conda: Path = CONDA) -> list[str]:
@@ -102,9 +105,7 @@ def write(lock: Path = LOCK, conda: Path = CONDA) -> None:
 
 def main() -> int:
     """Run the command line; the exit status is 0 when the two files agree at the end."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lmolt_utils.environment", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m lmolt_utils.environment", description=__doc__.split("\n")[0])
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", action="store_true", help="write environment.yml from requirements.lock")
     action.add_argument("--check", action="store_true", help="say where the two differ")

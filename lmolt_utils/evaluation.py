@@ -32,9 +32,7 @@ def score_system(run: Any, system: System, task: Task) -> None:
     def make() -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
         result = score(frame, task, tokenizer=run.caption_tokenizer, invalid=run.invalid)
-        write_json(
-            whole, {"system": system.name, "predictions": fingerprint(predictions), **result.to_dict()}
-        )
+        write_json(whole, {"system": system.name, "predictions": fingerprint(predictions), **result.to_dict()})
         write_rows(rows, result.samples)
 
     run.step(
@@ -57,9 +55,7 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
     def classifier() -> Classifier:
         if not loaded:
-            loaded.append(
-                Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_size=run.nli_batch)
-            )
+            loaded.append(Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_size=run.nli_batch))
         return loaded[0]
 
     for system in systems:
@@ -128,15 +124,11 @@ def conventions(run: Any, systems: Sequence[System], task: Task) -> dict[str, An
     Raises ``ValueError`` when systems were scored with different tokenizers: their numbers must not share a table.
     """
     found = [
-        read_json(p)["conventions"]
-        for s in systems
-        if (p := run.path("scores", f"{s.name}.{task}.json")).exists()
+        read_json(p)["conventions"] for s in systems if (p := run.path("scores", f"{s.name}.{task}.json")).exists()
     ]
     names = {entry.get("tokenizer") for entry in found}
     if len(names) > 1:
-        raise ValueError(
-            f"scores were made with different tokenizers ({', '.join(map(str, names))}): score again"
-        )
+        raise ValueError(f"scores were made with different tokenizers ({', '.join(map(str, names))}): score again")
     return found[0] if found else {}
 
 

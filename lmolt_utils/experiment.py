@@ -70,9 +70,7 @@ def make_negatives(run: Any, task: Task, translator: str) -> None:
         rows = read_rows(sampled, CORPUS_COLUMNS)
         model = load_model(translator, "translator", device=run.device, dtype=run.dtype)
         source = rows["molecule" if task == "mol2cap" else "caption"]
-        answers = translate(
-            model, load_tokenizer(translator), list(source), title=f"negatives {task}", **limits
-        )
+        answers = translate(model, load_tokenizer(translator), list(source), title=f"negatives {task}", **limits)
         write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
 
     run.step(
@@ -99,7 +97,7 @@ def make_pairs(run: Any) -> tuple[pd.DataFrame, int]:
         lambda: write_rows(output, usable(all_pairs())[list(PAIR_COLUMNS)]),
         outputs=[output],
         params={},
-        inputs={"sample": sampled, **answers},
+        inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
         modules=["lmolt_utils.negatives"],
     )
     kept = read_rows(output, PAIR_COLUMNS)
@@ -175,9 +173,7 @@ def prediction_path(run: Any, name: str, task: str) -> Path:
     return path
 
 
-def _predict(
-    run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]
-) -> None:
+def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
     test = run.path("data", "test.jsonl")
     output = prediction_path(run, todo.name, task)
 
@@ -195,9 +191,7 @@ def _predict(
             batch_size=todo.generation_batch,
             title=f"{todo.name} {task}",
         )
-        frame = pd.DataFrame(
-            {"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw}
-        )
+        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw})
         frame["prediction"] = [clean(text) for text in raw]
         write_rows(output, frame[list(PREDICTION_COLUMNS)])
 

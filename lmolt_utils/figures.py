@@ -153,9 +153,7 @@ def distributions(
 
 def _histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str) -> list[dict[str, object]]:
     """Draw one outline per system; returns a line per bar, or one with n = 0 for a system without values."""
-    lines: list[dict[str, object]] = [
-        {"system": system, "n": 0} for system, found in values.items() if not len(found)
-    ]
+    lines: list[dict[str, object]] = [{"system": system, "n": 0} for system, found in values.items() if not len(found)]
     if len(lines) == len(values):
         _empty(axes)
         return lines
@@ -178,17 +176,12 @@ def _histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str) -> 
     return lines
 
 
-def _samples_of(
-    samples: pd.DataFrame, task: Task, quantity: str, systems: Iterable[str]
-) -> dict[str, np.ndarray]:
+def _samples_of(samples: pd.DataFrame, task: Task, quantity: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
     """Values, shape (n,), per system; NaN dropped."""
     if samples.empty:
         return {system: np.array([]) for system in systems}
     part = samples[(samples["task"] == task) & (samples["quantity"] == quantity)].dropna(subset=["value"])
-    return {
-        system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float, copy=True)
-        for system in systems
-    }
+    return {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float, copy=True) for system in systems}
 
 
 def _edges(values: np.ndarray, quantity: str, bins: int = 25) -> np.ndarray:
@@ -365,9 +358,7 @@ def merge_comparison(
         axes.set_ylim(0, 1)
     grid[0][0].set_ylabel("Score")
     handles = [
-        plt.Rectangle(
-            (0, 0), 1, 1, facecolor=_colour(index), hatch=HATCHES[index % len(HATCHES)], edgecolor="white"
-        )
+        plt.Rectangle((0, 0), 1, 1, facecolor=_colour(index), hatch=HATCHES[index % len(HATCHES)], edgecolor="white")
         for index in range(len(systems))
     ]
     figure.legend(handles, list(labels.values()), loc="outside upper center", ncols=max(1, len(systems)))
@@ -423,9 +414,7 @@ def training_curves(logs: pd.DataFrame, labels: Mapping[str, str] | None = None)
     parts: list[pd.DataFrame] = []
     for index, system in enumerate(labels):
         if system not in in_logs:
-            right.annotate(
-                NOT_RUN, (0, index), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED
-            )
+            right.annotate(NOT_RUN, (0, index), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED)
             parts.append(pd.DataFrame({"system": [system], "note": [NOT_RUN]}))
             continue
         log = logs[logs["system"] == system].sort_values("step").reset_index(drop=True)
@@ -441,9 +430,7 @@ def training_curves(logs: pd.DataFrame, labels: Mapping[str, str] | None = None)
         tokens = log["tokens"].max() if "tokens" in log.columns else np.nan
         if pd.notna(tokens) and seconds > 0:
             text += f", {tokens / seconds:,.0f} tokens/s"
-        right.annotate(
-            text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5
-        )
+        right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
         parts.append(log.assign(smoothed_loss=smooth))
     left.set_xlabel("Optimiser step")
     left.set_ylabel("Loss")
@@ -456,9 +443,7 @@ def training_curves(logs: pd.DataFrame, labels: Mapping[str, str] | None = None)
     if len(missing) == len(labels):
         _empty(left)
     left_out = [system for system in in_logs if system not in labels]
-    note = (
-        "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare. "
-    )
+    note = "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare. "
     note += _not_run_note(missing)
     note += f" Logged but not drawn: {', '.join(left_out)}." if left_out else ""
     _note(figure, note)
@@ -562,9 +547,7 @@ def overview(tables: Sequence[TableResult], metric_by_task: Mapping[Task, str] |
             if isinstance(reproduced, float):
                 axes.plot(reproduced, y, "o", color=colour, markersize=3.5)
             else:
-                axes.text(
-                    1.02, y, str(reproduced), transform=axes.get_yaxis_transform(), va="center", color=MUTED
-                )
+                axes.text(1.02, y, str(reproduced), transform=axes.get_yaxis_transform(), va="center", color=MUTED)
         axes.set_title(TASK_TITLES[task])
         axes.set_xlabel(f"{name} {metric(name).arrow}")
         axes.set_xlim(-0.03, 1.03)

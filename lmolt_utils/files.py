@@ -101,9 +101,7 @@ def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise BadFileError(
-                f"{path} line {number} is not JSON ({error.msg}): delete it and run again"
-            ) from None
+            raise BadFileError(f"{path} line {number} is not JSON ({error.msg}): delete it and run again") from None
     frame = pd.DataFrame(rows)
     missing = [name for name in columns if name not in frame.columns]
     if missing:

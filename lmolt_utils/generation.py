@@ -34,9 +34,7 @@ def generate(
     try:
         for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch", leave=False):
             chunk = order[start : start + batch_size]
-            batch = tokenizer([prompts[index] for index in chunk], return_tensors="pt", padding=True).to(
-                model.device
-            )
+            batch = tokenizer([prompts[index] for index in chunk], return_tensors="pt", padding=True).to(model.device)
             with torch.inference_mode():
                 ids = model.generate(
                     input_ids=batch["input_ids"],

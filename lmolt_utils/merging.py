@@ -28,9 +28,7 @@ class Merge:
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change the result: what its record is keyed by."""
-        return {"rule": self.rule} | (
-            {"density": self.density} if self.rule == "ties" else {"share": self.share}
-        )
+        return {"rule": self.rule} | ({"density": self.density} if self.rule == "ties" else {"share": self.share})
 
 
 def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> dict[str, Any]:
@@ -99,7 +97,7 @@ def weights(reference: str) -> dict[str, torch.Tensor]:
     tensors = {}
     for file in sorted(Path(locate(reference)).glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as handle:
-            for name in handle.keys():
+            for name in handle.keys():  # noqa: SIM118  (no mapping)
                 tensors[name] = handle.get_tensor(name).float()
     return tensors
 

@@ -72,9 +72,7 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
                 tokenizer.pad_token = candidate
                 break
         else:
-            raise ModelError(
-                f"{reference}: the tokenizer has no pad token apart from EOS; add one to its folder"
-            )
+            raise ModelError(f"{reference}: the tokenizer has no pad token apart from EOS; add one to its folder")
     return tokenizer
 
 
@@ -103,9 +101,7 @@ def load_model(
     try:
         model = _CLASSES[kind].from_pretrained(found, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}"
-        ) from error
+        raise ModelError(f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}") from error
     except Exception as error:  # safetensors raises its own class, which derives from Exception only
         if type(error).__name__ != "SafetensorError":
             raise

@@ -4,7 +4,7 @@ The papers ask MolT5, fine-tuned on all of L+M-24, for its own training molecule
 dispreferred, unfiltered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,13 +28,11 @@ def translate(
     title: str,
 ) -> list[str]:
     """The translator's greedy answer to each source; MolT5 takes the bare source, no instruction."""
-    raw = generate(
-        model, tokenizer, sources, max_new_tokens=max_new_tokens, batch_size=batch_size, title=title
-    )
+    raw = generate(model, tokenizer, sources, max_new_tokens=max_new_tokens, batch_size=batch_size, title=title)
     return [clean(text) for text in raw]
 
 
-def preference_pairs(sampled: pd.DataFrame, rejected: dict[Task, Sequence[str]]) -> pd.DataFrame:
+def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str]]) -> pd.DataFrame:
     """Triples of both directions: id, task, source, chosen (the reference), rejected (the translator's answer)."""
     columns: dict[Task, tuple[str, str]] = {
         "mol2cap": ("molecule", "caption"),

@@ -29,9 +29,7 @@ class Classifier:
     or when the self-test fails.
     """
 
-    def __init__(
-        self, reference: str, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64
-    ) -> None:
+    def __init__(self, reference: str, *, device: str = "cpu", dtype: str = "float32", batch_size: int = 64) -> None:
         names = labels(reference)
         self.columns = {}
         for label in LABELS:

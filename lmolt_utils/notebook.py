@@ -112,9 +112,7 @@ class Run:
     def __getattr__(self, name: str) -> Any:
         """``run.beta``: a parameter, if this notebook declares it (its record would be incomplete otherwise)."""
         if name not in Params.model_fields:
-            raise AttributeError(
-                f"no parameter or attribute {name!r}{nearest(name, list(Params.model_fields))}"
-            )
+            raise AttributeError(f"no parameter or attribute {name!r}{nearest(name, list(Params.model_fields))}")
         if name not in declared(self.notebook):
             raise AttributeError(f"{self.notebook} uses {name!r} but its parameters cell does not list it")
         return getattr(self.params, name)
@@ -192,11 +190,7 @@ def _cost(path: Path) -> dict[str, Any]:
 
 
 def _size(path: Path) -> int:
-    return (
-        sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-        if path.is_dir()
-        else path.stat().st_size
-    )
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
@@ -213,9 +207,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     elif wanted:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' out")
     _prepare(params)
-    print(
-        f"{notebook}: profile {params.profile}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}"
-    )
+    print(f"{notebook}: profile {params.profile}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
     return run
 
 
@@ -227,9 +219,7 @@ def _prepare(params: Params) -> None:
     from transformers.utils import logging
 
     if params.device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(
-            f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu"
-        )
+        raise ParameterError(f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu")
     torch.set_num_threads(params.threads)
     set_seed(params.seed)
     logging.set_verbosity_error()

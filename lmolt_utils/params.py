@@ -29,17 +29,13 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    profile: str = _p(
-        "name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$"
-    )
+    profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
     threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
-    corpus: str = _p(
-        "'embedded', or a local folder or hub id of a molecule/caption data set", "L4M §4.1: L+M-24"
-    )
+    corpus: str = _p("'embedded', or a local folder or hub id of a molecule/caption data set", "L4M §4.1: L+M-24")
     corpus_revision: str | None = _p("revision of a hub data set", "ours")
     test_corpus: str | None = _p(
         "data set the test molecules come from; null: the corpus's own test split", "L4M App. D"
@@ -67,12 +63,8 @@ class Params(BaseModel):
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
     epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)
-    effective_batch: int = _p(
-        "rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2
-    )
-    micro_batch: int = _p(
-        "rows per forward pass (KTO needs at least 2)", "ours; gradients accumulate", "rows", ge=2
-    )
+    effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
+    micro_batch: int = _p("rows per forward pass (KTO needs at least 2)", "ours; gradients accumulate", "rows", ge=2)
     learning_rate: float = _p("peak learning rate", "L4M Fig. 14: 5.0e-5 at 7B", gt=0)
     scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
     warmup_share: float = _p("share of the steps spent warming up", "L4M Fig. 14", ge=0, lt=1)
@@ -81,14 +73,10 @@ class Params(BaseModel):
     cpo_alpha: float = _p("weight of CPO's SFT term", "TRL default; L4M Eq. 4", ge=0)
     lora_rank: int = _p("LoRA rank", "L4M Fig. 15", ge=1)
     lora_alpha: int = _p("LoRA alpha", "L4M Fig. 15", ge=1)
-    lora_dropout: float = _p(
-        "LoRA dropout (TRL switches it off in DPO, CPO and KTO)", "L4M Fig. 15", ge=0, lt=1
-    )
+    lora_dropout: float = _p("LoRA dropout (TRL switches it off in DPO, CPO and KTO)", "L4M Fig. 15", ge=0, lt=1)
     max_length: int = _p("longest prompt plus answer", "ours", "tokens", ge=16)
 
-    mol2cap_share: float = _p(
-        "share of mol2cap in SLERP and soup merges", "L4M App. J: 1:18, so 1/19", ge=0, le=1
-    )
+    mol2cap_share: float = _p("share of mol2cap in SLERP and soup merges", "L4M App. J: 1:18, so 1/19", ge=0, le=1)
     ties_density: float = _p("share of each task vector that TIES keeps", "L4M §3.2.1: top 20 %", gt=0, le=1)
 
     max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)

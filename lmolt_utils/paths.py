@@ -31,3 +31,10 @@ def shown(path: Path) -> str:
         return path.resolve().relative_to(root().resolve()).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def figures_folder(profile: str, figures_dir: str) -> Path:
+    """Where tables and figures go: ``figures_dir`` in the repository, or the run's folder when runs lie elsewhere."""
+    if os.environ.get("LMOLT_RUNS"):
+        return run_folder(profile) / "figures"
+    return root() / figures_dir

@@ -16,8 +16,7 @@ _REQUEST = (
 #: Text before and after the source, per task.
 SEGMENTS: dict[Task, tuple[str, str]] = {
     "mol2cap": (
-        _REQUEST
-        + "You can come up captions based on your existing knowledge.\nCaptions are given against the "
+        _REQUEST + "You can come up captions based on your existing knowledge.\nCaptions are given against the "
         "following input. You should be as detailed as possible.\n\n### Input:\nMolecule: ",
         "\nIn that molecule, could you formulate a caption about?\n\n\n### Response:",
     ),

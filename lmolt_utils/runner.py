@@ -33,7 +33,7 @@ AFTER: dict[str, tuple[str, ...]] = {
 }
 
 
-class NotebookFailed(RuntimeError):
+class NotebookError(RuntimeError):
     """A notebook that stopped with an error; the message names its cell and the error."""
 
 
@@ -76,7 +76,7 @@ def run_notebook(
 ) -> float:
     """Execute one notebook with papermill; the executed copy and the log stay in the run's folder.
 
-    Returns the seconds it took. Raises :class:`NotebookFailed` naming cell and error; a record of time and
+    Returns the seconds it took. Raises :class:`NotebookError` naming cell and error; a record of time and
     peak memory is kept beside the executed copy.
     """
     import papermill
@@ -104,11 +104,9 @@ def run_notebook(
                 stderr_file=stream,
             )
         except papermill.PapermillExecutionError as error:
-            raise NotebookFailed(_explain(notebook, error, executed, log)) from None
+            raise NotebookError(_explain(notebook, error, executed, log)) from None
         except Exception as error:  # a dead kernel, a full disk: papermill has no common class for these
-            raise NotebookFailed(
-                f"{notebook} stopped: {type(error).__name__}: {error}\n  log: {shown(log)}"
-            ) from error
+            raise NotebookError(f"{notebook} stopped: {type(error).__name__}: {error}\n  log: {shown(log)}") from error
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})
@@ -158,7 +156,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotebookFailed(
+            raise NotebookError(
                 f"profile {profile} is already running in {shown(folder)}: wait for it to end"
             ) from None
         for line in drop_stale_receipts(profile):

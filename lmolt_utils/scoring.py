@@ -89,9 +89,7 @@ def score(
 
     references = [str(text) for text in predictions["reference"]]
     missing = predictions["prediction"].isna().tolist()
-    outputs = [
-        "" if gone else str(text) for text, gone in zip(predictions["prediction"], missing, strict=True)
-    ]
+    outputs = ["" if gone else str(text) for text, gone in zip(predictions["prediction"], missing, strict=True)]
     if task == "mol2cap":
         metrics, conventions, columns = _score_captions(references, outputs, tokenizer, meteor)
         outputs = [strip_cls(text) for text in outputs]  # as caption_scores does

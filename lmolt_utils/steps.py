@@ -96,12 +96,8 @@ def commit() -> str:
     """The repository's commit, marked ``+changes`` when the working tree differs; ``unknown`` without git."""
     try:
         git = ["git", "-C", str(root())]
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if dirty.strip() else "")
@@ -174,8 +170,7 @@ def step(
     lock = outputs[0].parent / f".{outputs[0].name}.lock"
     with _locked(lock):
         made_from = {
-            key: fingerprint(value) if isinstance(value, Path) else value
-            for key, value in (inputs or {}).items()
+            key: fingerprint(value) if isinstance(value, Path) else value for key, value in (inputs or {}).items()
         }
         key = {"params": dict(params), "inputs": made_from, "code": code_hash(modules)}
         reason = why_not(outputs, key)

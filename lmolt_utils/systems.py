@@ -14,10 +14,22 @@ Method = Literal["none", "sft", "dpo", "cpo", "kto"]
 Maker = Literal["03_sft", "04_alignment", "05_merging", "06_ablation"]
 MERGES = ("slerp", "ties", "soup")
 #: What a row may set for itself; everything else comes from the profile.
-SETTINGS = (
-    "epochs effective_batch micro_batch learning_rate scheduler warmup_share max_grad_norm beta cpo_alpha "
-    "lora_rank lora_alpha lora_dropout ties_density seed"
-).split()
+SETTINGS = [
+    "epochs",
+    "effective_batch",
+    "micro_batch",
+    "learning_rate",
+    "scheduler",
+    "warmup_share",
+    "max_grad_norm",
+    "beta",
+    "cpo_alpha",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "ties_density",
+    "seed",
+]
 
 
 class System(BaseModel):

@@ -152,9 +152,7 @@ def check_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> Non
     """Raise ValueError naming the columns that ``frame`` lacks; a frame without any data may lack all."""
     missing = [column for column in columns if column not in frame.columns]
     if missing and not (frame.empty and not len(frame.columns)):
-        raise ValueError(
-            f"{what} lack the columns {', '.join(missing)}; they have {', '.join(frame.columns)}"
-        )
+        raise ValueError(f"{what} lack the columns {', '.join(missing)}; they have {', '.join(frame.columns)}")
 
 
 def index_scores(scores: pd.DataFrame) -> dict[tuple[str, str, str], Score]:
@@ -329,11 +327,7 @@ def _delta_legend(deltas: Sequence[DeltaRow]) -> str:
         text += f" (not for {' and '.join(raw)}). " if raw else ". "
     else:
         text += "The paper prints absolute differences. "
-    marks = [
-        f"{mark}: {check}."
-        for check, mark in _MARKS.items()
-        if any(c.check == check for _, c in cells) and mark
-    ]
+    marks = [f"{mark}: {check}." for check, mark in _MARKS.items() if any(c.check == check for _, c in cells) and mark]
     return (text + " ".join(marks)).strip()
 
 
@@ -539,8 +533,7 @@ def to_latex(result: TableResult) -> str:
         name = escape_latex(f"Δ {delta.label}: {delta.of} minus {delta.over}")
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{name}}} \\"]
         printed = [
-            f"& {_latex_number(cell.printed or NO_PAPER_VALUE)}{escape_latex(_MARKS[cell.check])}"
-            for cell in cells
+            f"& {_latex_number(cell.printed or NO_PAPER_VALUE)}{escape_latex(_MARKS[cell.check])}" for cell in cells
         ]
         lines.append(rf"\quad {PRINTED} & & " + " & ".join(printed) + r" \\")
         for kind, numbers in _delta_numbers(cells):

@@ -26,7 +26,6 @@ from lmolt_utils.files import atomic_folder, write_rows
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.prompts import answer, prompt
 
-
 disable_progress_bars()  # our own bar shows the training; the others only flood a notebook
 
 
@@ -55,9 +54,7 @@ class Recipe:
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change this method's result: what its record is keyed by."""
-        unused = {"sft": {"beta", "cpo_alpha"}, "dpo": {"cpo_alpha"}, "kto": {"cpo_alpha"}}.get(
-            self.method, set()
-        )
+        unused = {"sft": {"beta", "cpo_alpha"}, "dpo": {"cpo_alpha"}, "kto": {"cpo_alpha"}}.get(self.method, set())
         # TRL switches dropout off in the three preference trainers.
         unused |= {"lora_dropout"} if self.method != "sft" else set()
         return {name: value for name, value in asdict(self).items() if name not in unused}
@@ -143,23 +140,22 @@ def build_trainer(
     """TRL's trainer for ``recipe.method``, with a fresh adapter on ``model``."""
     data = dataset(pairs, recipe.method, recipe.seed)
     common = _arguments(recipe, folder, len(data))
-    parts = {
+    parts: dict[str, Any] = {
         "model": model,
         "train_dataset": data,
         "processing_class": tokenizer,
         "peft_config": lora(recipe),
     }
     if recipe.method == "sft":  # Eq. 2: negative log-likelihood of the answer and its EOS
-        config = SFTConfig(**common, completion_only_loss=True, train_sampling_strategy="random")
-        return SFTTrainer(args=config, **parts)
+        return SFTTrainer(args=SFTConfig(**common, completion_only_loss=True), **parts)
     if recipe.method == "dpo":  # Eq. 3; the reference is the model with its adapter switched off
-        config = DPOConfig(**common, beta=recipe.beta, loss_type="sigmoid", precompute_ref_log_probs=True)
-        return DPOTrainer(args=config, **parts)
+        dpo = DPOConfig(**common, beta=recipe.beta, loss_type=["sigmoid"], precompute_ref_log_probs=True)
+        return DPOTrainer(args=dpo, **parts)
     if recipe.method == "cpo":  # Eq. 4: preference against a uniform reference, plus the SFT term
         return CPOTrainer(args=CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha), **parts)
     check_batches(list(data["label"]), common["per_device_train_batch_size"])
-    config = KTOConfig(**common, beta=recipe.beta, precompute_ref_log_probs=True)  # Eq. 5
-    return KTOTrainer(args=config, **parts)
+    kto = KTOConfig(**common, beta=recipe.beta, precompute_ref_log_probs=True)  # Eq. 5
+    return KTOTrainer(args=kto, **parts)
 
 
 class _Progress(TrainerCallback):
@@ -238,9 +234,7 @@ def train(
         trainer.train()
         moved = _moved(trainer.model)
         if not moved > 0:
-            raise RuntimeError(
-                f"{title}: the adapter's weights did not move; check learning_rate and the pairs"
-            )
+            raise RuntimeError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
         trainer.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 
 from lmolt_utils.experiment import PREDICTION_COLUMNS, initial_model, plan, prediction_path
 from lmolt_utils.files import read_rows
@@ -20,9 +20,7 @@ def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
         path = run.path("logs", f"{system.name}.training.jsonl")
         if path.exists():
             frames.append(read_rows(path, ("step", "loss")).assign(system=system.label))
-    return (
-        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss"])
-    )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss"])
 
 
 def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
@@ -32,7 +30,7 @@ def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width
         frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS).head(rows)
         table.setdefault("reference", [text[:width] for text in frame["reference"]])
         table[system.label] = [text[:width] or "(empty)" for text in frame["prediction"]]
-    return pd.DataFrame(table).T.style.set_properties(**{"text-align": "left", "font-size": "85%"})
+    return pd.DataFrame(table).T.style.set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
 def _is_molecule(text: str) -> bool:
@@ -41,10 +39,10 @@ def _is_molecule(text: str) -> bool:
 
 def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     """Share of outputs in the right language: captions that begin as a sentence, molecules that RDKit can read."""
-    RDLogger.DisableLog("rdApp.*")
+    quiet = rdBase.BlockLogs()
     rows = []
     for system in systems:
-        right = {}
+        right: dict[Task, float] = {}
         for task in TASKS:
             outputs = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)["prediction"]
             if task == "mol2cap":
@@ -52,6 +50,7 @@ def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
             else:
                 right[task] = outputs.map(_is_molecule).mean()
         rows.append({"system": system.label, "captions": right["mol2cap"], "molecules": right["cap2mol"]})
+    del quiet
     return pd.DataFrame(rows).set_index("system")
 
 

@@ -143,9 +143,7 @@ def test_neighbouring_ratio_labels_do_not_touch() -> None:
     ratios = {f"s{share}": share for share in (0.05, 1 / 19, 0.06, 0.5, 0.94, 0.95)}
     figure, _ = figures.ratio_sweep(SCORES, ratios)
     figure.canvas.draw()
-    boxes = sorted(
-        (label.get_window_extent() for label in figure.axes[0].get_xticklabels()), key=lambda box: box.x0
-    )
+    boxes = sorted((label.get_window_extent() for label in figure.axes[0].get_xticklabels()), key=lambda box: box.x0)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
@@ -158,9 +156,7 @@ def test_bars_need_metrics_within_0_and_1() -> None:
 
 def test_merge_comparison_draws_the_scores() -> None:
     figure, data = figures.merge_comparison(SCORES, ["slerp+cpo", "ties+cpo"], {"ties+cpo": "TIES"})
-    heights = [
-        patch.get_height() for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)
-    ]
+    heights = [patch.get_height() for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)]
     assert heights == pytest.approx([0.4] * 11)
     assert set(data.query("system == 'ties+cpo'")["reproduced"]) == {NOT_RUN}
     assert any("Not run: TIES." in text for text in words(figure))

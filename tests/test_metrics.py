@@ -139,9 +139,7 @@ def test_word_pieces_are_cut_before_special_tokens_go(vocabulary: Path) -> None:
 
 
 def test_regex_tokenizer() -> None:
-    assert REGEX.pieces(["The 3beta-sterol, (R)."]) == [
-        ["the", "3beta", "-", "sterol", ",", "(", "r", ")", "."]
-    ]
+    assert REGEX.pieces(["The 3beta-sterol, (R)."]) == [["the", "3beta", "-", "sterol", ",", "(", "r", ")", "."]]
 
 
 def test_auto_takes_the_local_hub_cache_and_no_network(
@@ -503,9 +501,7 @@ def test_captions_agree_with_the_official_scripts(official_captions: dict[str, A
 def test_meteor_agrees_with_the_official_scripts(official_captions: dict[str, Any]) -> None:
     if official_captions["matcher"] != "wordnet":
         for ours, official in official_captions["scores"]:
-            assert (
-                official["METEOR"] - 0.002 < ours["METEOR"] < official["METEOR"]
-            )  # synonyms add little here
+            assert official["METEOR"] - 0.002 < ours["METEOR"] < official["METEOR"]  # synonyms add little here
         pytest.skip("no WordNet on this machine: METEOR held only to within .002 below the official value")
     for ours, official in official_captions["scores"]:
         assert_agree(ours, official, ("METEOR",))
@@ -523,9 +519,7 @@ def test_molecules_agree_with_the_official_script_of_lpm24() -> None:
     references, outputs = read_pairs("lpm24/caption2smiles_example.tsv")
     scores = molecule_scores(references, outputs)
     assert len(references) == 200
-    assert_agree(
-        scores.metrics, official, ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity")
-    )
+    assert_agree(scores.metrics, official, ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity"))
 
     from fcd_torch import FCD
 

@@ -1,7 +1,7 @@
 """``make embedded-models``: train the six embedded models from nothing, measure them, write them with their cards."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ def build(folder: Path = EMBEDDED_FOLDER, log: Callable[[str], None] = print) ->
     corpus = generate_corpus(ROWS, SEED)
     train = corpus[corpus["split"] == "train"].reset_index(drop=True)
     say(f"corpus of {ROWS} molecules, {len(train)} to train on")
-    bpe = train_bpe(
-        text for row in train[["molecule", "caption"]].itertuples(index=False) for text in _forms(*row)
-    )
+    bpe = train_bpe(text for row in train[["molecule", "caption"]].itertuples(index=False) for text in _forms(*row))
     trained: dict[str, tuple[Any, Framing]] = {}
     for name, model in train_language_models(bpe, train, SEED, say).items():
         trained[name] = (model, "llama")
@@ -66,7 +64,10 @@ def build(folder: Path = EMBEDDED_FOLDER, log: Callable[[str], None] = print) ->
     quality = measure(folder, corpus)
     say("measured on held-out molecules")
     for name in trained:
-        write_text(folder / name / "README.md", card(name, quality.loc[name], folder / name))
+        write_text(
+            folder / name / "README.md",
+            card(name, quality.T[name].to_dict(), folder / name),
+        )
     write_json(folder / HASHES, hashes(folder))
     return quality
 
@@ -143,17 +144,13 @@ def nli_accuracy(reference: str, corpus: pd.DataFrame, pairs: int = 3000) -> flo
     return float((given.idxmax(axis=1) == pd.Series(expected)).mean())
 
 
-def card(name: str, quality: "pd.Series[float]", folder: Path) -> str:
+def card(name: str, quality: Mapping[Any, float], folder: Path) -> str:
     """The model card: what it is, data, seed, schedule and held-out quality."""
     schedule = SCHEDULES[name]
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     size = sum(parameter.numel() for parameter in _parameters(name, folder))
-    lines = [f"| {metric} | {value:.3f} |" for metric, value in quality.dropna().items()]
-    rows = (
-        f", {TRANSLATOR_ROWS[name]} of its training molecules"
-        if name in TRANSLATOR_ROWS
-        else ", training split"
-    )
+    lines = [f"| {metric} | {value:.3f} |" for metric, value in quality.items() if value == value]
+    rows = f", {TRANSLATOR_ROWS[name]} of its training molecules" if name in TRANSLATOR_ROWS else ", training split"
     return "\n".join(
         [
             "---",
@@ -162,11 +159,12 @@ def card(name: str, quality: "pd.Series[float]", folder: Path) -> str:
             "---",
             f"# {name}",
             "",
-            f"{_WHAT[name][0].upper()}{_WHAT[name][1:]}. {size / 1e6:.2f}M parameters, float16, {weights / 1e6:.1f} MB. It stands in",
-            "for a model of the papers at embedded scale and is of no use for chemistry.",
+            f"{_WHAT[name][0].upper()}{_WHAT[name][1:]}. {size / 1e6:.2f}M parameters, float16, {weights / 1e6:.1f} MB.",
+            "It stands in for a model of the papers at embedded scale and is of no use for chemistry.",
             "",
-            f"- Data: the embedded corpus, {ROWS} molecules, seed {SEED}{rows}.",
-            f"- Training: {schedule.epochs:g} passes, batches of {schedule.batch}, peak rate {schedule.learning_rate:g}, cosine; seed {SEED}; CPU.",
+            f"- Data: embedded corpus, {ROWS} molecules, seed {SEED}{rows}.",
+            f"- Training: {schedule.epochs:g} passes, batches of {schedule.batch}, peak rate "
+            f"{schedule.learning_rate:g}, cosine; seed {SEED}; CPU.",
             "- Made by `make embedded-models`.",
             "",
             f"Quality on {TEST_ROWS} held-out molecules (after rounding to float16):",

@@ -8,18 +8,54 @@ in random order. The composer draws from the same grammar; one molecule may be c
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 #: Diseases and health effects: L+M-24 writes them as "impacts X".
 EFFECTS = frozenset(
-    "aging,alzheimer's disease,atherosclerosis,barth syndrome,breast cancer,cardiovascular disease,"
-    "diabetes mellitus type 2,diabetic heart disease,glaucoma,heart failure,hypertension,insulin resistance,"
-    "liver disease,metabolic syndrome,non-alcoholic fatty liver disease,obesity,organic electroluminescence,"
-    "pancreatitis,parkinson's disease,psoriasis,respiratory distress syndrome,schizophrenia,seizure,"
-    "tangier disease,thrombosis".split(",")
+    [
+        "aging",
+        "alzheimer's disease",
+        "atherosclerosis",
+        "barth syndrome",
+        "breast cancer",
+        "cardiovascular disease",
+        "diabetes mellitus type 2",
+        "diabetic heart disease",
+        "glaucoma",
+        "heart failure",
+        "hypertension",
+        "insulin resistance",
+        "liver disease",
+        "metabolic syndrome",
+        "non-alcoholic fatty liver disease",
+        "obesity",
+        "organic electroluminescence",
+        "pancreatitis",
+        "parkinson's disease",
+        "psoriasis",
+        "respiratory distress syndrome",
+        "schizophrenia",
+        "seizure",
+        "tangier disease",
+        "thrombosis",
+    ]
 )
 #: Organoleptic words: "is X", without an article.
 QUALITIES = frozenset(
-    "cheesy,coconut,creamy,floral,fruity,nutty,roasted,smooth,sulfurous,sweet,vanilla,waxy".split(",")
+    [
+        "cheesy",
+        "coconut",
+        "creamy",
+        "floral",
+        "fruity",
+        "nutty",
+        "roasted",
+        "smooth",
+        "sulfurous",
+        "sweet",
+        "vanilla",
+        "waxy",
+    ]
 )
 
 
@@ -97,7 +133,7 @@ def compose(properties: Sequence[str], rng: random.Random) -> str:
     count = min(wanted, max(1, len(names) // 2))
     cuts = sorted(rng.sample(range(1, len(names)), count - 1))
     bounds = [0, *cuts, len(names)]
-    parts = [names[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [names[start:end] for start, end in pairwise(bounds)]
     return " ".join(_sentence(rng, part, first=index == 0) for index, part in enumerate(parts))
 
 

@@ -54,9 +54,7 @@ def generate(rows: int, seed: int, caption_variant: int = 0) -> pd.DataFrame:
         if not families:  # a repeat, or decorations without any property: nothing to say about it
             misses += 1
             if misses > _MAX_MISSES:
-                raise ValueError(
-                    f"no more than {len(records)} distinct molecules can be drawn; ask for fewer rows"
-                )
+                raise ValueError(f"no more than {len(records)} distinct molecules can be drawn; ask for fewer rows")
             continue
         misses = 0
         seen.add(smiles)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from rdkit import Chem
 
-#: Relative frequency of each kind of molecule (draws without any property are repeated, so the corpus itself has 42 % cardiolipins).
+#: Relative frequency of each kind of molecule. Draws that repeat a molecule, or give one without any property, are
+#: drawn again, so the corpus itself has 42 % cardiolipins.
 KIND_WEIGHTS: dict[str, float] = {
     "cardiolipin": 36,
     "triacylglycerol": 13,
@@ -85,16 +86,35 @@ def _other_lipid(rng: random.Random) -> str:
     if kind < 0.4:
         return _two_chains(rng, "O")
     if kind < 0.8:
-        return (
-            f"CCCCCCCCCC{'C' * rng.choice(range(1, 6))}/C=C/[C@@H](O)[C@H](CO)NC(=O){_reverse(_chain(rng))}"
-        )
+        return f"CCCCCCCCCC{'C' * rng.choice(range(1, 6))}/C=C/[C@@H](O)[C@H](CO)NC(=O){_reverse(_chain(rng))}"
     return _chain(rng, polyunsaturated=kind > 0.9) + "C(=O)O"
 
 
 # Substituents close their rings with label 9, so that none meets a scaffold's own labels.
-_ALKYL = tuple(
-    "C CC CCC C(C)C CCCC CC(C)C C(C)CC CCCCC CCC(C)C CCCCCC CCCCCCC CCCC(C)C CCCCCCCC CC(C)CC(C)C "
-    "CC(CC)CCC CC(C)CCC(C)C CC9CCCCC9 CCC9CCCC9 CC(CC)C CC(CCC)CC CCCCCCCCC CC(C)CCC CCC9CCCCC9".split()
+_ALKYL = (
+    "C",
+    "CC",
+    "CCC",
+    "C(C)C",
+    "CCCC",
+    "CC(C)C",
+    "C(C)CC",
+    "CCCCC",
+    "CCC(C)C",
+    "CCCCCC",
+    "CCCCCCC",
+    "CCCC(C)C",
+    "CCCCCCCC",
+    "CC(C)CC(C)C",
+    "CC(CC)CCC",
+    "CC(C)CCC(C)C",
+    "CC9CCCCC9",
+    "CCC9CCCC9",
+    "CC(CC)C",
+    "CC(CCC)CC",
+    "CCCCCCCCC",
+    "CC(C)CCC",
+    "CCC9CCCCC9",
 )
 _ODORANT_TEMPLATES = {
     "O=C({a})O{b}": 4,
@@ -115,8 +135,27 @@ def _odorant(rng: random.Random) -> str:
 
 
 #: Neutral decorations: they vary a molecule without adding a property.
-_NEUTRAL = tuple(
-    "C F Cl Br CC C(C)C OC OCC C(F)(F)F CCC C9CC9 CCOC N(C)C C(C)(C)C OCCOC C(C)CC CCCC OC(C)C C9CCCC9 SC".split()
+_NEUTRAL = (
+    "C",
+    "F",
+    "Cl",
+    "Br",
+    "CC",
+    "C(C)C",
+    "OC",
+    "OCC",
+    "C(F)(F)F",
+    "CCC",
+    "C9CC9",
+    "CCOC",
+    "N(C)C",
+    "C(C)(C)C",
+    "OCCOC",
+    "C(C)CC",
+    "CCCC",
+    "OC(C)C",
+    "C9CCCC9",
+    "SC",
 )
 #: Second pharmacophores, written so that they can end any substituent position.
 _APPENDAGES = {
@@ -150,7 +189,18 @@ _SCAFFOLDS = (
     "c1({a})ccc(OCc2ccc({b})cc2)cc1",
 )
 #: Short alkyl groups for positions where an aryl substituent would change the family.
-_SHORT = tuple("C CC CCC C(C)C CCCC CC(C)C C9CC9 CC9CC9 C(C)CC CCCCC".split())
+_SHORT = (
+    "C",
+    "CC",
+    "CCC",
+    "C(C)C",
+    "CCCC",
+    "CC(C)C",
+    "C9CC9",
+    "CC9CC9",
+    "C(C)CC",
+    "CCCCC",
+)
 
 
 def _drug_like(rng: random.Random) -> str:

@@ -73,7 +73,7 @@ def label_of(premise: Sequence[str], hypothesis: Sequence[str]) -> str:
 def pairs(property_sets: Sequence[Sequence[str]], count: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """``count`` triples (premise, hypothesis, label), labels about equally frequent.
 
-    Six in ten pairs compare two facts (what the atomic cross-NLI asks), the rest compare captions and
+    Eight in ten pairs compare two facts (what the atomic cross-NLI asks), the rest compare captions and
     facts or two captions (what sentence-level and full-text NLI ask).
     """
     rng = random.Random(f"nli:{seed}")
@@ -81,9 +81,9 @@ def pairs(property_sets: Sequence[Sequence[str]], count: int, seed: int) -> Iter
     for index in range(count):
         wanted = LABELS[index % 3]
         roll = rng.random()
-        if roll < 0.6:
+        if roll < 0.8:
             yield _fact_pair(rng, vocabulary, wanted)
-        elif roll < 0.8:
+        elif roll < 0.9:
             yield _caption_fact_pair(rng, property_sets, vocabulary, wanted)
         else:
             yield _caption_pair(rng, property_sets, vocabulary, wanted)

@@ -161,9 +161,7 @@ def _patterns() -> list[tuple[Rule, Chem.Mol, Chem.Mol | None]]:
         pattern = Chem.MolFromSmarts(rule.smarts)
         exclusion = Chem.MolFromSmarts(rule.unless) if rule.unless else None
         if pattern is None or (rule.unless and exclusion is None):
-            raise ValueError(
-                f"rule {rule.family!r} has an unreadable SMARTS: {rule.smarts} unless {rule.unless}"
-            )
+            raise ValueError(f"rule {rule.family!r} has an unreadable SMARTS: {rule.smarts} unless {rule.unless}")
         compiled.append((rule, pattern, exclusion))
     return compiled
 

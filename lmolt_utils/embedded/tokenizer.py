@@ -1,7 +1,8 @@
 """The embedded models' tokenizer: byte-level BPE learned from the corpus.
 
-Words are split at spaces and final punctuation only, so that whole stretches of a SMILES become one token, and the fixed parts of the
-papers' instruction are single tokens: the prompt then costs a handful of tokens instead of ninety.
+Words are split at spaces and final punctuation only, so that whole stretches of a SMILES become one token, and
+the fixed parts of the papers' instruction are single tokens: the prompt then costs a handful of tokens instead of
+ninety.
 """
 
 from collections.abc import Iterable

@@ -21,9 +21,9 @@ from transformers import (
     DataCollatorWithPadding,
     LlamaConfig,
     LlamaForCausalLM,
-    PrinterCallback,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
@@ -83,7 +83,7 @@ def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
     """An untrained T5 of 0.7M parameters."""
     return T5ForConditionalGeneration(
-        T5Config(
+        T5Config(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
             d_model=96,
             d_kv=24,
@@ -103,7 +103,7 @@ def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
 def cross_encoder(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
     """An untrained BERT cross-encoder with labels named as NLI models name them."""
     return BertForSequenceClassification(
-        BertConfig(
+        BertConfig(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
             hidden_size=HIDDEN,
             intermediate_size=FEED_FORWARD,
@@ -128,9 +128,7 @@ def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> li
     return [{"input_ids": row, "labels": row} for row in ids]
 
 
-def instruction_rows(
-    tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task
-) -> list[dict[str, list[int]]]:
+def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
     """Prompt and answer; only the answer and its EOS are learned."""
     sources, targets = _columns(frame, task)
     prompts = tokenizer([prompt(task, source) for source in sources]).input_ids
@@ -142,18 +140,14 @@ def instruction_rows(
     return rows
 
 
-def translation_rows(
-    tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task
-) -> list[dict[str, list[int]]]:
+def translation_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
     """Source and target without any instruction, as MolT5 takes them."""
     sources, targets = _columns(frame, task)
     encoded = tokenizer(list(sources)).input_ids, tokenizer(list(targets)).input_ids
     return [{"input_ids": before, "labels": after} for before, after in zip(*encoded, strict=True)]
 
 
-def nli_rows(
-    tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, str, str]]
-) -> list[dict[str, Any]]:
+def nli_rows(tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """Pairs of texts with the index of their label."""
     encoded = tokenizer([t[0] for t in triples], [t[1] for t in triples], return_token_type_ids=True)
     return [
@@ -195,7 +189,7 @@ def fit(
         dataloader_pin_memory=False,
         seed=seed,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)  # type: ignore[arg-type]
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])

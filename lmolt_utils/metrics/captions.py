@@ -94,8 +94,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
             )
         return _from_file(cached, name_or_folder)
     raise ValueError(
-        f"unknown caption tokenizer {name_or_folder!r}: give 'auto', 'regex', a folder, a vocab.txt "
-        "or a hub id"
+        f"unknown caption tokenizer {name_or_folder!r}: give 'auto', 'regex', a folder, a vocab.txt or a hub id"
     )
 
 
@@ -167,9 +166,7 @@ _LEXNAMES = (
     ("adj", "ppl"),
 )
 _PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
-_WORDNET_FILES = tuple(
-    f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb")
-)
+_WORDNET_FILES = tuple(f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb"))
 _WORDNET_FILES += ("adj.exc", "adv.exc", "noun.exc", "verb.exc")
 
 
@@ -339,9 +336,7 @@ def caption_scores(
     Raises ValueError where the two lists are empty or differ in length.
     """
     if len(references) != len(predictions) or not references:
-        raise ValueError(
-            f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each"
-        )
+        raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
     outputs = [strip_cls(text) for text in predictions]
     split_references, split_outputs = tokenizer.split(references), tokenizer.split(outputs)
     # Cut first, then drop the special tokens: the official order.
@@ -360,9 +355,7 @@ def caption_scores(
     )
 
 
-def bleu(
-    references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], orders: Sequence[int]
-) -> list[float]:
+def bleu(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], orders: Sequence[int]) -> list[float]:
     """Corpus BLEU of n token lists against one reference each, uniform weights up to each order in `orders`.
 
     nltk's method 0: where some order has no match at all the score is 0 or a number of no size (about 1e-80).
@@ -374,9 +367,7 @@ def bleu(
     return [float(score) for score in np.atleast_1d(scores)]  # a bare number for one order
 
 
-def meteor(
-    references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher
-) -> np.ndarray:
+def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher) -> np.ndarray:
     """METEOR of each row, shape (n,). m identical words score 1 - 0.5/m^3, not 1."""
     return np.array(
         [

@@ -20,9 +20,7 @@ def length_deviation(
     Negative where the prediction is too short. Raises ValueError where the two differ in length.
     """
     if len(reference_lengths) != len(prediction_lengths):
-        raise ValueError(
-            f"{len(reference_lengths)} reference and {len(prediction_lengths)} prediction lengths"
-        )
+        raise ValueError(f"{len(reference_lengths)} reference and {len(prediction_lengths)} prediction lengths")
     return np.asarray(prediction_lengths, dtype=np.int64) - np.asarray(reference_lengths, dtype=np.int64)
 
 

@@ -136,9 +136,7 @@ def molecule_scores(
     if invalid not in ("lpm24", "molt5"):
         raise ValueError(f"unknown convention for invalid molecules {invalid!r}: give 'lpm24' or 'molt5'")
     if len(references) != len(predictions) or not references:
-        raise ValueError(
-            f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each"
-        )
+        raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
 
     table = {smiles: _Molecule(smiles) for smiles in dict.fromkeys([*references, *predictions])}
     pairs = [(table[r], table[p]) for r, p in zip(references, predictions, strict=True)]
@@ -193,9 +191,7 @@ def _tanimoto(reference: _Molecule, prediction: _Molecule, fingerprint: str, mis
     """
     if reference.mol is None or prediction.mol is None:
         return missing
-    similarity = DataStructs.TanimotoSimilarity(
-        getattr(reference, fingerprint), getattr(prediction, fingerprint)
-    )
+    similarity = DataStructs.TanimotoSimilarity(getattr(reference, fingerprint), getattr(prediction, fingerprint))
     return float(similarity)
 
 

@@ -1,0 +1,18 @@
+"""Shared fixtures: a small run folder of its own for whatever a test runs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in place of ``runs/``."""
+    monkeypatch.setenv("LMOLT_RUNS", str(tmp_path))
+    yield tmp_path
