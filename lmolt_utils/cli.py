@@ -26,10 +26,10 @@ def _notebook(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _embedded_models(_: argparse.Namespace) -> int:
-    from lmolt_utils.embedded.build import build
+def _embedded_models(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.embedded.build import GROUPS, build
 
-    print(build(log=lambda line: print(line, flush=True)).to_string(na_rep="-"))
+    print(build(log=lambda line: print(line, flush=True), only=arguments.only or GROUPS).to_string(na_rep="-"))
     return 0
 
 
@@ -97,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
-    command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
+    sub = command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
+    sub.add_argument("--only", nargs="+", choices=("language", "translators", "nli"), help="train only these")
     sub = command(
         "bench",
         _bench,

@@ -7,6 +7,7 @@ and wrong types stop here, before any work.
 
 import ast
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,6 +36,7 @@ NOTEBOOKS = (
 #: Parameters every notebook has, whether its cell lists them or not: they decide how it runs.
 ALWAYS = ("profile", "seed", "threads", "device", "dtype", "quantize")
 DEFAULT_PROFILE = "cpu"
+_WITH_MODELS = NOTEBOOKS[1:7]
 
 
 def notebook_path(notebook: str) -> Path:
@@ -206,15 +208,19 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
         _ = run.systems  # a mistyped system stops here
     elif wanted:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' out")
-    _prepare(params)
+    if notebook in _WITH_MODELS:
+        _prepare(params)
     print(f"{notebook}: profile {params.profile}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
     return run
 
 
 def _prepare(params: Params) -> None:
+    """Threads, seed and a quiet hub, where models run: importing torch takes seconds that the others save."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     import torch
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     from transformers import set_seed
     from transformers.utils import logging
 

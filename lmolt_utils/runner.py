@@ -7,9 +7,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 
@@ -92,7 +93,7 @@ def run_notebook(
     for path in (executed, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    with open(log, "w", encoding="utf-8") as stream:
+    with open(log, "w", encoding="utf-8") as stream, _errors_to(stream):
         try:
             papermill.execute_notebook(
                 str(notebook_path(notebook)),
@@ -111,6 +112,19 @@ def run_notebook(
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})
     return seconds
+
+
+@contextmanager
+def _errors_to(stream: TextIO) -> Iterator[None]:
+    """Send what the kernel's process itself writes to standard error into the log."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(stream.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _explain(notebook: str, error: Any, executed: Path, log: Path) -> str:

@@ -5,6 +5,7 @@ hyper-parameter is set here explicitly: TRL's defaults differ from the papers' b
 """
 
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -63,8 +64,8 @@ class Recipe:
 def dataset(pairs: pd.DataFrame, method: str, seed: int) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form ``method`` trains on.
 
-    KTO's rows are unpaired and shuffled: TRL walks through them in order, and a batch of one class has no
-    gradient (its loss stays at 0.5).
+    KTO's rows are unpaired. TRL walks through them in order, and a batch of one class has no gradient (its loss
+    stays at 0.5), so chosen and rejected answers are shuffled apart and alternate.
     """
     prompts = [prompt(task, source) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
     chosen = [answer(text) for text in pairs["chosen"]]
@@ -74,13 +75,30 @@ def dataset(pairs: pd.DataFrame, method: str, seed: int) -> Dataset:
     if method in ("dpo", "cpo"):
         return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
     if method == "kto":
-        rows = {
-            "prompt": prompts * 2,
-            "completion": chosen + rejected,
-            "label": [True] * len(chosen) + [False] * len(rejected),
-        }
-        return Dataset.from_dict(rows).shuffle(seed=seed)
+        orders = [random.Random(f"kto:{seed}:{label}").sample(range(len(prompts)), len(prompts)) for label in (0, 1)]
+        rows = [
+            {"prompt": prompts[index], "completion": answers[index], "label": label}
+            for good, bad in zip(*orders, strict=True)
+            for index, answers, label in ((good, chosen, True), (bad, rejected, False))
+        ]
+        return Dataset.from_list(rows)
     raise ValueError(f"no training method {method!r}: sft, dpo, cpo or kto")
+
+
+def arranged(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, step_rows: int, seed: int) -> pd.DataFrame:
+    """``pairs`` in random order, then by length within each optimiser step's ``step_rows`` rows.
+
+    A step still sees random rows, but each of its micro-batches holds rows of like length, so that little of
+    a forward pass is padding.
+    """
+    shuffled = pairs.sample(frac=1, random_state=seed).reset_index(drop=True)
+    lengths = [
+        len(tokenizer(prompt(row.task, row.source)).input_ids)
+        + max(len(ids) for ids in tokenizer([row.chosen, row.rejected], add_special_tokens=False).input_ids)
+        for row in shuffled.itertuples()
+    ]
+    order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, lengths[index], index))
+    return shuffled.iloc[order].reset_index(drop=True)
 
 
 def check_batches(labels: list[bool], size: int) -> None:
@@ -126,6 +144,7 @@ def _arguments(recipe: Recipe, folder: Path, rows: int) -> dict[str, Any]:
         "activation_checkpointing": not on_cpu,
         "max_length": recipe.max_length,
         "logging_steps": 1,
+        "train_sampling_strategy": "sequential",  # the order is made above
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -138,6 +157,8 @@ def build_trainer(
     recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame, folder: Path
 ) -> Any:
     """TRL's trainer for ``recipe.method``, with a fresh adapter on ``model``."""
+    if recipe.method != "kto":
+        pairs = arranged(pairs, tokenizer, recipe.effective_batch, recipe.seed)
     data = dataset(pairs, recipe.method, recipe.seed)
     common = _arguments(recipe, folder, len(data))
     parts: dict[str, Any] = {
@@ -146,15 +167,21 @@ def build_trainer(
         "processing_class": tokenizer,
         "peft_config": lora(recipe),
     }
+    # The reference's log-probabilities are computed once, in batches of training size, not at every step.
+    reference: dict[str, Any] = {
+        "precompute_ref_log_probs": True,
+        "precompute_ref_batch_size": common["per_device_train_batch_size"],
+    }
     if recipe.method == "sft":  # Eq. 2: negative log-likelihood of the answer and its EOS
         return SFTTrainer(args=SFTConfig(**common, completion_only_loss=True), **parts)
     if recipe.method == "dpo":  # Eq. 3; the reference is the model with its adapter switched off
-        dpo = DPOConfig(**common, beta=recipe.beta, loss_type=["sigmoid"], precompute_ref_log_probs=True)
+        dpo = DPOConfig(**common, beta=recipe.beta, loss_type=["sigmoid"], **reference)
         return DPOTrainer(args=dpo, **parts)
     if recipe.method == "cpo":  # Eq. 4: preference against a uniform reference, plus the SFT term
-        return CPOTrainer(args=CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha), **parts)
+        cpo = CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha, remove_unused_columns=False)
+        return CPOTrainer(args=cpo, **parts)
     check_batches(list(data["label"]), common["per_device_train_batch_size"])
-    kto = KTOConfig(**common, beta=recipe.beta, precompute_ref_log_probs=True)  # Eq. 5
+    kto = KTOConfig(**common, beta=recipe.beta, **reference)  # Eq. 5
     return KTOTrainer(args=kto, **parts)
 
 

@@ -1,7 +1,6 @@
 """Shared fixtures: a small run folder of its own for whatever a test runs."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in place of ``runs/``."""
     monkeypatch.setenv("LMOLT_RUNS", str(tmp_path))
-    yield tmp_path
+    return tmp_path

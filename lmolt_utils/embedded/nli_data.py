@@ -23,12 +23,37 @@ OPPOSITES: tuple[tuple[str, str], ...] = (
     ("sweet", "sulfurous"),
 )
 
+#: The forms of L+M-24 come first; the others teach that the verb does not matter and a negation does.
 _FACT_FORMS = {
-    "role": ("{s} is a {p}.", "{s} belongs to the {p} class of molecules.", "{s} is {p}."),
-    "effect": ("{s} impacts {p}.", "{s} has an effect on {p}."),
-    "quality": ("{s} is {p}.",),
+    "role": (
+        "{s} is a {p}.",
+        "{s} belongs to the {p} class of molecules.",
+        "{s} is {p}.",
+        "{s} acts as a {p}.",
+        "{s} is known as a {p}.",
+        "{s} can be called a {p}.",
+        "{s} serves as {p}.",
+    ),
+    "effect": (
+        "{s} impacts {p}.",
+        "{s} has an effect on {p}.",
+        "{s} influences {p}.",
+        "{s} acts on {p}.",
+        "{s} is linked to {p}.",
+        "{s} plays a part in {p}.",
+    ),
+    "quality": ("{s} is {p}.", "{s} smells {p}.", "{s} can be called {p}.", "{s} is known as {p}."),
 }
-_DENIALS = {"role": "{s} is not a {p}.", "effect": "{s} does not impact {p}.", "quality": "{s} is not {p}."}
+_DENIALS = {
+    "role": (
+        "{s} is not a {p}.",
+        "{s} does not belong to the {p} class of molecules.",
+        "{s} does not act as a {p}.",
+        "{s} is not known as a {p}.",
+    ),
+    "effect": ("{s} does not impact {p}.", "{s} has not an effect on {p}.", "{s} is not linked to {p}."),
+    "quality": ("{s} is not {p}.", "{s} does not smell {p}.", "{s} is not known as {p}."),
+}
 #: Never used in training: what the held-out accuracy is measured on.
 UNSEEN_FORMS = {
     "role": "{s} is a member of the {p} class.",
@@ -50,7 +75,7 @@ def fact(name: str, rng: random.Random) -> str:
 
 def denial(name: str, rng: random.Random) -> str:
     """The sentence that denies a property."""
-    return _DENIALS[kind(name)].format(s=rng.choice(("The molecule", "It")), p=name)
+    return rng.choice(_DENIALS[kind(name)]).format(s=rng.choice(("The molecule", "It")), p=name)
 
 
 def unseen_fact(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lmolt_utils.embedded.rules import vocabulary
 from lmolt_utils.prompts import SEGMENTS
 
 VOCABULARY = 1024
@@ -51,8 +52,13 @@ def train_bpe(texts: Iterable[str]) -> Tokenizer:
 
 
 def framed(bpe: Tokenizer, framing: Framing) -> PreTrainedTokenizerFast:
-    """The tokenizer with ``framing``'s begin and end tokens, ready for ``save_pretrained``."""
+    """The tokenizer with ``framing``'s begin and end tokens, ready for ``save_pretrained``.
+
+    For the cross-encoder every property name is one token: two layers learn to compare tokens, not spellings.
+    """
     copy = Tokenizer.from_str(bpe.to_str())
+    if framing == "cross-encoder":
+        copy.add_tokens([AddedToken(name, normalized=False, lstrip=True, single_word=True) for name in vocabulary()])
     single, pair = _FRAMES[framing]
     ids = [(token, bpe.token_to_id(token)) for token in (BOS, EOS)]
     copy.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)

@@ -53,13 +53,13 @@ SCHEDULES = {
     "mol2cap": Schedule(9, 2.0e-3),
     "cap2mol": Schedule(9, 2.0e-3),
     "negatives-mol2cap": Schedule(3, 2.0e-3),
-    "negatives-cap2mol": Schedule(6, 2.0e-3),
-    "nli": Schedule(2, 1.0e-3, batch=32),
+    "negatives-cap2mol": Schedule(5, 2.0e-3),
+    "nli": Schedule(1, 5.0e-4, batch=32),
 }
 
 
 #: The translators see only this many molecules: enough to be plausible, too few to be right.
-TRANSLATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 3000}
+TRANSLATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
 
 
 def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -236,7 +236,7 @@ def train_translators(
     return models
 
 
-NLI_PAIRS = 30_000
+NLI_PAIRS = 150_000
 
 
 def train_cross_encoder(

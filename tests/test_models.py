@@ -1,0 +1,185 @@
+"""Embedded models, loading, generation and merging, with the real libraries."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lmolt_utils.embedded.build import HASHES, hashes
+from lmolt_utils.files import read_json
+from lmolt_utils.generation import generate
+from lmolt_utils.merging import Merge, configuration, merge_models, weights
+from lmolt_utils.models import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer, locate
+from lmolt_utils.nli import Classifier
+from lmolt_utils.prompts import SEGMENTS, answer, prompt
+
+NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
+
+
+def test_shipped_models_are_the_ones_that_were_made() -> None:
+    assert hashes(EMBEDDED_FOLDER) == read_json(EMBEDDED_FOLDER / HASHES)
+    total = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
+    assert total <= 12e6
+    for name in NAMES:
+        assert "Quality on" in (EMBEDDED_FOLDER / name / "README.md").read_text()
+
+
+def _card(name: str) -> dict[str, float]:
+    lines = (EMBEDDED_FOLDER / name / "README.md").read_text().splitlines()
+    cells = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    return {left.strip(): float(right) for left, right in cells if left.strip() != "measure"}
+
+
+def test_model_cards_state_the_premise_of_the_paper() -> None:
+    mol2cap, cap2mol = _card("mol2cap"), _card("cap2mol")
+    assert mol2cap["property_f1"] >= 0.85
+    assert cap2mol["validity"] >= 0.95
+    assert cap2mol["maccs"] >= 0.7
+    assert mol2cap["maccs"] <= 0.05
+    assert cap2mol["property_f1"] <= 0.05
+    assert 0.3 <= _card("negatives-mol2cap")["property_f1"] <= 0.7
+    assert 0.5 <= _card("negatives-cap2mol")["validity"] <= 0.9
+
+
+def test_the_cards_quality_is_measured_not_typed() -> None:
+    from lmolt_utils.data import test_set as held_out
+    from lmolt_utils.embedded.build import ROWS, SEED, TEST_ROWS, _ask
+    from lmolt_utils.embedded.corpus import generate as generate_corpus
+
+    tested = held_out(generate_corpus(ROWS, SEED), "test", TEST_ROWS, SEED)
+    found = _ask(EMBEDDED_FOLDER / "cap2mol", "causal", tested, ("cap2mol",))
+    stated = _card("cap2mol")
+    for measure in ("validity", "maccs"):
+        assert found[measure] == pytest.approx(stated[measure], abs=0.01)
+
+
+def test_the_instruction_costs_a_handful_of_tokens() -> None:
+    tokenizer = load_tokenizer("embedded:cap2mol")
+    for task, segments in SEGMENTS.items():
+        ids = tokenizer(prompt(task, "CCO")).input_ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert len(ids) <= 7
+        assert tokenizer.decode(ids, skip_special_tokens=True) == segments[0] + "CCO" + segments[1]
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    # The answer's first token begins with the space: tokenising prompt and answer together or apart agrees.
+    text = prompt("mol2cap", "CCO")
+    apart = tokenizer(text).input_ids + tokenizer(answer("The molecule"), add_special_tokens=False).input_ids
+    assert tokenizer(text + answer("The molecule")).input_ids == apart
+
+
+def test_batched_generation_equals_one_at_a_time() -> None:
+    model, tokenizer = load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap")
+    prompts = [prompt("mol2cap", s) for s in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1", "CCc1nccnc1CC")]
+    kept = {"max_new_tokens": 40}
+    together = generate(model, tokenizer, prompts, batch_size=4, **kept)
+    alone = [generate(model, tokenizer, [text], batch_size=1, **kept)[0] for text in prompts]
+    assert together == alone
+    assert all(text.startswith(" The molecule") for text in together)
+
+
+def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no embedded model 'embedded:nope'"):
+        locate("embedded:nope")
+    with pytest.raises(ModelError, match="does not exist"):
+        locate(str(tmp_path / "nowhere"))
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED_FOLDER / "base", folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):
+        load_model(str(folder), "causal")
+    file.unlink()
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        load_model(str(folder), "causal")
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        locate(str(folder))
+
+
+def test_nli_refuses_unnamed_and_swapped_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "nli"
+    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = config["id2label"]
+    config["id2label"] = {key: f"LABEL_{key}" for key in names}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="must name its three labels"):
+        Classifier(str(folder))
+    config["id2label"] = {"0": names["1"], "1": names["0"], "2": names["2"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="labels swapped"):
+        Classifier(str(folder))
+
+
+def test_nli_answers_equal_pairs_once_and_in_order() -> None:
+    nli = Classifier("embedded:nli", batch_size=2)
+    facts = ["The molecule is a nutrient.", "The molecule impacts aging.", "The molecule is a nutrient."]
+    result = nli.probabilities(facts, [facts[0], facts[0], facts[0]], progress=False)
+    assert result.iloc[0].equals(result.iloc[2])
+    assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
+    assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+PARENTS = {"base": "embedded:base", "cap2mol": "embedded:cap2mol", "mol2cap": "embedded:mol2cap"}
+
+
+def test_soup_is_the_weighted_mean(tmp_path: Path) -> None:
+    merge_models(Merge("soup", 1 / 19, 0.2), tmp_path / "soup", **PARENTS)
+    got, a, b = weights(str(tmp_path / "soup")), weights(PARENTS["cap2mol"]), weights(PARENTS["mol2cap"])
+    for name in a:
+        torch.testing.assert_close(got[name], a[name] * 18 / 19 + b[name] / 19, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(got["model.layers.0.mlp.up_proj.weight"], a["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_slerp_agrees_with_its_formula(tmp_path: Path) -> None:
+    share = 0.3
+    merge_models(Merge("slerp", share, 0.2), tmp_path / "slerp", **PARENTS)
+    name = "model.layers.1.self_attn.q_proj.weight"
+    a, b = weights(PARENTS["cap2mol"])[name], weights(PARENTS["mol2cap"])[name]
+    angle = torch.arccos((a / a.norm() * (b / b.norm())).sum())
+    expected = torch.sin((1 - share) * angle) / torch.sin(angle) * a + torch.sin(share * angle) / torch.sin(angle) * b
+    torch.testing.assert_close(weights(str(tmp_path / "slerp"))[name], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_ties_agrees_with_its_formula_on_small_tensors(tmp_path: Path) -> None:
+    """Trim to the top 20 %, elect the sign of the sum, average the agreeing entries, add to the base."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("model.layers.0.mlp.up_proj.weight",)
+    folders = {}
+    for role in PARENTS:
+        folders[role] = str(tmp_path / role)
+        shutil.copytree(EMBEDDED_FOLDER / "base", folders[role])
+        tensors = load_file(f"{folders[role]}/model.safetensors")
+        for name in names:
+            if role != "base":
+                tensors[name] = tensors[name].float() + torch.randn(tensors[name].shape, generator=generator)
+        save_file(
+            {k: v.float().contiguous() for k, v in tensors.items()},
+            f"{folders[role]}/model.safetensors",
+            {"format": "pt"},
+        )
+    merge_models(Merge("ties", 0.5, 0.2), tmp_path / "ties", **folders)
+    base, *others = (weights(folders[role])[names[0]] for role in ("base", "cap2mol", "mol2cap"))
+    trimmed = []
+    for other in others:
+        task = other - base
+        kept = torch.zeros_like(task).flatten()
+        top = task.abs().flatten().topk(int(0.2 * task.numel())).indices
+        kept[top] = task.flatten()[top]
+        trimmed.append(kept.view_as(task))
+    stack = torch.stack(trimmed)
+    agree = (stack.sign() == stack.sum(0).sign()) & (stack != 0)
+    merged = base + (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
+    difference = (weights(str(tmp_path / "ties"))[names[0]] - merged).abs()
+    assert (difference > 1e-4).float().mean() < 1e-4  # ties in magnitude at the cut may fall either way
+
+
+def test_unknown_rule_and_share_in_configuration() -> None:
+    with pytest.raises(ValueError, match="no merge rule 'spherical'"):
+        configuration(Merge("spherical", 0.5, 0.2), **PARENTS)
+    slerp = configuration(Merge("slerp", 1 / 19, 0.2), **PARENTS)
+    assert slerp["base_model"] == PARENTS["cap2mol"], "t counts from cap2mol: 1/19 is mostly cap2mol"
+    assert slerp["parameters"]["t"] == pytest.approx(1 / 19)

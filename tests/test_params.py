@@ -1,0 +1,126 @@
+"""Parameters and the systems table: every mistake stops the run, naming the key and the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+
+from lmolt_utils.notebook import declared, given, resolve, start
+from lmolt_utils.params import ParameterError, Params, describe, load, profiles
+from lmolt_utils.systems import chosen, load_systems
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_every_profile_is_complete(profile: str) -> None:
+    assert load(profile).profile == profile
+
+
+def test_every_parameter_has_meaning_and_source() -> None:
+    for name in Params.model_fields:
+        facts = describe(name)
+        assert facts["meaning"], name
+        assert facts["source"], name
+
+
+def test_paper_profile_has_the_papers_values() -> None:
+    paper = load("paper")
+    assert (paper.lora_rank, paper.lora_alpha, paper.lora_dropout) == (64, 16, 0.1)  # L4M Fig. 15
+    assert (paper.epochs, paper.learning_rate, paper.max_grad_norm) == (3.0, 5.0e-5, 0.3)  # L4M Fig. 14
+    assert paper.mol2cap_share == pytest.approx(1 / 19)  # 1:18
+    assert paper.quantize == "nf4"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"betta": 0.1}, "unknown parameter 'betta'; did you mean 'beta'?"),
+        ({"learning_rate": "1e-5"}, r"write 1\.0e-5"),
+        ({"epochs": 0}, "'epochs' = 0.0"),
+        ({"lora_rank": 2.5}, "'lora_rank' = 2.5"),
+        ({"device": "gpu"}, "'device' = 'gpu'"),
+        ({"seed": True}, "'seed' = True"),
+    ],
+)
+def test_wrong_values_are_named(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        load("cpu", overrides)
+
+
+def test_unknown_profile_names_the_nearest() -> None:
+    with pytest.raises(ParameterError, match="did you mean 'cpu'"):
+        load("cpuu")
+
+
+def test_notebook_takes_profile_cell_and_injected_values() -> None:
+    cells = ["profile: str = None\nbeta: float = None", "# Parameters\nbeta = 0.5\nsystems = ['cpo']"]
+    namespace = {"In": cells, "profile": None, "beta": 0.5, "systems": ["cpo"], "unrelated": 3}
+    values = given(namespace)
+    assert values == {"beta": 0.5, "systems": ["cpo"]}
+    params, wanted = resolve("04_alignment", values)
+    assert (params.profile, params.beta, wanted) == ("cpu", 0.5, ["cpo"])
+
+
+def test_notebook_refuses_undeclared_and_foreign(runs: Path) -> None:
+    def cell(text: str, **values: object) -> dict[str, object]:
+        return {"In": [f"# Parameters\n{text}"], **values}
+
+    with pytest.raises(ParameterError, match="did you mean 'corpus_rows'"):
+        start("01_data", cell("corpus_row = 5", corpus_row=5))
+    with pytest.raises(ParameterError, match="no system 'cpoo'; did you mean 'cpo'"):
+        start("04_alignment", cell("systems = ['cpoo']", systems=["cpoo"]))
+    with pytest.raises(ParameterError, match="made by 03_sft"):
+        start("04_alignment", cell("systems = ['sft']", systems=["sft"]))
+    with pytest.raises(ParameterError, match="makes no systems"):
+        start("01_data", cell("systems = ['sft']", systems=["sft"]))
+    run = start("01_data", cell("profile = 'smoke'", profile="smoke"))
+    assert run.corpus_rows == load("smoke").corpus_rows
+    with pytest.raises(AttributeError, match="parameters cell does not list it"):
+        _ = run.beta
+    assert "beta" not in declared("01_data")
+
+
+def test_systems_table_is_the_papers_experiment() -> None:
+    systems = load_systems()
+    for table, labels in {
+        "T2": ["Meditron", "SFT", "DPO", "CPO", "KTO"],
+        "T4": ["TIES+DPO", "TIES+CPO", "SLERP+DPO", "SLERP+CPO"],
+    }.items():
+        assert set(labels) <= {system.rows.get(table) for system in systems}
+    assert any(system.init == "cap2mol" and system.method == "none" for system in systems), "init-only control"
+    assert {system.init for system in systems if system.merged and system.method == "none"} == {"slerp", "ties"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "{name: a, label: A, notebook: 03_sft, init: cap2mol, methode: sft}",
+            "unknown field 'methode'; did you mean 'method'",
+        ),
+        ("{name: a, label: A, notebook: 03_sft, init: cap2cap, method: sft}", "init 'cap2cap' is none of"),
+        (
+            "{name: a, label: A, notebook: 03_sft, init: ties, method: sft, mol2cap_share: 0.5}",
+            "belongs to slerp and soup",
+        ),
+        ("{name: a, label: A, notebook: 03_sft, init: per_task, method: sft}", "cannot be|not trained"),
+        (
+            "{name: a, label: A, notebook: 03_sft, init: cap2mol, method: sft, settings: {lr: 1}}",
+            "unknown setting 'lr'",
+        ),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "systems.yaml"
+    path.write_text(f"- {row}\n")
+    with pytest.raises(ParameterError, match=message):
+        load_systems(path)
+
+
+def test_a_new_row_takes_its_own_settings(tmp_path: Path) -> None:
+    path = tmp_path / "systems.yaml"
+    path.write_text(
+        "- {name: mine, label: Mine, notebook: 04_alignment, init: slerp, mol2cap_share: 0.3, method: cpo,"
+        " settings: {beta: 0.5}}\n"
+    )
+    (mine,) = chosen(load_systems(path), "04_alignment", None)
+    params = mine.params(load("cpu"))
+    assert (params.beta, params.mol2cap_share) == (0.5, 0.3)
