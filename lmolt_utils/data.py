@@ -99,7 +99,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     return train.iloc[picked].reset_index(drop=True)
 
 
-def test_set(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataFrame:
+def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataFrame:
     """At most ``rows`` molecules of ``split``, drawn with ``seed``, in corpus order."""
     held = corpus[corpus["split"] == split]
     if len(held) < 2:

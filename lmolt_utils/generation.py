@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 
@@ -32,7 +32,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch", leave=False):
+        for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch", leave=False, mininterval=5):
             chunk = order[start : start + batch_size]
             batch = tokenizer([prompts[index] for index in chunk], return_tensors="pt", padding=True).to(model.device)
             with torch.inference_mode():

@@ -11,6 +11,8 @@ import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.generation import generate
@@ -87,6 +89,10 @@ def _separable(pairs: pd.DataFrame, seed: int) -> float:
         return float("nan")
     texts = [*pairs["chosen"], *pairs["rejected"]]
     labels = [1] * len(pairs) + [0] * len(pairs)
-    counts = CountVectorizer(analyzer="char", ngram_range=(1, 2), lowercase=False).fit_transform(texts)
-    guesses = cross_val_predict(LogisticRegression(max_iter=500, random_state=seed), counts, labels, cv=5)
+    classifier = make_pipeline(
+        CountVectorizer(analyzer="char", ngram_range=(1, 2), lowercase=False),
+        MaxAbsScaler(),
+        LogisticRegression(max_iter=1000, random_state=seed),
+    )
+    guesses = cross_val_predict(classifier, texts, labels, cv=5)
     return float((guesses == labels).mean())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.models import ModelError, labels, load_model, load_tokenizer
@@ -67,7 +67,7 @@ class Classifier:
         distinct = sorted(set(pairs), key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
         answers: dict[tuple[str, str], list[float]] = {}
         starts = range(0, len(distinct), self.batch_size)
-        for start in tqdm(starts, desc="NLI", unit="batch", leave=False, disable=not progress):
+        for start in tqdm(starts, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress):
             chunk = distinct[start : start + self.batch_size]
             encoded = self.tokenizer(
                 [pair[0] for pair in chunk],

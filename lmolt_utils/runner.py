@@ -3,6 +3,7 @@
 import ast
 import fcntl
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -177,16 +178,33 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
             print(line, flush=True)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile")]
         command += ["--directory", str(folder), "--cores", str(cores), "--nolock", "--rerun-incomplete"]
-        command += [
-            "--rerun-triggers",
-            "mtime",
-            "params",
-            "input",
-            "--keep-going",
-            "--quiet",
-            "host",
-            "progress",
-        ]
-        command += ["--config", f"profile={profile}", f"per_system={per_system}", "--", *extra]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        return subprocess.run([part for part in command if part != "--" or extra], env=environment).returncode
+        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host"]
+        command += ["--config", f"profile={profile}", f"per_system={per_system}", *(["--", *extra] if extra else [])]
+        return _follow(command, folder / "logs" / "snakemake.log")
+
+
+#: Of Snakemake's output, what a reader wants to follow: which notebook, why, how many are left, what failed.
+_SHOWN = re.compile(
+    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule nb|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception|Nothing to be done"
+)
+_HIDDEN = re.compile(r"^\s+(input|output|jobid|resources|priority|threads|wildcards|shell|log|message|tmpdir)\b|^\s*\(")
+
+
+def _follow(command: Sequence[str], log: Path) -> int:
+    """Run ``command``; print the lines a reader wants, keep all of them in ``log``; the exit status."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    with open(log, "w", encoding="utf-8") as stream, subprocess.Popen(command, **piped) as process:
+        for line in process.stdout or ():
+            stream.write(line)
+            stream.flush()
+            if _SHOWN.search(line) and not _HIDDEN.search(line):
+                print(_short(line), end="", flush=True)
+    return process.returncode
+
+
+def _short(line: str) -> str:
+    """Without Snakemake's own words and long paths."""
+    line = re.sub(r"^(local)?rule nb(\w+):", r"\2: starting", line)
+    return re.sub(r"[^\s,:]*/(\w[\w@.+-]*\.(?:json|ipynb|py))", r"\1", line)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
@@ -91,11 +91,12 @@ def arranged(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, step_rows:
     A step still sees random rows, but each of its micro-batches holds rows of like length, so that little of
     a forward pass is padding.
     """
+    columns = ("task", "source", "chosen", "rejected")
     shuffled = pairs.sample(frac=1, random_state=seed).reset_index(drop=True)
     lengths = [
-        len(tokenizer(prompt(row.task, row.source)).input_ids)
-        + max(len(ids) for ids in tokenizer([row.chosen, row.rejected], add_special_tokens=False).input_ids)
-        for row in shuffled.itertuples()
+        len(tokenizer(prompt(task, source)).input_ids)
+        + max(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids)
+        for task, source, chosen, rejected in zip(*(shuffled[name] for name in columns), strict=True)
     ]
     order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, lengths[index], index))
     return shuffled.iloc[order].reset_index(drop=True)
@@ -248,6 +249,8 @@ def train(
     measures). Raises ``RuntimeError`` when the adapter did not move: a training that does nothing is an error.
     """
     set_seed(recipe.seed)
+    # A preference loss near its end has gradients so small that a CPU computes them in slow motion.
+    torch.set_flush_denormal(True)
     tokenizer = load_tokenizer(initial)
     model = load_model(initial, "causal", device=recipe.device, dtype=recipe.dtype, quantize=recipe.quantize)
     if recipe.quantize != "none":

@@ -45,7 +45,7 @@ def test_model_cards_state_the_premise_of_the_paper() -> None:
 
 
 def test_the_cards_quality_is_measured_not_typed() -> None:
-    from lmolt_utils.data import test_set as held_out
+    from lmolt_utils.data import held_out
     from lmolt_utils.embedded.build import ROWS, SEED, TEST_ROWS, _ask
     from lmolt_utils.embedded.corpus import generate as generate_corpus
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lmolt_utils.data import test_set
+from lmolt_utils.data import held_out
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.embedded.nli_data import LABELS, fact, kind, label_of, unseen_fact
 from lmolt_utils.embedded.quality import molecule_quality, property_f1
@@ -100,7 +100,7 @@ def measure(folder: Path, corpus: pd.DataFrame) -> pd.DataFrame:
     Columns: ``property_f1`` (captions), ``validity`` and ``maccs`` (molecules), ``distinct`` (share of different
     outputs), ``nli_accuracy``; a model is measured on both tasks where it can be asked both.
     """
-    tested = test_set(corpus, "test", TEST_ROWS, SEED)
+    tested = held_out(corpus, "test", TEST_ROWS, SEED)
     rows = {}
     for name in ("base", "mol2cap", "cap2mol"):
         rows[name] = _ask(folder / name, "causal", tested, ("mol2cap", "cap2mol"))
