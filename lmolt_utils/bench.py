@@ -3,15 +3,15 @@
 import os
 import tempfile
 import time
-from pathlib import Path
 
 import pandas as pd
 
 from lmolt_utils.effects import look
 from lmolt_utils.files import read_json
-from lmolt_utils.notebook import NOTEBOOKS
+from lmolt_utils.notebook import NOTEBOOKS, Run
+from lmolt_utils.params import load
 from lmolt_utils.paths import run_folder
-from lmolt_utils.prompts import TASKS
+from lmolt_utils.results import all_scores
 from lmolt_utils.runner import reproduce
 from lmolt_utils.systems import load_systems
 
@@ -22,34 +22,24 @@ def bench(profile: str, cores: int, *, fresh: bool = True) -> int:
     Returns the exit status of the run.
     """
     if not fresh:
-        _report(run_folder(profile), None)
+        _report(profile, None)
         return 0
     with tempfile.TemporaryDirectory(prefix="lmolt-bench-") as folder:
         os.environ["LMOLT_RUNS"] = folder
         started = time.perf_counter()
         status = reproduce(profile, cores)
-        _report(run_folder(profile), time.perf_counter() - started)
+        _report(profile, time.perf_counter() - started)
     return status
 
 
-def _report(folder: Path, wall: float | None) -> None:
+def _report(profile: str, wall: float | None) -> None:
+    run = Run("08_figures", run_folder(profile), load(profile))
     rows = {}
     for notebook in NOTEBOOKS:
-        record = folder / "notebooks" / f"{notebook}.run.json"
+        record = run.path("notebooks", f"{notebook}.run.json")
         rows[notebook] = read_json(record) if record.exists() else {}
     table = pd.DataFrame(rows).T.reindex(columns=["seconds", "peak_mb"])
     print(table.to_string(na_rep="not run"))
     sides = f"; wall time {wall:.0f} s" if wall is not None else ""
     print(f"sum of notebooks {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
-    print(look(_scores(folder)).to_string(index=False))
-
-
-def _scores(folder: Path) -> pd.DataFrame:
-    lines = []
-    for system in load_systems():
-        for task in TASKS:
-            path = folder / "scores" / f"{system.name}.{task}.json"
-            if path.exists():
-                values = read_json(path)["metrics"]
-                lines += [(system.name, task, metric, value) for metric, value in values.items()]
-    return pd.DataFrame(lines, columns=["system", "task", "metric", "value"])
+    print(look(all_scores(run, load_systems())).to_string(index=False))

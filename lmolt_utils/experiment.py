@@ -4,24 +4,23 @@ Notebooks 03 to 06 all go through :func:`make_system`; a row's init decides whet
 whether something is trained. A step is repeated only when its inputs, its parameters or its code changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS, TEST_COLUMNS
+from lmolt_utils.data import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.generation import generate
-from lmolt_utils.merging import Merge, merge_models
-from lmolt_utils.models import fingerprintable, load_model, load_tokenizer
-from lmolt_utils.negatives import preference_pairs, translate, usable
+from lmolt_utils.merging import Merge, compare, merge_models
+from lmolt_utils.models import fingerprintable
 from lmolt_utils.postprocess import clean
+from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.prompts import TASKS, Task, prompt
+from lmolt_utils.systems import System
 from lmolt_utils.training import Recipe, load_trained, train
-
-PREDICTION_COLUMNS = ("id", "task", "source", "reference", "raw", "prediction")
 
 
 @dataclass(frozen=True)
@@ -59,49 +58,6 @@ def plan(run: Any, system: Any) -> Plan:
         max_new_tokens=params.max_new_tokens,
         generation_batch=params.generation_batch,
     )
-
-
-def make_negatives(run: Any, task: Task, translator: str) -> None:
-    """The translator's answers for the sample, one file per task: columns id, rejected."""
-    sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
-    limits = {"max_new_tokens": run.max_new_tokens, "batch_size": run.generation_batch}
-
-    def make() -> None:
-        rows = read_rows(sampled, CORPUS_COLUMNS)
-        model = load_model(translator, "translator", device=run.device, dtype=run.dtype)
-        source = rows["molecule" if task == "mol2cap" else "caption"]
-        answers = translate(model, load_tokenizer(translator), list(source), title=f"negatives {task}", **limits)
-        write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
-
-    run.step(
-        f"negatives {task}",
-        make,
-        outputs=[output],
-        params={**limits, "device": run.device, "dtype": run.dtype},
-        inputs={"sample": sampled, "translator": fingerprintable(translator)},
-        modules=["lmolt_utils.negatives"],
-    )
-
-
-def make_pairs(run: Any) -> tuple[pd.DataFrame, int]:
-    """The preference pairs of both directions, and how many were left out as equal or empty."""
-    sampled, output = run.path("data", "sample.jsonl"), run.path("data", "pairs.jsonl")
-    answers = {task: run.path("data", f"negatives.{task}.jsonl") for task in TASKS}
-
-    def all_pairs() -> pd.DataFrame:
-        rejected = {task: list(read_rows(path, ("rejected",))["rejected"]) for task, path in answers.items()}
-        return preference_pairs(read_rows(sampled, CORPUS_COLUMNS), rejected)
-
-    run.step(
-        "pairs",
-        lambda: write_rows(output, usable(all_pairs())[list(PAIR_COLUMNS)]),
-        outputs=[output],
-        params={},
-        inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
-        modules=["lmolt_utils.negatives"],
-    )
-    kept = read_rows(output, PAIR_COLUMNS)
-    return kept, len(all_pairs()) - len(kept)
 
 
 def merge_folder(models: Path, merge: Merge) -> Path:
@@ -167,12 +123,6 @@ def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str
     )
 
 
-def prediction_path(run: Any, name: str, task: str) -> Path:
-    """Where the predictions of one system on one task lie."""
-    path: Path = run.path("predictions", f"{name}.{task}.jsonl")
-    return path
-
-
 def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
     test = run.path("data", "test.jsonl")
     output = prediction_path(run, todo.name, task)
@@ -219,3 +169,15 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         ],
         say=say,
     )
+
+
+def merge_report(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """For each distinct merge among ``systems``: its distance to both parents, and the parents' cosine."""
+    rows = {}
+    for system in systems:
+        if system.merged:
+            todo = plan(run, system)
+            folder = initial_model(run, todo, "cap2mol", lambda _: None)
+            name = folder.rsplit("/", 1)[-1]
+            rows[name] = compare(folder, todo.cap2mol_model, todo.mol2cap_model)
+    return pd.DataFrame(rows).T.rename_axis("merge")

@@ -1,4 +1,4 @@
-"""Small tables that the notebooks show: what systems answered, how training went, where merges lie."""
+"""Small tables that the notebooks show: what systems answered, how training went."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 from rdkit import Chem, rdBase
 
-from lmolt_utils.experiment import PREDICTION_COLUMNS, initial_model, plan, prediction_path
 from lmolt_utils.files import read_rows
-from lmolt_utils.merging import compare
+from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System
 
@@ -52,15 +51,3 @@ def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
         rows.append({"system": system.label, "captions": right["mol2cap"], "molecules": right["cap2mol"]})
     del quiet
     return pd.DataFrame(rows).set_index("system")
-
-
-def merge_report(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """For each distinct merge among ``systems``: its distance to both parents, and the parents' cosine."""
-    rows = {}
-    for system in systems:
-        if system.merged:
-            todo = plan(run, system)
-            folder = initial_model(run, todo, "cap2mol", lambda _: None)
-            name = folder.rsplit("/", 1)[-1]
-            rows[name] = compare(folder, todo.cap2mol_model, todo.mol2cap_model)
-    return pd.DataFrame(rows).T.rename_axis("merge")
