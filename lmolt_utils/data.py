@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.errors import CompanionError
 
 CORPUS_COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
 TEST_COLUMNS = ("id", "molecule", "caption", "properties")
@@ -23,7 +24,7 @@ _HUB_SPLITS = {
 }
 
 
-class DataError(ValueError):
+class DataError(CompanionError):
     """Data that cannot be had or is not what it should be."""
 
 

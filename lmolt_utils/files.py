@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.errors import CompanionError
 
-class BadFileError(ValueError):
+
+class BadFileError(CompanionError):
     """A file that is missing, cut short or not what it should be."""
 
 

@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lmolt_utils.errors import CompanionError
+
 Kind = Literal["causal", "translator", "classifier"]
 _CLASSES: dict[Kind, Any] = {
     "causal": AutoModelForCausalLM,
@@ -24,7 +26,7 @@ EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "models"
 
 
-class ModelError(ValueError):
+class ModelError(CompanionError):
     """A model that cannot be found or has no usable weights."""
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 import nbformat
 import pandas as pd
+from IPython.core.getipython import get_ipython
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
 from lmolt_utils.paths import root, run_folder, shown
@@ -200,6 +202,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
     Raises :class:`~lmolt_utils.params.ParameterError`; says which profile runs and where its files are.
     """
+    _short_errors()
     params, wanted = resolve(notebook, given(namespace))
     profile = load(params.profile).model_dump()
     changed = tuple(sorted(name for name, value in params.model_dump().items() if profile[name] != value))
@@ -212,6 +215,19 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
         _prepare(params)
     print(f"{notebook}: profile {params.profile}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
     return run
+
+
+def _short_errors() -> None:
+    """In IPython, show an error that a user can mend as its message alone."""
+    shell: Any = get_ipython()
+    if shell is not None:
+
+        def show(self: Any, kind: type, error: Exception, trace: Any, tb_offset: Any = None) -> list[str]:
+            lines = [f"{kind.__name__}: {error}"]
+            self._showtraceback(kind, error, lines)
+            return lines
+
+        shell.set_custom_exc((CompanionError,), show)
 
 
 def _prepare(params: Params) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.paths import root
 
 
-class ParameterError(ValueError):
+class ParameterError(CompanionError):
     """A parameter that is unknown, missing or of the wrong type."""
 
 
