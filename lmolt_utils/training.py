@@ -4,6 +4,7 @@ Both directions go into one adapter, as in the papers (25.4k triples at full sca
 hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
 """
 
+import json
 import os
 import random
 import time
@@ -245,8 +246,9 @@ def train(
 ) -> Trained:
     """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``.
 
-    The log has one row per optimiser step (step, loss, learning rate, gradient norm, seconds, the trainer's own
-    measures). Raises ``RuntimeError`` when the adapter did not move: a training that does nothing is an error.
+    The log has one row per optimiser step (step, loss, learning rate, gradient norm, the trainer's own measures);
+    seconds per step lie beside it (:func:`timing_path`). Raises ``RuntimeError`` when the adapter did not move: a
+    training that does nothing is an error.
     """
     set_seed(recipe.seed)
     # A preference loss near its end has gradients so small that a CPU computes them in slow motion.
@@ -267,10 +269,12 @@ def train(
             raise RuntimeError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
         trainer.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        _settle(folder / "adapter_config.json", initial)
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     history["loss"] = history["loss"].astype(float)
-    history["seconds"] = [clock.seconds.get(int(step)) for step in history["step"]]
     write_rows(log, history)
+    # Times lie apart: the log of two equal runs is equal byte for byte, their times are not.
+    write_rows(timing_path(log), pd.DataFrame({"step": list(clock.seconds), "seconds": list(clock.seconds.values())}))
     result = Trained(
         steps=int(trainer.state.global_step),
         rows=len(trainer.train_dataset),
@@ -285,6 +289,20 @@ def train(
         f"{result.first_loss:.3f} -> {result.last_loss:.3f}, {result.trainable:,} weights trained, mean |B| {moved:.2e}"
     )
     return result
+
+
+def _settle(config: Path, initial: str) -> None:
+    """Equal trainings leave equal files: PEFT writes a set in any order, and this machine's path to the model."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["target_modules"] = sorted(values["target_modules"])
+    values["base_model_name_or_path"] = Path(initial).name if Path(initial).is_absolute() else initial
+    config.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (config.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with the same path
+
+
+def timing_path(log: Path) -> Path:
+    """Where the seconds of a training lie: beside its log."""
+    return log.with_name(log.name.replace(".jsonl", ".seconds.jsonl"))
 
 
 def _moved(model: Any) -> float:

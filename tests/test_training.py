@@ -44,8 +44,8 @@ def test_each_method_trains_and_saves_an_adapter_that_moved(method: str, tmp_pat
     rows = 16 if method == "kto" else 8
     assert (result.rows, result.steps) == (rows, rows // 4 * 2)
     assert result.moved > 0
-    log = read_rows(tmp_path / "log.jsonl", ["step", "loss", "seconds"])
-    assert log["seconds"].is_monotonic_increasing
+    assert len(read_rows(tmp_path / "log.jsonl", ["step", "loss"])) == result.steps
+    assert read_rows(tmp_path / "log.seconds.jsonl", ["step", "seconds"])["seconds"].is_monotonic_increasing
     assert f"{result.trainable:,} weights trained" in said[-1]
     machine = {"device": "cpu", "dtype": "float32", "quantize": "none"}
     before, tokenizer = load_trained(START, None, **machine)
@@ -89,14 +89,14 @@ def test_kto_rows_hold_both_classes_in_every_batch() -> None:
 def test_same_seed_same_adapter(tmp_path: Path) -> None:
     logs = []
     for name in ("a", "b"):
-        train(recipe("cpo"), START, PAIRS, tmp_path / name, tmp_path / f"{name}.log", title=name, say=lambda _: None)
+        train(recipe("cpo"), START, PAIRS, tmp_path / name, tmp_path / f"{name}.jsonl", title=name, say=lambda _: None)
         logs.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
     assert logs[0] == logs[1]
 
 
 def test_a_training_that_does_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="did not move"):
-        train(recipe("sft", learning_rate=0.0), START, PAIRS, tmp_path / "a", tmp_path / "l", title="still")
+        train(recipe("sft", learning_rate=0.0), START, PAIRS, tmp_path / "a", tmp_path / "l.jsonl", title="still")
     assert not (tmp_path / "a").exists()
 
 
@@ -114,6 +114,12 @@ def test_record_ignores_what_a_method_does_not_use() -> None:
 
 def test_qlora_path_runs_on_a_cpu(tmp_path: Path) -> None:
     result = train(
-        recipe("cpo", quantize="nf4"), START, PAIRS, tmp_path / "a", tmp_path / "log", title="nf4", say=lambda _: None
+        recipe("cpo", quantize="nf4"),
+        START,
+        PAIRS,
+        tmp_path / "a",
+        tmp_path / "log.jsonl",
+        title="nf4",
+        say=lambda _: None,
     )
     assert result.moved > 0
