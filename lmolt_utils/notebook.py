@@ -233,10 +233,11 @@ def _short_errors() -> None:
 def _prepare(params: Params) -> None:
     """Threads, seed and a quiet hub, where models run: importing torch takes seconds that the others save."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    import torch
-
+    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
+    import torch
     from transformers import set_seed
     from transformers.utils import logging
 
