@@ -19,7 +19,7 @@ from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
-from lmolt_utils.steps import PACKAGE, sources
+from lmolt_utils.steps import PACKAGE, closure, sources
 from lmolt_utils.systems import load_systems
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
@@ -44,14 +44,22 @@ def receipt_path(profile: str, notebook: str) -> Path:
     return run_folder(profile) / "receipts" / f"{notebook}.json"
 
 
+#: Files that are no code but change what a notebook that uses the module makes.
+_DATA_OF = {
+    f"{PACKAGE}.models": Path(__file__).parent / "embedded" / "models" / "hashes.json",
+    f"{PACKAGE}.published": root() / "params" / "published.yaml",
+}
+
+
 def package_sources(notebook: str) -> list[str]:
-    """Files of the package that ``notebook`` uses, directly or not."""
+    """Files of the package that ``notebook`` uses, directly or not, with the data that belongs to them."""
     book = nbformat.read(notebook_path(notebook), as_version=4)
     modules: set[str] = {f"{PACKAGE}.notebook"}
     for cell in book.cells:
         if cell.cell_type == "code":
             modules |= _imported(cell.source)
-    return [str(path) for path in sources(sorted(modules))]
+    data = [path for module, path in _DATA_OF.items() if module in closure(sorted(modules))]
+    return [str(path) for path in [*sources(sorted(modules)), *data]]
 
 
 def _imported(source: str) -> set[str]:
@@ -177,15 +185,16 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
         for line in drop_stale_receipts(profile):
             print(line, flush=True)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile")]
+        command += ["--config", f"profile={profile}", f"per_system={per_system}"]
         command += ["--directory", str(folder), "--cores", str(cores), "--nolock", "--rerun-incomplete"]
-        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host"]
-        command += ["--config", f"profile={profile}", f"per_system={per_system}", *(["--", *extra] if extra else [])]
+        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host", *extra]
         return _follow(command, folder / "logs" / "snakemake.log")
 
 
 #: Of Snakemake's output, what a reader wants to follow: which notebook, why, how many are left, what failed.
 _SHOWN = re.compile(
-    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule nb|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception|Nothing to be done"
+    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule (nb|system)|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception"
+    r"|Nothing to be done"
 )
 _HIDDEN = re.compile(r"^\s+(input|output|jobid|resources|priority|threads|wildcards|shell|log|message|tmpdir)\b|^\s*\(")
 
@@ -206,5 +215,5 @@ def _follow(command: Sequence[str], log: Path) -> int:
 
 def _short(line: str) -> str:
     """Without Snakemake's own words and long paths."""
-    line = re.sub(r"^(local)?rule nb(\w+):", r"\2: starting", line)
+    line = re.sub(r"^(local)?rule (nb)?(\w+):", r"\3: starting", line)
     return re.sub(r"[^\s,:]*/(\w[\w@.+-]*\.(?:json|ipynb|py))", r"\1", line)

@@ -19,6 +19,7 @@ from lmolt_utils.notebook import ALWAYS, NOTEBOOKS, declared, notebook_path
 from lmolt_utils.params import Params
 from lmolt_utils.paths import root
 from lmolt_utils.prompts import TASKS
+from lmolt_utils.runner import notebook_params, package_sources
 from lmolt_utils.systems import load_systems
 
 LMOLT = [sys.executable, "-m", "lmolt_utils.cli"]
@@ -186,3 +187,16 @@ def test_parameters_cells_leave_every_value_to_the_profile() -> None:
         names = [name for name in values if not name.startswith("__")]
         assert all(values[name] is None for name in names)
         assert set(names) <= set(declared(notebook)) <= {*names, *ALWAYS}
+
+
+def test_a_notebook_depends_on_what_it_uses_and_nothing_else() -> None:
+    used = {name: {Path(path).name for path in package_sources(name)} for name in NOTEBOOKS}
+    assert "training.py" in used["04_alignment"]
+    assert "training.py" not in used["01_data"] | used["02_negatives"] | used["08_figures"]
+    assert "tables.py" in used["08_figures"]
+    assert "published.yaml" in used["08_figures"], "a corrected published value redraws the tables"
+    assert "hashes.json" in used["05_merging"] & used["02_negatives"], "new embedded models are noticed"
+    values = {name: notebook_params(name, "cpu") for name in NOTEBOOKS}
+    assert "beta" in values["04_alignment"]
+    assert "beta" not in values["07_nli_evaluation"]
+    assert [row["name"] for row in values["04_alignment"]["systems"]] == ["dpo", "cpo", "kto"]
