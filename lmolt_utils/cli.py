@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lmolt_utils.errors import remedy
+
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from lmolt_utils.runner import reproduce
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted: what was finished stays; run the same command again to go on", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"lmolt: {error}", file=sys.stderr)
+        print(f"lmolt: {remedy(error)}", file=sys.stderr)
         return 1
 
 
