@@ -143,8 +143,6 @@ def _read(
     if mystery.any():
         exclusions["mystery molecule, no reference"] = int(mystery.sum())
         frame = frame[~mystery].reset_index(drop=True)
-    frame = _captioned(frame, source.seed, compose, notes)
-    frame = _with_splits(frame, source, splits, _withheld_pairs(folder, place), notes)
     facts = {
         "source": source.name,
         "place": str(folder.resolve()),
@@ -156,6 +154,8 @@ def _read(
         "exclusions": exclusions,
         "notes": notes,
     }
+    frame = _captioned(frame, source.seed, compose, notes)
+    frame = _with_splits(frame, source, splits, _withheld_pairs(folder, place), facts)
     return Loaded(frame[["split", "molecule", "caption", "properties", "families"]], bad, facts)
 
 
@@ -266,19 +266,34 @@ def _with_splits(
     source: Source,
     splits: Sequence[str] | None,
     pairs: Sequence[tuple[str, str]],
-    notes: dict[str, int],
+    facts: dict[str, Any],
 ) -> pd.DataFrame:
-    """Rows that name their split in a column keep it; otherwise the file is divided, or is a test set as a whole."""
-    unsplit = frame["split"].isna()
-    if unsplit.all() and splits is None:
+    """The rows of the wanted splits, as the file's name or a column says; a file that says nothing is divided.
+
+    With ``splits`` left open, the test split is taken, or all rows of a file that has only one split: as ``test``.
+    """
+    if frame["split"].isna().all() and splits is None:
         return frame.assign(split="test")
-    if unsplit.all():
-        notes["rows divided by seed"] = len(frame)
+    if frame["split"].isna().all():
+        facts["notes"]["rows divided by seed"] = len(frame)
         frame = frame.assign(split=divided(frame, source.seed, pairs))
-    elif unsplit.any():
-        raise DataError(f"{source.name}: {int(unsplit.sum())} rows name no split while others do: fill the column")
-    frame = frame.assign(split=frame["split"].str.lower().replace(_SPLIT_WORDS))
-    return frame[frame["split"].isin(splits or ("test",))].reset_index(drop=True)
+    words = frame["split"].fillna("").str.lower().replace(_SPLIT_WORDS)
+    odd = frame[~words.isin((*SPLITS, "withheld"))]
+    if len(odd):
+        raise DataError(
+            f"{source.name}: {len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r}): "
+            f"write {', '.join(SPLITS)} or withheld in the column 'split'"
+        )
+    if splits is None and "test" not in set(words) and words.nunique() > 1:
+        raise DataError(f"{source.name} has no test split; it has {', '.join(sorted(set(words)))}: give one file")
+    if splits is None:
+        taken: set[str] = {"test"} if "test" in set(words) else set(words)
+    else:
+        taken = {*splits, "withheld"} if splits == SPLITS else set(splits)
+    wanted = words.isin(taken)
+    if not wanted.all():
+        facts["exclusions"]["in other splits"] = int((~wanted).sum())
+    return frame.assign(split="test" if splits is None else words)[wanted].reset_index(drop=True)
 
 
 def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] = ()) -> list[str]:
