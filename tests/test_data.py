@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lmolt_utils.benchmarks.data import WAYS, measure, rows_like_the_corpus
 from lmolt_utils.data import for_task, held_out, overlap, sample, triples
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_json
@@ -46,6 +47,13 @@ def test_the_papers_numbers_at_full_scale() -> None:
     assert for_task(independent, "mol2cap")["id"].tolist() == shared["id"].tolist()
     assert set(independent["tasks"]) == {"mol2cap|cap2mol", "mol2cap", "cap2mol"}
     assert independent["id"].is_monotonic_increasing
+
+
+def test_the_benchmark_measures_every_way_on_the_same_rows() -> None:
+    table = measure([50], repeats=1)
+    assert table[["format", "way"]].to_numpy().tolist() == [*(["csv", way] for way in WAYS), ["parquet", "load"]]
+    assert (table["rows/s"] > 0).all()
+    assert rows_like_the_corpus(1500)["molecule"].is_unique
 
 
 def test_samples_follow_the_seed() -> None:
