@@ -83,7 +83,7 @@ def measure(sizes: Sequence[int] = SIZES, repeats: int = 3, ways: Sequence[str] 
                         )
     table = pd.DataFrame(found).groupby(["format", "rows", "way"], sort=False).agg(median).reset_index()
     table["rows/s"] = table["rows"] / table["seconds"]
-    own = table[table["way"] == "load"].set_index(["format", "rows"])["seconds"]
+    own = table[table["way"] == "load"].set_index(["format", "rows"])["seconds"].to_dict()
     table["times load"] = [row.seconds / own[row.format, row.rows] for row in table.itertuples()]
     return table
 
