@@ -7,11 +7,14 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import pandas as pd
 import pytest
 from datasets import load_dataset
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from lmolt_utils import manifest
 from lmolt_utils.embedded.corpus import generate
@@ -107,6 +110,34 @@ def test_offline_the_cached_commit_is_read_and_recorded(hub_cache: Path) -> None
     assert set(hashes) == {f"data/split_{s}-00000-of-00001.parquet" for s in ("train", "valid")}
     for name, found in hashes.items():
         assert found == fingerprint(hub_cache / "snapshots" / loaded.facts["revision"] / name)
+
+
+def test_online_only_the_needed_files_of_one_commit_are_fetched(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "c0ffee" * 6 + "abcd"
+    names = ["README.md", *(f"data/{s}-00000-of-00001.parquet" for s in ("split_train", "split_valid", "train"))]
+    asked: list[dict[str, Any]] = []
+
+    def info(self: HfApi, name: str, *, revision: str | None, timeout: float) -> Any:
+        asked.append({"revision": revision})
+        return SimpleNamespace(sha=commit, siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def download(name: str, **kept: Any) -> str:
+        asked.append(kept)
+        return str(hub_cache / "snapshots" / commit)
+
+    monkeypatch.setattr(HfApi, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = load(Source("language-plus-molecules/LPM-24_train", revision="v1"))
+    assert asked[0] == {"revision": "v1"}
+    assert (asked[1]["revision"], asked[1]["allow_patterns"]) == (commit, names[1:3])
+    assert loaded.facts["revision"] == commit
+    record = hub_cache / "corpus.manifest.json"
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") is None
+    write_json(record, manifest.described(loaded))
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") == commit
+    assert manifest.pinned(record, "", "another/set") is None
 
 
 def test_half_a_cached_data_set_is_no_corpus(hub_cache: Path) -> None:
