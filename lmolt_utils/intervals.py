@@ -26,6 +26,9 @@ from lmolt_utils.files import BadFileError, atomic
 Method = Literal["bootstrap", "wilson", "delta", "none"]
 Array = np.ndarray
 
+BLEU_ORDERS = {"BLEU-2": 2, "BLEU-4": 4, "BLEU": 4}
+#: Metrics that are a sum over a sum, with their columns of ``samples``: numerator, denominator.
+RATIOS = {"CER": ("edits", "reference_characters")}
 #: Weights (resamples times rows) held at a time: 32 MB.
 _CELLS = 4_000_000
 
@@ -34,20 +37,48 @@ class ComparisonError(CompanionError, ValueError):
     """Systems that cannot be compared row by row."""
 
 
-class Scored(Protocol):
-    """What an interval needs of a scored system: corpus values, per-row values, per-row sufficient statistics.
+class BleuRows(Protocol):
+    """n-gram counts per row: matches and totals (n, 4), lengths in tokens (n,); as ``metrics`` counts them."""
 
-    statistics: ``bleu_matches`` and ``bleu_totals`` (n, 4), ``bleu_lengths`` (n, 2: output, reference);
-    ``fcd_activations`` (m, 512), ``fcd_reference`` and ``fcd_prediction`` (n,), a row of them or -1; and (n, 2),
-    numerator and denominator, under the name of any metric that is a ratio of sums.
-    """
+    @property
+    def matches(self) -> Array: ...
+    @property
+    def totals(self) -> Array: ...
+    @property
+    def prediction_lengths(self) -> Array: ...
+    @property
+    def reference_lengths(self) -> Array: ...
+
+
+class FcdRows(Protocol):
+    """ChemNet's activations of the distinct molecules (m, 512), and which of them each row has (n,), -1 for none."""
+
+    @property
+    def activations(self) -> Array: ...
+    @property
+    def references(self) -> Array: ...
+    @property
+    def predictions(self) -> Array: ...
+
+
+class Statistics(Protocol):
+    """Per-row sufficient statistics of the metrics that are no means; None where a task has no such metric."""
+
+    @property
+    def bleu(self) -> BleuRows | None: ...
+    @property
+    def fcd(self) -> FcdRows | None: ...
+
+
+class Scored(Protocol):
+    """What an interval needs of a scored system: corpus values, per-row values, per-row statistics."""
 
     @property
     def metrics(self) -> Mapping[str, float]: ...
     @property
     def samples(self) -> pd.DataFrame: ...
     @property
-    def statistics(self) -> Mapping[str, Array]: ...
+    def statistics(self) -> Statistics: ...
 
 
 @dataclass(frozen=True)
@@ -113,20 +144,19 @@ def bleu_of_sums(order: int, sums: Array) -> Array:
 
 def additive(scored: Scored, name: str) -> Additive | None:
     """The metric ``name`` as a function of sums over rows; None if it is none (FCD, uniqueness)."""
-    found = scored.statistics
-    if name in found:
-        rows = np.asarray(found[name], dtype=float)
+    if name in RATIOS and set(RATIOS[name]) <= set(scored.samples.columns):
+        rows = scored.samples[list(RATIOS[name])].to_numpy(dtype=float)
         return Additive(rows, _ratio, len(rows))
     if name in scored.samples:
         column = scored.samples[name].to_numpy(dtype=float)
         counted = ~np.isnan(column)
         rows = np.stack([np.where(counted, column, 0.0), counted], axis=1)
         return Additive(rows, _ratio, int(counted.sum()))
-    if name.startswith("BLEU") and "bleu_matches" in found:
-        order = int(name.removeprefix("BLEU").removeprefix("-") or 4)
-        parts = [found["bleu_matches"], found["bleu_totals"], found["bleu_lengths"]]
+    bleu = scored.statistics.bleu
+    if name in BLEU_ORDERS and bleu is not None:
+        parts = (bleu.matches, bleu.totals, bleu.prediction_lengths[:, None], bleu.reference_lengths[:, None])
         rows = np.concatenate(parts, axis=1, dtype=float)
-        return Additive(rows, partial(bleu_of_sums, order), len(rows))
+        return Additive(rows, partial(bleu_of_sums, BLEU_ORDERS[name]), len(rows))
     return None
 
 
@@ -206,15 +236,15 @@ def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
 # ---- FCD ----
 
 
-def fcd_by_row(statistics: Mapping[str, Array]) -> tuple[float, Array]:
+def fcd_by_row(fcd: FcdRows) -> tuple[float, Array]:
     """FCD and how much each row moves it, shape (n,): the derivative by the row's weight, which sums to 0.
 
     With X and Y the centred activations over sqrt(size - 1), the term Tr sqrt(cov X cov Y) is the sum of the
     singular values of X Y'; its derivative by the weight of row i of X is half the diagonal entry i of
     sqrt(XY'YX'), so one decomposition gives all of them (the infinitesimal jackknife; Efron 1982, chapter 6).
     """
-    activations = np.asarray(statistics["fcd_activations"], dtype=float)
-    sides = [np.asarray(statistics[key], dtype=int) for key in ("fcd_reference", "fcd_prediction")]
+    activations = np.asarray(fcd.activations, dtype=float)
+    sides = (fcd.references, fcd.predictions)
     rows = [np.flatnonzero(side >= 0) for side in sides]
     values = [activations[side[kept]] for side, kept in zip(sides, rows, strict=True)]
     shift = values[0].mean(axis=0) - values[1].mean(axis=0)
@@ -236,11 +266,11 @@ def fcd_by_row(statistics: Mapping[str, Array]) -> tuple[float, Array]:
 def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
     if math.isnan(value):
         return Interval(value, math.nan, math.nan, 0, "none", "FCD is undefined for these molecules")
-    if "fcd_activations" not in scored.statistics:
+    if scored.statistics.fcd is None:
         return Interval(value, math.nan, math.nan, 0, "none", "the activations were not kept: score again")
-    _, influence = fcd_by_row(scored.statistics)
+    _, influence = fcd_by_row(scored.statistics.fcd)
     half = stats.norm.ppf((1 + level) / 2) * math.sqrt(np.sum(influence**2))
-    used = int(np.sum(np.asarray(scored.statistics["fcd_prediction"]) >= 0))
+    used = int(np.sum(scored.statistics.fcd.predictions >= 0))
     return Interval(value, max(0.0, value - half), value + half, used, "delta")
 
 
@@ -343,11 +373,11 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
 
 def _fcd_difference(scored: Mapping[str, Scored], pair: tuple[str, str], level: float) -> tuple[Any, ...]:
     values = [scored[system].metrics.get("FCD", math.nan) for system in pair]
-    kept = ["fcd_activations" in scored[system].statistics for system in pair]
     difference = values[0] - values[1]
-    if math.isnan(difference) or not all(kept):
+    kept = [fcd for system in pair if (fcd := scored[system].statistics.fcd) is not None]
+    if math.isnan(difference) or len(kept) < 2:
         return ("FCD", *pair, difference, math.nan, math.nan, math.nan, "none")
-    left, right = (fcd_by_row(scored[system].statistics)[1] for system in pair)
+    left, right = (fcd_by_row(fcd)[1] for fcd in kept)
     error = math.sqrt(np.sum((left - right) ** 2))
     half = stats.norm.ppf((1 + level) / 2) * error
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
@@ -388,18 +418,59 @@ def across_seeds(runs: Sequence[Mapping[str, float]], level: float = 0.95) -> pd
 # ---- files ----
 
 
-def write_statistics(path: Path, scored: Scored) -> None:
-    """Write the per-row statistics as a compressed ``.npz``, atomically; equal statistics give equal bytes."""
-    with atomic(path) as part, open(part, "wb") as handle:
-        np.savez_compressed(handle, allow_pickle=False, **{k: np.asarray(v) for k, v in scored.statistics.items()})
+@dataclass(frozen=True, eq=False)
+class StoredBleu:
+    """:class:`BleuRows` from a file."""
+
+    matches: Array
+    totals: Array
+    prediction_lengths: Array
+    reference_lengths: Array
 
 
-def read_statistics(path: Path) -> dict[str, Array]:
+@dataclass(frozen=True, eq=False)
+class StoredFcd:
+    """:class:`FcdRows` from a file."""
+
+    activations: Array
+    references: Array
+    predictions: Array
+
+
+@dataclass(frozen=True, eq=False)
+class StoredStatistics:
+    """:class:`Statistics` from a file."""
+
+    bleu: StoredBleu | None = None
+    fcd: StoredFcd | None = None
+
+
+_STORED = {"bleu": StoredBleu, "fcd": StoredFcd}
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Write per-row statistics as a compressed ``.npz``, atomically."""
+    arrays = {
+        f"{part}.{field}": getattr(getattr(statistics, part), field)
+        for part, kind in _STORED.items()
+        if getattr(statistics, part) is not None
+        for field in kind.__dataclass_fields__
+    }
+    with atomic(path) as half, open(half, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
+
+
+def read_statistics(path: Path) -> StoredStatistics:
     """Read what :func:`write_statistics` wrote; raises :class:`BadFileError` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            parts = {
+                part: kind(*(stored[f"{part}.{field}"] for field in kind.__dataclass_fields__))
+                for part, kind in _STORED.items()
+                if any(name.startswith(f"{part}.") for name in stored.files)
+            }
     except FileNotFoundError:
         raise BadFileError(f"{path} is missing: run 07_nli_evaluation, or make reproduce") from None
-    except Exception as error:  # zip, zlib and numpy each have their own
+    except Exception as error:  # zip, zlib and numpy each raise their own
         raise BadFileError(f"{path} is damaged ({error}): delete it and run 07_nli_evaluation again") from None
+    return StoredStatistics(**parts)
