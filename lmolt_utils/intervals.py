@@ -22,11 +22,11 @@ from scipy import stats
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import BadFileError, atomic
+from lmolt_utils.metrics.bleu import BLEU_ORDERS, ORDER, BleuStatistics
 
 Method = Literal["bootstrap", "wilson", "delta", "none"]
 Array = np.ndarray
 
-BLEU_ORDERS = {"BLEU-2": 2, "BLEU-4": 4, "BLEU": 4}
 #: Metrics that are a sum over a sum, with their columns of ``samples``: numerator, denominator.
 RATIOS = {"CER": ("edits", "reference_characters")}
 #: Weights (resamples times rows) held at a time: 32 MB.
@@ -35,19 +35,6 @@ _CELLS = 4_000_000
 
 class ComparisonError(CompanionError, ValueError):
     """Systems that cannot be compared row by row."""
-
-
-class BleuRows(Protocol):
-    """n-gram counts per row: matches and totals (n, 4), lengths in tokens (n,); as ``metrics`` counts them."""
-
-    @property
-    def matches(self) -> Array: ...
-    @property
-    def totals(self) -> Array: ...
-    @property
-    def prediction_lengths(self) -> Array: ...
-    @property
-    def reference_lengths(self) -> Array: ...
 
 
 class FcdRows(Protocol):
@@ -65,7 +52,7 @@ class Statistics(Protocol):
     """Per-row sufficient statistics of the metrics that are no means; None where a task has no such metric."""
 
     @property
-    def bleu(self) -> BleuRows | None: ...
+    def bleu(self) -> BleuStatistics | None: ...
     @property
     def fcd(self) -> FcdRows | None: ...
 
@@ -133,8 +120,8 @@ def bleu_of_sums(order: int, sums: Array) -> Array:
 
     Columns: matches of orders 1 to 4, totals of orders 1 to 4, output length, reference length.
     """
-    matches, totals = sums[..., :order], sums[..., 4 : 4 + order]
-    output, reference = sums[..., 8], sums[..., 9]
+    matches, totals = sums[..., :order], sums[..., ORDER : ORDER + order]
+    output, reference = sums[..., -2], sums[..., -1]
     with np.errstate(divide="ignore", invalid="ignore"):
         precisions = np.where(matches > 0, matches / totals, sys.float_info.min)  # nltk's stand-in for no match
         brevity = np.where(output > reference, 1.0, np.exp(1 - reference / output))
@@ -259,8 +246,8 @@ def fcd_by_row(fcd: FcdRows) -> tuple[float, Array]:
         spread, size = np.sum(factor**2), len(x)
         value += spread
         own = ((basis @ turn) ** 2) @ singular
-        influence[kept] += (sign * 2 * x @ shift + np.sum(x**2, axis=1) - spread + cross) / size - own
-    return float(value), influence - influence.mean()
+        influence[kept] += (sign * 2 * x @ shift - spread + cross) / size + np.sum(x**2, axis=1) / (size - 1) - own
+    return float(value), influence
 
 
 def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
@@ -419,16 +406,6 @@ def across_seeds(runs: Sequence[Mapping[str, float]], level: float = 0.95) -> pd
 
 
 @dataclass(frozen=True, eq=False)
-class StoredBleu:
-    """:class:`BleuRows` from a file."""
-
-    matches: Array
-    totals: Array
-    prediction_lengths: Array
-    reference_lengths: Array
-
-
-@dataclass(frozen=True, eq=False)
 class StoredFcd:
     """:class:`FcdRows` from a file."""
 
@@ -441,11 +418,11 @@ class StoredFcd:
 class StoredStatistics:
     """:class:`Statistics` from a file."""
 
-    bleu: StoredBleu | None = None
+    bleu: BleuStatistics | None = None
     fcd: StoredFcd | None = None
 
 
-_STORED = {"bleu": StoredBleu, "fcd": StoredFcd}
+_STORED = {"bleu": BleuStatistics, "fcd": StoredFcd}
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
