@@ -240,9 +240,7 @@ def fcd_by_row(fcd: FcdRows) -> tuple[float, Array]:
     left, singular, right = np.linalg.svd(factors[0] @ factors[1].T, full_matrices=False)
     cross = singular.sum()
     value, influence = shift @ shift - 2 * cross, np.zeros(len(sides[0]))
-    for sign, kept, x, basis, factor, turn in zip(
-        (1, -1), rows, centred, bases, factors, (left, right.T), strict=True
-    ):
+    for sign, kept, x, basis, factor, turn in zip((1, -1), rows, centred, bases, factors, (left, right.T), strict=True):
         spread, size = np.sum(factor**2), len(x)
         value += spread
         own = ((basis @ turn) ** 2) @ singular
@@ -286,9 +284,7 @@ def compare(
     See :func:`compare_all`, of which this is one pair; ``p_holm`` equals ``p``.
     """
     both = {"a": a, "b": b}
-    return compare_all(
-        both, [("a", "b")], permutations=permutations, resamples=resamples, seed=seed, level=level
-    )
+    return compare_all(both, [("a", "b")], permutations=permutations, resamples=resamples, seed=seed, level=level)
 
 
 def compare_all(
