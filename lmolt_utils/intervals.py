@@ -27,6 +27,7 @@ from lmolt_utils.metrics.bleu import BLEU_ORDERS, ORDER, BleuStatistics
 Method = Literal["bootstrap", "wilson", "delta", "none"]
 Array = np.ndarray
 
+UNBOUNDED = frozenset({"Levenshtein"})  # row values may exceed 1
 #: Metrics that are a sum over a sum, with their columns of ``samples``: numerator, denominator.
 RATIOS = {"CER": ("edits", "reference_characters")}
 #: Weights (resamples times rows) held at a time: 32 MB.
@@ -72,8 +73,9 @@ class Scored(Protocol):
 class Interval:
     """A corpus value with its interval; ``low`` and ``high`` are NaN where there is none, and ``reason`` says why.
 
-    n: rows that count. method: ``bootstrap`` (percentiles over resampled rows), ``wilson`` (a rate that is 0 or 1
-    in every row, of which a bootstrap knows no spread), ``delta`` (FCD: derivative by row), ``none``.
+    n: rows that count. method: ``bootstrap`` (percentiles over resampled rows), ``wilson`` (every row is 0, or every
+    row 1, of which a bootstrap knows no spread: Wilson's bound for such a rate, which also bounds the mean of any
+    metric within 0 and 1), ``delta`` (FCD: derivative by row), ``none``.
     """
 
     value: float
@@ -196,18 +198,18 @@ def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0, level: fl
             reason = "no function of sums over rows: resampled rows would repeat and change what it counts"
             result[name] = Interval(value, math.nan, math.nan, len(scored.samples), "none", reason)
         else:
-            result[name] = _interval(parts[name], value, drawn[name], level)
+            result[name] = _interval(name, parts[name], value, drawn[name], level)
     return result
 
 
-def _interval(part: Additive, value: float, drawn: Array, level: float) -> Interval:
+def _interval(name: str, part: Additive, value: float, drawn: Array, level: float) -> Interval:
     if math.isnan(value) or not part.used:
         return Interval(value, math.nan, math.nan, part.used, "none", "undefined for these rows")
     if part.used == 1:
         return Interval(value, math.nan, math.nan, 1, "none", "a single row has no spread")
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
     if counted.size and (counted == counted[0]).all() and (part.rows[:, 1] <= 1).all():
-        if counted[0] in (0.0, 1.0):
+        if counted[0] in (0.0, 1.0) and name not in UNBOUNDED:
             return Interval(value, *wilson(value, part.used, level), part.used, "wilson")
         reason = "every row has the same value: the rows know nothing of a spread"
         return Interval(value, math.nan, math.nan, part.used, "none", reason)
@@ -215,9 +217,11 @@ def _interval(part: Additive, value: float, drawn: Array, level: float) -> Inter
 
 
 def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate over ``n`` rows."""
-    found = stats.binomtest(round(rate * n), n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    """Wilson's score interval of a rate (0..1) over ``n`` rows (Wilson 1927)."""
+    z = float(stats.norm.ppf((1 + level) / 2))
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 # ---- FCD ----

@@ -641,9 +641,11 @@ def escape_latex(text: str) -> str:
 def _latex_number(text: str) -> str:
     """A number's hyphen is a minus sign, what follows ± is small; words pass through."""
     number, plus_minus, half = text.partition(" ± ")
-    mark = NOISE if half.endswith(NOISE) else ""
-    small = f"$_{{\\pm {half.removesuffix(NOISE)}}}$" if plus_minus else ""
-    return escape_latex(number.replace("-", "−")).replace("−", "$-$") + small + escape_latex(mark)
+    shown = escape_latex(number.replace("-", "−")).replace("−", "$-$")
+    if not plus_minus:
+        return shown
+    mark = r"{\approx}" if half.endswith(NOISE) else ""
+    return rf"{shown}$_{{\pm {half.removesuffix(NOISE)}}}{mark}$"
 
 
 def to_latex(result: TableResult) -> str:
