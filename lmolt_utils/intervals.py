@@ -325,7 +325,13 @@ def compare_all(
             low, high = _percentiles(next(drawn) - next(drawn), level)
             lines.append((name, a, b, difference, low, high, p, "permutation"))
         if name == "FCD":
-            lines += [_fcd_difference(scored, pair, level) for pair in pairs]
+            moved = {
+                system: fcd_by_row(fcd)[1]
+                for system in dict.fromkeys(s for pair in pairs for s in pair)
+                if (fcd := scored[system].statistics.fcd) is not None
+                and not math.isnan(scored[system].metrics.get("FCD", math.nan))
+            }
+            lines += [_fcd_difference(scored, pair, moved, level) for pair in pairs]
     frame = pd.DataFrame(lines, columns=[c for c in COMPARISON_COLUMNS if c != "p_holm"])
     corrected = frame.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
     return frame.assign(p_holm=corrected)[list(COMPARISON_COLUMNS)]
@@ -358,14 +364,15 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
     return [math.nan if math.isnan(d) else float(p) for d, p in zip(observed, ps, strict=True)]
 
 
-def _fcd_difference(scored: Mapping[str, Scored], pair: tuple[str, str], level: float) -> tuple[Any, ...]:
+def _fcd_difference(
+    scored: Mapping[str, Scored], pair: tuple[str, str], moved: Mapping[str, Array], level: float
+) -> tuple[Any, ...]:
+    """The line of one pair for FCD; ``moved``: how much each row moves the FCD of each system that has one."""
     values = [scored[system].metrics.get("FCD", math.nan) for system in pair]
     difference = values[0] - values[1]
-    kept = [fcd for system in pair if (fcd := scored[system].statistics.fcd) is not None]
-    if math.isnan(difference) or len(kept) < 2:
+    if any(system not in moved for system in pair):
         return ("FCD", *pair, difference, math.nan, math.nan, math.nan, "none")
-    left, right = (fcd_by_row(fcd)[1] for fcd in kept)
-    error = math.sqrt(np.sum((left - right) ** 2))
+    error = math.sqrt(np.sum((moved[pair[0]] - moved[pair[1]]) ** 2))
     half = stats.norm.ppf((1 + level) / 2) * error
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
     return ("FCD", *pair, difference, difference - half, difference + half, float(p), "delta")
