@@ -5,6 +5,7 @@ from typing import Any
 
 from lmolt_utils.featurise import Featuriser
 from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
+from lmolt_utils.intervals import intervals, write_statistics
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import Classifier
 from lmolt_utils.postprocess import postprocess
@@ -33,7 +34,8 @@ def score_systems(run: Any, systems: Sequence[System]) -> None:
 
 
 def score_system(run: Any, system: System, task: Task, shared: Scorer | None = None) -> None:
-    """All metrics of one system on one task: ``scores/<system>.<task>.json``, and its rows beside it.
+    """All metrics of one system on one task: ``scores/<system>.<task>.json``, its rows and per-row statistics
+    beside it.
 
     Scored are the raw outputs after the run's rule for post-processing. ``shared``: the scorer of the systems
     before.
@@ -41,21 +43,25 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
     predictions = prediction_path(run, system.name, task)
     whole = run.path("scores", f"{system.name}.{task}.json")
     rows = run.path("scores", f"{system.name}.{task}.samples.jsonl")
+    statistics = run.path("scores", f"{system.name}.{task}.statistics.npz")
 
     def make() -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
         result = (shared or scorer(run)).score(frame, task, rule=run.postprocess)
-        write_json(whole, {"system": system.name, "predictions": fingerprint(predictions), **result.to_dict()})
+        found = {name: interval.to_dict() for name, interval in intervals(result).items()}
+        made_from = {"system": system.name, "predictions": fingerprint(predictions)}
+        write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)
+        write_statistics(statistics, result.statistics)
 
     settings = {"tokenizer": run.caption_tokenizer} if task == "mol2cap" else {"invalid": run.invalid}
     run.step(
         f"score {system.name} {task}",
         make,
-        outputs=[whole, rows],
+        outputs=[whole, rows, statistics],
         params={**settings, "postprocess": run.postprocess},
         inputs={"predictions": predictions},
-        modules=["lmolt_utils.scoring"],
+        modules=["lmolt_utils.scoring", "lmolt_utils.intervals"],
         say=_only_news,
     )
 

@@ -139,14 +139,24 @@ def _set(name: str, read: Callable[[str], Any] = str) -> Callable[[Molecule, str
     return lambda molecule, value: setattr(molecule, name, read(value))
 
 
+def _bits(text: str) -> Any:
+    binary: Any = bytes.fromhex(text)  # RDKit's type hints know no bytes here
+    return DataStructs.ExplicitBitVect(binary)
+
+
+def _counts(text: str) -> Any:
+    binary: Any = bytes.fromhex(text)
+    return DataStructs.ULongSparseIntVect(binary)
+
+
 _READ: dict[str, Callable[[Molecule, str], None]] = {
     "parsed": _set_valid,
     "formula": _set("formula"),
     "canonical": _set("canonical"),
     "inchi": _set("inchi"),
-    "MACCS": _set("MACCS", lambda text: DataStructs.ExplicitBitVect(bytes.fromhex(text))),
-    "RDK": _set("RDK", lambda text: DataStructs.ExplicitBitVect(bytes.fromhex(text))),
-    "Morgan": _set("Morgan", lambda text: DataStructs.ULongSparseIntVect(bytes.fromhex(text))),
+    "MACCS": _set("MACCS", _bits),
+    "RDK": _set("RDK", _bits),
+    "Morgan": _set("Morgan", _counts),
 }
 
 

@@ -23,13 +23,32 @@ from lmolt_utils.metrics.captions import (
     meteor_matcher,
     strip_cls,
 )
-from lmolt_utils.metrics.distributions import chr_f, length_deviation, word_count, wrong_modality_rate
-from lmolt_utils.metrics.molecules import ChemNet, InvalidConvention, molecule_scores
+from lmolt_utils.metrics.distributions import (
+    character_edits,
+    character_ter,
+    chr_f,
+    length_deviation,
+    word_count,
+    wrong_modality_rate,
+)
+from lmolt_utils.metrics.molecules import ChemNet, FCDStatistics, InvalidConvention, molecule_scores
 from lmolt_utils.postprocess import Rule, postprocess
 from lmolt_utils.prediction_files import read_predictions
 
 TASKS = ("mol2cap", "cap2mol")
 COLUMNS = ("reference", "prediction")
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Per row, and without the texts: what BLEU and FCD need of it.
+
+    bleu: n-gram counts, of word pieces (captions) or characters (molecules). fcd: ChemNet's activations; None
+    for captions, and where FCD is not defined.
+    """
+
+    bleu: BleuStatistics
+    fcd: FCDStatistics | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +59,9 @@ class Scores:
     conventions: everything a value depends on besides the data: tokenizer, METEOR matcher, convention for
     invalid molecules, post-processing, what went into FCD, library versions; and counts of what was odd.
     samples: one row per prediction, in the order given: id, the per-row metrics, length_deviation (pieces for
-    captions, characters for molecules), chr_f, word_count. NaN marks a row that a metric leaves out.
-    statistics: what the metrics that are no mean of rows need in order to be computed again for a resample of
-    the rows, without looking at the texts: bleu_matches and bleu_totals (n, 4: n-grams of the prediction that
-    the reference has too, and all of them, orders 1 to 4), bleu_lengths (n, 2: tokens of prediction and
-    reference); for molecules, where FCD is defined, fcd_activations (m, 512: ChemNet's, of the m distinct
-    molecules), fcd_reference and fcd_prediction (n: which of them a row has, -1 for none).
+    captions, characters for molecules) and length_deviation_characters, chr_f, word_count, and the edits and
+    reference_characters whose sums give CER. NaN marks a row that a metric leaves out.
+    statistics: what the metrics that are no mean of rows need to be computed again for a resample of them.
     """
 
     task: str
@@ -53,7 +69,7 @@ class Scores:
     metrics: dict[str, float]
     conventions: dict[str, str | int | float]
     samples: pd.DataFrame
-    statistics: dict[str, np.ndarray]
+    statistics: Statistics
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics and conventions, fit for strict JSON: an undefined value is null."""
@@ -111,7 +127,22 @@ class Scorer:
             "postprocess": rule or "as given",
         }
         conventions |= {f"postprocess: {name}": count for name, count in changes.items() if rule not in (None, "none")}
-        columns |= {"chr_f": chr_f(references, outputs), "word_count": word_count(outputs)}
+        edits = character_edits(references, outputs)
+        columns |= {
+            "chr_f": chr_f(references, outputs),
+            "word_count": word_count(outputs),
+            "length_deviation_characters": length_deviation(edits[:, 1], [len(text) for text in outputs]),
+            "edits": edits[:, 0],
+            "reference_characters": edits[:, 1],
+        }
+        # The papers' own, of single predictions: mean Chr-F, character error rate of the corpus, mean CharacTER.
+        columns["Chr-F"] = columns["chr_f"]
+        metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
+        characters = edits[:, 1].sum()
+        metrics["CER"] = float(edits[:, 0].sum() / characters) if characters else math.nan
+        if task == "cap2mol":  # a caption's word moves would take longer than everything else together
+            columns["CharacTER"] = character_ter(references, outputs)
+            metrics["CharacTER"] = float(np.mean(columns["CharacTER"]))
         return Scores(task, len(ids), metrics, conventions, pd.DataFrame({"id": ids, **columns}), statistics)
 
     def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
@@ -129,7 +160,7 @@ class Scorer:
         columns: dict[str, Any] = dict(scores.samples)
         columns["length_deviation"] = length_deviation(scores.reference_lengths, scores.prediction_lengths)
         metrics = {name: scores.metrics[name] for name in CAPTION_METRICS}
-        return metrics, conventions, columns, _bleu_columns(scores.bleu)
+        return metrics, conventions, columns, Statistics(scores.bleu, None)
 
     def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
         scores = molecule_scores(references, outputs, self.invalid, featuriser=self.featuriser, chemnet=self.chemnet)
@@ -152,17 +183,10 @@ class Scorer:
         }
         columns: dict[str, Any] = dict(scores.samples)
         columns["length_deviation"] = length_deviation([len(r) for r in references], [len(o) for o in outputs])
-        statistics = _bleu_columns(scores.bleu)
-        if not math.isnan(fcd.value):
-            statistics |= {
-                "fcd_activations": fcd.activations,
-                "fcd_reference": fcd.reference_rows,
-                "fcd_prediction": fcd.prediction_rows,
-            }
-        return scores.metrics, conventions, columns, statistics
+        return scores.metrics, conventions, columns, Statistics(scores.bleu, fcd.statistics)
 
 
-_Parts = tuple[dict[str, float], dict[str, str | int | float], dict[str, Any], dict[str, np.ndarray]]
+_Parts = tuple[dict[str, float], dict[str, str | int | float], dict[str, Any], Statistics]
 
 
 def score(
@@ -222,14 +246,6 @@ def _ids(frame: pd.DataFrame) -> np.ndarray:
             f"id {ids[no_reference].iloc[0]!r}: without one nothing can be scored"
         )
     return ids.to_numpy()
-
-
-def _bleu_columns(counts: BleuStatistics) -> dict[str, np.ndarray]:
-    return {
-        "bleu_matches": counts.matches,
-        "bleu_totals": counts.totals,
-        "bleu_lengths": np.column_stack([counts.prediction_lengths, counts.reference_lengths]),
-    }
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ __all__ = [
     "MOLECULE_METRICS",
     "SIMILARITIES",
     "ChemNet",
+    "FCDStatistics",
     "InvalidConvention",
     "MoleculeScores",
     "frechet_chemnet_distance",
@@ -52,6 +53,18 @@ FCD_FULL_RANK = 513  # molecules from which a covariance of ChemNet's 512 activa
 
 
 @dataclass(frozen=True, eq=False)
+class FCDStatistics:
+    """activations: ChemNet's, one row per distinct canonical SMILES, float32, shape (m, 512).
+
+    references, predictions: which of them each row's two molecules have, -1 where left out, shape (n,).
+    """
+
+    activations: np.ndarray
+    references: np.ndarray
+    predictions: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class FCD:
     """Fréchet ChemNet Distance and what went into it.
 
@@ -61,8 +74,7 @@ class FCD:
     over_length: molecules of more than 349 characters, of which ChemNet may not read the end.
     fragments: molecules of several fragments, of which ChemNet reads the first.
     note: a warning for the reader, or empty.
-    activations: ChemNet's, one row per distinct canonical SMILES, float32, shape (m, 512).
-    reference_rows, prediction_rows: which of them each row's two molecules have, -1 where left out, shape (n,).
+    statistics: what the value of a resample of the rows needs, or None where it is not defined.
     """
 
     value: float
@@ -73,9 +85,7 @@ class FCD:
     over_length: int
     fragments: int
     note: str
-    activations: np.ndarray
-    reference_rows: np.ndarray
-    prediction_rows: np.ndarray
+    statistics: FCDStatistics | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,26 +248,25 @@ def frechet_chemnet_distance(
     everything = kept[0] + kept[1]
     smallest = min(map(len, kept))
     value, notes = math.nan, []
-    distinct: dict[str, int] = {}
-    activations = np.empty((0, 512), dtype=np.float32)
+    statistics = None
     if smallest < 2:
         notes.append(
             f"FCD needs two molecules on each side, got {len(kept[0])} references and {len(kept[1])} predictions"
         )
     else:
-        distinct = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
-        activations = (chemnet or ChemNet()).activations(list(distinct))
+        distinct: dict[str | None, int] = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
+        activations = (chemnet or ChemNet()).activations([smiles for smiles in distinct if smiles])
         value = _frechet_distance(
             *(activations[[distinct[smiles] for smiles in side]].astype(np.float64) for side in kept)
+        )
+        statistics = FCDStatistics(
+            activations, *(np.array([distinct.get(smiles, -1) for smiles in side], dtype=np.int64) for side in sides)
         )
         if smallest < FCD_FULL_RANK:
             notes.append(
                 f"fewer than {FCD_FULL_RANK} molecules ({smallest}): the covariance is singular, compare "
                 "only sets of the same size"
             )
-    reference_rows, prediction_rows = (
-        np.array([distinct.get(smiles or "", -1) for smiles in side], dtype=np.int64) for side in sides
-    )
     return FCD(
         value,
         len(kept[0]),
@@ -267,9 +276,7 @@ def frechet_chemnet_distance(
         over_length=sum(len(smiles) >= FCD_WIDTH for smiles in everything),
         fragments=sum("." in smiles for smiles in everything),
         note="; ".join(notes),
-        activations=activations,
-        reference_rows=reference_rows,
-        prediction_rows=prediction_rows,
+        statistics=statistics,
     )
 
 

@@ -19,13 +19,13 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, np.ndarray]:
     """ROUGE-1, ROUGE-2 and ROUGE-L of each row, 0..1, shape (n,) each. Raw strings in, lower-cased here."""
-    words = [[_WORD.findall(text.lower()) for text in side] for side in (references, predictions)]
-    counts = bleu_statistics(*words, orders=2)
+    wanted, words = ([_WORD.findall(text.lower()) for text in side] for side in (references, predictions))
+    counts = bleu_statistics(wanted, words, orders=2)
     lengths = counts.reference_lengths, counts.prediction_lengths
     values = {
         f"ROUGE-{n}": _f(counts.matches[:, n - 1], *(np.maximum(side - n + 1, 1) for side in lengths)) for n in (1, 2)
     }
-    common = np.array([LCSseq.similarity(r, p) for r, p in zip(*words, strict=True)], dtype=np.int64)
+    common = np.array([LCSseq.similarity(r, p) for r, p in zip(wanted, words, strict=True)], dtype=np.int64)
     return values | {"ROUGE-L": _f(common, *(np.maximum(side, 1) for side in lengths))}
 
 
