@@ -85,6 +85,9 @@ class Params(BaseModel):
     caption_tokenizer: str = _p(
         "tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary file or a hub id", "L+M-24"
     )
+    postprocess: Literal["clean", "as_released", "none"] = _p(
+        "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
+    )
     property_tree: str | None = _p(
         "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
     )

@@ -62,8 +62,12 @@ def _bleu(sums: list[float], order: int) -> float:
     return brevity * math.exp(math.fsum(1 / order * math.log(p) for p in precisions))
 
 
-def bleu_statistics(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> BleuStatistics:
+def bleu_statistics(
+    references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], orders: int = ORDER
+) -> BleuStatistics:
     """The counts of n pairs of token sequences (lists of words, or strings for characters).
+
+    orders: longest n-grams counted; matches of longer ones stay 0.
 
     Raises ValueError where the two differ in number.
     """
@@ -81,7 +85,7 @@ def bleu_statistics(references: Sequence[Sequence[str]], predictions: Sequence[S
     # `gram`: the n-gram that begins at a token, numbered so that equal grams of one row share a number.
     gram, _ = pd.factorize(row * vocabulary + tokens)
     kept = np.arange(len(tokens))
-    for order in range(1, ORDER + 1):
+    for order in range(1, orders + 1):
         if order > 1:
             long_enough = left[kept] >= order
             kept = kept[long_enough]
