@@ -14,7 +14,7 @@ import pandas as pd
 
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS
 from lmolt_utils.embedded.rules import LIPID_RULES, ODORANT_RULES, PHARMACOPHORE_RULES, properties_of
-from lmolt_utils.files import fingerprint, read_json, read_rows, write_json
+from lmolt_utils.files import read_json, read_rows, write_json
 from lmolt_utils.intervals import compare_all
 from lmolt_utils.metrics.captions import caption_tokenizer
 from lmolt_utils.metrics.distributions import copied, modality
@@ -27,6 +27,7 @@ from lmolt_utils.metrics.properties import (
     read_tree,
 )
 from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
+from lmolt_utils.postprocess import postprocess
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.results import NOT_RUN, read_scores
@@ -115,9 +116,10 @@ def withheld_pairs(run: Any) -> list[tuple[str, str]]:
 def behaviour(run: Any, systems: Sequence[System]) -> None:
     """What each system says besides its scores: ``scores/<system>.behaviour.json``.
 
-    mol2cap: L+M-24's property metrics, omitted and hallucinated properties (mean per caption, and by how often
-    training has them), wrong modality, copies of training captions, NLI win rate with its curve. cap2mol: wrong
-    modality, copies of training molecules (as canonical SMILES), win rate with its curve.
+    Outputs are those that were scored: the raw ones after the run's rule for post-processing. mol2cap: L+M-24's
+    property metrics, omitted and hallucinated properties (mean per caption, and by how often training has them),
+    wrong modality, copies of training captions, NLI win rate with its curve. cap2mol: wrong modality, copies of
+    training molecules (as canonical SMILES), win rate with its curve.
     """
     loaded: dict[str, Any] = {}
 
@@ -138,16 +140,16 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
 
     for system in systems:
         output = run.path("scores", f"{system.name}.behaviour.json")
-        files = {task: prediction_path(run, system.name, task) for task in TASKS}
-        files |= {"rows": run.path("scores", f"{system.name}.cap2mol.samples.jsonl")}
+        files: dict[str, Path] = {task: prediction_path(run, system.name, task) for task in TASKS}
+        files["rows"] = run.path("scores", f"{system.name}.cap2mol.samples.jsonl")
         nli = run.path("scores", f"{system.name}.nli.jsonl")
         if nli.exists():
             files["nli"] = nli
 
         def make(files: dict[str, Path] = files, output: Path = output, name: str = system.name) -> None:
-            captions = list(read_rows(files["mol2cap"], PREDICTION_COLUMNS)["prediction"])
-            references = list(read_rows(files["mol2cap"], PREDICTION_COLUMNS)["reference"])
-            molecules = list(read_rows(files["cap2mol"], PREDICTION_COLUMNS)["prediction"])
+            frames = {task: read_rows(files[task], PREDICTION_COLUMNS) for task in TASKS}
+            captions, molecules = (postprocess(list(frames[task]["raw"]), run.postprocess)[0] for task in TASKS)
+            references = list(frames["mol2cap"]["reference"])
             known = training()
             properties = property_scores(
                 references, captions, known["tree"], known["tokenizer"], combinations=known["combinations"]
@@ -165,14 +167,14 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             f"behaviour {system.name}",
             make,
             outputs=[output],
-            params={"tokenizer": run.caption_tokenizer, "corpus": run.corpus},
+            params={"tokenizer": run.caption_tokenizer, "corpus": run.corpus, "postprocess": run.postprocess},
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
                 **{
-                    n: fingerprint(Path(v))
-                    for n in ("property_tree", "withheld_combinations")
-                    if (v := getattr(run, n))
+                    name: Path(given)
+                    for name in ("property_tree", "withheld_combinations")
+                    if (given := getattr(run, name))
                 },
             },
             modules=["lmolt_utils.analysis"],

@@ -11,7 +11,7 @@ know nothing of another training seed: for that there is :func:`across_seeds`.
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -221,7 +221,8 @@ def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
     z = float(stats.norm.ppf((1 + level) / 2))
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # By the formula the ends are exactly 0 and 1 there; rounding may say otherwise.
+    return (0.0 if rate == 0 else middle - half), (1.0 if rate == 1 else middle + half)
 
 
 # ---- FCD ----
@@ -429,27 +430,27 @@ class StoredStatistics:
     fcd: StoredFcd | None = None
 
 
-_STORED = {"bleu": BleuStatistics, "fcd": StoredFcd}
+_STORED: dict[str, type[BleuStatistics] | type[StoredFcd]] = {"bleu": BleuStatistics, "fcd": StoredFcd}
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Write per-row statistics as a compressed ``.npz``, atomically."""
-    arrays = {
-        f"{part}.{field}": getattr(getattr(statistics, part), field)
+    arrays: dict[str, Array] = {
+        f"{part}.{column.name}": getattr(getattr(statistics, part), column.name)
         for part, kind in _STORED.items()
         if getattr(statistics, part) is not None
-        for field in kind.__dataclass_fields__
+        for column in fields(kind)
     }
     with atomic(path) as half, open(half, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
 def read_statistics(path: Path) -> StoredStatistics:
     """Read what :func:`write_statistics` wrote; raises :class:`BadFileError` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            parts = {
-                part: kind(*(stored[f"{part}.{field}"] for field in kind.__dataclass_fields__))
+            parts: dict[str, Any] = {
+                part: kind(*(stored[f"{part}.{column.name}"] for column in fields(kind)))
                 for part, kind in _STORED.items()
                 if any(name.startswith(f"{part}.") for name in stored.files)
             }

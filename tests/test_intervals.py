@@ -60,6 +60,7 @@ def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str
 # ---- resampling ----
 
 
+@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
 def test_bleu_of_a_resample_is_nltks_bleu_of_the_drawn_rows() -> None:
     references, outputs, scored = translated(40)
     part = additive(scored, "BLEU-4")
@@ -77,7 +78,7 @@ def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
     values = []
     for drawn in next(resamples(25, 100, 5)):
         rows = np.repeat(np.arange(25), drawn.astype(int))
-        values.append(corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows], [(0.5, 0.5)])[0])
+        values.append(corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows], (0.5, 0.5)))
     assert [found.low, found.high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
     assert found.method == "bootstrap"
     assert found.low <= found.value <= found.high
@@ -207,7 +208,7 @@ def test_p_by_hand() -> None:
     line = compare(of_rows(Levenshtein=np.array([1.0, 2, 3])), of_rows(Levenshtein=np.array([2.0, 3, 4]))).iloc[0]
     assert line["difference"] == -1
     assert line["p"] == pytest.approx(0.25, abs=0.02)
-    assert (line["low"], line["high"]) == (-1, -1)  # whatever rows are drawn
+    assert [line["low"], line["high"]] == pytest.approx([-1, -1])  # whatever rows are drawn
 
 
 def test_the_test_is_paired_and_symmetric() -> None:
@@ -222,6 +223,7 @@ def test_the_test_is_paired_and_symmetric() -> None:
     assert (same["difference"], same["p"]) == (0, 1)
 
 
+@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
 def test_bleu_differences_are_recomputed_from_swapped_rows() -> None:
     references, outputs, a = translated(12, seed=0)
     better = [r if i % 2 else o for i, (r, o) in enumerate(zip(references, outputs, strict=True))]
@@ -283,9 +285,9 @@ def test_holm_is_applied_over_the_pairs_of_a_metric() -> None:
 def test_systems_on_other_rows_are_not_compared() -> None:
     a = of_rows(METEOR=np.arange(3.0))
     other = Scored(a.metrics, a.samples.assign(id=[0, 7, 2]))
-    with pytest.raises(ComparisonError, match="row 2: .* has id 1, .* has 7"):
+    with pytest.raises(ComparisonError, match=r"row 2: .* has id 1, .* has 7"):
         compare(a, other)
-    with pytest.raises(ComparisonError, match="has 3 rows, .* has 2"):
+    with pytest.raises(ComparisonError, match=r"has 3 rows, .* has 2"):
         compare(a, Scored(a.metrics, a.samples.iloc[:2]))
 
 

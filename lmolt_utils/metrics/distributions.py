@@ -36,7 +36,8 @@ def chr_f(references: Sequence[str], predictions: Sequence[str], beta: float = 1
     counted. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
     beta: weight of recall; the papers do not state it, 1 is ours. Raises ValueError where the two differ in number.
     """
-    counts = bleu_statistics(*(["".join(text.split()) for text in side] for side in (references, predictions)))
+    wanted, given = (["".join(text.split()) for text in side] for side in (references, predictions))
+    counts = bleu_statistics(wanted, given)
     grams = [
         np.maximum(lengths[:, None] - np.arange(CHR_F_ORDER), 0)
         for lengths in (counts.prediction_lengths, counts.reference_lengths)

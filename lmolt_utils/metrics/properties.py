@@ -105,9 +105,10 @@ class Finder:
         for start in range(len(pieces)):
             if start < covered:
                 continue
-            node, last = self._root, None
+            node: dict[str, Any] | None = self._root
+            last: tuple[int, list[int]] | None = None
             for end in range(start, len(pieces)):
-                node = node.get(pieces[end])
+                node = node.get(pieces[end]) if node else None
                 if node is None:
                     break
                 if "" in node:
@@ -175,7 +176,9 @@ def property_scores(
 
     counts = _counts(gold, said).iloc[[column[name] for name in by_path]].set_axis(leaves, axis=0)
     properties = pd.concat([counts, _measures(counts)], axis=1).rename_axis("property")
-    categories = pd.DataFrame({m: _up(tree, properties[m].to_dict(), empty_category) for m in MEASURES})
+    categories = pd.DataFrame(
+        {m: _up(tree, dict(zip(leaves, properties[m].tolist(), strict=True)), empty_category) for m in MEASURES}
+    )
     named = [column[name] for name in dict.fromkeys(by_path)]
     return PropertyScores(
         properties,
@@ -233,7 +236,8 @@ def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dic
     tp = wanted.multiply(given).sum()
     counts = pd.DataFrame({"tp": [tp], "fp": [given.sum() - tp], "fn": [wanted.sum() - tp]})
     counts["tn"] = gold.shape[0] * len(pairs) - counts.sum(axis=1)
-    return {name: float(value) for name, value in _measures(counts).iloc[0].items()}
+    measures = _measures(counts)
+    return {name: float(measures[name].iloc[0]) for name in MEASURES}
 
 
 def _rows(gold: Any, said: Any) -> pd.DataFrame:
