@@ -74,6 +74,10 @@ def to_table(report: dict[str, Any]) -> pd.DataFrame:
 def show(path: Path, scores: Scores, table: pd.DataFrame) -> str:
     """The table as text, under what it depends on and above what was odd in the file."""
     told = ", ".join(f"{name} {scores.conventions[name]}" for name in _TOLD[scores.task])
-    odd = [f"{name}: {value}" for name, value in scores.conventions.items() if value and name.startswith(_ODD)]
+    odd = [
+        f"{name}: {value}"
+        for name, value in scores.conventions.items()
+        if value and name.startswith(_ODD) and not name.endswith("_version")
+    ]
     lines = [f"{path.name}: {scores.task}, {scores.n} rows; {told}", table.to_string(index=False, na_rep="-")]
     return "\n".join(lines + (["", *odd] if odd else []))

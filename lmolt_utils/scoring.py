@@ -155,7 +155,7 @@ class Scorer:
             "tokenizer": self.tokenizer.name,
             "meteor_matcher": self.meteor.name,
             "wordnet": self.meteor.version,
-            **_versions("nltk", "rapidfuzz", "sacrebleu", "tokenizers"),
+            **_versions("nltk", "rapidfuzz", "tokenizers"),
         }
         columns: dict[str, Any] = dict(scores.samples)
         columns["length_deviation"] = length_deviation(scores.reference_lengths, scores.prediction_lengths)
@@ -179,7 +179,7 @@ class Scorer:
             "rdkit_gave_up": sum(scores.gave_up.values()),
             "rdkit_gave_up_on": ", ".join(f"{name}: {count}" for name, count in scores.gave_up.items()),
             "rdkit_seconds_per_molecule": self.featuriser.seconds,
-            **_versions("rdkit", "fcd_torch", "rapidfuzz", "sacrebleu"),
+            **_versions("rdkit", "fcd_torch", "rapidfuzz"),
         }
         columns: dict[str, Any] = dict(scores.samples)
         columns["length_deviation"] = length_deviation([len(r) for r in references], [len(o) for o in outputs])

@@ -50,11 +50,13 @@ class CaptionTokenizer:
     """Splits captions into the pieces that BLEU and METEOR count.
 
     name: what to print beside a score; two scores are comparable only under the same name.
-    split: n texts -> n lists of pieces, uncut, special tokens still in.
+    split: n texts -> n lists of pieces, uncut, special tokens still in. whole: the same without what `split`
+    remembers from one text to the next.
     """
 
     name: str
     split: Callable[[Sequence[str]], list[list[str]]]
+    whole: Callable[[Sequence[str]], list[list[str]]]
 
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
         """n texts -> n lists of pieces: all of them, without [PAD], [CLS] and [SEP]. The length of a
@@ -78,7 +80,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         cached = _in_hub_cache(SCIBERT)
         return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
     if name_or_folder == "regex":
-        return CaptionTokenizer("regex", _regex_split)
+        return CaptionTokenizer("regex", _regex_split, _regex_split)
     path = Path(name_or_folder).expanduser()
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
@@ -139,7 +141,7 @@ def _from_file(file: Path, label: str) -> CaptionTokenizer:
     # BERT's pieces never cross a space, so each distinct word needs to be split only once.
     split = encode if file.suffix == ".json" else _by_word(encode)
     name = SCIBERT if digest == _SCIBERT_SHA256 else f"{label}@{digest[:8]}"
-    return CaptionTokenizer(name, split)
+    return CaptionTokenizer(name, split, encode)
 
 
 def _by_word(encode: Callable[[Sequence[str]], list[list[str]]]) -> Callable[[Sequence[str]], list[list[str]]]:
