@@ -92,6 +92,15 @@ class Params(BaseModel):
     caption_tokenizer: str = _p(
         "tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary file or a hub id", "L+M-24"
     )
+    postprocess: Literal["clean", "as_released", "none"] = _p(
+        "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
+    )
+    property_tree: str | None = _p(
+        "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
+    )
+    withheld_combinations: str | None = _p(
+        "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
+    )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch: int = _p("premise/hypothesis pairs per forward pass", "ours", "pairs", ge=1)
 

@@ -1,1 +1,1 @@
-"""Measurements of the package: each module prints a table (``python -m lmolt_utils.benchmarks.NAME``)."""
+"""Measurements: commands that print a table (python -m lmolt_utils.benchmarks.NAME)."""
