@@ -148,11 +148,12 @@ class DeltaCell:
         return None if of is None or over is None else of - over
 
     def relative(self, side: Literal["paper", "reproduced"]) -> float | None:
-        """The difference in per cent of ``over``; NaN if ``over`` is 0, None if either is missing."""
+        """The difference in per cent of ``over``; NaN if ``over`` prints as 0, None if either is missing."""
         difference, over = self.difference(side), getattr(self.over, side)
         if difference is None:
             return None
-        return 100 * difference / over if over else math.nan
+        # A value that two decimals print as 0.00 (BLEU's smallest is 1e-8, not 0) is nothing to be relative to.
+        return math.nan if abs(over) < 0.005 else 100 * difference / over
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,11 @@ def test_a_relative_change_over_zero_is_undefined() -> None:
     assert (line["paper"], line["reproduced"]) == ("undefined", NOT_RUN)
 
 
+def test_a_relative_change_over_what_prints_as_zero_is_undefined() -> None:
+    tiny = SCORES.assign(value=SCORES["value"].where(SCORES["system"] != "meditron", 1e-9))
+    assert lines(result(scores=tiny), "CPOvsMED", "relative, %", "BLEU-2")["reproduced"] == "undefined"
+
+
 def test_printed_deltas_that_do_not_follow() -> None:
     """By hand, from the printed cells: computed, then printed, where the two differ."""
     flagged = {
