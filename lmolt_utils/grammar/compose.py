@@ -7,6 +7,7 @@ molecule may be captioned many times (as in L+M-24's train-extra), each time wit
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 from lmolt_utils.errors import CompanionError
@@ -55,9 +56,7 @@ class Composer:
     vocabulary: Vocabulary
     style: Style = STYLES["lpm24"]
 
-    def compose(
-        self, properties: Iterable[str], rng: random.Random, texts: Mapping[str, str] | None = None
-    ) -> str:
+    def compose(self, properties: Iterable[str], rng: random.Random, texts: Mapping[str, str] | None = None) -> str:
         """A caption that states each of ``properties`` once; it depends on the set, not on its order.
 
         Raises :class:`ComposeError` when there is nothing to state.
@@ -109,15 +108,10 @@ class Composer:
         it = not text.startswith("is ") and not (first and self.style.plain)
         return f"{'It' if it else 'The molecule'} {text}."
 
-    def _state(self, rng: random.Random, names: Sequence[str], choices: Sequence[Form]) -> str:
+    def _state(self, rng: random.Random, names: Sequence[str], choices: tuple[Form, ...]) -> str:
         """``names`` in one of the forms that take so many; class phrases are for classes, but in the plain style."""
         plain = self.style.plain
-        classy = plain or self.vocabulary.kind(names[-1]) == "class"
-        fitting = [
-            form
-            for form in choices
-            if form.least <= len(names) <= form.most and (form.plain or not plain) and (classy or not form.of_class)
-        ]
+        fitting = _fitting(choices, len(names), plain, plain or self.vocabulary.kind(names[-1]) == "class")
         if len(fitting) == 1:
             form = fitting[0]
         elif plain:
@@ -126,6 +120,16 @@ class Composer:
             form = rng.choices(fitting, weights=[form.weight for form in fitting])[0]
         lists = {"all": _Names(names), "rest": _Names(names[1:]), "front": _Names(names[:-1])}
         return form.text.format(*names, last=names[-1], **lists)
+
+
+@cache
+def _fitting(choices: tuple[Form, ...], count: int, plain: bool, classes: bool) -> list[Form]:
+    """The forms for ``count`` names: only ``plain`` ones if so, with class phrases or without."""
+    return [
+        form
+        for form in choices
+        if form.least <= count <= form.most and (form.plain or not plain) and (classes or not form.of_class)
+    ]
 
 
 def _free_sentences(names: Sequence[str], rng: random.Random, texts: Mapping[str, str]) -> list[str]:
@@ -159,7 +163,7 @@ def compose(
 def variants(
     properties: Iterable[str], count: int, seed: str, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
 ) -> list[str]:
-    """``count`` captions of one molecule (L+M-24's train-extra has five); each depends on ``seed`` and its number only."""
+    """``count`` captions of one molecule (L+M-24's train-extra has five), each by ``seed`` and its number only."""
     names = list(properties)
     return [
         compose(names, random.Random(f"caption:{seed}:{number}"), vocabulary=vocabulary, style=style)

@@ -48,10 +48,11 @@ _SUBJECT = re.compile(rf"(?:{_any_of(SUBJECTS)})(?= |$)", re.IGNORECASE)
 _NAMED_SUBJECT = re.compile(r"the (.{3,80}?)(?: class)? molecule(?= )", re.IGNORECASE)
 _CONNECTIVE = "".join(f"(?:(?:{_any_of(words)}) )?" for words in CONNECTIVES)
 _VERBS = {head: verb for verb, heads in HEADS.items() for head in heads}
-_CLAUSE = re.compile(rf"(?:[,;:]| ,)? {_CONNECTIVE}({_any_of(_VERBS)})(?= |$)", re.IGNORECASE)
+#: First letters of whatever may start a clause: most words are dismissed by one look.
+_STARTS = "".join(sorted({phrase[0] for phrases in (*CONNECTIVES, *HEADS.values()) for phrase in phrases}))
+_CLAUSE = re.compile(rf"[,;:]? (?=[{_STARTS}]){_CONNECTIVE}({_any_of(_VERBS)})(?= |$)")
 _CLASS_END = re.compile(r" class(?:es)?(?: of molecules)?$", re.IGNORECASE)
-_ARTICLE = re.compile(r"(?:both )?(?:an? |the )?", re.IGNORECASE)
-_A = re.compile(r"(?:both )?an? ", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:both )?(an? |the )?", re.IGNORECASE)
 #: A name with the rest of a broken clause glued on: "fat storage that impactsyes".
 _BROKEN_CLAUSE = re.compile(r"(.+?),? (?:that|which|it|with|who)\b")
 #: New sentences: after a stop before a capital, wherever a molecule is named anew, and glued ones.
@@ -63,9 +64,11 @@ _STOP = " .!?;,\"'"
 
 # ---------------------------------------------------------------------------------------- quoted text
 
-_QUOTE = re.compile(r"(?:[,;]? (?:and|which|that|it)){0,2} has (?!(?:an? |no )?(?:effect|impact)s?\b)(.*)$", re.IGNORECASE)
+_QUOTE = re.compile(
+    r"(?:[,;]? (?:and|which|that|it)){0,2} has (?!(?:an? |no )?(?:effect|impact)s?\b)(.*)$", re.IGNORECASE
+)
 _QUOTE_WITH = re.compile(
-    r",? with (an? .*(?:odou?r|smell|aroma|taste|flavou?r|odou?rless|tasteless)\b.*)$", re.IGNORECASE
+    r",? with (an? (?!effect|impact).*(?:odou?r|smell|aroma|taste|flavou?r|odou?rless|tasteless)\b.*)$", re.IGNORECASE
 )
 #: L+M-24 quotes as PubChem writes, with a capital: "has Sweet"; "has a role as ..." of ordinary prose is no odour.
 _VERBATIM = re.compile(r"(?:[Bb]oth )?(?:an? )?[A-Z0-9]")
@@ -74,7 +77,8 @@ _ODOR = re.compile(r"odou?r|smell|scent|aroma|fragran|stench|tear gas", re.IGNOR
 _TASTE = re.compile(r"tast|flavou?r", re.IGNORECASE)
 _POLYMERIZATION = re.compile(r"polymeri[sz]", re.IGNORECASE)
 _DECOMPOSITION = re.compile(
-    r"\bheat(?:ed|ing) to decomp|^(?:is |will )?decomp\w* (?:at|above|below|in|on|by|with|to|when)\b|\bthermal decomp|\bemit\w* .*(?:fumes|smoke|vapou?rs?|gas|oxides)"
+    r"\bheat(?:ed|ing) to decomp|^(?:is |will )?decomp\w* (?:at|above|below|in|on|by|with|to|when)\b|\bthermal decomp"
+    r"|\bemit\w* .*(?:fumes|smoke|vapou?rs?|gas|oxides)"
     r"|\b(?:decompos|combustion|thermal|burn|fire|heated|react)\w* .*(?:fumes|toxic|oxides|hazard|products|oxidi|explo)"
     r"|\b(?:fumes|gases|vapou?rs?|oxides|products) .*(?:toxic|decompos|heated|form\b|evolve)",
     re.IGNORECASE,
@@ -126,6 +130,8 @@ _PROSE = re.compile(
 _NOT_A_NAME = re.compile(r"[<>{}=\\@#|*$\"!?;]|https?:|\.\s")
 _LONGEST_NAME = 80
 _MOST_WORDS = 8
+#: Names shorter than this (cat, low, dry, warm) are words of any prose.
+_ACCIDENTAL = 5
 
 
 def _name_like(phrase: str) -> bool:
@@ -139,6 +145,12 @@ def _name_like(phrase: str) -> bool:
         and not _NOT_A_NAME.search(phrase)
         and not _PROSE.search(phrase)
     )
+
+
+def _article(slot: str) -> str:
+    """``a`` or ``an`` and a space where the slot starts with it, else nothing."""
+    found = _ARTICLE.match(slot)
+    return (found[1] or "").lower().replace("the ", "") if found else ""
 
 
 def _balanced(items: Sequence[str]) -> list[str]:
@@ -237,14 +249,14 @@ class Decomposer:
             # Text before the first head: a sentence that lost its "The molecule is a", or ordinary prose.
             whole &= not (subject or named) and self._list(start.strip(_STOP), "is", atoms)
         for head, slot in zip(rest[::2], rest[1::2], strict=True):
-            whole &= self._list(slot.strip(_STOP), _VERBS[head.lower()], atoms)
+            whole &= self._list(slot.strip(_STOP), _VERBS[head], atoms)
         if not (subject or named) and not (whole and all(atom.property in self.vocabulary.kinds for atom in atoms)):
             hazard = _hazard(sentence)
             return _Sentence((Atom(sentence, None, ""),), hazard is not None, quoted=True)
-        if not whole:
-            atoms = [self._doubted(atom) for atom in atoms]
-            if not quotes and not any(atom.property for atom in atoms):
-                return _Sentence((Atom(sentence, None, ""),), False)
+        if not whole or sentence[:6].lower() == "it is ":
+            atoms = [self._doubted(atom, whole) for atom in atoms]
+        if not (whole or quotes or any(atom.property for atom in atoms)):
+            return _Sentence((Atom(sentence, None, ""),), False)
         return _Sentence((*atoms, *quotes), whole)
 
     def _had(self, body: str) -> tuple[str, list[Atom]]:
@@ -260,11 +272,17 @@ class Decomposer:
             Atom(f"The molecule has {text}.", self.vocabulary.find(sense), "has") for text, sense in facts
         ]
 
-    def _doubted(self, atom: Atom) -> Atom:
-        """An atom of a sentence not understood whole: only a known name of some length still counts."""
+    def _doubted(self, atom: Atom, whole: bool) -> Atom:
+        """The atom without its property where that may be an accident.
+
+        Of a sentence not understood whole only known names of some length count; "It is warm." of any prose is no
+        caption's "It", which impacts or belongs to something.
+        """
         name = atom.property
-        known = name is not None and name in self.vocabulary.kinds and len(name) >= 5
-        return atom if known else replace(atom, property=None)
+        if name is None or (whole and atom.verb != "is"):
+            return atom
+        believed = len(name) >= _ACCIDENTAL and (whole or name in self.vocabulary.kinds)
+        return atom if believed else replace(atom, property=None)
 
     # ------------------------------------------------------------------------------------ lists
 
@@ -272,7 +290,7 @@ class Decomposer:
         """Adds the facts of one clause to ``atoms``; whether every item is a name."""
         if verb == "belongs to":
             slot = _CLASS_END.sub("", slot)
-        article = verb == "is" and _A.match(slot) is not None
+        article = _article(slot)  # that of a list's first item holds for the others: "is a X, Y, Z"
         # Names at even places, the separators between them at odd ones.
         items = LIST_SEPARATOR.split(slot)
         if "(" in slot or "[" in slot:
@@ -280,6 +298,7 @@ class Decomposer:
         whole = True
         index = 0
         while index < len(items):
+            article = _article(items[index]) or article
             text, name, used = self._name(items, index)
             whole &= name is not None or self.open_vocabulary
             if name is None:
@@ -298,7 +317,7 @@ class Decomposer:
     def _name(self, items: Sequence[str], index: int) -> tuple[str, str | None, int]:
         """The item at ``index`` without its article, the known name it is or starts, and the places this takes."""
         text = items[index]
-        text = text[_ARTICLE.match(text).end() :]  # type: ignore[union-attr]  # the pattern matches nothing too
+        text = _ARTICLE.sub("", text, count=1)
         most = self.vocabulary.longest.get(text.lower(), 1)
         for count in range(most, 1, -1):
             together = text + "".join(items[index + 1 : index + 2 * count - 1])
@@ -311,11 +330,11 @@ class Decomposer:
                 return text.removesuffix(ending), name, 2
         return text, None, 2
 
-    def _text(self, verb: str, text: str, name: str | None, article: bool) -> str:
+    def _text(self, verb: str, text: str, name: str | None, article: str) -> str:
         if verb == "belongs to":
             return f"The molecule belongs to the {text} class of molecules."
-        if article and not (name and self.vocabulary.kind(name) == "quality"):
-            return f"The molecule is a {text}."
+        if verb == "is" and not (name and self.vocabulary.kind(name) == "quality"):
+            return f"The molecule is {article}{text}."
         return f"The molecule {verb} {text}."
 
 

@@ -56,7 +56,7 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is quick
 class Form:
     """One way to state ``least`` to ``most`` names.
 
@@ -118,7 +118,10 @@ EFFECTS_AFTER_ROLES = (
     Form(", known to affect {0} and impact {rest.ands}", 2, weight=26),
 )
 QUALITIES_ALONE = (Form("is {all.ands}", plain=True),)
-EFFECTS_AFTER_QUALITIES = (Form(" and impacts {all.ands}", weight=70, plain=True), Form(" and it impacts {all.both}", weight=80))
+EFFECTS_AFTER_QUALITIES = (
+    Form(" and impacts {all.ands}", weight=70, plain=True),
+    Form(" and it impacts {all.both}", weight=80),
+)
 QUALITIES_AFTER_ROLES = (
     Form(" and is {all.ands}", weight=275, plain=True),
     Form(", with the characteristic of being {all.ands}", weight=150),

@@ -31,7 +31,9 @@ GROUP_KINDS: dict[str, Kind] = {
     "modulators": "class",
 }
 #: A bare list of names has no groups: the ending tells diseases and classes from roles well enough to write them.
-_EFFECT_ENDING = re.compile(r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$")
+_EFFECT_ENDING = re.compile(
+    r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$"
+)
 _CLASS_NAME = re.compile(r"^anti |treatment$")
 
 
@@ -134,11 +136,13 @@ class Vocabulary:
 
     def kind(self, name: str) -> Kind:
         """The kind of a name; unknown ones count as roles, the most frequent kind."""
-        name = canonical(name)
-        return self.kinds.get(name, "free text" if name in FREE_TEXT else "role")
+        kind = self.kinds.get(name) or self.kinds.get(canonical(name))
+        return kind or ("free text" if canonical(name) in FREE_TEXT else "role")
 
     def find(self, phrase: str) -> str | None:
         """The canonical name that ``phrase`` is (also with its Greek letters lost), or None."""
+        if phrase in self.kinds:
+            return phrase
         name = canonical(phrase)
         return name if name in self.kinds else self._aliases.get(name)
 
