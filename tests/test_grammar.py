@@ -19,6 +19,7 @@ from lmolt_utils.grammar import forms
 from lmolt_utils.grammar.compose import ComposeError, Composer, compose, variants
 from lmolt_utils.grammar.decompose import Atom, Decomposer, distinct, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
+from lmolt_utils.grammar.llm import Agreement, LlmAnswerError, agreement, answerer, facts, llm_decompose, prompt
 from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "lpm24"
@@ -486,3 +487,75 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["atoms", str(path)]) == 1
     assert "line 2 is not UTF-8" in capsys.readouterr().err
     assert main(["atoms", str(tmp_path / "none.txt")]) == 1
+
+
+# ------------------------------------------------------------------------------------------------ language model
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("- The molecule is a nutrient.\n- It impacts aging.", ["The molecule is a nutrient.", "It impacts aging."]),
+        ("- The molecule is a nutrient. - The molecule impacts aging.", None),
+        (
+            "Sure, the facts:\n\n1. The molecule is a nutrient.\n2) The molecule impacts aging.\n\nHope it helps",
+            None,
+        ),
+        (
+            "  * **The molecule is a nutrient.**\n  • The molecule impacts aging.\n### User:\n- It is smooth.",
+            None,
+        ),
+        ("The molecule is a nutrient. The molecule impacts aging. I hope this helps.", None),
+        (
+            "- The molecule impacts non-alcoholic fatty liver\n  disease.",
+            ["The molecule impacts non-alcoholic fatty liver disease."],
+        ),
+        ("- None.", []),
+        ("I cannot answer that.", []),
+        ("", []),
+        ("### User:\n- The molecule is smooth.", []),
+    ],
+)
+def test_facts_of_a_language_models_answer(answer: str, expected: list[str] | None) -> None:
+    assert facts(answer) == (
+        ["The molecule is a nutrient.", "The molecule impacts aging."] if expected is None else expected
+    )
+
+
+def test_the_paper_s_own_answer_is_read_and_compared() -> None:
+    """Fig. 11's example answer, read back: seven facts, and the same that the rules find."""
+    example, request = prompt("CAPTION").split("\n### User:", 1)
+    assert "{CAPTION}" in request
+    assert request.rstrip().endswith("### Assistant:")
+    caption = example.split("{")[1].split("}")[0]
+    decompose = Decomposer(open_vocabulary=True)
+    found = llm_decompose([caption, ""], lambda prompts: [example.split("### Assistant:")[1]], decompose)
+    assert [len(atoms) for atoms in found.atoms] == [7, 0]
+    assert found.unanswered == []
+    theirs = {atom.property for atom in found.atoms[0] if atom.property}
+    assert agreement([decompose.properties(caption)], [theirs]) == Agreement(1, 1)
+
+
+def test_agreement_by_hand() -> None:
+    # One of three names in common; equal; both empty.
+    ours, theirs = [{"a", "b"}, {"a"}, set()], [{"b", "c"}, {"a"}, set[str]()]
+    assert agreement(ours, theirs) == Agreement((1 / 3 + 1 + 1) / 3, 2 / 3)
+    with pytest.raises(ValueError, match="as many sets"):
+        agreement([set()], [])
+
+
+def test_names_survive_a_language_models_spelling() -> None:
+    decompose = Decomposer(NAMES)
+    found = llm_decompose(["x", "y", "x"], lambda prompts: ["- The molecule is an anti-viral.", "?"], decompose)
+    assert [[atom.property for atom in atoms] for atoms in found.atoms] == [["anti viral"], [], ["anti viral"]]
+    assert found.unanswered == [1]
+    assert found.atoms[0][0].text == "The molecule is an anti-viral."
+
+
+def test_a_model_that_names_no_fact_is_refused() -> None:
+    """The embedded base model follows no instruction: real loading, batching and generation, then the reason."""
+    ask = answerer("embedded:base", max_new_tokens=8, batch_size=2)
+    captions = ["The molecule is a nutrient.", "It impacts aging.", "The molecule is smooth."]
+    assert len(ask([prompt(caption) for caption in captions])) == 3
+    with pytest.raises(LlmAnswerError, match="no fact of any of 3 captions"):
+        llm_decompose(captions, lambda prompts: [""] * len(prompts), Decomposer(NAMES))

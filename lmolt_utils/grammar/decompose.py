@@ -237,6 +237,8 @@ class Decomposer:
     def _read(self, sentence: str) -> _Sentence:
         subject = _SUBJECT.match(sentence)
         named = None if subject else _NAMED_SUBJECT.match(sentence)
+        if named and not self.vocabulary.find(named[1]):
+            named = None
         body = sentence[subject.end() :] if subject else sentence[named.end() :] if named else f" {sentence}"
         body, quotes = self._had(body.rstrip(_STOP))
         # One group in the pattern: head words at odd places, what follows each at even ones.

@@ -15,7 +15,10 @@ SUBJECTS = ("the molecule", "this molecule", "it")
 
 #: Heads by the verb that an atomic fact keeps of them.
 HEADS: dict[str, tuple[str, ...]] = {
-    "is": ("is", "being", "is characterized as", "characterized as", "with the characteristic of being"),
+    "is": (
+        *("is", "being", "is characterized as", "characterized as", "with the characteristic of being"),
+        "is involved in",  # how the language model of Less for More puts roles that are no agents (Fig. 11, Table 6)
+    ),
     "belongs to": ("belongs to", "belonging to", "is a member of", "a member of", "member of"),
     "impacts": (
         *("impacts", "impact", "impacting", "impacts on", "impact on"),

@@ -46,16 +46,19 @@ def canonical(name: str) -> str:
     return " ".join(name.split()).lower()
 
 
-def _without_greek(name: str) -> str:
-    """The name as a T5 vocabulary leaves it, which has no Greek letters: ``tnf inhibitor`` for ``tnfα inhibitor``."""
-    return re.sub(r"[\u0370-\u03ff]", "", name)
+def _loose(name: str) -> str:
+    """The name without what models drop or add: Greek letters (no T5 vocabulary has them) and hyphens.
+
+    ``tnf inhibitor`` for ``tnfα inhibitor``, ``anti viral`` for ``anti-viral``.
+    """
+    return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Canonical property names with their kinds; ``name in vocabulary`` and ``len(vocabulary)`` work."""
 
-    kinds: Mapping[str, Kind]
+    kinds: dict[str, Kind]
 
     def __contains__(self, name: str) -> bool:
         return canonical(name) in self.kinds
@@ -140,16 +143,15 @@ class Vocabulary:
         return kind or ("free text" if canonical(name) in FREE_TEXT else "role")
 
     def find(self, phrase: str) -> str | None:
-        """The canonical name that ``phrase`` is (also with its Greek letters lost), or None."""
+        """The canonical name that ``phrase`` is, or None; an exact name goes before one with other hyphens."""
         if phrase in self.kinds:
             return phrase
         name = canonical(phrase)
-        return name if name in self.kinds else self._aliases.get(name)
+        return name if name in self.kinds else self._aliases.get(_loose(name))
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
-        short = {_without_greek(name): name for name in self.kinds}
-        return {alias: name for alias, name in short.items() if alias not in self.kinds}
+        return {_loose(name): name for name in reversed(self.kinds)}  # of two alike the first name wins
 
     @cached_property
     def longest(self) -> dict[str, int]:
