@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -152,7 +153,7 @@ def _edited(
     for old in sorted(old_names, key=lambda name: name.lower() not in stated):
         names, weights = choices[kinds[old]]
         others = {name.lower() for name in own}
-        drawn = rng.choices(names, cum_weights=weights, k=_TRIES) if names else []
+        drawn = (rng.choices(names, cum_weights=weights)[0] for _ in range(_TRIES if names else 0))
         new = next((name for name in drawn if name.lower() not in others), None)
         if new is None:
             continue
@@ -169,13 +170,16 @@ def _edited(
 
 def _stated(caption: str, names: frozenset[str]) -> dict[str, list[tuple[int, int]]]:
     """Where ``caption`` spells out each of ``names`` (lower case), the longest name first."""
-    if not names:
-        return {}
-    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
     found: dict[str, list[tuple[int, int]]] = {}
-    for match in re.finditer(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", caption, re.IGNORECASE):
+    for match in _any_of(names).finditer(caption) if names else ():
         found.setdefault(match.group().lower(), []).append(match.span())
     return found
+
+
+@lru_cache(maxsize=8192)  # L+M-24 has about 5,000 property sets
+def _any_of(names: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(map(re.escape, names), key=lambda name: (-len(name), name))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
 
 
 def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> list[tuple[str, str]]:
@@ -186,7 +190,7 @@ def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> l
     sets = list(rows_of)
     columns = {name: column for column, name in enumerate(sorted({name for names in sets for name in names}))}
     known, sizes = _indicators(sets, columns), np.array([len(names) for names in sets])
-    nearest: dict[frozenset[str], np.ndarray] = {}
+    nearest: dict[frozenset[str], list[int]] = {}
     wanted = [names for names in dict.fromkeys(_sets(sampled)) if names and sets]
     for start in range(0, len(wanted), 256):
         part = wanted[start : start + 256]
@@ -194,17 +198,17 @@ def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> l
         apart = np.array([[len(names)] for names in part]) + sizes - 2 * shared
         apart[apart == 0] = np.inf
         for names, row in zip(part, apart, strict=True):
-            nearest[names] = np.flatnonzero(row == row.min()) if np.isfinite(row.min()) else np.array([], dtype=int)
+            closest = np.flatnonzero(row == row.min()) if np.isfinite(row.min()) else ()
+            nearest[names] = [position for at in closest for position in rows_of[sets[at]]]
     molecules, captions, ids = (list(pool[name]) for name in ("molecule", "caption", "id"))
     found = []
     for name, own, molecule, caption in zip(
         sampled["id"], _sets(sampled), sampled["molecule"], sampled["caption"], strict=True
     ):
         rng = random.Random(f"property_edited:{seed}:{name}")
-        rows = [row for at in nearest.get(own, ()) for row in rows_of[sets[at]]]
-        rng.shuffle(rows)
-        fitting = (row for row in rows if molecules[row] != molecule and captions[row] != caption)
-        pick = next(fitting, None)
+        rows = nearest.get(own, [])
+        drawn = (rows[rng.randrange(len(rows))] for _ in range(_TRIES if rows else 0))
+        pick = next((row for row in drawn if molecules[row] != molecule and captions[row] != caption), None)
         found.append(_NONE if pick is None else (molecules[pick], ids[pick]))
     return found
 
