@@ -309,16 +309,16 @@ def test_an_edited_caption_states_one_other_property_of_the_same_kind(
 
 
 def test_an_edit_replaces_whole_properties_only() -> None:
-    rows = [
-        ("a", "C", "The molecule is a anti inflammatory and a inflammatory.", "Anti inflammatory|Inflammatory"),
-        ("b", "N", "It is a solvent.", "Solvent"),
-    ]
-    corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
-    found = {draw("property_edited", corpus, corpus, "mol2cap", seed)["rejected"].iloc[0] for seed in range(20)}
-    assert found == {
-        "The molecule is a solvent and a inflammatory.",
-        "The molecule is a anti inflammatory and a solvent.",
-    }
+    """One name ends with another, one begins with another."""
+    for longer, shorter in (("Anti inflammatory", "Inflammatory"), ("Liver disease", "Liver")):
+        caption = f"The molecule is a {longer.lower()} and a {shorter.lower()}."
+        rows = [("a", "C", caption, f"{longer}|{shorter}"), ("b", "N", "It is a solvent.", "Solvent")]
+        corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
+        found = {draw("property_edited", corpus, corpus, "mol2cap", seed)["rejected"].iloc[0] for seed in range(20)}
+        assert found == {
+            f"The molecule is a solvent and a {shorter.lower()}.",
+            f"The molecule is a {longer.lower()} and a solvent.",
+        }
 
 
 def test_molecules_with_the_fewest_other_properties_by_hand() -> None:
