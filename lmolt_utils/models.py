@@ -26,6 +26,13 @@ EMBEDDED = "embedded:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "models"
 
 
+#: What to do with a model that comes as ``pytorch_model.bin`` only, as ``laituan245/molt5-*`` do on the hub.
+UNPICKLE = (
+    "pickled weights are never opened: with a network the hub's own converted revision is found by itself; without, "
+    "download that one elsewhere (hf download ID --revision refs/pr/N) and give the folder's path"
+)
+
+
 class ModelError(CompanionError):
     """A model that cannot be found or has no usable weights."""
 
@@ -51,6 +58,8 @@ def locate(reference: str) -> str:
             return reference  # a hub id
     for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors")):
         if not any(folder.glob(pattern)):
+            if needed != "config.json" and any(folder.glob("*.bin")):
+                raise ModelError(f"model folder {folder} has no {needed}; {UNPICKLE}")
             raise ModelError(f"model folder {folder} has no {needed}: download or train it again")
     return str(folder.resolve())
 
@@ -106,6 +115,8 @@ def load_model(
     try:
         model = _CLASSES[kind].from_pretrained(found, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if "use_safetensors=True" in str(error):  # Transformers advises to unpickle
+            raise ModelError(f"{reference} has no safetensors weights; {UNPICKLE}") from error
         raise ModelError(f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}") from error
     except Exception as error:  # safetensors raises its own class, which derives from Exception only
         if type(error).__name__ != "SafetensorError":

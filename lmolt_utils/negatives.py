@@ -1,98 +1,106 @@
-"""Rejected answers: what the translators write for the sampled molecules and captions (L4M §4.1).
+"""Rejected answers and the pairs they make with the references (L4M §4.1).
 
 The papers ask MolT5, fine-tuned on all of L+M-24, for its own training molecules and call the answers
-dispreferred, unfiltered.
+dispreferred, unfiltered (audit D24).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler
-from transformers import PreTrainedTokenizerBase
 
-from lmolt_utils.generation import generate
+from lmolt_utils.generation import stream
+from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.postprocess import clean
-from lmolt_utils.prompts import Task
+from lmolt_utils.prompts import TASKS, Task
+from lmolt_utils.shards import Shards, answered
+
+#: Source and answer column of each task.
+SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
+#: A longer source is not asked: attention grows with its square. L+M-24's longest molecule has 990 characters.
+LONGEST_SOURCE = 4096
+
+
+def of_task(sampled: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The rows that take part in ``task``: all, or those that say so in a column ``tasks`` (``|``-separated)."""
+    if "tasks" not in sampled:
+        return sampled.reset_index(drop=True)
+    return sampled[[task in names.split("|") for names in sampled["tasks"]]].reset_index(drop=True)
 
 
 def translate(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    translator: str,
     sources: Sequence[str],
+    shards: Shards,
     *,
+    device: str,
+    dtype: str,
     max_new_tokens: int,
     batch_size: int,
     title: str,
 ) -> list[str]:
-    """The translator's greedy answer to each source; MolT5 takes the bare source, no instruction."""
-    raw = generate(model, tokenizer, sources, max_new_tokens=max_new_tokens, batch_size=batch_size, title=title)
-    return [clean(text) for text in raw]
+    """The translator's greedy answer to each source; MolT5 takes the bare source, no instruction.
+
+    Answers already in ``shards`` are not asked for again, and the model (folder, hub id or embedded) is loaded only
+    if some are missing. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
+    """
+
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        model: Any = load_model(translator, "translator", device=device, dtype=dtype)
+        short = [text if len(text) <= LONGEST_SOURCE else "" for text in texts]
+        limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        for batch in stream(model, load_tokenizer(translator), short, **limits):
+            yield [(index, clean(text) if short[index] else "") for index, text in batch]
+
+    return answered(sources, ask, shards, title)
 
 
 def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str]]) -> pd.DataFrame:
-    """Triples of both directions: id, task, source, chosen (the reference), rejected (the translator's answer)."""
-    columns: dict[Task, tuple[str, str]] = {
-        "mol2cap": ("molecule", "caption"),
-        "cap2mol": ("caption", "molecule"),
-    }
-    frames = [
-        pd.DataFrame(
-            {
-                "id": sampled["id"],
-                "task": task,
-                "source": sampled[columns[task][0]],
-                "chosen": sampled[columns[task][1]],
-                "rejected": list(answers),
-            }
+    """Triples of each task's rows (:func:`of_task`): id, task, source, chosen (the reference), rejected."""
+    frames = []
+    for task, answers in rejected.items():
+        rows, (source, answer) = of_task(sampled, task), SIDES[task]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "id": rows["id"],
+                    "task": task,
+                    "source": rows[source],
+                    "chosen": rows[answer],
+                    "rejected": list(answers),
+                }
+            )
         )
-        for task, answers in rejected.items()
-    ]
     return pd.concat(frames, ignore_index=True)
 
 
-def usable(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with an answer to reject: equal or empty ones carry no preference."""
-    return pairs[(pairs["rejected"] != pairs["chosen"]) & (pairs["rejected"] != "")].reset_index(drop=True)
+def usable(pairs: pd.DataFrame, *, drop_equal: bool = True) -> pd.DataFrame:
+    """Pairs with an answer to reject.
 
-
-def audit(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """What surface features alone give away, per task.
-
-    ``equal`` and ``empty`` are rows, ``distinct`` the share of different rejected texts, ``length_ratio`` mean rejected
-    over mean chosen length in characters, ``separable`` the cross-validated accuracy of a linear classifier on
-    character pairs (0.5: cannot be told apart).
+    One that equals the reference carries no preference: its gradient is zero (``drop_equal=False`` keeps it, as the
+    released code does). An empty one cannot be trained on and is never kept.
     """
-    rows = []
-    for task, group in pairs.groupby("task", sort=False):
-        real = group[(group["rejected"] != group["chosen"]) & (group["rejected"] != "")]
-        rows.append(
-            {
-                "task": task,
-                "pairs": len(group),
-                "equal": int((group["rejected"] == group["chosen"]).sum()),
-                "empty": int((group["rejected"] == "").sum()),
-                "distinct": group["rejected"].nunique() / len(group),
-                "length_ratio": group["rejected"].str.len().mean() / group["chosen"].str.len().mean(),
-                "separable": _separable(real, seed),
-            }
-        )
-    return pd.DataFrame(rows).set_index("task")
+    kept = pairs["rejected"] != ""
+    if drop_equal:
+        kept &= pairs["rejected"] != pairs["chosen"]
+    return pairs[kept].reset_index(drop=True)
 
 
-def _separable(pairs: pd.DataFrame, seed: int) -> float:
-    if len(pairs) < 10:
-        return float("nan")
-    texts = [*pairs["chosen"], *pairs["rejected"]]
-    labels = [1] * len(pairs) + [0] * len(pairs)
-    classifier = make_pipeline(
-        CountVectorizer(analyzer="char", ngram_range=(1, 2), lowercase=False),
-        MaxAbsScaler(),
-        LogisticRegression(max_iter=1000, random_state=seed),
-    )
-    guesses = cross_val_predict(classifier, texts, labels, cv=5)
-    return float((guesses == labels).mean())
+def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Per task and in all: molecules, triples made, those equal or empty, triples kept.
+
+    The papers' 12.7k are molecules; both directions in one adapter make 25.4k triples of them (audit D3).
+    """
+    rows = {}
+    for name, frame, left in (
+        *((task, pairs[pairs["task"] == task], kept[kept["task"] == task]) for task in TASKS),
+        ("both", pairs, kept),
+    ):
+        rows[name] = {
+            "molecules": frame["id"].nunique(),
+            "triples": len(frame),
+            "equal": int((frame["rejected"] == frame["chosen"]).sum()),
+            "empty": int((frame["rejected"] == "").sum()),
+            "kept": len(left),
+        }
+    return pd.DataFrame(rows).T.rename_axis("task")

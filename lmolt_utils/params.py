@@ -62,6 +62,16 @@ class Params(BaseModel):
     )
     cap2mol_model: str = _p("per-task model, caption to molecule", "L4M App. J")
     mol2cap_model: str = _p("per-task model, molecule to caption", "L4M App. J")
+    negatives: Literal["translator", "shuffled", "random", "property_edited", "nearest"] = _p(
+        "where rejected answers come from: a translator, or references and edits drawn from the corpus",
+        "L4M §4.1: MolT5; the others ours (audit D24)",
+    )
+    drop_equal: bool = _p(
+        "leave out pairs whose rejected answer equals the chosen one; false: as released", "ours; audit D24"
+    )
+    negatives_shard_rows: int = _p(
+        "answers of a translator kept at a time: what a killed run loses at most", "ours", "rows", ge=1
+    )
     negatives_mol2cap_model: str = _p("translator that writes rejected captions", "code: create_negative.py")
     negatives_cap2mol_model: str = _p("translator that writes rejected molecules", "code: create_negative.py")
     nli_model: str = _p("NLI classifier (folder or hub id)", "L4M fn. 5")

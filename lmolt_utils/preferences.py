@@ -1,54 +1,112 @@
-"""From the sample to preference pairs: the translators answer, and what carries a preference is kept."""
+"""From the sample to preference pairs: rejected answers are made or drawn, and what carries a preference is kept."""
 
 from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.alternatives import draw, same_properties
 from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS
-from lmolt_utils.files import read_rows, write_rows
-from lmolt_utils.models import fingerprintable, load_model, load_tokenizer
-from lmolt_utils.negatives import preference_pairs, translate, usable
+from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows
+from lmolt_utils.models import fingerprintable
+from lmolt_utils.negatives import SIDES, of_task, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.prompts import TASKS, Task
+from lmolt_utils.shards import Shards
+from lmolt_utils.steps import code_hash
 
 
 def make_negatives(run: Any, task: Task, translator: str) -> None:
-    """The translator's answers for the sample, one file per task: columns id, rejected."""
+    """The rejected answers for the sample, one file per task: columns id, rejected (and origin where drawn).
+
+    ``run.negatives`` says which: ``translator`` asks the model ``translator``, in shards of
+    ``run.negatives_shard_rows`` rows, so that a killed run goes on where it was; the others
+    (:data:`lmolt_utils.alternatives.KINDS`) are drawn from the corpus.
+    """
+    if run.negatives == "translator":
+        _translated(run, task, translator)
+    else:
+        _drawn(run, task)
+
+
+def _translated(run: Any, task: Task, translator: str) -> None:
     sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
     limits = {"max_new_tokens": run.max_new_tokens, "batch_size": run.generation_batch}
+    machine = {"device": run.device, "dtype": run.dtype}
+    modules = ["lmolt_utils.negatives"]
 
     def make() -> None:
-        rows = read_rows(sampled, CORPUS_COLUMNS)
-        model = load_model(translator, "translator", device=run.device, dtype=run.dtype)
-        source = rows["molecule" if task == "mol2cap" else "caption"]
-        answers = translate(model, load_tokenizer(translator), list(source), title=f"negatives {task}", **limits)
+        model = fingerprintable(translator)
+        key = {
+            **limits,
+            **machine,
+            "sample": fingerprint(sampled),
+            "translator": model if isinstance(model, str) else fingerprint(model),
+            "code": code_hash(modules),
+        }
+        shards = Shards(run.path("data", f"negatives.{task}.shards"), run.negatives_shard_rows, key)
+        rows = of_task(read_rows(sampled, CORPUS_COLUMNS), task)
+        sources = list(rows[SIDES[task][0]])
+        answers = translate(translator, sources, shards, title=f"negatives {task}", **limits, **machine)
         write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
+        shards.remove()
 
     run.step(
         f"negatives {task}",
         make,
         outputs=[output],
-        params={**limits, "device": run.device, "dtype": run.dtype},
+        params={"negatives": "translator", **limits, **machine},
         inputs={"sample": sampled, "translator": fingerprintable(translator)},
-        modules=["lmolt_utils.negatives"],
+        modules=modules,
     )
 
 
-def make_pairs(run: Any) -> tuple[pd.DataFrame, int]:
-    """The preference pairs of both directions, and how many were left out as equal or empty."""
+def _drawn(run: Any, task: Task) -> None:
+    sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
+    corpus = run.path("data", "corpus.jsonl")
+
+    def make() -> None:
+        rows, everything = of_task(read_rows(sampled, CORPUS_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
+        drawn = draw(run.negatives, rows, everything, task, run.seed)
+        write_rows(output, drawn)
+        print(
+            f"{run.negatives} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an answer; "
+            f"{same_properties(drawn, rows, everything)} answers come from a row with the same property set"
+        )
+
+    run.step(
+        f"negatives {task}",
+        make,
+        outputs=[output],
+        params={"negatives": run.negatives, "seed": run.seed},
+        inputs={"sample": sampled, "corpus": corpus},
+        modules=["lmolt_utils.alternatives"],
+    )
+
+
+def make_pairs(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The preference pairs of both directions, and their counts (:func:`lmolt_utils.negatives.triple_counts`).
+
+    Files: ``data/pairs.jsonl``, ``data/pairs.counts.json``.
+    """
     sampled, output = run.path("data", "sample.jsonl"), run.path("data", "pairs.jsonl")
+    counts = run.path("data", "pairs.counts.json")
     answers = {task: run.path("data", f"negatives.{task}.jsonl") for task in TASKS}
 
-    def all_pairs() -> pd.DataFrame:
+    def make() -> None:
         rejected = {task: list(read_rows(path, ("rejected",))["rejected"]) for task, path in answers.items()}
-        return preference_pairs(read_rows(sampled, CORPUS_COLUMNS), rejected)
+        pairs = preference_pairs(read_rows(sampled, CORPUS_COLUMNS), rejected)
+        kept = usable(pairs, drop_equal=run.drop_equal)
+        write_rows(output, kept[list(PAIR_COLUMNS)])
+        write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))
 
     run.step(
         "pairs",
-        lambda: write_rows(output, usable(all_pairs())[list(PAIR_COLUMNS)]),
-        outputs=[output],
-        params={},
+        make,
+        outputs=[output, counts],
+        params={"drop_equal": run.drop_equal},
         inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
         modules=["lmolt_utils.negatives"],
     )
-    kept = read_rows(output, PAIR_COLUMNS)
-    return kept, len(all_pairs()) - len(kept)
+    table = pd.DataFrame.from_dict(read_json(counts), orient="index").rename_axis("task")
+    return read_rows(output, PAIR_COLUMNS), table.loc[
+        [*TASKS, "both"], ["molecules", "triples", "equal", "empty", "kept"]
+    ]

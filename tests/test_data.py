@@ -12,7 +12,6 @@ from lmolt_utils.data import for_task, held_out, overlap, sample, triples
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_json
 from lmolt_utils.manifest import ManifestError, verify_written
-from lmolt_utils.negatives import audit, preference_pairs, usable
 from lmolt_utils.notebook import start
 from lmolt_utils.prepare import make_corpus, make_sample_and_test, manifest_table, rejected_rows
 from lmolt_utils.rows import DataError
@@ -84,24 +83,6 @@ def test_overlap_counts_by_hand() -> None:
     assert found["the 10 % sample", "same molecule"] == 0
     assert found["all training molecules", "same molecule"] == 1
     assert found["all training molecules", "same property set"] == 1
-
-
-def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
-    sampled = pd.DataFrame({"id": ["a", "b"], "molecule": ["CCO", "CCN"], "caption": ["one", "two"]})
-    pairs = preference_pairs(sampled, {"mol2cap": ["one", "uno"], "cap2mol": ["", "CCC"]})
-    assert list(pairs["task"]) == ["mol2cap", "mol2cap", "cap2mol", "cap2mol"]
-    assert pairs.iloc[1].tolist() == ["b", "mol2cap", "CCN", "two", "uno"]
-    assert usable(pairs)["rejected"].tolist() == ["uno", "CCC"]
-
-
-def test_audit_finds_a_surface_difference_and_only_that() -> None:
-    texts = [f"the molecule is a thing {n} of many" for n in range(40)]
-    frame = {"id": range(40), "task": "mol2cap", "source": "C", "chosen": texts}
-    marked = audit(pd.DataFrame({**frame, "rejected": [t + "#" for t in texts]}), seed=0).loc["mol2cap"]
-    assert marked["separable"] == 1.0
-    assert (marked["equal"], marked["empty"], marked["distinct"]) == (0, 0, 1.0)
-    same = audit(pd.DataFrame({**frame, "rejected": [*texts[1:], texts[0]]}), seed=0).loc["mol2cap"]
-    assert same["separable"] < 0.7
 
 
 # ------------------------------------------------------------------------------------------- test sets

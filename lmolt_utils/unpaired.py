@@ -1,0 +1,29 @@
+"""KTO's view of the pairs: single answers, each labelled as chosen or not (L4M Table 1)."""
+
+import random
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """KTO's rows: task, source, answer, label (true: chosen).
+
+    TRL walks through KTO's rows in order, and a batch of one class has no gradient (its loss stays at 0.5): chosen and
+    rejected answers are shuffled apart, each with its own order, and alternate.
+    """
+    chosen, rejected = (
+        pairs.iloc[random.Random(f"kto:{seed}:{label}").sample(range(len(pairs)), len(pairs))] for label in (0, 1)
+    )
+    sides = [
+        part[["task", "source"]].assign(answer=part[name], label=name == "chosen").assign(order=range(len(part)))
+        for part, name in ((chosen, "chosen"), (rejected, "rejected"))
+    ]
+    rows = pd.concat(sides, ignore_index=True).sort_values("order", kind="stable")
+    return rows[["task", "source", "answer", "label"]].reset_index(drop=True)
+
+
+def single_class_batches(labels: Sequence[bool], size: int) -> list[int]:
+    """Numbers of the batches of ``size`` rows, in order, that hold one class only (a shorter last one is left out)."""
+    starts = range(0, len(labels) - size + 1, size)
+    return [start // size for start in starts if len(set(labels[start : start + size])) == 1]
