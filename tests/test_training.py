@@ -5,10 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lmolt_utils.adapters import load_trained
 from lmolt_utils.files import read_rows
+from lmolt_utils.losses import TrainingError
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.prompts import prompt
-from lmolt_utils.training import Recipe, build_trainer, check_batches, dataset, load_trained, train
+from lmolt_utils.recipes import Recipe
+from lmolt_utils.training import build_trainer, check_batches, dataset, train
 
 PAIRS = pd.DataFrame(
     {
@@ -24,8 +27,11 @@ START = "embedded:cap2mol"
 def recipe(method: str, **changes: object) -> Recipe:
     values: dict[str, object] = {
         "method": method, "epochs": 2.0, "effective_batch": 4, "micro_batch": 2, "learning_rate": 5.0e-3,
-        "scheduler": "constant", "warmup_share": 0.0, "max_grad_norm": 1.0, "beta": 0.1, "cpo_alpha": 1.0,
-        "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "max_length": 128, "quantize": "none",
+        "scheduler": "constant", "warmup_share": 0.0, "max_grad_norm": 1.0, "weight_decay": 0.0, "beta": 0.1,
+        "dpo_loss": "sigmoid", "dpo_alpha": 0.0, "cpo_alpha": 1.0, "cpo_nll": "token_mean", "kto_format": "plain",
+        "kto_desirable": 1.0, "kto_undesirable": 1.0, "sft_eos": "append", "sft_loss_on": "answer", "lora_rank": 8,
+        "lora_alpha": 16, "lora_dropout": 0.0, "dora": False, "train_prompt": "printed", "max_length": 128,
+        "stop_above": 20.0, "quantize": "none",
         "dtype": "float32", "device": "cpu", "seed": 0,
     }  # fmt: skip
     return Recipe(**{**values, **changes})  # type: ignore[arg-type]
@@ -79,10 +85,10 @@ def test_eos_is_the_last_label_and_comes_once(method: str, tmp_path: Path) -> No
 
 
 def test_kto_rows_hold_both_classes_in_every_batch() -> None:
-    data = dataset(PAIRS, "kto", seed=0)
+    data = dataset(PAIRS, recipe("kto"), load_tokenizer(START))
     assert sorted(data["label"]) == [False] * 8 + [True] * 8
     check_batches(list(data["label"]), 8)
-    with pytest.raises(ValueError, match="batch 0 holds one class only"):
+    with pytest.raises(TrainingError, match="batch 0 holds one class only"):
         check_batches([True] * 8 + [False] * 8, 4)
 
 
@@ -95,14 +101,14 @@ def test_same_seed_same_adapter(tmp_path: Path) -> None:
 
 
 def test_a_training_that_does_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="did not move"):
+    with pytest.raises(TrainingError, match="did not move"):
         train(recipe("sft", learning_rate=0.0), START, PAIRS, tmp_path / "a", tmp_path / "l.jsonl", title="still")
     assert not (tmp_path / "a").exists()
 
 
 def test_unknown_method_is_named() -> None:
     with pytest.raises(ValueError, match="no training method 'ppo'"):
-        dataset(PAIRS, "ppo", 0)
+        dataset(PAIRS, recipe("ppo"), load_tokenizer(START))
 
 
 def test_record_ignores_what_a_method_does_not_use() -> None:
