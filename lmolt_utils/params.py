@@ -78,7 +78,10 @@ class Params(BaseModel):
     test_prompt: Layout = _p("white space of the prompt at test time", "L4M App. F; audit D10")
     save_steps: int = _p("steps between two checkpoints of a training (it goes on after a kill)", "ours", "steps", ge=1)
     stop_above: float = _p(
-        "a training stops when its loss exceeds this many times that of its first steps", "ours", "times", gt=1
+        "a training stops when its loss, over three steps, exceeds this many times its first step's",
+        "ours",
+        "times",
+        gt=1,
     )
 
     epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)

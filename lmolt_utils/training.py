@@ -243,11 +243,11 @@ class _Sane(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
-        usual = sorted(self.losses[:5])[min(len(self.losses), 5) // 2]
-        if len(self.losses) > 5 and self.losses[-1] > self.stop_above * abs(usual):
+        recent = sum(self.losses[-3:]) / 3
+        if len(self.losses) > 3 and recent > self.stop_above * abs(self.losses[0]):
             raise TrainingError(
-                f"the loss diverges: {self.losses[-1]:.3g} at step {state.global_step}, more than {self.stop_above:g} "
-                f"times the {usual:.3g} of the first five steps"
+                f"the loss diverges: {recent:.3g} on average of three steps at step {state.global_step}, more than "
+                f"{self.stop_above:g} times the {self.losses[0]:.3g} of the first step (stop_above)"
             )
 
 
@@ -321,8 +321,9 @@ def train(
         save_adapter(trainer.model, tokenizer, part, initial)
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     history["loss"] = history["loss"].astype(float)
-    # TRL counts tokens anew after a kill; the count beside the seconds does not.
-    write_rows(log, history.drop(columns="num_tokens", errors="ignore"))
+    # TRL counts tokens anew after a kill; the count beside the seconds does not. A restored log has its own order.
+    names = ["step", "loss", *sorted({str(name) for name in history} - {"step", "loss", "num_tokens"})]
+    write_rows(log, history[names])
     # Times lie apart: the log of two equal runs is equal byte for byte, their times are not.
     times = clock.frame()
     write_rows(timing_path(log), times)
