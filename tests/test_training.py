@@ -131,7 +131,7 @@ def test_record_ignores_what_a_method_does_not_use() -> None:
 
 
 def hub_like(folder: Path, **changes: int) -> Path:
-    """A tiny Llama as the hub's cache holds one: a snapshot of links to blobs, weights in shards, an index, no pickle."""
+    """A tiny Llama as the hub's cache holds one: a snapshot of links to blobs, weights in shards with an index."""
     repository = folder / "models--org--Meditron7b-caption2smiles"
     blobs, snapshot = repository / "blobs", repository / "snapshots" / "0123abcd"
     values = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2} | changes
@@ -168,9 +168,8 @@ def test_qlora_as_the_paper_profile_has_it(tmp_path: Path) -> None:
         trained, _ = load_trained(str(folder), tmp_path / method, device="cpu", dtype="bfloat16", quantize="nf4")
         assert trained.peft_config["default"].r == 64
         config = json.loads((tmp_path / method / "adapter_config.json").read_text())
-        assert config["target_modules"] == sorted(
-            ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        )
+        targets = {name.rsplit(".", 1)[-1] for name in config["target_modules"]}
+        assert targets == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 def test_the_translators_and_the_classifiers_classes_load_in_hub_layout_too(tmp_path: Path) -> None:
