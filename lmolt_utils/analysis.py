@@ -27,8 +27,7 @@ from lmolt_utils.metrics.properties import (
     read_tree,
 )
 from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
-from lmolt_utils.postprocess import postprocess
-from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.results import NOT_RUN, read_scores
 from lmolt_utils.systems import System
@@ -146,9 +145,9 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
         if nli.exists():
             files["nli"] = nli
 
-        def make(files: dict[str, Path] = files, output: Path = output, name: str = system.name) -> None:
-            frames = {task: read_rows(files[task], PREDICTION_COLUMNS) for task in TASKS}
-            captions, molecules = (postprocess(list(frames[task]["raw"]), run.postprocess)[0] for task in TASKS)
+        def make(files: dict[str, Path] = files, output: Path = output, system: System = system) -> None:
+            frames = {task: scored_answers(run, system, task) for task in TASKS}
+            captions, molecules = (list(frames[task]["prediction"]) for task in TASKS)
             references = list(frames["mol2cap"]["reference"])
             known = training()
             properties = property_scores(
@@ -161,13 +160,13 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
                 spoken |= _wins(caption_wins(probabilities), caption_curve(probabilities))
             drawn = _molecules(molecules, known["molecules"])
             drawn |= _wins(molecule_wins(samples), molecule_curve(samples))
-            write_json(output, _plain({"system": name, "mol2cap": spoken, "cap2mol": drawn}))
+            write_json(output, _plain({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
         run.step(
             f"behaviour {system.name}",
             make,
             outputs=[output],
-            params={"tokenizer": run.caption_tokenizer, "corpus": run.corpus, "postprocess": run.postprocess},
+            params={"tokenizer": run.caption_tokenizer, "corpus": run.corpus, "postprocess": rule_of(run, system)},
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),

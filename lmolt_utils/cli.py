@@ -61,6 +61,16 @@ def _score(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _switches(_: argparse.Namespace) -> int:
+    from lmolt_utils.semantics import table
+
+    for row in table():
+        print(f"{row['switch']} [audit {row['audit']}]: {row['text']}")
+        print(f"    as_printed   {row['as_printed']}\n    as_released  {row['as_released']}")
+        print("    corrected    the profile's")
+    return 0
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     from lmolt_utils.bench import bench
 
@@ -111,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
+    command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
     sub = command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
     sub.add_argument("--only", nargs="+", choices=("language", "translators", "nli"), help="train only these")
     sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")

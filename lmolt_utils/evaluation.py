@@ -8,8 +8,7 @@ from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
 from lmolt_utils.intervals import intervals, write_statistics
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import Classifier
-from lmolt_utils.postprocess import postprocess
-from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.scoring import Scorer
 from lmolt_utils.systems import System
@@ -37,7 +36,7 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
     """All metrics of one system on one task: ``scores/<system>.<task>.json``, its rows and per-row statistics
     beside it.
 
-    Scored are the raw outputs after the run's rule for post-processing. ``shared``: the scorer of the systems
+    Scored are the raw outputs after the system's rule for post-processing. ``shared``: the scorer of the systems
     before.
     """
     predictions = prediction_path(run, system.name, task)
@@ -47,7 +46,7 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
 
     def make() -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
-        result = (shared or scorer(run)).score(frame, task, rule=run.postprocess)
+        result = (shared or scorer(run)).score(frame, task, rule=rule_of(run, system))
         found = {name: interval.to_dict() for name, interval in intervals(result).items()}
         made_from = {"system": system.name, "predictions": fingerprint(predictions)}
         write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
@@ -59,7 +58,7 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
         f"score {system.name} {task}",
         make,
         outputs=[whole, rows, statistics],
-        params={**settings, "postprocess": run.postprocess},
+        params={**settings, "postprocess": rule_of(run, system)},
         inputs={"predictions": predictions},
         modules=["lmolt_utils.scoring", "lmolt_utils.intervals"],
         say=_only_news,
@@ -82,10 +81,9 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
         predictions = prediction_path(run, system.name, "mol2cap")
         output = run.path("scores", f"{system.name}.nli.jsonl")
 
-        def make(predictions: Any = predictions, output: Any = output) -> None:
-            frame = read_rows(predictions, PREDICTION_COLUMNS)
-            outputs, _ = postprocess(list(frame["raw"]), run.postprocess)
-            result = classifier().probabilities(list(frame["reference"]), outputs)
+        def make(system: System = system, output: Any = output) -> None:
+            frame = scored_answers(run, system, "mol2cap")
+            result = classifier().probabilities(list(frame["reference"]), list(frame["prediction"]))
             write_rows(output, result.assign(id=frame["id"])[["id", *result.columns]])
 
         run.step(
@@ -96,7 +94,7 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
                 "batch": run.nli_batch,
                 "dtype": run.dtype,
                 "device": run.device,
-                "postprocess": run.postprocess,
+                "postprocess": rule_of(run, system),
             },
             inputs={"predictions": predictions, "model": fingerprintable(run.nli_model)},
             modules=["lmolt_utils.nli"],

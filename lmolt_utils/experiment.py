@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.adapters import load_trained
 from lmolt_utils.data import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.generation import generate
@@ -18,9 +19,10 @@ from lmolt_utils.merging import Merge, compare, merge_models
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.postprocess import clean
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
-from lmolt_utils.prompts import TASKS, Task, prompt
-from lmolt_utils.systems import System
-from lmolt_utils.training import Recipe, load_trained, train
+from lmolt_utils.prompts import TASKS, Layout, Task, prompt
+from lmolt_utils.recipes import Recipe
+from lmolt_utils.systems import System, load_systems
+from lmolt_utils.training import train
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Plan:
     base_model: str
     cap2mol_model: str
     mol2cap_model: str
+    test_prompt: Layout
     max_new_tokens: int
     generation_batch: int
+    save_steps: int
 
 
 def plan(run: Any, system: Any) -> Plan:
@@ -55,8 +59,10 @@ def plan(run: Any, system: Any) -> Plan:
         base_model=params.base_model,
         cap2mol_model=params.cap2mol_model,
         mol2cap_model=params.mol2cap_model,
+        test_prompt=params.test_prompt,
         max_new_tokens=params.max_new_tokens,
         generation_batch=params.generation_batch,
+        save_steps=params.save_steps,
     )
 
 
@@ -91,14 +97,28 @@ def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] =
 
 
 def make_system(run: Any, system: Any, say: Callable[[str], None] = print) -> None:
-    """Merge, train and predict one system; says what was done, and what was up to date."""
+    """Merge, train and predict one system; says what was done, and what was up to date.
+
+    A system that only differs at test time (``adapter_of``) is trained as that other one, unless it has been.
+    """
     todo = plan(run, system)
-    adapter = run.path("models", todo.name) if todo.method != "none" else None
+    adapter = run.path("models", system.adapter_of) if todo.method != "none" else None
     if adapter is not None:
-        initial = initial_model(run, todo, "cap2mol", say)
-        _train(run, todo, initial, adapter, say)
+        trained = todo if adapter.name == todo.name else plan(run, _named(adapter.name))
+        _train(run, trained, initial_model(run, trained, "cap2mol", say), adapter, say)
     for task in TASKS:
         _predict(run, todo, initial_model(run, todo, task, _quiet), adapter, task, say)
+
+
+def _named(name: str) -> System:
+    return next(system for system in load_systems() if system.name == name)
+
+
+def with_bases(systems: Sequence[System]) -> list[System]:
+    """``systems``, each after the system that it differs from (``against``), which another notebook may make too."""
+    names = {name: None for system in systems for name in (system.against, system.name) if name}
+    own = {system.name: system for system in systems}
+    return [own.get(name) or _named(name) for name in names]
 
 
 def _quiet(_: str) -> None:
@@ -110,7 +130,8 @@ def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str
     log = run.path("logs", f"{todo.name}.training.jsonl")
 
     def make() -> None:
-        train(todo.recipe, initial, read_rows(pairs, PAIR_COLUMNS), adapter, log, title=todo.name, say=say)
+        rows = read_rows(pairs, PAIR_COLUMNS)
+        train(todo.recipe, initial, rows, adapter, log, title=todo.name, say=say, save_steps=todo.save_steps)
 
     run.step(
         f"train {todo.name}",
@@ -136,7 +157,7 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         raw = generate(
             model,
             tokenizer,
-            [prompt(task, text) for text in source],
+            [prompt(task, text, todo.test_prompt) for text in source],
             max_new_tokens=todo.max_new_tokens,
             batch_size=todo.generation_batch,
             title=f"{todo.name} {task}",
@@ -154,6 +175,7 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         outputs=[output],
         params={
             "task": task,
+            "prompt": todo.test_prompt,
             "max_new_tokens": todo.max_new_tokens,
             "generation_batch": todo.generation_batch,
             "dtype": todo.recipe.dtype,
@@ -162,7 +184,7 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         },
         inputs=inputs,
         modules=[
-            "lmolt_utils.training",
+            "lmolt_utils.adapters",
             "lmolt_utils.generation",
             "lmolt_utils.postprocess",
             "lmolt_utils.prompts",

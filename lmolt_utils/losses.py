@@ -1,0 +1,156 @@
+"""The four objectives as TRL trainers, and what TRL's are made exact in.
+
+========  ==============================================================================================
+SFT       -log π(y_w|x), mean over the answer tokens of an optimiser step (L4M Eq. 2)
+DPO       -log σ(β (Δ_w - Δ_l)), Δ = log π(y|x) - log π_ref(y|x) over the answer's tokens (Eq. 3), + α NLL
+kto_pair  what the released "DPO" ran: 1 - σ(β (Δ_w - max(Δ_l, 0))) and 1 - σ(β (max(Δ_w, 0) - Δ_l)), averaged
+CPO       -log σ(β (log π(y_w|x) - log π(y_l|x))) + α NLL (Eq. 4; the printed sign of the first term is reversed)
+KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ))) for rejected answers (Eq. 5; printed
+          with the wrong sign before λ_l); z_ref: mean Δ of mismatched prompts and answers, at least 0
+========  ==============================================================================================
+
+All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which weighs the
+rows of a smaller last micro-batch more: :class:`ByRows` corrects that.
+"""
+
+import math
+from typing import Any
+
+import psutil
+import torch
+from trl import DPOTrainer, KTOTrainer, SFTTrainer
+from trl.experimental.cpo import CPOTrainer
+
+from lmolt_utils.errors import CompanionError
+
+
+class TrainingError(CompanionError):
+    """A training that cannot start, or that has to stop."""
+
+
+def kto_pair(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
+    """Loss per pair (rows) from the log-ratios Δ_w and Δ_l (rows), as TRL 0.8.6 has it at one pair per micro-batch.
+
+    There the released code ran (batch 1, accumulation 64): the KL terms are then each pair's own log-ratios and carry
+    gradient. Along Δ_w = Δ_l the loss is exactly 1/2: nothing in it pulls towards the chosen answer itself.
+    """
+    up = 1 - torch.sigmoid(beta * (chosen - rejected.clamp(min=0)))
+    down = 1 - torch.sigmoid(beta * (chosen.clamp(min=0) - rejected))
+    return (up + down) / 2
+
+
+def _rows(batch: dict[str, Any]) -> int:
+    """Training rows in a micro-batch (DPO's tensors hold two sequences per row, which no ratio of counts notices)."""
+    return len(batch["input_ids"] if "input_ids" in batch else batch["chosen_input_ids"])
+
+
+class Watched:
+    """Counts tokens and memory, and stops at the first loss that is no number, naming the step and the batch."""
+
+    tokens = 0
+    peak_mb = 0.0
+    micro = 0
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of the next step; their rows are counted."""
+        found = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        self.micro = 0
+        self.rows_in_step = sum(_rows(batch) for batch in found[0])
+        return found
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch; raises :class:`TrainingError` when its loss is not finite."""
+        masks = [
+            inputs[name]
+            for name in ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
+            if name in inputs
+        ]
+        tokens, first = sum(int(mask.sum()) for mask in masks), _rows(inputs)
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        self.tokens += tokens
+        self.micro += 1
+        self.peak_mb = max(self.peak_mb, _memory_mb(loss.device))
+        if not math.isfinite(float(loss)):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"the loss is {float(loss)} at step {step}, micro-batch {self.micro} ({first} rows of {tokens} tokens)"
+            )
+        return loss
+
+
+def _memory_mb(device: torch.device) -> float:
+    """Memory in use now: of the GPU if the model is there, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+class ByRows(Watched):
+    """The loss of a step is the mean over its rows, however they fall into micro-batches."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """A micro-batch's mean, weighted by its share of the step's rows."""
+        rows = _rows(inputs)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        share = rows * self.current_gradient_accumulation_steps / self.rows_in_step  # type: ignore[attr-defined]
+        return loss if share == 1 or not model.training else loss * share
+
+
+class Sft(Watched, SFTTrainer):
+    """TRL's SFT: its loss is the mean over the step's tokens already."""
+
+
+class Dpo(ByRows, DPOTrainer):
+    """TRL's DPO."""
+
+
+class KtoPair(ByRows, DPOTrainer):
+    """DPO's trainer with :func:`kto_pair` for a loss, which TRL gave up in 0.9.6."""
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> torch.Tensor:
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+            labels=labels,
+            fused_lm_head=True,
+        )
+        chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2, dim=0)
+        chosen, rejected = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+        metrics = self._metrics["train" if model.training else "eval"]
+        with torch.no_grad():
+            for name, value in (
+                ("rewards/chosen", chosen),
+                ("rewards/rejected", rejected),
+                ("rewards/margins", chosen - rejected),
+            ):
+                metrics[name].append(self.beta * value.mean().item())
+            metrics["rewards/accuracies"].append((chosen > rejected).float().mean().item())
+        return kto_pair(chosen, rejected, self.beta).mean()
+
+
+class Cpo(ByRows, CPOTrainer):
+    """TRL's CPO, with a choice of what its SFT term is averaged over (audit D9).
+
+    ``token_mean``: over the tokens of the micro-batch (TRL). ``row_mean``: over each answer's tokens, then over rows:
+    TRL at one row per micro-batch, which is what the released code ran. ``sum``: -log π(y_w|x) as in Eq. 4,
+    mean over rows: an answer's length times stronger.
+    """
+
+    nll = "token_mean"
+
+    def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> Any:
+        """TRL's five parts, the last of them the SFT term."""
+        parts: tuple[torch.Tensor, ...] = super().concatenated_forward(model, batch)
+        chosen, *others, nll = parts
+        if self.nll == "sum":
+            nll = -chosen.mean()
+        elif self.nll == "row_mean":
+            tokens = (batch["chosen_labels"][:, 1:] != -100).sum(dim=1).to(chosen.device)
+            nll = -(chosen / tokens).mean()
+        return chosen, *others, nll
+
+
+class Kto(ByRows, KTOTrainer):
+    """TRL's KTO; z_ref is estimated within each micro-batch."""
