@@ -86,11 +86,11 @@ def official_molecules(pairs: Pairs) -> dict[str, float]:
     }
     exact = 0
     for reference, output in rows:
-        mols = parse_smiles(reference), parse_smiles(output)
-        exact += all(mols) and Chem.MolToInchi(mols[0]) == Chem.MolToInchi(mols[1])
+        ours, theirs = parse_smiles(reference), parse_smiles(output)
+        exact += None not in (ours, theirs) and Chem.MolToInchi(ours) == Chem.MolToInchi(theirs)
     values["Exact"] = exact / len(rows)
     parsed = [(parse_smiles(r), parse_smiles(p)) for r, p in rows]
-    kept = [pair for pair in parsed if None not in pair]
+    kept = [(r, p) for r, p in parsed if r is not None and p is not None]
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2)
     kinds: dict[str, Callable[[Chem.Mol], Any]] = {
         "MACCS": GetMACCSKeysFingerprint,
@@ -259,7 +259,7 @@ def _row(name: str, rows: int, official: Any, ours: Any, difference: float) -> d
 
 
 def _pairs(path: Path, rows: int | None) -> Pairs:
-    frame = read_predictions(path).head(rows)
+    frame = read_predictions(path)[:rows]
     return list(frame["reference"]), list(frame["prediction"])
 
 
