@@ -275,22 +275,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[], help="rows for the cost against rows")
     arguments = parser.parse_args(argv)
-    rows: list[dict[str, Any]] = []
     with rdBase.BlockLogs():
         sides = [None if p is None else _pairs(p, arguments.rows) for p in (arguments.captions, arguments.molecules)]
         if sides[0] is not None:
-            rows.append(captions(sides[0], arguments.tokenizer, arguments.repeats))
+            _show([captions(sides[0], arguments.tokenizer, arguments.repeats)])
         if sides[1] is not None:
             found = molecules(sides[1], arguments.workers, arguments.repeats)
-            rows += found
+            _show(found)
             if arguments.systems:
-                rows += systems(sides[1], arguments.systems, arguments.workers, found)
-        if rows:
-            print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format))
+                _show(systems(sides[1], arguments.systems, arguments.workers, found))
         if arguments.sizes and sides[0] is not None and sides[1] is not None:
             table = scaling(sides[0], sides[1], arguments.sizes, arguments.tokenizer, arguments.workers)
-            print(table.to_string(index=False, float_format="{:.3g}".format))
+            _show(table)
     return 0
+
+
+def _show(rows: list[dict[str, Any]] | pd.DataFrame) -> None:
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format, na_rep="-") + "\n", flush=True)
 
 
 if __name__ == "__main__":
