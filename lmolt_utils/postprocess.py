@@ -21,7 +21,7 @@ Rule = Literal["clean", "as_released", "none"]
 RULES = ("clean", "as_released", "none")
 
 _LIST = re.compile(r"""\s*\[(['"]).*\1\]\s*""", re.DOTALL)
-_END = re.compile(r"(?:(?<!\\)\\n|\s)+\Z")
+_END = re.compile(r"(?:\\+n|\s)+\Z")
 
 
 def _unlisted(text: str) -> str:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 from lmolt_utils.metrics.captions import CAPTION_METRICS, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.molecules import MOLECULE_METRICS
 from lmolt_utils.postprocess import postprocess
+from lmolt_utils.prediction_files import read_predictions
 from lmolt_utils.scoring import Scorer, Scores, score
 
 STEM = "exact+stem"
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
 def frame(references: list[Any], predictions: list[Any], **columns: Any) -> pd.DataFrame:
@@ -217,6 +221,7 @@ def test_one_scorer_for_several_systems_gives_the_same_values() -> None:
         ("C/C=C\\C", "C/C=C\\C", "C/C=C\\\\C"),
         ("C/C=C\\\\C", "C/C=C\\C", "C/C=C" + "\\" * 4 + "C"),
         ("CCO\\n\\n", "CCO", "CCO\\\\"),
+        ("CCO\\\\n", "CCO", "CCO\\\\\\"),  # a line break quoted twice
         ("C/C=C\\n1ccnc1", "C/C=C\\n1ccnc1", "C/C=C\\1ccnc1"),  # a bond and a nitrogen, not a line break
         ("[Na+]", "[Na+]", "[Na+]"),
         ("['CCO', 'CC']", "['CCO', 'CC']", "CCO', 'CC"),
@@ -244,6 +249,17 @@ def test_postprocessing_counts_what_it_changed() -> None:
     }
     with pytest.raises(ValueError, match="unknown rule for post-processing 'cleaned'"):
         postprocess(["C"], "cleaned")  # type: ignore[arg-type]
+
+
+def test_clean_on_a_published_submission() -> None:
+    # Counted by hand elsewhere: 1,441 of 21,805 lines end in a literal "\\n", 4,281 have doubled backslashes.
+    path = SHARED / "lpm24" / "submission_molgen_dimitris.txt.gz"
+    if not path.is_file():
+        pytest.skip(f"real data not found: {path} (set LMOLT_SHARED_DATA)")
+    lines = read_predictions(path, task="cap2mol", reference=path)["prediction"].tolist()
+    _, counts = postprocess(lines, "clean")
+    assert counts["literal \\n at the end removed"] == 1441
+    assert counts["doubled backslash made one"] == 4281
 
 
 def test_rule_is_applied_to_raw_outputs_when_scored() -> None:

@@ -86,11 +86,11 @@ def official_molecules(pairs: Pairs) -> dict[str, float]:
     }
     exact = 0
     for reference, output in rows:
-        mols = parse_smiles(reference), parse_smiles(output)
-        exact += all(mols) and Chem.MolToInchi(mols[0]) == Chem.MolToInchi(mols[1])
+        ours, theirs = parse_smiles(reference), parse_smiles(output)
+        exact += None not in (ours, theirs) and Chem.MolToInchi(ours) == Chem.MolToInchi(theirs)
     values["Exact"] = exact / len(rows)
     parsed = [(parse_smiles(r), parse_smiles(p)) for r, p in rows]
-    kept = [pair for pair in parsed if None not in pair]
+    kept = [(r, p) for r, p in parsed if r is not None and p is not None]
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2)
     kinds: dict[str, Callable[[Chem.Mol], Any]] = {
         "MACCS": GetMACCSKeysFingerprint,
@@ -259,7 +259,7 @@ def _row(name: str, rows: int, official: Any, ours: Any, difference: float) -> d
 
 
 def _pairs(path: Path, rows: int | None) -> Pairs:
-    frame = read_predictions(path).head(rows)
+    frame = read_predictions(path)[:rows]
     return list(frame["reference"]), list(frame["prediction"])
 
 
@@ -275,22 +275,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[], help="rows for the cost against rows")
     arguments = parser.parse_args(argv)
-    rows: list[dict[str, Any]] = []
     with rdBase.BlockLogs():
         sides = [None if p is None else _pairs(p, arguments.rows) for p in (arguments.captions, arguments.molecules)]
         if sides[0] is not None:
-            rows.append(captions(sides[0], arguments.tokenizer, arguments.repeats))
+            _show([captions(sides[0], arguments.tokenizer, arguments.repeats)])
         if sides[1] is not None:
             found = molecules(sides[1], arguments.workers, arguments.repeats)
-            rows += found
+            _show(found)
             if arguments.systems:
-                rows += systems(sides[1], arguments.systems, arguments.workers, found)
-        if rows:
-            print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format))
+                _show(systems(sides[1], arguments.systems, arguments.workers, found))
         if arguments.sizes and sides[0] is not None and sides[1] is not None:
             table = scaling(sides[0], sides[1], arguments.sizes, arguments.tokenizer, arguments.workers)
-            print(table.to_string(index=False, float_format="{:.3g}".format))
+            _show(table)
     return 0
+
+
+def _show(rows: list[dict[str, Any]] | pd.DataFrame) -> None:
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format, na_rep="-") + "\n", flush=True)
 
 
 if __name__ == "__main__":
