@@ -177,8 +177,8 @@ ANSWERS = dict(zip(BASELINES, (constant, nearest_neighbour, rule), strict=True))
 # ---- as systems ----
 
 
-def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) -> None:
-    """Predict both tasks with one baseline; ``rule`` also leaves its tree, ``models/rule.txt``.
+def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) -> bool:
+    """Predict both tasks with one baseline; ``rule`` also leaves its tree, ``models/rule.txt``. Returns whether it ran.
 
     A baseline that the corpus does not allow is said to be not run, and leaves no predictions to be scored.
     """
@@ -187,7 +187,7 @@ def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) 
         say("rule: not run: the corpus states no property sets")
         for task in TASKS:
             prediction_path(run, system.name, task).unlink(missing_ok=True)
-        return
+        return False
     for task in TASKS:
         outputs = [prediction_path(run, system.name, task)]
         if (system.name, task) == ("rule", "mol2cap"):
@@ -214,3 +214,4 @@ def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) 
             modules=["lmolt_utils.baselines"],
             say=say,
         )
+    return True

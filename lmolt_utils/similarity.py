@@ -22,9 +22,11 @@ def encode(*collections: Sequence[Iterable[Hashable]]) -> list[np.ndarray]:
     members = [[sorted({column.setdefault(x, len(column)) for x in one}) for one in sets] for sets in collections]
     encoded = []
     for rows in members:
-        bits = np.zeros((len(rows), max(1, -(-len(column) // 8))), dtype=np.uint8)
+        bits = np.zeros((len(rows), -(-max(1, len(column)) // 8)), dtype=np.uint8)
         for number, columns in enumerate(rows):
-            np.bitwise_or.at(bits[number], [c // 8 for c in columns], [128 >> c % 8 for c in columns])
+            flags = np.zeros(8 * bits.shape[1], dtype=bool)
+            flags[columns] = True
+            bits[number] = np.packbits(flags)
         encoded.append(bits)
     return encoded
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmolt_utils.data import DataError, Source, held_out, load_corpus, overlap, sample
+from lmolt_utils.data import DataError, Source, held_out, load_corpus, sample
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.negatives import audit, preference_pairs, usable
 
@@ -44,18 +44,6 @@ def test_empty_samples_are_refused() -> None:
         sample(corpus, 0.005, 0)
     with pytest.raises(DataError, match="raise corpus_rows"):
         held_out(corpus[corpus["split"] != "withheld"], "withheld", 10, 0)
-
-
-def test_overlap_counts_by_hand() -> None:
-    columns = ["split", "molecule", "properties"]
-    corpus = pd.DataFrame(
-        [("train", "A", "p"), ("train", "B", "q"), ("test", "B", "q"), ("test", "C", "p|q")], columns=columns
-    )
-    tested = corpus[corpus["split"] == "test"]
-    found = overlap(corpus.iloc[:1], tested, corpus).set_index(["in", "test rows with the"])["rows"]
-    assert found["the 10 % sample", "same molecule"] == 0
-    assert found["all training molecules", "same molecule"] == 1
-    assert found["all training molecules", "same property set"] == 1
 
 
 def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
