@@ -51,8 +51,8 @@ def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
 
 
 def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
-    """Rows per distinct property set (``|``-separated; order and case do not count), the largest first."""
-    return properties.map(property_key).dropna().value_counts()
+    """Rows per distinct property set (``|``-separated, in any order), the largest first."""
+    return properties.map(lambda text: property_key(text, fold_case=False)).dropna().value_counts()
 
 
 def card(corpus: pd.DataFrame, molecules: Molecules | None = None) -> Card:

@@ -110,9 +110,11 @@ def _keys(frame: pd.DataFrame, found: Sequence[Molecule | None], formulas: set[s
     }
 
 
-def property_key(text: object) -> str | None:
-    """A property set regardless of its order and case; ``None`` for an empty one."""
-    names = {name.strip().lower() for name in str(text).split("|")} - {""} if isinstance(text, str) else set()
+def property_key(text: object, fold_case: bool = True) -> str | None:
+    """A property set regardless of its order (and case); ``None`` for an empty one."""
+    if not isinstance(text, str):
+        return None
+    names = {name.strip() for name in (text.lower() if fold_case else text).split("|")} - {""}
     return "|".join(sorted(names)) or None
 
 
