@@ -11,7 +11,7 @@ from lmolt_utils.systems import load_systems
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"
-MAKERS = {system.name: system.notebook for system in load_systems()}
+MAKERS = {system.name: system.notebook for system in load_systems() if system.init != "baseline"}  # no job of seconds
 LMOLT = f"{sys.executable} -m lmolt_utils.cli"
 
 

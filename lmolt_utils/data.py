@@ -56,22 +56,3 @@ def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataF
         )
     picked = sorted(random.Random(f"test:{seed}").sample(range(len(held)), min(rows, len(held))))
     return held.iloc[picked].reset_index(drop=True)
-
-
-def overlap(sampled: pd.DataFrame, tested: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
-    """How much of the test set training has seen: molecules, property sets, properties (counts and shares)."""
-    train = corpus[corpus["split"] == "train"]
-    rows = []
-    for name, frame in (("the 10 % sample", sampled), ("all training molecules", train)):
-        for what in ("molecule", "properties"):
-            seen = tested[what].isin(set(frame[what]))
-            label = {"molecule": "same molecule", "properties": "same property set"}[what]
-            rows.append(
-                {
-                    "test rows with the": label,
-                    "in": name,
-                    "rows": int(seen.sum()),
-                    "share": float(seen.mean()),
-                }
-            )
-    return pd.DataFrame(rows)

@@ -31,7 +31,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "04_alignment": ("02_negatives",),
     "05_merging": ("02_negatives",),
     "06_ablation": ("02_negatives",),
-    "07_nli_evaluation": ("03_sft", "04_alignment", "05_merging", "06_ablation"),
+    "07_nli_evaluation": ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"),
     "08_figures": ("07_nli_evaluation",),
 }
 

@@ -11,10 +11,12 @@ from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
 from lmolt_utils.semantics import check_choices, resolve
 
-Init = Literal["per_task", "cap2mol", "mol2cap", "slerp", "ties", "soup"]
+Init = Literal["per_task", "cap2mol", "mol2cap", "slerp", "ties", "soup", "baseline"]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
-Maker = Literal["03_sft", "04_alignment", "05_merging", "06_ablation"]
+Maker = Literal["01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"]
 MERGES = ("slerp", "ties", "soup")
+#: Rows of init ``baseline``: their name says what they answer (:mod:`lmolt_utils.baselines`).
+BASELINES = ("constant", "nearest-neighbour", "rule")
 #: What a row may set for itself; everything else comes from the profile.
 SETTINGS = [
     "switches",
@@ -81,6 +83,12 @@ class System(BaseModel):
             raise ValueError(f"mol2cap_share belongs to slerp and soup, not to init {self.init!r}")
         if self.init == "per_task" and self.method != "none":
             raise ValueError("init 'per_task' is two models: it can be scored, not trained")
+        if (self.init == "baseline") != (self.notebook == "01_data"):
+            raise ValueError("init 'baseline' and notebook '01_data' belong together")
+        if self.init == "baseline" and (self.method != "none" or self.settings):
+            raise ValueError("a baseline is not trained: method none, no settings")
+        if self.init == "baseline" and self.name not in BASELINES:
+            raise ValueError(f"no such baseline; there are {', '.join(BASELINES)}{nearest(self.name, list(BASELINES))}")
         return self
 
     @property

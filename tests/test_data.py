@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lmolt_utils.benchmarks.data import WAYS, measure, rows_like_the_corpus
-from lmolt_utils.data import for_task, held_out, overlap, sample, triples
+from lmolt_utils.data import for_task, held_out, sample, triples
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_json
 from lmolt_utils.manifest import ManifestError, verify_written
@@ -71,18 +71,6 @@ def test_empty_samples_are_refused() -> None:
         sample(corpus, 0.005, 0)
     with pytest.raises(DataError, match="raise corpus_rows"):
         held_out(corpus[corpus["split"] != "withheld"], "withheld", 10, 0)
-
-
-def test_overlap_counts_by_hand() -> None:
-    columns = ["split", "molecule", "properties"]
-    corpus = pd.DataFrame(
-        [("train", "A", "p"), ("train", "B", "q"), ("test", "B", "q"), ("test", "C", "p|q")], columns=columns
-    )
-    tested = corpus[corpus["split"] == "test"]
-    found = overlap(corpus.iloc[:1], tested, corpus).set_index(["in", "test rows with the"])["rows"]
-    assert found["the 10 % sample", "same molecule"] == 0
-    assert found["all training molecules", "same molecule"] == 1
-    assert found["all training molecules", "same property set"] == 1
 
 
 # ------------------------------------------------------------------------------------------- test sets

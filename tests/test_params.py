@@ -69,8 +69,10 @@ def test_notebook_refuses_undeclared_and_foreign(runs: Path) -> None:
         start("04_alignment", cell("systems = ['cpoo']", systems=["cpoo"]))
     with pytest.raises(ParameterError, match="made by 03_sft"):
         start("04_alignment", cell("systems = ['sft']", systems=["sft"]))
-    with pytest.raises(ParameterError, match="makes no systems"):
+    with pytest.raises(ParameterError, match="made by 03_sft, not by 01_data"):
         start("01_data", cell("systems = ['sft']", systems=["sft"]))
+    with pytest.raises(ParameterError, match="makes no systems"):
+        start("02_negatives", cell("systems = ['sft']", systems=["sft"]))
     run = start("01_data", cell("profile = 'smoke'", profile="smoke"))
     assert run.corpus_rows == load("smoke").corpus_rows
     with pytest.raises(AttributeError, match="parameters cell does not list it"):

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lmolt_utils.data import held_out
+from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.embedded.nli_data import LABELS, fact, kind, label_of, unseen_fact
 from lmolt_utils.embedded.quality import molecule_quality, property_f1
@@ -29,7 +30,7 @@ from lmolt_utils.nli import Classifier
 from lmolt_utils.prompts import Task, prompt
 
 #: The corpus that the models are trained on: the default profile's, as the papers' models know all of L+M-24.
-ROWS, SEED, TEST_ROWS = 6000, 0, 300
+ROWS, SEED, TEST_ROWS = MODEL_ROWS, MODEL_SEED, 300
 HASHES = "hashes.json"
 GROUPS = ("language", "translators", "nli")
 _WHAT = {

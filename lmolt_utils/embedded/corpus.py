@@ -31,6 +31,9 @@ WITHHELD_PAIRS: tuple[tuple[str, str], ...] = (
 #: Shares of the molecules without a withheld pair.
 SPLIT_SHARES = {"train": 0.79, "validation": 0.105, "test": 0.105}
 
+#: The corpus whose train split the shipped models were trained on.
+MODEL_ROWS, MODEL_SEED = 6000, 0
+
 COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
 _MAX_MISSES = 5_000
 
