@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.data import for_task
 from lmolt_utils.generation import stream
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.postprocess import clean
@@ -19,13 +20,6 @@ from lmolt_utils.shards import Shards, answered
 SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
 #: A longer source is not asked: attention grows with its square. L+M-24's longest molecule has 990 characters.
 LONGEST_SOURCE = 4096
-
-
-def of_task(sampled: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The rows that take part in ``task``: all, or those that say so in a column ``tasks`` (``|``-separated)."""
-    if "tasks" not in sampled:
-        return sampled.reset_index(drop=True)
-    return sampled[[task in names.split("|") for names in sampled["tasks"]]].reset_index(drop=True)
 
 
 def translate(
@@ -56,10 +50,10 @@ def translate(
 
 
 def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str]]) -> pd.DataFrame:
-    """Triples of each task's rows (:func:`of_task`): id, task, source, chosen (the reference), rejected."""
+    """Triples of each task's rows (:func:`for_task`): id, task, source, chosen (the reference), rejected."""
     frames = []
     for task, answers in rejected.items():
-        rows, (source, answer) = of_task(sampled, task), SIDES[task]
+        rows, (source, answer) = for_task(sampled, task), SIDES[task]
         frames.append(
             pd.DataFrame(
                 {

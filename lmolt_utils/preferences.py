@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.alternatives import draw, same_properties
-from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS
+from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows
 from lmolt_utils.models import fingerprintable
-from lmolt_utils.negatives import SIDES, of_task, preference_pairs, translate, triple_counts, usable
+from lmolt_utils.negatives import SIDES, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.shards import Shards
 from lmolt_utils.steps import code_hash
@@ -43,7 +43,7 @@ def _translated(run: Any, task: Task, translator: str) -> None:
             "code": code_hash(modules),
         }
         shards = Shards(run.path("data", f"negatives.{task}.shards"), run.negatives_shard_rows, key)
-        rows = of_task(read_rows(sampled, CORPUS_COLUMNS), task)
+        rows = for_task(read_rows(sampled, SAMPLE_COLUMNS), task)
         sources = list(rows[SIDES[task][0]])
         answers = translate(translator, sources, shards, title=f"negatives {task}", **limits, **machine)
         write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
@@ -64,7 +64,7 @@ def _drawn(run: Any, task: Task) -> None:
     corpus = run.path("data", "corpus.jsonl")
 
     def make() -> None:
-        rows, everything = of_task(read_rows(sampled, CORPUS_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
+        rows, everything = for_task(read_rows(sampled, SAMPLE_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
         drawn = draw(run.negatives, rows, everything, task, run.seed)
         write_rows(output, drawn)
         print(
@@ -93,7 +93,7 @@ def make_pairs(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     def make() -> None:
         rejected = {task: list(read_rows(path, ("rejected",))["rejected"]) for task, path in answers.items()}
-        pairs = preference_pairs(read_rows(sampled, CORPUS_COLUMNS), rejected)
+        pairs = preference_pairs(read_rows(sampled, SAMPLE_COLUMNS), rejected)
         kept = usable(pairs, drop_equal=run.drop_equal)
         write_rows(output, kept[list(PAIR_COLUMNS)])
         write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))

@@ -18,12 +18,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from lmolt_utils import negatives
 from lmolt_utils.alternatives import draw, property_kinds, same_properties
+from lmolt_utils.data import for_task
 from lmolt_utils.embedded.captions import EFFECTS, QUALITIES
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json, read_rows, write_rows
 from lmolt_utils.generation import batches, generate
 from lmolt_utils.models import ModelError, load_model, load_tokenizer
-from lmolt_utils.negatives import LONGEST_SOURCE, of_task, preference_pairs, translate, triple_counts, usable
+from lmolt_utils.negatives import LONGEST_SOURCE, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.notebook import Run
 from lmolt_utils.params import load
 from lmolt_utils.preferences import make_negatives, make_pairs
@@ -62,8 +63,8 @@ def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
 def test_a_row_takes_part_in_its_tasks_only() -> None:
     columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
     sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
-    assert of_task(sampled, "mol2cap")["id"].tolist() == ["a", "b"]
-    assert of_task(pd.DataFrame(columns), "mol2cap")["id"].tolist() == ["a", "b", "c"]
+    assert for_task(sampled, "mol2cap")["id"].tolist() == ["a", "b"]
+    assert for_task(pd.DataFrame(columns), "mol2cap")["id"].tolist() == ["a", "b", "c"]
     pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
     assert pairs[["id", "task", "rejected"]].to_numpy().tolist() == [
         ["a", "mol2cap", "x"],
@@ -370,5 +371,5 @@ def test_the_switch_makes_pairs_of_both_tasks_from_files(
     pairs, counts = make_pairs(run)
     assert read_json(run.path("data", "pairs.counts.json"))["both"]["kept"] == len(pairs) == counts.loc["both", "kept"]
     for task in TASKS:
-        assert set(pairs[pairs["task"] == task]["id"]) == set(of_task(marked, task)["id"])
+        assert set(pairs[pairs["task"] == task]["id"]) == set(for_task(marked, task)["id"])
     assert counts.loc["both", "molecules"] == len(marked) < counts.loc["both", "triples"]
