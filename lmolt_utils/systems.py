@@ -9,10 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
 
-Init = Literal["per_task", "cap2mol", "mol2cap", "slerp", "ties", "soup"]
+Init = Literal[
+    "per_task",
+    "cap2mol",
+    "mol2cap",
+    "slerp",
+    "nuslerp",
+    "soup",
+    "task_arithmetic",
+    "ties",
+    "dare_ties",
+    "half_sum_ties",
+]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
 Maker = Literal["03_sft", "04_alignment", "05_merging", "06_ablation"]
-MERGES = ("slerp", "ties", "soup")
+#: The inits that are merges (lmolt_utils.merging has a rule of each name), and those of them that trim task vectors:
+#: their share is a parameter of its own, as the paper weighs both task vectors equally.
+MERGES = ("slerp", "nuslerp", "soup", "task_arithmetic", "ties", "dare_ties", "half_sum_ties")
+TRIMMING = ("ties", "dare_ties", "half_sum_ties")
 #: What a row may set for itself; everything else comes from the profile.
 SETTINGS = [
     "epochs",
@@ -28,6 +42,9 @@ SETTINGS = [
     "lora_alpha",
     "lora_dropout",
     "ties_density",
+    "merge_scale",
+    "merge_filters",
+    "merge_dtype",
     "seed",
 ]
 
@@ -56,8 +73,8 @@ class System(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> "System":
-        if self.mol2cap_share is not None and self.init not in ("slerp", "soup"):
-            raise ValueError(f"mol2cap_share belongs to slerp and soup, not to init {self.init!r}")
+        if self.mol2cap_share is not None and self.init not in MERGES:
+            raise ValueError(f"mol2cap_share belongs to merges ({', '.join(MERGES)}), not to init {self.init!r}")
         if self.init == "per_task" and self.method != "none":
             raise ValueError("init 'per_task' is two models: it can be scored, not trained")
         return self
@@ -71,7 +88,7 @@ class System(BaseModel):
         """The profile's parameters with this row's own settings on top."""
         own = dict(self.settings)
         if self.mol2cap_share is not None:
-            own["mol2cap_share"] = self.mol2cap_share
+            own["ties_mol2cap_share" if self.init in TRIMMING else "mol2cap_share"] = self.mol2cap_share
         return check({**profile.model_dump(), **own})
 
 

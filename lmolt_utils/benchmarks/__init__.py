@@ -1,0 +1,1 @@
+"""Measurements: commands that print a table (python -m lmolt_utils.benchmarks.NAME)."""
