@@ -200,6 +200,13 @@ def check_space(folder: Path, tensors: Mapping[str, Header], dtype: str) -> None
         )
 
 
+def stored_type(tensors: Mapping[str, Header]) -> str | None:
+    """torch's name of the type that all tensors have, or ``None`` when they differ or it is no usual one."""
+    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    types = {header.dtype for header in tensors.values()}
+    return names.get(types.pop()) if len(types) == 1 else None
+
+
 def _elements(shape: tuple[int, ...]) -> int:
     count = 1
     for size in shape:

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def group_of(name: str) -> str:
 def layer_of(name: str) -> int | None:
     """The layer a tensor belongs to, ``None`` outside the layers."""
     parts = name.split(".")
-    numbers = [int(after) for before, after in zip(parts, parts[1:], strict=False) if before == "layers"]
+    numbers = [int(after) for before, after in pairwise(parts) if before == "layers"]
     return numbers[0] if numbers else None
 
 
@@ -149,7 +150,7 @@ def _row(models: _Models, name: str, share: float, rule: str) -> dict[str, Any]:
 def _branch(rule: str, angle: float, task_angle: float) -> str:
     """NuSLERP falls back only where the task vectors are colinear to rounding (mergekit: sin² <= 1e-16)."""
     if rule == "slerp":
-        return "linear" if math.isnan(angle) is False and abs(math.cos(angle)) > slerp_threshold() else "spherical"
+        return "linear" if not math.isnan(angle) and abs(math.cos(angle)) > slerp_threshold() else "spherical"
     if rule == "nuslerp":
         return "linear" if not abs(math.sin(task_angle)) > 1e-8 else "spherical"
     return ""
@@ -186,14 +187,13 @@ def merge_reports(run: Any, systems: Sequence[Any]) -> dict[str, pd.DataFrame]:
 
     reports: dict[str, pd.DataFrame] = {}
     for system in systems:
-        if system.merged:
-            todo = plan(run, system)
-            if todo.merge.name not in reports:
-                folder = with_weights(todo, str(make_merge(run, todo, _quiet)))
-                parents = (todo.cap2mol_model, todo.mol2cap_model)
-                reports[todo.merge.name] = tensor_report(
-                    *parents, folder, todo.base_model, share=todo.merge.share, rule=todo.merge.rule
-                )
+        todo = plan(run, system)
+        if todo.merge is not None and todo.merge.name not in reports:
+            folder = with_weights(todo, str(make_merge(run, todo, _quiet)))
+            parents = (todo.cap2mol_model, todo.mol2cap_model)
+            reports[todo.merge.name] = tensor_report(
+                *parents, folder, todo.base_model, share=todo.merge.share, rule=todo.merge.rule
+            )
     return reports
 
 
@@ -213,8 +213,8 @@ def overall(reports: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
         taken = (tensors["branch"] == "linear").sum() if tensors["branch"].any() else None
         columns = ("to_cap2mol", "to_mol2cap", "update", "sign_conflicts")
-        rows[name] = {column: mean(column) for column in columns}
-        rows[name]["linear branch"] = "" if taken is None else f"{taken} of {len(tensors)} tensors"
+        branch = {"linear branch": "" if taken is None else f"{taken} of {len(tensors)} tensors"}
+        rows[name] = {**{column: mean(column) for column in columns}, **branch}
     return pd.DataFrame(rows).T.rename_axis("merge")
 
 
@@ -251,8 +251,8 @@ def shrunk(base: str, cap2mol: str, mol2cap: str, share: float, factors: Sequenc
     """How far SLERP is from linear when both task vectors are multiplied by each of ``factors``.
 
     One row per factor, over all weights as one vector: ``task_norm`` (the larger task vector's norm over the base's),
-    ``angle`` (degrees), ``branch`` and ``not_linear``: the norm of SLERP - linear, without mergekit's fallback, over that
-    of mol2cap - cap2mol. Gentle fine-tunes of a large model lie at a task norm of a few per cent or below.
+    ``angle`` (degrees), ``branch`` and ``not_linear``: the norm of SLERP - linear, without mergekit's fallback,
+    over that of mol2cap - cap2mol. Gentle fine-tunes of a large model lie at a task norm of a few per cent or below.
     """
     sums = dict.fromkeys(("oo", "os", "ot", "ss", "tt", "st"), 0.0)
     with ExitStack() as stack:

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from lmolt_utils.files import emptied
 from lmolt_utils.merging import Merge, Share, merge_models, needed_models, yaml_path
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.params import Params
 from lmolt_utils.systems import TRIMMING, System
+
+
+class Parents(TypedDict):
+    """The three models of a plan by role."""
+
+    base: str
+    cap2mol: str
+    mol2cap: str
 
 
 class Merged(Protocol):
@@ -42,7 +50,7 @@ def merge_of(system: System, params: Params) -> Merge | None:
     )
 
 
-def parents_of(todo: Merged) -> dict[str, str]:
+def parents_of(todo: Merged) -> Parents:
     """The three models of a plan by role."""
     return {"base": todo.base_model, "cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
 

@@ -21,7 +21,7 @@ import yaml
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, write_text
-from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder
+from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, stored_type
 from lmolt_utils.models import locate
 
 #: mergekit's name of each rule.
@@ -41,8 +41,8 @@ TASK_VECTOR_RULES = ("nuslerp", "task_arithmetic", "ties", "dare_ties", "half_su
 TRIMMING_RULES = ("ties", "dare_ties", "half_sum_ties")
 #: Rules with a factor on the merged task vector.
 SCALED_RULES = ("task_arithmetic", "ties", "dare_ties", "half_sum_ties")
-#: Largest file written, in bytes: it is held in memory until it is full.
-SHARD_BYTES = 1_000_000_000
+#: Largest file written, in bytes: it is held in memory until it is full, and while it is written beside the next.
+SHARD_BYTES = 500_000_000
 
 #: One value for all layers, or several: spread evenly over the layers, interpolated between (mergekit's gradient).
 Share = float | tuple[float, ...]
@@ -108,17 +108,20 @@ def _setting(merge: Merge, of: Callable[[float], float]) -> Any:
     return [{"filter": part, "value": value(share)} for part, share in merge.filters] + [{"value": of(merge.share)}]
 
 
-def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> dict[str, Any]:
+def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored: str | None = None) -> dict[str, Any]:
     """The mergekit configuration of a merge; models are local folders, as absolute paths, or hub ids.
 
+    ``stored``: the type of the models' weights, where known. SLERP and the soup compute in float32 block by block by
+    themselves, so weights of the type to be written need no float32 copy first; task vectors do.
     Weights of the two models are their shares, which add up to 1: task arithmetic with ``scale`` 1 is the soup, and
     with a share of 1/2 the half in front of L4M's sum is what ``half_sum_ties`` multiplies by. Plain TIES divides
     by the weights again. Raises :class:`~lmolt_utils.errors.CompanionError` for an unknown rule.
     """
     if merge.rule not in METHODS:
         raise CompanionError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
-    common = {"merge_method": METHODS[merge.rule], "dtype": "float32"}
-    if merge.dtype != "float32":
+    as_stored = merge.rule in ("slerp", "soup") and stored == merge.dtype
+    common: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": merge.dtype if as_stored else "float32"}
+    if merge.dtype != common["dtype"]:
         common["out_dtype"] = merge.dtype
     if merge.rule == "slerp":
         models: list[dict[str, Any]] = [{"model": cap2mol}, {"model": mol2cap}]
@@ -135,7 +138,7 @@ def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> dic
         parameters["normalize"] = True
     if merge.rule in SCALED_RULES and merge.rule != "half_sum_ties":
         parameters["lambda"] = merge.scale
-    config = common | {"models": models}
+    config: dict[str, Any] = common | {"models": models}
     if parameters:
         config["parameters"] = parameters
     if merge.rule in TASK_VECTOR_RULES:
@@ -161,9 +164,10 @@ def mergekit_yaml(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> str
     """
     models = {role: locate(name) for role, name in {"cap2mol": cap2mol, "mol2cap": mol2cap}.items()}
     models["base"] = locate(base) if merge.rule in TASK_VECTOR_RULES else base
+    stored = stored_type(headers(cap2mol))
     command = "python -m lmolt_utils.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
     seed = f" --random-seed {merge.seed}" if merge.rule == "dare_ties" else ""
-    body = yaml.safe_dump(configuration(merge, **models), sort_keys=False)
+    body = yaml.safe_dump(configuration(merge, **models, stored=stored), sort_keys=False)
     return f"# {command} THIS_FILE OUTPUT_FOLDER{seed}\n{body}"
 
 
@@ -176,11 +180,13 @@ def merge_models(
     :class:`~lmolt_utils.merge_checks.MergeError` or :class:`~lmolt_utils.models.ModelError` when they do not fit.
     """
     models = {"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}
-    text = mergekit_yaml(merge, **models)
     needed = needed_models(merge, **models)
     check_parents(needed)
-    check_space(folder, headers(cap2mol), merge.dtype)
-    config = configuration(merge, **{**models, **{role: local_folder(name) for role, name in needed.items()}})
+    tensors = headers(cap2mol)
+    check_space(folder, tensors, merge.dtype)
+    text = mergekit_yaml(merge, **models)
+    places = {**models, **{role: local_folder(name) for role, name in needed.items()}}
+    config = configuration(merge, **places, stored=stored_type(tensors))
     with atomic_folder(folder) as part:
         _run(config, part, merge.seed, shard_bytes)
         for file in part.iterdir():
@@ -200,7 +206,12 @@ def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> N
 
         register()
     options = MergeOptions(
-        copy_tokenizer=True, cuda=False, quiet=True, write_model_card=False, out_shard_size=shard_bytes
+        copy_tokenizer=True,
+        cuda=False,
+        quiet=True,
+        write_model_card=False,
+        out_shard_size=shard_bytes,
+        async_write=True,
     )
     try:
         with torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone

@@ -16,8 +16,6 @@ from lmolt_utils.merge_step import merge_of
 from lmolt_utils.params import Params
 from lmolt_utils.systems import System
 
-NOTEBOOK = "06_ablation"
-
 
 def ratio(share: float) -> str:
     """A share of mol2cap as the papers' ratio, Mol2Cap:Cap2Mol: 1/19 is ``1:18``."""
@@ -45,7 +43,7 @@ def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
                 System(
                     name=f"slerp@{share:.4g}+cpo",
                     label=f"SLERP+CPO, {ratio(share)}",
-                    notebook=NOTEBOOK,
+                    notebook="06_ablation",
                     init="slerp",
                     method="cpo",
                     mol2cap_share=share,
