@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lmolt_utils.errors import remedy
+
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from lmolt_utils.runner import reproduce
@@ -51,6 +53,12 @@ def _systems(_: argparse.Namespace) -> int:
         rows = ", ".join(f"{table} {label!r}" for table, label in row.rows.items()) or "figures only"
         print(f"{row.name:16} {row.notebook:13} init {row.init:9} method {row.method:5} -> {rows}")
     return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.score_command import run
+
+    return run(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -99,6 +107,24 @@ def _parser() -> argparse.ArgumentParser:
     command("systems", _systems, "list the systems table")
     sub = command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
     sub.add_argument("--only", nargs="+", choices=("language", "translators", "nli"), help="train only these")
+    sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")
+    sub.add_argument("file", help="JSON lines, a table or a submission; gzipped or not")
+    sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
+    sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
+    sub.add_argument("--invalid", choices=("lpm24", "molt5"), default="lpm24", help="default: %(default)s")
+    sub.add_argument(
+        "--tokenizer", default="auto", help="of BLEU and METEOR: auto, regex, a folder, a vocab.txt or a hub id"
+    )
+    sub.add_argument("--meteor", choices=("auto", "wordnet", "exact+stem"), default="auto", help="METEOR's matching")
+    sub.add_argument(
+        "--postprocess",
+        choices=("clean", "as_released", "none"),
+        help="applied to the raw outputs (default: none, as given)",
+    )
+    sub.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    sub.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes for RDKit")
+    sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
+    sub.add_argument("--csv", metavar="OUT", help="write the metrics as a table")
     sub = command(
         "bench",
         _bench,
@@ -119,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted: what was finished stays; run the same command again to go on", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"lmolt: {error}", file=sys.stderr)
+        print(f"lmolt: {remedy(error)}", file=sys.stderr)
         return 1
 
 

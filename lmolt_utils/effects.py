@@ -1,9 +1,12 @@
 """The papers' headline effects, looked for in the scores: what a run saw, whether or not it agrees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+
+from lmolt_utils.prompts import Task
 
 Value = Callable[[str, str], float]
 CAPTION, MOLECULE = "BLEU-2", "MACCS"
@@ -119,18 +122,46 @@ EFFECTS = (
 )
 
 
-def look(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each effect with the numbers it rests on and ``seen``: yes, no, or not run. One seed, no intervals."""
-    tasks = {CAPTION: "mol2cap", MOLECULE: "cap2mol", "Validity": "cap2mol"}
+_TASKS: dict[str, Task] = {CAPTION: "mol2cap", MOLECULE: "cap2mol", "Validity": "cap2mol"}
+
+
+def wanted() -> list[tuple[str, Task, str]]:
+    """Every (system, task, metric) that an effect rests on."""
+    pairs = dict.fromkeys(pair for effect in EFFECTS for pair in effect.rests_on)
+    return [(system, _TASKS[metric], metric) for system, metric in pairs]
+
+
+def look(scores: pd.DataFrame, replicates: Mapping[tuple[str, str], np.ndarray] | None = None) -> pd.DataFrame:
+    """Each effect with the numbers it rests on, ``seen`` (yes, no, not run) and ``resamples``.
+
+    replicates: values by (system, metric) under the same draws of the test rows. ``resamples`` is the share of them
+    in which the effect is seen, "–" without: how far the answer hangs on these test rows. One training seed.
+    """
     found = {(s, t, m): v for s, t, m, v in scores[["system", "task", "metric", "value"]].itertuples(index=False)}
     rows = []
     for effect in EFFECTS:
-        values = [found.get((system, tasks[metric], metric)) for system, metric in effect.rests_on]
+        values = [found.get((system, _TASKS[metric], metric)) for system, metric in effect.rests_on]
         numbers = ", ".join(
             f"{system} {'not run' if value is None else format(value, '.2f')}"
             for (system, _), value in zip(effect.rests_on, values, strict=True)
         )
         missing = any(value is None for value in values)
         seen = "not run" if missing else "yes" if effect.holds(*values) else "no"
-        rows.append({"effect": effect.statement, "source": effect.source, "here": numbers, "seen": seen})
+        rows.append(
+            {
+                "effect": effect.statement,
+                "source": effect.source,
+                "here": numbers,
+                "seen": seen,
+                "resamples": "–" if missing else _share(effect, replicates or {}),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def _share(effect: Effect, replicates: Mapping[tuple[str, str], np.ndarray]) -> str:
+    """Share of the resamples in which an effect holds, as per cent."""
+    if not all(pair in replicates for pair in effect.rests_on):
+        return "–"
+    columns = [replicates[pair] for pair in effect.rests_on]
+    return f"{np.mean([effect.holds(*line) for line in zip(*columns, strict=True)]):.0%}"

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lmolt_utils.featurise import Featuriser
 from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
+from lmolt_utils.intervals import intervals, write_statistics
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import Classifier
+from lmolt_utils.postprocess import postprocess
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.prompts import TASKS, Task
-from lmolt_utils.scoring import score
+from lmolt_utils.scoring import Scorer
 from lmolt_utils.systems import System
 
 
@@ -17,25 +20,48 @@ def predicted(run: Any, systems: Sequence[System]) -> list[System]:
     return [s for s in systems if all(prediction_path(run, s.name, task).exists() for task in TASKS)]
 
 
-def score_system(run: Any, system: System, task: Task) -> None:
-    """All metrics of one system on one task: ``scores/<system>.<task>.json``, and its rows beside it."""
+def scorer(run: Any) -> Scorer:
+    """A scorer with the run's settings; one for all systems parses and featurises each molecule once."""
+    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser(workers=run.threads))
+
+
+def score_systems(run: Any, systems: Sequence[System]) -> None:
+    """All metrics of all systems on both tasks, each step skipped where it is up to date."""
+    shared = scorer(run)
+    for system in systems:
+        for task in TASKS:
+            score_system(run, system, task, shared)
+
+
+def score_system(run: Any, system: System, task: Task, shared: Scorer | None = None) -> None:
+    """All metrics of one system on one task: ``scores/<system>.<task>.json``, its rows and per-row statistics
+    beside it.
+
+    Scored are the raw outputs after the run's rule for post-processing. ``shared``: the scorer of the systems
+    before.
+    """
     predictions = prediction_path(run, system.name, task)
     whole = run.path("scores", f"{system.name}.{task}.json")
     rows = run.path("scores", f"{system.name}.{task}.samples.jsonl")
+    statistics = run.path("scores", f"{system.name}.{task}.statistics.npz")
 
     def make() -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
-        result = score(frame, task, tokenizer=run.caption_tokenizer, invalid=run.invalid)
-        write_json(whole, {"system": system.name, "predictions": fingerprint(predictions), **result.to_dict()})
+        result = (shared or scorer(run)).score(frame, task, rule=run.postprocess)
+        found = {name: interval.to_dict() for name, interval in intervals(result).items()}
+        made_from = {"system": system.name, "predictions": fingerprint(predictions)}
+        write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)
+        write_statistics(statistics, result.statistics)
 
+    settings = {"tokenizer": run.caption_tokenizer} if task == "mol2cap" else {"invalid": run.invalid}
     run.step(
         f"score {system.name} {task}",
         make,
-        outputs=[whole, rows],
-        params={"tokenizer": run.caption_tokenizer} if task == "mol2cap" else {"invalid": run.invalid},
+        outputs=[whole, rows, statistics],
+        params={**settings, "postprocess": run.postprocess},
         inputs={"predictions": predictions},
-        modules=["lmolt_utils.scoring"],
+        modules=["lmolt_utils.scoring", "lmolt_utils.intervals"],
         say=_only_news,
     )
 
@@ -58,14 +84,20 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
         def make(predictions: Any = predictions, output: Any = output) -> None:
             frame = read_rows(predictions, PREDICTION_COLUMNS)
-            result = classifier().probabilities(list(frame["reference"]), list(frame["prediction"]))
+            outputs, _ = postprocess(list(frame["raw"]), run.postprocess)
+            result = classifier().probabilities(list(frame["reference"]), outputs)
             write_rows(output, result.assign(id=frame["id"])[["id", *result.columns]])
 
         run.step(
             f"entailment {system.name}",
             make,
             outputs=[output],
-            params={"batch": run.nli_batch, "dtype": run.dtype, "device": run.device},
+            params={
+                "batch": run.nli_batch,
+                "dtype": run.dtype,
+                "device": run.device,
+                "postprocess": run.postprocess,
+            },
             inputs={"predictions": predictions, "model": fingerprintable(run.nli_model)},
             modules=["lmolt_utils.nli"],
             say=_only_news,

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lmolt_utils.files import atomic, write_text
+from lmolt_utils.metrics.winrates import CHR_F, LENGTH
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.published import load_published, metric
 from lmolt_utils.tables import NOT_RUN, UNDEFINED, Score, TableResult, check_columns, index_scores
@@ -192,6 +193,58 @@ def _edges(values: np.ndarray, quantity: str, bins: int = 25) -> np.ndarray:
     low, high = min(np.floor(low), -1), max(np.ceil(high), 1)
     step = max(1, np.ceil((high - low) / bins))  # lengths are whole numbers: so are the bins, around each
     return np.arange(low - 0.5, high + step + 0.5, step)
+
+
+@_styled
+def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
+    """Win rates against their thresholds (FMix, section 3.4 and Fig. 2), with the paper's thresholds marked.
+
+    ``curves``: system, task, threshold (Chr-F or entailment), length (the molecules' other threshold, "any" for
+    none), value, low, high, n. ``labels``: the systems to draw, by name. Molecules against Chr-F (length within 5),
+    molecules against length (Chr-F above 0.3), captions against entailment; bands are 95 % intervals. The data holds
+    the points drawn.
+    """
+    columns = ("system", "task", "threshold", "length", "value", "low", "high", "n")
+    check_columns(curves, columns, "curves")
+    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.5), sharey=True)
+    molecules, captions = (curves[curves["task"] == task] for task in ("cap2mol", "mol2cap"))
+    at_length = molecules[molecules["length"] == LENGTH]
+    at_chr_f = molecules[np.isclose(molecules["threshold"].astype(float), CHR_F)]
+    sizes = list(dict.fromkeys(at_chr_f["length"]))
+    panels = (
+        ("Chr-F threshold", at_length, "threshold", CHR_F),
+        ("Length threshold (characters)", at_chr_f, "length", LENGTH),
+        ("Entailment threshold", captions, "threshold", None),
+    )
+    for axes, (title, points, column, marked) in zip(grid, panels, strict=True):
+        axes.set_xlabel(title)
+        place = sizes.index if column == "length" else float
+        if points[points["system"].isin(labels)].empty:
+            _empty(axes)
+            continue
+        for index, system in enumerate(labels):
+            own = points[points["system"] == system]
+            x = [place(value) for value in own[column]]
+            look = _look(index) | ({} if column == "length" else {"marker": ""})
+            axes.plot(x, own["value"].astype(float), **look)
+            axes.fill_between(
+                x, own["low"].astype(float), own["high"].astype(float), color=look["color"], alpha=0.12, linewidth=0
+            )
+        if column == "length":
+            axes.set_xticks(range(len(sizes)), labels=[size if size == "any" else f"{size:g}" for size in sizes])
+        if marked is not None:
+            axes.axvline(place(marked), color=MUTED, linewidth=0.8, linestyle=":", zorder=0)
+    grid[0].set_ylim(0, 1)
+    grid[0].set_ylabel("Share of wins")
+    grid[0].set_title(TASK_TITLES["cap2mol"], pad=9)
+    grid[2].set_title(TASK_TITLES["mol2cap"], pad=9)
+    handles = [Line2D([], [], label=label, **_look(index)) for index, label in enumerate(labels.values())]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(5, max(1, len(handles))))
+    note = "Dotted: the paper's thresholds. Molecules must also be valid. The paper's caption wins need no threshold: "
+    absent = [label for system, label in labels.items() if system not in set(curves["system"])]
+    _note(figure, f"{note}entailment is the likeliest label. {_not_run_note(absent)}")
+    drawn = pd.concat([at_length, at_chr_f, captions]).drop_duplicates()
+    return figure, drawn[drawn["system"].isin(labels)][list(columns)].reset_index(drop=True)
 
 
 @_styled

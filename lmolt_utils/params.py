@@ -39,19 +39,26 @@ class Params(BaseModel):
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
-    corpus: str = _p("'embedded', or a local folder or hub id of a molecule/caption data set", "L4M §4.1: L+M-24")
-    corpus_revision: str | None = _p("revision of a hub data set", "ours")
-    test_corpus: str | None = _p(
-        "data set the test molecules come from; null: the corpus's own test split", "L4M App. D"
-    )
+    corpus: str = _p("'embedded', or a local file or folder, or hub id, of molecules and captions", "L4M §4.1: L+M-24")
+    corpus_revision: str | None = _p("revision of a hub corpus; null: the newest, whose commit is kept", "ours")
     corpus_rows: int = _p("molecules of the embedded corpus", "ours", "molecules", ge=100)
-    corpus_seed: int = _p("seed of the embedded corpus", "ours", ge=0)
+    corpus_seed: int = _p("seed of the embedded corpus, and of captions and splits that a corpus lacks", "ours", ge=0)
+    max_bad_share: float = _p("share of malformed rows above which loading stops", "ours", ge=0, lt=1)
     sample_share: float = _p("share of the training split used for alignment", "L4M §4.1", gt=0, le=1)
-    test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
-    test_split: Literal["test", "withheld", "validation"] = _p(
-        "which split is tested: 'withheld' holds property combinations absent from training",
-        "ours; audit D21",
+    sample_pools: Literal["shared", "independent"] = _p(
+        "one sample for both tasks, or one for each", "L4M §4.1: shared; code: independent; audit D23"
     )
+    test_set: Literal[
+        "test", "validation", "withheld_combos", "extra_valid", "extra_train", "eval_official", "chebi20"
+    ] = _p(
+        "what is tested: held-out molecules, property combinations absent from training, re-captioned ones, other sets",
+        "ours; L4M App. D: extra_train or extra_valid; audit D21",
+    )
+    test_corpus: str | None = _p(
+        "a copy of the test set's data; null: the hub's, or the corpus captioned again", "ours"
+    )
+    test_corpus_revision: str | None = _p("revision of a hub test set; null: as for the corpus", "ours")
+    test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
 
     base_model: str = _p(
         "model that both per-task models were fine-tuned from (TIES needs it)", "not stated; audit D40"
@@ -112,6 +119,15 @@ class Params(BaseModel):
     generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)
     caption_tokenizer: str = _p(
         "tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary file or a hub id", "L+M-24"
+    )
+    postprocess: Literal["clean", "as_released", "none"] = _p(
+        "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
+    )
+    property_tree: str | None = _p(
+        "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
+    )
+    withheld_combinations: str | None = _p(
+        "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
     )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch: int = _p("premise/hypothesis pairs per forward pass", "ours", "pairs", ge=1)

@@ -1,10 +1,73 @@
-"""From raw output to prediction: spaces around it and nothing else.
+"""From raw output to prediction, as a switch: `clean`, `as_released` or `none`.
 
-The released code's cleaning removed every ``#`` (triple bonds) and kept stray ``\\n`` (audit D27): raw outputs
-are kept beside the cleaned ones, and cleaning never rewrites an answer.
+Raw outputs are kept as they came, and the rule is applied when they are scored: another rule needs no generation.
+What a rule did is counted, so that a table can say how many answers it touched.
+
+`clean` undoes what storing and reading did to an answer and rewrites nothing a model said. `as_released` is what
+the released code does (`tab.py`; audit D27): it stores the Python repr of a one-element list, then removes `['`,
+`']`, every `#` (so triple bonds become single ones) and every backslash followed by n (also where a SMILES string
+has a bond before an aromatic nitrogen), and leaves doubled backslashes and, around texts with an apostrophe,
+`["` and `"]`.
 """
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+Rule = Literal["clean", "as_released", "none"]
+RULES = ("clean", "as_released", "none")
+
+_LIST = re.compile(r"""\s*\[(['"]).*\1\]\s*""", re.DOTALL)
+_END = re.compile(r"(?:(?<!\\)\\n|\s)+\Z")
+
+
+def _unlisted(text: str) -> str:
+    """The element of a list's repr; any other text as it is."""
+    if not _LIST.fullmatch(text):
+        return text
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else text
+
+
+#: In this order. A literal "\n" goes at the end only: inside a SMILES string it may be a bond and a nitrogen.
+_CLEAN: dict[str, Callable[[str], str]] = {
+    "list repr unwrapped": _unlisted,
+    "literal \\n at the end removed": lambda text: _END.sub("", text) if "\\n" in text else text,
+    "doubled backslash made one": lambda text: text.replace("\\\\", "\\"),
+    "surrounding space removed": str.strip,
+}
+_AS_RELEASED: dict[str, Callable[[str], str]] = {
+    "stored as list repr": lambda text: text if _LIST.fullmatch(text) else repr([text]),
+    "[' removed": lambda text: text.replace("['", ""),
+    "'] removed": lambda text: text.replace("']", ""),
+    "# removed": lambda text: text.replace("#", ""),
+    "literal \\n removed": lambda text: text.replace("\\n", ""),
+}
+_STEPS: dict[str, dict[str, Callable[[str], str]]] = {"clean": _CLEAN, "as_released": _AS_RELEASED, "none": {}}
+
+
+def postprocess(raw: Sequence[str], rule: Rule) -> tuple[list[str], dict[str, int]]:
+    """Raw outputs cleaned by a rule, and how many of them each of its steps changed, by the step's name.
+
+    "outputs changed" counts those that are not what they were. Raises ValueError for another rule.
+    """
+    if rule not in _STEPS:
+        raise ValueError(f"unknown rule for post-processing {rule!r}: give {', '.join(map(repr, RULES))}")
+    texts, counts = list(raw), {}
+    for name, step in _STEPS[rule].items():
+        after = [step(text) for text in texts]
+        counts[name] = sum(a != b for a, b in zip(texts, after, strict=True))
+        texts = after
+    counts["outputs changed"] = sum(a != b for a, b in zip(raw, texts, strict=True))
+    return texts, counts
 
 
 def clean(raw: str) -> str:
-    """``raw`` without surrounding white space."""
-    return raw.strip()
+    """One raw output under the rule `clean`."""
+    return postprocess([raw], "clean")[0][0]

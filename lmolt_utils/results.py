@@ -1,21 +1,30 @@
 """The scores of all systems, collected from their files into long tables."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.intervals import StoredStatistics, across_seeds, additive, read_statistics, resampled
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System
 
-SCORE_COLUMNS = ("system", "task", "metric", "value", "n")
+SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
+SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "seeds")
 QUANTITIES = ("length_deviation", "chr_f", "entailment")
 NOT_RUN = "not run"
 
 
 def all_scores(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """Long table (:data:`SCORE_COLUMNS`) of every score file there is; systems without one have no rows."""
+    """Long table (:data:`SCORE_COLUMNS`) of every score file there is; systems without one have no rows.
+
+    low and high: the 95 % interval, NaN where a metric has none.
+    """
     lines = []
     for system in systems:
         for task in TASKS:
@@ -23,9 +32,67 @@ def all_scores(run: Any, systems: Sequence[System]) -> pd.DataFrame:
             if path.exists():
                 result = read_json(path)
                 for metric, value in result["metrics"].items():
-                    lines.append((system.name, task, metric, value, result["n"]))
+                    interval = result.get("intervals", {}).get(metric, {})
+                    ends = interval.get("low"), interval.get("high")
+                    lines.append((system.name, task, metric, value, result["n"], *ends))
     frame = pd.DataFrame(lines, columns=list(SCORE_COLUMNS))
-    return frame.astype({"value": float, "n": int})
+    return frame.astype({"value": float, "n": int, "low": float, "high": float})
+
+
+@dataclass(frozen=True, eq=False)
+class StoredScores:
+    """The scores of one system on one task as their files have them: values, rows, per-row statistics."""
+
+    metrics: dict[str, float]
+    samples: pd.DataFrame
+    statistics: StoredStatistics
+
+
+def read_scores(run: Any, name: str, task: Task) -> StoredScores:
+    """Read back what scoring wrote; raises :class:`~lmolt_utils.files.BadFileError` naming the missing file."""
+    values = read_json(run.path("scores", f"{name}.{task}.json"))["metrics"]
+    return StoredScores(
+        {metric: math.nan if value is None else float(value) for metric, value in values.items()},
+        read_rows(run.path("scores", f"{name}.{task}.samples.jsonl"), ("id",)),
+        read_statistics(run.path("scores", f"{name}.{task}.statistics.npz")),
+    )
+
+
+def replicates(
+    run: Any, wanted: Iterable[tuple[str, Task, str]], resamples: int = 1000, seed: int = 0
+) -> dict[tuple[str, str], np.ndarray]:
+    """Values of (system, metric) under the same draws of the test rows, shape (resamples,) each.
+
+    wanted: (system, task, metric). What has no scores, or is no function of sums over rows, is left out.
+    """
+    read: dict[tuple[str, Task], StoredScores] = {}
+    found = {}
+    for system, task, metric in dict.fromkeys(wanted):
+        if not run.path("scores", f"{system}.{task}.statistics.npz").exists():
+            continue
+        if (system, task) not in read:
+            read[system, task] = read_scores(run, system, task)
+        part = additive(read[system, task], metric)
+        if part is not None:
+            found[system, metric] = resampled([part], resamples, seed)[0]
+    return found
+
+
+def seed_spread(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have scores of several.
+
+    ``scores/<name>.<task>.json`` is one of them, ``scores/<name>@seed<k>.<task>.json`` are the others.
+    """
+    frames = []
+    for system in systems:
+        for task in TASKS:
+            own = re.compile(rf"{re.escape(system.name)}(@seed\d+)?\.{task}\.json")
+            files = [path for path in run.path("scores").glob("*.json") if own.fullmatch(path.name)]
+            if len(files) > 1:
+                values = [read_json(path)["metrics"] for path in sorted(files)]
+                runs = [{m: math.nan if v is None else v for m, v in one.items()} for one in values]
+                frames.append(across_seeds(runs).assign(system=system.name, task=task))
+    return pd.concat(frames, ignore_index=True)[list(SEED_COLUMNS)] if frames else pd.DataFrame(columns=SEED_COLUMNS)
 
 
 def all_samples(run: Any, systems: Sequence[System]) -> pd.DataFrame:
@@ -64,10 +131,19 @@ def conventions(run: Any, systems: Sequence[System], task: Task) -> dict[str, An
 
 
 def overview(run: Any, systems: Sequence[System], task: Task) -> pd.DataFrame:
-    """Systems against metrics for one task; a system without scores says so in every cell."""
+    """Systems against metrics for one task, value ± half the 95 % interval; without scores every cell says so."""
     scores = all_scores(run, systems)
-    wide = scores[scores["task"] == task].pivot(index="system", columns="metric", values="value")
-    order = list(dict.fromkeys(scores.loc[scores["task"] == task, "metric"]))
+    scores = scores[scores["task"] == task]
+    wide = scores.assign(text=[_text(line) for line in scores.itertuples()])
+    wide = wide.pivot(index="system", columns="metric", values="text")
+    order = list(dict.fromkeys(scores["metric"]))
     wide = wide.reindex(index=[system.name for system in systems], columns=order)
     wide.index = pd.Index([system.label for system in systems], name="system")
-    return wide.round(3).astype(object).where(wide.notna(), NOT_RUN)
+    return wide.astype(object).where(wide.notna(), NOT_RUN)
+
+
+def _text(line: Any) -> str:
+    if math.isnan(line.value):
+        return "undefined"
+    half = (line.high - line.low) / 2
+    return f"{line.value:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import nbformat
 
+from lmolt_utils.errors import remedy
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
 from lmolt_utils.params import load
@@ -116,7 +117,7 @@ def run_notebook(
         except papermill.PapermillExecutionError as error:
             raise NotebookError(_explain(notebook, error, executed, log)) from None
         except Exception as error:  # a dead kernel, a full disk: papermill has no common class for these
-            raise NotebookError(f"{notebook} stopped: {type(error).__name__}: {error}\n  log: {shown(log)}") from error
+            raise NotebookError(f"{notebook} stopped: {remedy(error)}\n  log: {shown(log)}") from error
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})

@@ -42,6 +42,12 @@ WITHIN_ROUNDING: Check = "differs from the printed cells by their rounding at mo
 DOES_NOT_FOLLOW: Check = "does not follow from the printed cells, rounding included"
 _MARKS: dict[Check, str] = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
 
+#: The system that every row is tested against: the per-task model, which all but one of the papers' tables print.
+REFERENCE = "meditron"
+ALPHA = 0.05
+NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
+SIGNIFICANCE_COLUMNS = ("task", "metric", "a", "b", "low", "high", "p_holm")
+
 DIFFERENCE = "difference"
 RELATIVE = "relative, %"
 PRINTED = "as printed"
@@ -63,18 +69,48 @@ class SystemRow(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """One reproduced value (NaN: it ran, but the metric is undefined) over ``n`` predictions."""
+    """One reproduced value (NaN: it ran, but the metric is undefined) over ``n`` predictions, and its interval."""
 
     value: float
     n: int
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval; NaN without one."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference of two systems with its paired 95 % interval and p, corrected over the compared systems."""
+
+    low: float
+    high: float
+    p: float
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval; NaN without one."""
+        return (self.high - self.low) / 2
+
+    @property
+    def noise(self) -> bool:
+        """Whether the test leaves open that there is no difference at all."""
+        return self.p >= ALPHA
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The paper's value (None: it prints none) and the reproduced score (None: not run)."""
+    """The paper's value (None: it prints none) and the reproduced score (None: not run).
+
+    against: the difference from the table's reference system; None if it was not tested, or is that system.
+    """
 
     paper: float | None
     score: Score | None
+    against: Comparison | None = None
 
     @property
     def reproduced(self) -> float | None:
@@ -104,6 +140,7 @@ class DeltaCell:
     check: Check
     of: Cell
     over: Cell
+    tested: Comparison | None = None
 
     def difference(self, side: Literal["paper", "reproduced"]) -> float | None:
         """``of`` minus ``over`` in the metric's own unit; None if either is missing."""
@@ -111,11 +148,12 @@ class DeltaCell:
         return None if of is None or over is None else of - over
 
     def relative(self, side: Literal["paper", "reproduced"]) -> float | None:
-        """The difference in per cent of ``over``; NaN if ``over`` is 0, None if either is missing."""
+        """The difference in per cent of ``over``; NaN if ``over`` prints as 0, None if either is missing."""
         difference, over = self.difference(side), getattr(self.over, side)
         if difference is None:
             return None
-        return 100 * difference / over if over else math.nan
+        # A value that two decimals print as 0.00 (BLEU's smallest is 1e-8, not 0) is nothing to be relative to.
+        return math.nan if abs(over) < 0.005 else 100 * difference / over
 
 
 @dataclass(frozen=True)
@@ -158,18 +196,53 @@ def check_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> Non
 def index_scores(scores: pd.DataFrame) -> dict[tuple[str, str, str], Score]:
     """Look up a score by (system, task, metric).
 
-    ``scores`` is long: system, task, metric, value, n. Raises ValueError if a column is missing or if one
-    system has two values for a metric.
+    ``scores`` is long: system, task, metric, value, n, and low and high where there are intervals. Raises
+    ValueError if a column is missing or if one system has two values for a metric.
     """
     check_columns(scores, SCORE_COLUMNS, "scores")
     found: dict[tuple[str, str, str], Score] = {}
     if scores.empty:
         return found
-    for system, task, name, value, n in scores[list(SCORE_COLUMNS)].itertuples(index=False):
+    full = scores.reindex(columns=[*SCORE_COLUMNS, "low", "high"])
+    for system, task, name, value, n, *ends in full.itertuples(index=False):
         if (system, task, name) in found:
             raise ValueError(f"two scores for system {system!r}, {task}, {name}: keep one run per system")
-        found[system, task, name] = Score(math.nan if pd.isna(value) else float(value), int(n))
+        value, low, high = (math.nan if pd.isna(number) else float(number) for number in (value, *ends))
+        found[system, task, name] = Score(value, int(n), low, high)
     return found
+
+
+def index_significance(significance: pd.DataFrame | None) -> dict[tuple[str, str, str, str], Comparison]:
+    """Look up a comparison by (task, metric, system, the system it is held against), in both orders.
+
+    ``significance`` is long (:data:`SIGNIFICANCE_COLUMNS`); None or empty: nothing was tested. Raises ValueError if
+    a column is missing.
+    """
+    found: dict[tuple[str, str, str, str], Comparison] = {}
+    if significance is None or significance.empty:
+        return found
+    check_columns(significance, SIGNIFICANCE_COLUMNS, "significance")
+    for task, name, a, b, low, high, p in significance[list(SIGNIFICANCE_COLUMNS)].itertuples(index=False):
+        found[task, name, a, b] = Comparison(float(low), float(high), float(p))
+        found[task, name, b, a] = Comparison(-float(high), -float(low), float(p))
+    return found
+
+
+def pairs_to_test(
+    systems: Sequence[SystemRow], task: Task, *, reference: str = REFERENCE, published: Published | None = None
+) -> list[tuple[str, str]]:
+    """The pairs of systems that the tables of ``task`` compare: each with ``reference``, and each delta's two."""
+    published = published or load_published()
+    pairs = [(system.name, reference) for system in systems if system.name != reference]
+    placed = {t.id: _systems_by_row(t, systems) for t in published.tables if t.task == task}
+    for table in placed:
+        for delta in published.table(table).deltas:
+            pair = [placed[ref.table].get(ref.row) for ref in (delta.of, delta.over)]
+            names = [system.name for system in pair if system is not None]
+            if len(names) == 2 and names[0] != names[1]:
+                pairs.append((names[0], names[1]))
+    known = {system.name for system in systems}
+    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= known]
 
 
 # ---- building ----
@@ -218,20 +291,24 @@ def build_table(
     systems: Sequence[SystemRow],
     scores: pd.DataFrame,
     *,
+    significance: pd.DataFrame | None = None,
+    reference: str = REFERENCE,
     context: Mapping[str, str] | None = None,
     published: Published | None = None,
 ) -> TableResult:
     """Table ``table`` ("T2" to "T5", "AT1", "AT2") with ``scores`` beside the paper's values.
 
     Rows: the published ones in printed order, then the controls in the systems' order. ``scores`` is long
-    (system, task, metric, value, n), values in each metric's own unit. ``context`` feeds the caption: keys
+    (system, task, metric, value, n; low and high for intervals), values in each metric's own unit.
+    ``significance`` (:data:`SIGNIFICANCE_COLUMNS`) marks what cannot be told from the system ``reference``.
+    ``context`` feeds the caption: keys
     ``profile``, ``test set``, ``n`` (else taken from the scores), ``tokenizer``, and ``scale``, which is
     ``embedded`` when the models are not the papers' own; other keys are appended. Raises ValueError for an
     unknown table, a misspelt row, two systems on one row, or scores of the wrong shape.
     """
     published = published or load_published()
     spec = published.table(table)
-    found = index_scores(scores)
+    found, tests = index_scores(scores), index_significance(significance)
     for system in systems:
         for named in system.rows:
             published.table(named)  # a row in an unknown table would be lost without a word
@@ -240,7 +317,13 @@ def build_table(
     def cell(ref: RowRef, name: str) -> Cell:
         source, system = published.table(ref.table), placed[ref.table].get(ref.row)
         score = found.get((system.name, source.task, name)) if system else None
-        return Cell(source.value(ref.row, name), score)
+        tested = tests.get((source.task, name, system.name, reference)) if system and score else None
+        return Cell(source.value(ref.row, name), score, tested)
+
+    def comparison(of: RowRef, over: RowRef, name: str) -> Comparison | None:
+        pair = [placed[ref.table].get(ref.row) for ref in (of, over)]
+        names = [system.name for system in pair if system is not None]
+        return tests.get((spec.task, name, names[0], names[1])) if len(names) == 2 else None
 
     labels = [*spec.rows, *(row for row in placed[spec.id] if row not in spec.rows)]
     rows = [
@@ -258,7 +341,13 @@ def build_table(
         for name, printed in zip(spec.metrics, delta.printed, strict=True):
             of, over = cell(delta.of, name), cell(delta.over, name)
             difference = None if of.paper is None or over.paper is None else of.paper - over.paper
-            cells[name] = DeltaCell(printed, check_printed(printed, difference, METRICS[name]), of, over)
+            cells[name] = DeltaCell(
+                printed,
+                check_printed(printed, difference, METRICS[name]),
+                of,
+                over,
+                comparison(delta.of, delta.over, name),
+            )
         deltas.append(DeltaRow(delta.label, delta.of, delta.over, cells))
 
     strangers = sorted({system for system, _, _ in found} - {system.name for system in systems})
@@ -270,8 +359,12 @@ def build_table(
         metrics=tuple(METRICS[name] for name in spec.metrics),
         rows=tuple(rows),
         deltas=tuple(deltas),
-        caption=_caption(spec, rows, deltas, dict(context or {}), strangers),
+        caption=_caption(spec, rows, deltas, dict(context or {}), strangers, _label_of(reference, systems)),
     )
+
+
+def _label_of(name: str, systems: Sequence[SystemRow]) -> str:
+    return next((system.label for system in systems if system.name == name), name)
 
 
 def _caption(
@@ -280,6 +373,7 @@ def _caption(
     deltas: Sequence[DeltaRow],
     context: dict[str, str],
     strangers: Sequence[str],
+    reference: str,
 ) -> tuple[str, ...]:
     """What a reader must know to judge the numbers, one sentence or two per line."""
     sizes = sorted({row.n for row in rows if row.n is not None})
@@ -306,11 +400,35 @@ def _caption(
         f"Bold: best reproduced value of its column. {NO_PAPER_VALUE}: the paper prints no value. "
         f"{UNDEFINED.capitalize()}: no such number exists (a relative change over 0, FCD without molecules)."
     )
+    lines += _noise_legend(rows, deltas, reference)
     if deltas:
         lines.append(_delta_legend(deltas))
     if strangers:
         lines.append(f"Scored, but not in the systems table: {', '.join(strangers)}.")
     return tuple(lines)
+
+
+def _noise_legend(rows: Sequence[TableRow], deltas: Sequence[DeltaRow], reference: str) -> list[str]:
+    """What ± and the mark of noise mean, and what goes without them; nothing where nothing ran."""
+    cells = [cell for row in rows for cell in row.cells.values() if cell.score and not math.isnan(cell.score.value)]
+    lines = []
+    if any(not math.isnan(cell.score.half) for cell in cells if cell.score):
+        lines.append(
+            "±: half the 95 % interval over test rows (bootstrap; FCD: derivative by row; a rate of 0 or 1: Wilson). "
+            "It holds for these weights, not for another training seed. No ±: every row scored the same, or the "
+            "metric allows none."
+        )
+    elif cells:
+        lines.append("No intervals: these scores were made without them.")
+    tested = [cell.against for cell in cells if cell.against] + [
+        cell.tested for delta in deltas for cell in delta.cells.values() if cell.tested
+    ]
+    if tested:
+        lines.append(
+            f"{NOISE}: within noise, that is not to be told from {reference} (a difference: from 0) by a paired "
+            f"permutation test (FCD: normal approximation), p ≥ {ALPHA} after Holm's correction over the systems."
+        )
+    return lines
 
 
 def _sentence(text: str) -> str:
@@ -353,6 +471,15 @@ def _number(value: float | None, missing: str, sign: bool = False) -> str:
     return f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
+def _half(half: float) -> str:
+    """The ± part, or nothing without an interval."""
+    return "" if math.isnan(half) else f" ± {half:.2f}"
+
+
+def _noise(tested: Comparison | None) -> str:
+    return NOISE if tested is not None and tested.noise else ""
+
+
 def _heading(metric: Metric) -> str:
     return f"{metric.name} {metric.arrow}"
 
@@ -370,12 +497,17 @@ def to_frame(result: TableResult) -> pd.DataFrame:
     """The table in tidy long form, one line per number, to ten digits.
 
     Columns: table, row, kind (``value``; for deltas ``as printed``, ``difference``, ``relative, %``), metric,
-    paper, reproduced, n, system, note. ``reproduced`` reads "not run" where nothing ran, ``paper`` is empty
-    where the paper prints nothing.
+    paper, reproduced, n, system, low and high (95 % interval of the reproduced number), p (of the difference from
+    the reference system, or of the delta; after Holm's correction), note. ``reproduced`` reads "not run" where
+    nothing ran, ``paper`` is empty where the paper prints nothing.
     """
 
     def text(value: float | None, missing: str) -> str:
         return missing if value is None else UNDEFINED if math.isnan(value) else f"{value:.10g}"
+
+    def ends(found: Score | Comparison | None, tested: Comparison | None) -> tuple[str, ...]:
+        numbers = (found.low, found.high) if found else (math.nan, math.nan)
+        return tuple("" if math.isnan(x) else f"{x:.10g}" for x in (*numbers, tested.p if tested else math.nan))
 
     lines: list[tuple[str, ...]] = []
     for row in result.rows:
@@ -383,17 +515,19 @@ def to_frame(result: TableResult) -> pd.DataFrame:
             note = "control: the papers have no such row" if row.control else ""
             n = str(cell.score.n) if cell.score else ""
             values = text(cell.paper, ""), text(cell.reproduced, NOT_RUN)
-            lines.append((row.label, "value", name, *values, n, row.system or "", note))
+            spread = ends(cell.score, cell.against)
+            lines.append((row.label, "value", name, *values, n, row.system or "", *spread, note))
     for delta in result.deltas:
         for name, part in delta.cells.items():
             note = f"{delta.of} minus {delta.over}"
             flagged = f"{note}; {part.check}" if part.check else note
             differences = text(part.difference("paper"), ""), text(part.difference("reproduced"), NOT_RUN)
             relatives = text(part.relative("paper"), ""), text(part.relative("reproduced"), NOT_RUN)
-            lines.append((delta.label, PRINTED, name, part.printed or "", "", "", "", flagged))
-            lines.append((delta.label, DIFFERENCE, name, *differences, "", "", note))
-            lines.append((delta.label, RELATIVE, name, *relatives, "", "", note))
-    columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "note"]
+            spread, none = ends(part.tested, part.tested), ("", "", "")
+            lines.append((delta.label, PRINTED, name, part.printed or "", "", "", "", *none, flagged))
+            lines.append((delta.label, DIFFERENCE, name, *differences, "", "", *spread, note))
+            lines.append((delta.label, RELATIVE, name, *relatives, "", "", *none, note))
+    columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "low", "high", "p", "note"]
     return pd.DataFrame([(result.id, *line) for line in lines], columns=columns)
 
 
@@ -412,7 +546,8 @@ def to_markdown(result: TableResult) -> str:
     def shown(metric: Metric, cell: Cell) -> str:
         value = _number(cell.reproduced, NOT_RUN)
         value = f"**{value}**" if _is_best(result, metric, cell) else value
-        return f"{value} ({_number(cell.paper, NO_PAPER_VALUE)})"
+        spread = _half(cell.score.half) if cell.score else ""
+        return f"{value}{spread}{_noise(cell.against)} ({_number(cell.paper, NO_PAPER_VALUE)})"
 
     headings = [_heading(metric) for metric in result.metrics]
     rows = [
@@ -420,7 +555,7 @@ def to_markdown(result: TableResult) -> str:
         + [shown(metric, row.cells[metric.name]) for metric in result.metrics]
         for row in result.rows
     ]
-    head = f"{result.caption[0]} Each cell: reproduced (paper)."
+    head = f"{result.caption[0]} Each cell: reproduced{_spread_word(result)} (paper)."
     lines = [f"**Table {result.id}.** {_escape_markdown(head)}", ""]
     lines += _markdown_grid(["", "n", *headings], rows)
     for line in result.caption[1:]:
@@ -441,11 +576,20 @@ def to_markdown(result: TableResult) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _uncertain(tested: Comparison | None) -> str:
+    return _half(tested.half) + _noise(tested) if tested else ""
+
+
+def _spread_word(result: TableResult) -> str:
+    scores = [cell.score for row in result.rows for cell in row.cells.values() if cell.score]
+    return " ± half-width" if any(not math.isnan(score.half) for score in scores) else ""
+
+
 def _delta_numbers(cells: Sequence[DeltaCell]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Both recomputed kinds with their (reproduced, paper) texts per metric."""
     differences = [
         (
-            _number(cell.difference("reproduced"), NOT_RUN, sign=True),
+            _number(cell.difference("reproduced"), NOT_RUN, sign=True) + _uncertain(cell.tested),
             _number(cell.difference("paper"), NO_PAPER_VALUE, sign=True),
         )
         for cell in cells
@@ -483,6 +627,9 @@ _LATEX = str.maketrans(
         "β": r"$\beta$",
         "†": r"\textsuperscript{\textdagger}",
         "‡": r"\textsuperscript{\textdaggerdbl}",
+        "±": r"$\pm$",
+        "≈": r"$\approx$",
+        "≥": r"$\geq$",
     }
 )
 
@@ -493,8 +640,13 @@ def escape_latex(text: str) -> str:
 
 
 def _latex_number(text: str) -> str:
-    """A number's hyphen is a minus sign; words pass through."""
-    return escape_latex(text.replace("-", "−")).replace("−", "$-$")
+    """A number's hyphen is a minus sign, what follows ± is small; words pass through."""
+    number, plus_minus, half = text.partition(" ± ")
+    shown = escape_latex(number.replace("-", "−")).replace("−", "$-$")
+    if not plus_minus:
+        return shown
+    mark = r"{\approx}" if half.endswith(NOISE) else ""
+    return rf"{shown}$_{{\pm {half.removesuffix(NOISE)}}}{mark}$"
 
 
 def to_latex(result: TableResult) -> str:
@@ -524,7 +676,8 @@ def to_latex(result: TableResult) -> str:
         for metric in result.metrics:
             cell = row.cells[metric.name]
             value = _latex_number(_number(cell.reproduced, NOT_RUN))
-            texts.append(rf"\textbf{{{value}}}" if _is_best(result, metric, cell) else value)
+            value = rf"\textbf{{{value}}}" if _is_best(result, metric, cell) else value
+            texts.append(value + _latex_number((_half(cell.score.half) if cell.score else "") + _noise(cell.against)))
             texts.append(_latex_number(_number(cell.paper, NO_PAPER_VALUE)))
         n = NOT_RUN if row.n is None else str(row.n)
         lines.append(" & ".join([escape_latex(_row_label(row)), n, *texts]) + r" \\")

@@ -5,16 +5,23 @@ import gzip
 import json
 import math
 import os
+import random
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nltk
 import numpy as np
 import pytest
+from nltk.translate.bleu_score import corpus_bleu
+from nltk.translate.meteor_score import meteor_score
 from rdkit import Chem, rdBase
+from rouge_score.rouge_scorer import RougeScorer
 
-from lmolt_utils.metrics import captions, molecules
+from lmolt_utils.featurise import Featuriser
+from lmolt_utils.metrics import captions, meteor, molecules
+from lmolt_utils.metrics.bleu import bleu_statistics
 from lmolt_utils.metrics.captions import CUT, SCIBERT, caption_scores, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.distributions import (
     chr_f,
@@ -23,6 +30,7 @@ from lmolt_utils.metrics.distributions import (
     word_count,
     wrong_modality_rate,
 )
+from lmolt_utils.metrics.meteor import MeteorMatcher
 from lmolt_utils.metrics.molecules import frechet_chemnet_distance, molecule_scores, parse_smiles
 
 REGEX = caption_tokenizer("regex")
@@ -73,7 +81,7 @@ def test_rouge_has_no_stemmer_and_its_own_tokenizer() -> None:
     ],
 )
 def test_meteor_by_hand(reference: str, output: str, value: float) -> None:
-    assert captions.meteor([reference.split()], [output.split()], STEM) == pytest.approx([value])
+    assert meteor.meteor([reference.split()], [output.split()], STEM) == pytest.approx([value])
 
 
 def test_empty_captions_score_zero() -> None:
@@ -101,6 +109,73 @@ def test_caption_lists_must_match() -> None:
         caption_scores([], [], REGEX, STEM)
 
 
+WORDS = ("the", "The", "a", "acid", "acids", "inhibits", "inhibited", "car", "auto", "of", "7,8-d", "run", "runs")
+
+
+def random_pairs(seed: int, count: int, longest: int = 9) -> tuple[list[list[str]], list[list[str]]]:
+    dice = random.Random(seed)
+    sides = [[[dice.choice(WORDS) for _ in range(dice.randint(0, longest))] for _ in range(count)] for _ in range(2)]
+    return sides[0], sides[1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # nltk's advice to smooth
+def test_bleu_equals_nltk_to_the_last_bit() -> None:
+    for seed in range(60):
+        references, outputs = random_pairs(seed, 1 + seed % 5)
+        counts = bleu_statistics(references, outputs)
+        characters = bleu_statistics([" ".join(r) for r in references], [" ".join(o) for o in outputs])
+        for order in (1, 2, 3, 4):
+            weights = (1 / order,) * order
+            assert counts.score(order) == corpus_bleu([[r] for r in references], outputs, weights)
+            lists = [[list(" ".join(r))] for r in references], [list(" ".join(o)) for o in outputs]
+            assert characters.score(order) == corpus_bleu(*lists, weights)
+
+
+def test_bleu_of_a_resample_is_that_of_its_rows() -> None:
+    references, outputs = random_pairs(1, 20)
+    counts = bleu_statistics(references, outputs)
+    drawn = np.random.default_rng(0).integers(0, 20, (3, 20))
+    weights = np.array([np.bincount(rows, minlength=20) for rows in drawn])
+    again = [bleu_statistics([references[i] for i in r], [outputs[i] for i in r]).score(4) for r in drawn]
+    assert counts.score(4, weights).tolist() == again
+
+
+def test_rouge_equals_rouge_score_to_the_last_bit() -> None:
+    references, outputs = ([" ".join(words) for words in side] for side in random_pairs(2, 300))
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    official = [scorer.score(r, o) for r, o in zip(references, outputs, strict=True)]
+    ours = captions.rouge(references, outputs)
+    for name, key in (("ROUGE-1", "rouge1"), ("ROUGE-2", "rouge2"), ("ROUGE-L", "rougeL")):
+        assert ours[name].tolist() == [row[key].fmeasure for row in official]
+
+
+class Synonyms:
+    """Stands in for nltk's WordNet: car, auto and, by their stems, acid and run are synonyms."""
+
+    groups = (("car", "auto", "motor_car"), ("acid", "run", "inhibit"))
+
+    def synsets(self, word: str) -> list[Any]:
+        return [Synset(group) for group in self.groups if word in group]
+
+
+class Synset:
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def lemmas(self) -> list[Any]:
+        return [SimpleNamespace(name=lambda name=name: name) for name in self.names]
+
+
+@pytest.mark.parametrize("synonyms", [True, False])
+def test_meteor_equals_nltk_to_the_last_bit(synonyms: bool) -> None:
+    wordnet = Synonyms() if synonyms else SimpleNamespace(synsets=lambda _: [])
+    matcher = MeteorMatcher("wordnet", "3.0", wordnet) if synonyms else STEM
+    references, outputs = random_pairs(3, 500)
+    official = [meteor_score([r], o, wordnet=wordnet) for r, o in zip(references, outputs, strict=True)]
+    assert meteor.meteor(references, outputs, matcher).tolist() == official
+    assert len(set(official)) > 50
+
+
 # --------------------------------------------------------------------------------------------- tokenizers
 
 
@@ -116,6 +191,20 @@ def vocabulary(tmp_path: Path) -> Path:
 def test_word_pieces_are_lower_cased_and_without_special_tokens(vocabulary: Path) -> None:
     tokenizer = caption_tokenizer(str(vocabulary))
     assert tokenizer.pieces(["The [SEP] Molecule. Café", ""]) == [["the", "mol", "##ecule", ".", "cafe"], []]
+
+
+def test_words_are_split_as_whole_texts_are(vocabulary: Path) -> None:
+    tokenizer = caption_tokenizer(str(vocabulary))
+    odd = [
+        "the  mol\tthe\nmol",
+        "the\u00a0mol",
+        "th\x1ce",
+        "caf\u0065\u0301 \u0301the",
+        "\u4e2d\u6587the",
+        "[SEP]x [ SEP ]",
+    ]
+    odd += ["[CLS] the", "x" * 300 + " the", "", "  ", "\ufeffthe", "\ud800 the"]
+    assert tokenizer.split(odd * 2) == tokenizer.whole(odd * 2)
 
 
 def test_vocabulary_is_named_by_content(vocabulary: Path) -> None:
@@ -195,11 +284,11 @@ def test_meteor_finds_synonyms_in_debian_files(tmp_path: Path, monkeypatch: pyte
     write_wordnet(debian)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(nltk.data, "path", list(nltk.data.path))
-    reader = captions.open_wordnet(debian)
-    monkeypatch.setattr(captions, "load_wordnet", lambda: reader)
+    reader = meteor.open_wordnet(debian)
+    monkeypatch.setattr(meteor, "load_wordnet", lambda: reader)
     matcher = meteor_matcher()
     assert (matcher.name, matcher.version) == ("wordnet", "3.0")
-    assert captions.meteor([["car"], ["car"]], [["auto"], ["boat"]], matcher) == pytest.approx([0.5, 0])
+    assert meteor.meteor([["car"], ["car"]], [["auto"], ["boat"]], matcher) == pytest.approx([0.5, 0])
     assert reader.synsets("car")[0].lexname() == "noun.artifact"
     (copy,) = (tmp_path / "cache" / "lmolt").iterdir()  # nothing half-made beside it
     lexnames = (copy / "corpora" / "wordnet" / "lexnames").read_text().splitlines()
@@ -214,7 +303,7 @@ def test_meteor_finds_synonyms_in_debian_files(tmp_path: Path, monkeypatch: pyte
 
 
 def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captions, "load_wordnet", lambda: None)
+    monkeypatch.setattr(meteor, "load_wordnet", lambda: None)
     assert meteor_matcher().name == "exact+stem"
     with pytest.raises(FileNotFoundError, match="wordnet-base"):
         meteor_matcher("wordnet")
@@ -294,6 +383,14 @@ def test_conventions_for_invalid_outputs() -> None:
         molecule_scores(references, outputs, "zero")  # type: ignore[arg-type]
 
 
+def test_both_validities_and_uniqueness() -> None:
+    # The string script counts a row whose reference does not parse as bad; the fingerprint script does not.
+    scores = molecule_metrics(["junk", "CC", "CC", "CC"], ["CC", "CC", "C1CC", "C-C"])
+    assert (scores["Validity"], scores["Validity-pairs"]) == (3 / 4, 2 / 4)
+    assert scores["Uniqueness"] == pytest.approx(2 / 3)  # of strings: "C-C" is not "CC"
+    assert math.isnan(molecule_metrics(["CC"], ["C1CC"])["Uniqueness"])
+
+
 def test_an_unreadable_reference_is_not_the_outputs_fault() -> None:
     scores = molecule_scores(["junk", "CC"], ["CC", "CC"])
     assert scores.unparsable_references == 1
@@ -316,7 +413,7 @@ def test_empty_output_is_a_valid_empty_molecule_outside_fcd() -> None:
     scores = molecule_scores(["CCO", "CCO", "CCN"], ["", "CCO", "CCN"])
     assert scores.samples["Validity"].tolist() == [1, 1, 1]
     assert [scores.samples[name][0] for name in ("Exact", "MACCS", "RDK", "Morgan")] == [0, 0, 0, 0]
-    assert (scores.fcd.references, scores.fcd.predictions, scores.fcd.dropped) == (3, 2, 1)
+    assert (scores.fcd.references, scores.fcd.predictions, scores.fcd.dropped_empty) == (3, 2, 1)
 
 
 def test_text_after_whitespace_is_not_parsed_but_counts_as_text() -> None:
@@ -337,16 +434,58 @@ def test_one_row() -> None:
     assert "two molecules on each side" in scores.fcd.note
 
 
-def test_each_distinct_string_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+def test_each_distinct_string_is_computed_once_for_all_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = Featuriser._ask
 
-    def counting(smiles: str) -> Chem.Mol | None:
-        seen.append(smiles)
-        return parse_smiles(smiles)
+    def counting(self: Featuriser, chunk: Any, features: Any) -> None:
+        asked.extend(chunk)
+        ask(self, chunk, features)
 
-    monkeypatch.setattr(molecules, "parse_smiles", counting)
-    molecule_scores(["CC", "CC", "CCO"], ["CCO", "junk", "junk"])
-    assert sorted(seen) == ["CC", "CCO", "junk"]
+    monkeypatch.setattr(Featuriser, "_ask", counting)
+    featuriser = Featuriser(workers=1)
+    molecule_scores(["CC", "CC", "CCO"], ["CCO", "junk", "junk"], featuriser=featuriser, fcd=False)
+    assert sorted(asked) == ["CC", "CCO", "junk"]
+    asked.clear()
+    molecule_scores(["CC", "CC", "CCO"], ["CN", "CC", "junk"], featuriser=featuriser, fcd=False)
+    assert asked == ["CN"]
+
+
+def complete(atoms: int) -> str:
+    """SMILES of atoms that are all bonded to each other: it parses, and has more paths than RDKit can list."""
+    labels: list[str] = [""] * atoms
+    pairs = [(i, j) for i in range(atoms) for j in range(i + 2, atoms)]
+    for number, pair in enumerate(pairs, start=1):
+        for atom in pair:
+            labels[atom] += f"%({number})"
+    return "".join(f"*{label}" for label in labels)
+
+
+def test_a_molecule_that_rdkit_hangs_on_is_left_after_its_time() -> None:
+    hangs = complete(12)
+    outputs = ["CCN", hangs, "CCO", hangs]
+    featuriser = Featuriser(workers=1, seconds=0.5)
+    scores = molecule_scores(["CCO"] * 4, outputs, featuriser=featuriser)
+    assert scores.gave_up == {"RDK": 2}
+    assert scores.samples["Validity"].tolist() == [1, 1, 1, 1]
+    assert scores.samples["RDK"].tolist()[1:] == [0, 1, 0]
+    assert featuriser.table[hangs].MACCS is not None  # what came before is kept
+    assert (scores.fcd.predictions, scores.fcd.dropped_invalid) == (4, 0)
+    left_out = molecule_scores(["CCO"] * 4, outputs, "molt5", featuriser=featuriser)
+    assert np.isnan(left_out.samples["RDK"]).tolist() == [False, True, False, True]
+    assert left_out.metrics["RDK"] == pytest.approx(np.mean(left_out.samples["RDK"][[0, 2]]))
+
+
+def test_a_dead_worker_is_replaced() -> None:
+    from lmolt_utils import featurise
+
+    featurise.stop_workers()
+    molecule_scores(["CC"], ["CCO"], fcd=False)
+    worker = featurise._take_worker()
+    worker.kill()
+    worker.wait()
+    featurise._IDLE.put(worker)
+    assert molecule_scores(["CC"], ["CC"], fcd=False).metrics["Exact"] == 1
 
 
 def test_rdkit_is_silent_only_inside(capfd: pytest.CaptureFixture[str]) -> None:
@@ -388,8 +527,11 @@ def test_fcd_formula_on_known_gaussians() -> None:
 
 
 def test_fcd_counts_what_it_cannot_read_in_full() -> None:
-    fcd = frechet_chemnet_distance(["C" * 349, "C" * 350, "CC.O"], ["CC", "CCO", ""])
-    assert (fcd.references, fcd.predictions, fcd.dropped) == (3, 2, 1)
+    fcd = frechet_chemnet_distance(["C" * 349, "C" * 350, "CC.O"], ["CC", "CCO", "", None])
+    assert (fcd.references, fcd.predictions, fcd.dropped_empty, fcd.dropped_invalid) == (3, 2, 1, 1)
+    assert fcd.statistics is not None
+    assert fcd.statistics.references.tolist() == [0, 1, 2]
+    assert fcd.statistics.predictions.tolist() == [3, 4, -1, -1]
     assert (fcd.over_length, fcd.fragments) == (1, 1)
     first_only = frechet_chemnet_distance(["CC.O", "CCO"], ["CC", "CCO"])
     assert first_only.value == pytest.approx(0, abs=1e-9)  # ChemNet reads the first fragment
@@ -509,7 +651,8 @@ def test_meteor_agrees_with_the_official_scripts(official_captions: dict[str, An
 
 def test_regex_tokenizer_agrees_with_the_known_values(official_captions: dict[str, Any]) -> None:
     references, outputs = official_captions["pairs"]
-    values = captions.bleu(REGEX.pieces(references), REGEX.pieces(outputs), (2, 4))
+    counts = bleu_statistics(REGEX.pieces(references), REGEX.pieces(outputs))
+    values = [counts.score(2), counts.score(4)]
     known = official_captions["regex"]
     assert values == pytest.approx([known["BLEU-2"], known["BLEU-4"]], abs=1e-6)
 
@@ -519,7 +662,9 @@ def test_molecules_agree_with_the_official_script_of_lpm24() -> None:
     references, outputs = read_pairs("lpm24/caption2smiles_example.tsv")
     scores = molecule_scores(references, outputs)
     assert len(references) == 200
-    assert_agree(scores.metrics, official, ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity"))
+    assert_agree(
+        scores.metrics, official, ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness")
+    )
 
     from fcd_torch import FCD
 
@@ -532,11 +677,14 @@ def test_molecules_agree_with_the_official_script_of_lpm24() -> None:
 @pytest.mark.slow
 def test_molecules_agree_with_the_official_script_of_molt5_in_both_conventions() -> None:
     official = oracle("molt5/oracle_molt5-large.json")["molt5-large-caption2smiles"]
-    scores = molecule_scores(*read_pairs("molt5/molt5-large-caption2smiles.tsv.gz"), "molt5")
-    assert_agree(scores.metrics, official["metrics"], molecules.MOLECULE_METRICS)
+    pairs, featuriser = read_pairs("molt5/molt5-large-caption2smiles.tsv.gz"), Featuriser()
+    scores = molecule_scores(*pairs, "molt5", featuriser=featuriser)
+    assert_agree(scores.metrics, official["metrics"], official["metrics"])
+    assert scores.metrics["Validity-pairs"] == scores.metrics["Validity"]  # every reference parses
     assert (scores.fcd.references, scores.fcd.predictions, scores.fcd.note) == (3300, 3163, "")
-    with_zeros = {name: float(np.nan_to_num(scores.samples[name]).mean()) for name in molecules.SIMILARITIES}
-    assert_agree(with_zeros, official["lpm24_style"], molecules.SIMILARITIES)
+    zeros = molecule_scores(*pairs, "lpm24", featuriser=featuriser, fcd=False)
+    assert_agree(zeros.metrics, official["lpm24_style"], (*molecules.SIMILARITIES, "Validity"))
+    assert int(scores.samples["Exact"].sum()) == official["counts"]["inchi_equal"]
 
 
 def test_modality_knows_real_data() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from lmolt_utils.metrics.captions import CAPTION_METRICS, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.molecules import MOLECULE_METRICS
-from lmolt_utils.scoring import Scores, score
+from lmolt_utils.postprocess import postprocess
+from lmolt_utils.scoring import Scorer, Scores, score
 
 STEM = "exact+stem"
 
@@ -32,14 +33,15 @@ MOLECULES = frame(["CCO", "CC", "CCC", "c1ccccc1"], ["OCC", "CCC", "C1CC", "the 
 def test_captions() -> None:
     scores = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
     assert (scores.task, scores.n) == ("mol2cap", 3)
-    assert tuple(scores.metrics) == CAPTION_METRICS
+    assert tuple(scores.metrics) == (*CAPTION_METRICS, "Chr-F", "CER")
     assert scores.metrics["ROUGE-1"] == pytest.approx((1 + 2 * 3 / 9 + 0) / 3)
     assert scores.conventions["tokenizer"] == "regex"
     assert scores.conventions["meteor_matcher"] == "exact+stem"
     assert scores.conventions["wrong_modality_rate"] == pytest.approx(1 / 3)
     assert scores.conventions["nltk_version"]
     assert list(scores.samples.columns) == [
-        *("id", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "length_deviation", "chr_f", "word_count")
+        *("id", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "length_deviation", "chr_f", "word_count"),
+        *("length_deviation_characters", "edits", "reference_characters", "Chr-F"),
     ]
     assert scores.samples["id"].tolist() == ["row-0", "row-1", "row-2"]
     assert scores.samples["length_deviation"].tolist() == [0, 3, -3]  # pieces: 7 - 7, 7 - 4, 1 - 4
@@ -49,7 +51,7 @@ def test_captions() -> None:
 
 def test_molecules() -> None:
     scores = score(MOLECULES, "cap2mol")
-    assert tuple(scores.metrics) == MOLECULE_METRICS
+    assert tuple(scores.metrics) == (*MOLECULE_METRICS, "Chr-F", "CER", "CharacTER")
     assert scores.metrics["Exact"] == 0.25
     assert scores.metrics["Validity"] == 0.5
     assert scores.metrics["RDK"] == pytest.approx((1 + 0.5) / 4)
@@ -65,7 +67,7 @@ def test_molecules() -> None:
 @pytest.mark.parametrize("invalid", ["lpm24", "molt5"])
 def test_the_mean_of_the_rows_is_the_corpus_value(invalid: Any) -> None:
     scores = score(MOLECULES, "cap2mol", invalid=invalid)
-    for name in ("Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity"):
+    for name in ("Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "Validity-pairs", "CharacTER"):
         assert scores.samples[name].mean() == pytest.approx(scores.metrics[name]), name
     captions = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
     for name in ("ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR"):
@@ -129,9 +131,12 @@ def test_scores_are_frozen() -> None:
         (MOLECULES.iloc[:0], "cap2mol", "no rows"),
         (frame(["CCO", None, None], ["C", "C", "C"]), "cap2mol", r"2 rows have no reference.*row-1"),
         (MOLECULES.assign(task=["cap2mol", "mol2cap"] * 2), "cap2mol", r"rows of \['mol2cap'\]"),
+        (MOLECULES, None, "do not say which task"),
+        (MOLECULES.assign(task="caption"), None, "unknown task 'caption' in the column"),
+        (MOLECULES.assign(id=["a", "b", "a", "b"]), "cap2mol", "id 'a' comes twice, the second time in row 3"),
     ],
 )
-def test_bad_tables_are_refused(table: pd.DataFrame, task: str, message: str) -> None:
+def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(table, task)
 
@@ -141,3 +146,112 @@ def test_unknown_settings_are_refused() -> None:
         score(MOLECULES, "cap2mol", invalid="zero")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown caption tokenizer"):
         score(CAPTIONS, "mol2cap", tokenizer="bert", meteor=STEM)
+
+
+def test_statistics_give_the_corpus_values_again() -> None:
+    captions = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
+    bleu = captions.statistics.bleu
+    assert (float(bleu.score(2)), float(bleu.score(4))) == (captions.metrics["BLEU-2"], captions.metrics["BLEU-4"])
+    assert bleu.prediction_lengths.tolist() == [7, 7, 1]
+    assert bleu.reference_lengths.tolist() == [7, 4, 4]
+    assert captions.statistics.fcd is None
+    molecules = score(MOLECULES, "cap2mol")
+    assert float(molecules.statistics.bleu.score(4)) == molecules.metrics["BLEU"]
+    fcd = molecules.statistics.fcd
+    assert fcd is not None
+    assert fcd.activations.shape == (4, 512)  # CCO, CC, CCC, benzene: every output is one of them or invalid
+    assert fcd.references.tolist() == [0, 1, 2, 3]
+    assert fcd.predictions.tolist() == [0, 2, -1, -1]
+
+
+def test_ids_are_not_needed_and_the_task_is_read() -> None:
+    scores = score(pd.DataFrame({"task": "cap2mol", "reference": ["CCO"], "prediction": ["OCC"]}))
+    assert (scores.task, scores.samples["id"].tolist(), scores.metrics["Exact"]) == ("cap2mol", [0], 1)
+
+
+BAD = [
+    *(None, math.nan, "", "   ", "['CCO']", "CCO\\n", "CC\\\\C=C", "CCO is ethanol", "(x" * 5000, "C\u4e2d\U0001f600"),
+    *("\ud800", "C\0C", "C" * 10_000, "[" * 10_000, 7, "nan"),
+]
+
+
+@pytest.mark.parametrize("task", ["mol2cap", "cap2mol"])
+def test_bad_outputs_are_scored_and_counted(task: str) -> None:
+    scores = score(frame(["CCO"] * len(BAD), BAD), task, tokenizer="regex", meteor=STEM)
+    assert scores.n == len(BAD)
+    assert (scores.conventions["missing_predictions"], scores.conventions["empty_predictions"]) == (2, 4)
+    json.dumps(scores.to_dict(), allow_nan=False)
+    if task == "cap2mol":
+        # An empty one parses (spaces do not), as do two backslashes, what precedes a space or a last character that is
+        # not ASCII, and the long chain.
+        assert scores.samples["Validity"].tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0]
+        assert scores.conventions["invalid_predictions"] == 9
+        assert scores.conventions["fcd_dropped_empty"] == 3
+        assert scores.conventions["fcd_over_349_characters"] == 1
+        assert scores.samples["Levenshtein"].tolist()[:4] == [3, 3, 3, 3]
+
+
+def test_order_of_rows_does_not_change_captions() -> None:
+    scores, turned = (score(table, "mol2cap", tokenizer="regex", meteor=STEM) for table in (CAPTIONS, CAPTIONS[::-1]))
+    assert turned.metrics == pytest.approx(scores.metrics, abs=1e-12)
+
+
+def test_one_scorer_for_several_systems_gives_the_same_values() -> None:
+    shared = Scorer()
+    for outputs in (["OCC", "CCC"], ["CCO", "C1CC"], ["OCC", "CCC"]):
+        table = frame(["CCO", "CC"], outputs)
+        assert shared.score(table, "cap2mol").to_dict() == score(table, "cap2mol").to_dict()
+
+
+# ----------------------------------------------------------------------------------------- post-processing
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean", "as_released"),
+    [
+        (" CCO\n", "CCO", " CCO"),
+        ("['CCO']", "CCO", "CCO"),
+        ('["Alzheimer\'s disease"]', "Alzheimer's disease", '["Alzheimer\'s disease"]'),
+        ("it impacts Alzheimer's.", "it impacts Alzheimer's.", '["it impacts Alzheimer\'s."]'),
+        ("CC#N", "CC#N", "CCN"),
+        ("C/C=C\\C", "C/C=C\\C", "C/C=C\\\\C"),
+        ("C/C=C\\\\C", "C/C=C\\C", "C/C=C" + "\\" * 4 + "C"),
+        ("CCO\\n\\n", "CCO", "CCO\\\\"),
+        ("C/C=C\\n1ccnc1", "C/C=C\\n1ccnc1", "C/C=C\\1ccnc1"),  # a bond and a nitrogen, not a line break
+        ("[Na+]", "[Na+]", "[Na+]"),
+        ("['CCO', 'CC']", "['CCO', 'CC']", "CCO', 'CC"),
+        ("['CC'O']", "['CC'O']", "CC'O"),
+        ("", "", ""),
+    ],
+)
+def test_postprocessing(raw: str, clean: str, as_released: str) -> None:
+    assert postprocess([raw], "clean")[0] == [clean]
+    assert postprocess([clean], "clean")[0] == [clean]  # nothing is left to do
+    assert postprocess([raw], "as_released")[0] == [as_released]
+    assert postprocess([raw], "none") == ([raw], {"outputs changed": 0})
+
+
+def test_postprocessing_counts_what_it_changed() -> None:
+    _, counts = postprocess(["CC#N", "C#C ", "CC", "['C']"], "as_released")
+    assert (counts["# removed"], counts["stored as list repr"], counts["outputs changed"]) == (2, 3, 3)
+    _, counts = postprocess(["CC#N", "C#C ", "CC", "['C']"], "clean")
+    assert counts == {
+        "list repr unwrapped": 1,
+        "literal \\n at the end removed": 0,
+        "doubled backslash made one": 0,
+        "surrounding space removed": 1,
+        "outputs changed": 2,
+    }
+    with pytest.raises(ValueError, match="unknown rule for post-processing 'cleaned'"):
+        postprocess(["C"], "cleaned")  # type: ignore[arg-type]
+
+
+def test_rule_is_applied_to_raw_outputs_when_scored() -> None:
+    table = frame(["CC#N", "CC#N"], ["CC#N", "CC#N"], raw=[" CC#N", "CC#N"])
+    kept, cleaned = score(table, "cap2mol"), score(table, "cap2mol", rule="clean")
+    released = score(table, "cap2mol", rule="as_released")
+    assert (kept.metrics["Exact"], cleaned.metrics["Exact"], released.metrics["Exact"]) == (1, 1, 0)
+    assert kept.conventions["postprocess"] == "as given"
+    assert cleaned.conventions["postprocess: surrounding space removed"] == 1
+    assert released.conventions["postprocess"] == "as_released"
+    assert released.conventions["postprocess: # removed"] == 2

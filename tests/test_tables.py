@@ -20,6 +20,7 @@ from lmolt_utils.tables import (
     build_table,
     check_printed,
     escape_latex,
+    pairs_to_test,
     to_frame,
     to_latex,
     to_markdown,
@@ -170,6 +171,11 @@ def test_a_relative_change_over_zero_is_undefined() -> None:
     assert (line["paper"], line["reproduced"]) == ("undefined", NOT_RUN)
 
 
+def test_a_relative_change_over_what_prints_as_zero_is_undefined() -> None:
+    tiny = SCORES.assign(value=SCORES["value"].where(SCORES["system"] != "meditron", 1e-9))
+    assert lines(result(scores=tiny), "CPOvsMED", "relative, %", "BLEU-2")["reproduced"] == "undefined"
+
+
 def test_printed_deltas_that_do_not_follow() -> None:
     """By hand, from the printed cells: computed, then printed, where the two differ."""
     flagged = {
@@ -316,3 +322,56 @@ def test_all_three_writers_show_the_same_numbers(tmp_path: Path) -> None:
         assert not math.isnan(value)
         assert f"{value:.2f}" in to_markdown(table)
         assert f"{value:.2f}" in to_latex(table)
+
+
+# ---- intervals and noise ----
+
+SPREAD = SCORES.assign(low=SCORES["value"] - 0.03, high=SCORES["value"] + 0.05)
+TESTS = pd.DataFrame(
+    [
+        ("mol2cap", "BLEU-2", "cpo", "meditron", -0.02, 0.22, 0.2),
+        ("mol2cap", "BLEU-2", "init", "meditron", -0.5, -0.3, 0.001),
+        ("mol2cap", "BLEU-2", "meditron", "slerp+cpo", -0.4, -0.2, 0.002),
+    ],
+    columns=["task", "metric", "a", "b", "low", "high", "p_holm"],
+)
+
+
+def test_values_show_half_their_interval_and_noise_is_marked() -> None:
+    table = build_table("T2", SYSTEMS, SPREAD, significance=TESTS)
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert "| **0.50** ± 0.04≈ (0.62) |" in markdown
+    assert "| 0.40 ± 0.04 (0.42) |" in markdown  # the reference system itself
+    assert "| 0.00 ± 0.04 (–) |" in markdown  # told from it
+    assert "+0.10 ± 0.12≈ (+0.20)" in markdown
+    assert r"\textbf{0.50}$_{\pm 0.04}{\approx}$ & 0.62" in latex
+    assert "≈: within noise, that is not to be told from Meditron" in markdown
+    assert not re.search(r"[≈±≥]", latex)
+    line = lines(table, "CPO", "value", "BLEU-2")
+    assert [float(line[name]) for name in ("low", "high", "p")] == pytest.approx([0.47, 0.55, 0.2])
+    assert lines(table, "CPOvsMED", "as printed", "BLEU-2")["low"] == ""
+    assert float(lines(table, "CPOvsMED", "difference", "BLEU-2")["high"]) == 0.22
+
+
+def test_a_pair_tested_the_other_way_round_is_turned() -> None:
+    difference = lines(build_table("T4", SYSTEMS, SPREAD, significance=TESTS), "MEDvsSLERP+CPO", "difference", "BLEU-2")
+    assert (float(difference["low"]), float(difference["high"])) == (0.2, 0.4)
+
+
+def test_without_intervals_or_tests_nothing_is_claimed() -> None:
+    markdown = to_markdown(build_table("T2", SYSTEMS, SCORES, significance=TESTS.iloc[:0]))
+    assert "No intervals: these scores were made without them." in markdown
+    assert "≈" not in markdown
+    assert "±" not in markdown
+    with pytest.raises(ValueError, match="significance lack the columns p_holm"):
+        build_table("T2", SYSTEMS, SCORES, significance=TESTS.drop(columns="p_holm"))
+
+
+def test_pairs_are_the_reference_and_the_deltas() -> None:
+    assert pairs_to_test(SYSTEMS, "mol2cap") == [
+        ("cpo", "meditron"),
+        ("slerp+cpo", "meditron"),
+        ("init", "meditron"),
+        ("slerp+cpo", "cpo"),
+    ]
+    assert pairs_to_test(SYSTEMS[1:2], "mol2cap") == []  # no reference system ran

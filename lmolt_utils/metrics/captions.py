@@ -8,28 +8,30 @@ of the one used travels with every score. The same holds for METEOR with and wit
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import os
 import re
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import nltk
 import numpy as np
-from nltk.corpus.reader.wordnet import WordNetCorpusReader
-from nltk.stem.api import StemmerI
-from nltk.stem.porter import PorterStemmer
-from nltk.translate.bleu_score import corpus_bleu
-from nltk.translate.meteor_score import meteor_score
-from rouge_score.rouge_scorer import RougeScorer
+
+from lmolt_utils.metrics.bleu import BLEU_ORDERS, BleuStatistics, bleu_statistics
+from lmolt_utils.metrics.meteor import MeteorMatcher, meteor, meteor_matcher
+from lmolt_utils.metrics.rouge import rouge
+
+__all__ = [
+    "CAPTION_METRICS",
+    "SCIBERT",
+    "CaptionScores",
+    "CaptionTokenizer",
+    "MeteorMatcher",
+    "caption_scores",
+    "caption_tokenizer",
+    "meteor_matcher",
+    "strip_cls",
+]
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
@@ -48,11 +50,13 @@ class CaptionTokenizer:
     """Splits captions into the pieces that BLEU and METEOR count.
 
     name: what to print beside a score; two scores are comparable only under the same name.
-    split: n texts -> n lists of pieces, uncut, special tokens still in.
+    split: n texts -> n lists of pieces, uncut, special tokens still in. whole: the same without what `split`
+    remembers from one text to the next.
     """
 
     name: str
     split: Callable[[Sequence[str]], list[list[str]]]
+    whole: Callable[[Sequence[str]], list[list[str]]]
 
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
         """n texts -> n lists of pieces: all of them, without [PAD], [CLS] and [SEP]. The length of a
@@ -76,7 +80,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         cached = _in_hub_cache(SCIBERT)
         return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
     if name_or_folder == "regex":
-        return CaptionTokenizer("regex", _regex_split)
+        return CaptionTokenizer("regex", _regex_split, _regex_split)
     path = Path(name_or_folder).expanduser()
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
@@ -129,174 +133,36 @@ def _from_file(file: Path, label: str) -> CaptionTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer.json or a BERT vocab.txt: {error}") from error
 
-    def split(texts: Sequence[str]) -> list[list[str]]:
-        return [e.tokens for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    def encode(texts: Sequence[str]) -> list[list[str]]:
+        # A lone surrogate (from broken JSON, say) has no UTF-8 form.
+        whole = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [e.tokens for e in tokenizer.encode_batch(whole, add_special_tokens=False)]
 
+    # BERT's pieces never cross a space, so each distinct word needs to be split only once.
+    split = encode if file.suffix == ".json" else _by_word(encode)
     name = SCIBERT if digest == _SCIBERT_SHA256 else f"{label}@{digest[:8]}"
-    return CaptionTokenizer(name, split)
+    return CaptionTokenizer(name, split, encode)
+
+
+def _by_word(encode: Callable[[Sequence[str]], list[list[str]]]) -> Callable[[Sequence[str]], list[list[str]]]:
+    """A splitter of texts from one of words, which remembers the words."""
+    known: dict[str, list[str]] = {}
+
+    def split(texts: Sequence[str]) -> list[list[str]]:
+        words = [text.split(" ") for text in texts]
+        new = [word for word in dict.fromkeys(word for line in words for word in line) if word not in known]
+        known.update(zip(new, encode(new), strict=True))
+        return [[piece for word in line for piece in known[word]] for line in words]
+
+    return split
 
 
 def _regex_split(texts: Sequence[str]) -> list[list[str]]:
     return [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts]
 
 
-def _without_special(pieces: Sequence[str]) -> list[str]:
-    return [piece for piece in pieces if piece not in _SPECIAL]
-
-
-# -------------------------------------------------------------------------------------------------- METEOR
-
-MatcherName = Literal["wordnet", "exact+stem"]
-
-# WordNet's table of lexicographer files (lexnames(5WN)): number, name, part of speech. Debian leaves it out.
-_LEXNAMES = (
-    ("adj", "all pert"),
-    ("adv", "all"),
-    (
-        "noun",
-        "Tops act animal artifact attribute body cognition communication event feeling food group location "
-        "motive object person phenomenon plant possession process quantity relation shape state substance "
-        "time",
-    ),
-    (
-        "verb",
-        "body change cognition communication competition consumption contact creation emotion motion "
-        "perception possession social stative weather",
-    ),
-    ("adj", "ppl"),
-)
-_PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
-_WORDNET_FILES = tuple(f"{kind}.{pos}" for kind in ("index", "data") for pos in ("adj", "adv", "noun", "verb"))
-_WORDNET_FILES += ("adj.exc", "adv.exc", "noun.exc", "verb.exc")
-
-
-class _NoSynonyms:
-    """Stands where nltk expects WordNet: no word has a synonym."""
-
-    def synsets(self, word: str) -> list[Any]:
-        return []
-
-
-class _CachedStemmer(StemmerI):
-    """Porter's stemmer, each distinct word stemmed once (most of METEOR's time otherwise)."""
-
-    def __init__(self) -> None:
-        self._stem = lru_cache(maxsize=200_000)(PorterStemmer().stem)
-
-    def stem(self, token: str) -> str:
-        return self._stem(token)
-
-
-class _CachedSynonyms:
-    """A WordNet reader, each distinct word looked up once."""
-
-    def __init__(self, reader: Any) -> None:
-        self.synsets = lru_cache(maxsize=200_000)(reader.synsets)
-
-
-@dataclass(frozen=True)
-class MeteorMatcher:
-    """How METEOR may match two words. `name` is printed with the score.
-
-    name: "wordnet" (exact, stem, synonym: the official way) or "exact+stem".
-    version: WordNet's version, empty without WordNet.
-    """
-
-    name: MatcherName
-    version: str
-    stemmer: StemmerI
-    synonyms: Any
-
-
-def meteor_matcher(name: str = "auto") -> MeteorMatcher:
-    """METEOR's matcher; "auto" takes WordNet where it is installed and exact and stem matching elsewhere.
-
-    WordNet is looked for in nltk's data folders, then in $WNSEARCHDIR and where Debian's `wordnet-base` puts
-    it (copied once into a cache folder of the layout that nltk reads). Loading it takes some seconds, once a
-    process.
-
-    Raises FileNotFoundError for "wordnet" where there is none, ValueError for another name.
-    """
-    if name not in ("auto", "wordnet", "exact+stem"):
-        raise ValueError(f"unknown METEOR matcher {name!r}: give 'auto', 'wordnet' or 'exact+stem'")
-    reader = None if name == "exact+stem" else load_wordnet()
-    if reader is not None:
-        return MeteorMatcher("wordnet", str(reader.get_version()), _CachedStemmer(), _CachedSynonyms(reader))
-    if name == "wordnet":
-        raise FileNotFoundError(
-            "WordNet was not found: install Debian's `wordnet-base`, or unpack nltk's wordnet into "
-            "nltk_data/corpora, or set WNSEARCHDIR to a WordNet `dict` folder; or choose 'exact+stem'"
-        )
-    return MeteorMatcher("exact+stem", "", _CachedStemmer(), _NoSynonyms())
-
-
-@lru_cache(maxsize=1)
-def load_wordnet() -> Any | None:
-    """An nltk WordNet reader, or None where the machine has no WordNet."""
-    from nltk.corpus import wordnet
-
-    try:
-        wordnet.ensure_loaded()
-        return wordnet
-    except (LookupError, OSError):  # none, or one that nltk will not read
-        pass
-    for folder in (os.environ.get("WNSEARCHDIR", ""), "/usr/share/wordnet"):
-        if folder and all((Path(folder) / file).is_file() for file in _WORDNET_FILES):
-            return open_wordnet(Path(folder))
-    return None
-
-
-class _EnglishWordNet(WordNetCorpusReader):
-    """nltk's reader without its table for other languages, which needs a file that `wordnet-base` lacks."""
-
-    def map_wn(self, version: str = "wordnet") -> None:
-        return None
-
-
-def open_wordnet(database: Path) -> WordNetCorpusReader:
-    """A reader on a copy of a WordNet database in nltk's layout, made where it is not there yet.
-
-    A copy, since nltk reads only below its own data folders, and wants them closed to other users' writing.
-    """
-    stamp = "\n".join(f"{database.resolve()} {f} {(database / f).stat().st_size}" for f in _WORDNET_FILES)
-    root = _cache_folder() / f"nltk_data-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
-    if not root.is_dir():
-        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-            half = Path(scratch) / "nltk_data"
-            _copy_wordnet(database, half)
-            # All or nothing: a killed process leaves no half copy under the final name.
-            with suppress(OSError):  # another process was first
-                half.rename(root)
-    if str(root) not in nltk.data.path:
-        nltk.data.path.append(str(root))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "multilingual functions are not available"
-        return _EnglishWordNet(str(root / "corpora" / "wordnet"), None)
-
-
-def _cache_folder() -> Path:
-    """The user's cache folder, or where that cannot be written one for this process alone."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lmolt"
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache
-    private = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
-    return private
-
-
-def _copy_wordnet(database: Path, root: Path) -> None:
-    target = root / "corpora" / "wordnet"
-    for folder in (root, target.parent, target):
-        folder.mkdir(mode=0o700)
-    for file in _WORDNET_FILES:
-        shutil.copyfile(database / file, target / file)
-    names = [(pos, name) for pos, names in _LEXNAMES for name in names.split()]
-    table = (f"{i:02d}\t{pos}.{name}\t{_PART_OF_SPEECH[pos]}\n" for i, (pos, name) in enumerate(names))
-    (target / "lexnames").write_text("".join(table), encoding="ascii")
-    for copied in target.iterdir():
-        copied.chmod(0o600)
+def _without_special(pieces: list[str]) -> list[str]:
+    return pieces if _SPECIAL.isdisjoint(pieces) else [piece for piece in pieces if piece not in _SPECIAL]
 
 
 # -------------------------------------------------------------------------------------------------- scores
@@ -307,11 +173,13 @@ class CaptionScores:
     """metrics: corpus value per name of `CAPTION_METRICS`.
 
     samples: per-row values, arrays of shape (n,), whose mean is the corpus value: ROUGE-1/2/L, METEOR.
+    bleu: the counts behind BLEU-2 and BLEU-4.
     reference_lengths, prediction_lengths: pieces per caption, uncut, shape (n,).
     """
 
     metrics: dict[str, float]
     samples: dict[str, np.ndarray]
+    bleu: BleuStatistics
     reference_lengths: np.ndarray
     prediction_lengths: np.ndarray
 
@@ -345,42 +213,13 @@ def caption_scores(
 
     samples = rouge(references, outputs)
     samples["METEOR"] = meteor(cut_references, cut_outputs, matcher)
-    metrics = dict(zip(("BLEU-2", "BLEU-4"), bleu(cut_references, cut_outputs, (2, 4)), strict=True))
+    counts = bleu_statistics(cut_references, cut_outputs)
+    metrics = {name: float(counts.score(BLEU_ORDERS[name])) for name in ("BLEU-2", "BLEU-4")}
     metrics |= {name: float(np.mean(values)) for name, values in samples.items()}
     return CaptionScores(
         metrics,
         samples,
+        counts,
         np.array([len(_without_special(pieces)) for pieces in split_references]),
         np.array([len(_without_special(pieces)) for pieces in split_outputs]),
     )
-
-
-def bleu(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], orders: Sequence[int]) -> list[float]:
-    """Corpus BLEU of n token lists against one reference each, uniform weights up to each order in `orders`.
-
-    nltk's method 0: where some order has no match at all the score is 0 or a number of no size (about 1e-80).
-    """
-    weights = [(1 / order,) * order for order in orders]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nltk's advice to smooth such scores
-        scores = corpus_bleu([[list(r)] for r in references], [list(o) for o in outputs], weights)
-    return [float(score) for score in np.atleast_1d(scores)]  # a bare number for one order
-
-
-def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher) -> np.ndarray:
-    """METEOR of each row, shape (n,). m identical words score 1 - 0.5/m^3, not 1."""
-    return np.array(
-        [
-            meteor_score([reference], output, stemmer=matcher.stemmer, wordnet=matcher.synonyms)
-            for reference, output in zip(references, outputs, strict=True)
-        ],
-        dtype=float,
-    )
-
-
-def rouge(references: Sequence[str], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L (F) of each row, shape (n,) each."""
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    rows = [scorer.score(reference, output) for reference, output in zip(references, outputs, strict=True)]
-    names = {"ROUGE-1": "rouge1", "ROUGE-2": "rouge2", "ROUGE-L": "rougeL"}
-    return {name: np.array([row[key].fmeasure for row in rows], dtype=float) for name, key in names.items()}

@@ -6,7 +6,9 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
 - text after the first whitespace is ignored by the parser, so "CCO is ethanol" is a valid ethanol, while BLEU
   and Levenshtein see the whole string;
 - an empty output is the empty molecule: valid, similar to nothing, and left out of FCD;
-- an output that does not parse is invalid: `lpm24` counts its similarities as 0, `molt5` leaves the row out.
+- an output that does not parse is invalid: `lpm24` counts its similarities as 0, `molt5` leaves the row out;
+- a fingerprint that RDKit cannot finish within a limit of time (`lmolt_utils.featurise`) is treated like one
+  of an invalid output, and counted.
 """
 
 from __future__ import annotations
@@ -14,19 +16,34 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
-from rdkit import Chem, DataStructs, rdBase
-from rdkit.Chem import rdFingerprintGenerator
-from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
+from rdkit import DataStructs
 
-from lmolt_utils.metrics.captions import bleu
+from lmolt_utils.featurise import Featuriser, Molecule, parse_smiles
+from lmolt_utils.metrics.bleu import BLEU_ORDERS, BleuStatistics, bleu_statistics
 
-MOLECULE_METRICS = ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity")
+__all__ = [
+    "FCD",
+    "MOLECULE_METRICS",
+    "SIMILARITIES",
+    "ChemNet",
+    "FCDStatistics",
+    "InvalidConvention",
+    "MoleculeScores",
+    "frechet_chemnet_distance",
+    "molecule_scores",
+    "parse_smiles",
+]
+
+MOLECULE_METRICS = (
+    *("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity"),
+    *("Uniqueness", "Validity-pairs"),
+)
 SIMILARITIES = ("MACCS", "RDK", "Morgan")
 
 InvalidConvention = Literal["lpm24", "molt5"]
@@ -35,73 +52,40 @@ FCD_WIDTH = 350  # tokens that ChemNet reads, the end mark among them
 FCD_FULL_RANK = 513  # molecules from which a covariance of ChemNet's 512 activations can have full rank
 
 
-def parse_smiles(smiles: str) -> Chem.Mol | None:
-    """RDKit's molecule, or None for whatever it cannot read: never raises, never logs."""
-    with rdBase.BlockLogs():
-        try:
-            return Chem.MolFromSmiles(smiles)
-        except Exception:  # text that has no UTF-8 form, for one
-            return None
+@dataclass(frozen=True, eq=False)
+class FCDStatistics:
+    """activations: ChemNet's, one row per distinct canonical SMILES, float32, shape (m, 512).
+
+    references, predictions: which of them each row's two molecules have, -1 where left out, shape (n,).
+    """
+
+    activations: np.ndarray
+    references: np.ndarray
+    predictions: np.ndarray
 
 
-class _Molecule:
-    """One distinct string of a file: parsed once, each feature computed once, when first asked for."""
-
-    def __init__(self, smiles: str) -> None:
-        self.mol = parse_smiles(smiles)
-
-    @cached_property
-    def canonical(self) -> str:
-        return Chem.MolToSmiles(self.mol)
-
-    @cached_property
-    def formula(self) -> str:
-        return CalcMolFormula(self.mol)
-
-    @cached_property
-    def inchi(self) -> str:
-        """Empty where InChI has no name for it (any-atom, more than 1,024 atoms)."""
-        try:
-            return Chem.MolToInchi(self.mol)
-        except Exception:  # InChI refuses some molecules that RDKit accepts
-            return ""
-
-    @cached_property
-    def MACCS(self) -> Any:  # noqa: N802 - named as the metric
-        return GetMACCSKeysFingerprint(self.mol)
-
-    @cached_property
-    def RDK(self) -> Any:  # noqa: N802
-        return Chem.RDKFingerprint(self.mol)
-
-    @cached_property
-    def Morgan(self) -> Any:  # noqa: N802
-        return _morgan_generator().GetSparseCountFingerprint(self.mol)
-
-
-@lru_cache(maxsize=1)
-def _morgan_generator() -> Any:
-    return rdFingerprintGenerator.GetMorganGenerator(radius=2)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FCD:
     """Fréchet ChemNet Distance and what went into it.
 
     value: 0 is best, no upper bound; NaN where it is not defined (then `note` says why).
-    references, predictions: molecules that went in. dropped: parsable but empty ones that did not.
+    references, predictions: molecules that went in. dropped_empty: parsable but empty ones that did not;
+    dropped_invalid: strings that do not parse (or whose canonical form RDKit did not finish), on both sides.
     over_length: molecules of more than 349 characters, of which ChemNet may not read the end.
     fragments: molecules of several fragments, of which ChemNet reads the first.
     note: a warning for the reader, or empty.
+    statistics: what the value of a resample of the rows needs, or None where it is not defined.
     """
 
     value: float
     references: int
     predictions: int
-    dropped: int
+    dropped_empty: int
+    dropped_invalid: int
     over_length: int
     fragments: int
     note: str
+    statistics: FCDStatistics | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +93,38 @@ class MoleculeScores:
     """metrics: corpus value per name of `MOLECULE_METRICS`, NaN where undefined.
 
     samples: per-row values, arrays of shape (n,), whose mean without NaN is the corpus value: Exact,
-    Levenshtein, MACCS, RDK, Morgan, Validity. unparsable_references: rows whose reference RDKit cannot read.
+    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs. bleu: the counts behind BLEU.
+    unparsable_references: rows whose reference RDKit cannot read. gave_up: rows where a feature of one of the
+    two molecules reached RDKit's limit of time or memory, by feature.
     """
 
     metrics: dict[str, float]
     samples: dict[str, np.ndarray]
+    bleu: BleuStatistics
     fcd: FCD
     unparsable_references: int
+    gave_up: dict[str, int]
 
 
 def molecule_scores(
-    references: Sequence[str], predictions: Sequence[str], invalid: InvalidConvention = "lpm24"
+    references: Sequence[str],
+    predictions: Sequence[str],
+    invalid: InvalidConvention = "lpm24",
+    *,
+    featuriser: Featuriser | None = None,
+    chemnet: ChemNet | None = None,
+    fcd: bool = True,
 ) -> MoleculeScores:
     """All molecule metrics of n pairs of SMILES strings.
 
     invalid: "lpm24" means similarities over all rows with 0 where one of the two does not parse (L+M-24's
     tables), "molt5" over the rows where both parse (MolT5's and ChEBI-20's tables), NaN where there is none.
-    BLEU, Exact and Levenshtein (edits, lower is better) are over all rows, Validity is the share of outputs
-    that parse.
+    BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs
+    that parse (the fingerprint script's), Validity-pairs the share of rows where output and reference do (the
+    string script's; the two agree where every reference parses). Uniqueness is distinct valid outputs, as
+    strings, over valid ones.
+    featuriser, chemnet: what earlier calls computed is taken from them (a test set's references, say).
+    fcd: False leaves FCD out (NaN), and with it the import of torch.
 
     Exact is equality of InChI. Two molecules that InChI cannot name are equal only if their canonical SMILES
     are (the official script takes any two such molecules as equal; there is none in its published outputs).
@@ -138,32 +136,43 @@ def molecule_scores(
     if len(references) != len(predictions) or not references:
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
 
-    table = {smiles: _Molecule(smiles) for smiles in dict.fromkeys([*references, *predictions])}
-    pairs = [(table[r], table[p]) for r, p in zip(references, predictions, strict=True)]
+    featuriser = featuriser or Featuriser()
+    table = featuriser.molecules([*references, *predictions])
+    rows = list(zip(references, predictions, strict=True))
+    pairs = [(table[r], table[p]) for r, p in rows]
+    # InChI is the slow part of equality; molecules of different composition cannot share one.
+    featuriser.add_inchi({s: table[s] for r, p in rows if r != p and _like(table[r], table[p]) for s in (r, p)})
     missing = 0.0 if invalid == "lpm24" else math.nan
-    with rdBase.BlockLogs():
-        samples = {
-            "Exact": np.array([_same_molecule(r, p) for r, p in pairs], dtype=float),
-            "Levenshtein": np.array(
-                [Levenshtein.distance(p, r) for r, p in zip(references, predictions, strict=True)],
-                dtype=float,
-            ),
-        }
-        for name in SIMILARITIES:
-            samples[name] = np.array([_tanimoto(r, p, name, missing) for r, p in pairs], dtype=float)
-        samples["Validity"] = np.array([p.mol is not None for _, p in pairs], dtype=float)
-        fcd = frechet_chemnet_distance(
-            [r.canonical for r, _ in pairs if r.mol is not None],
-            [p.canonical for _, p in pairs if p.mol is not None],
-        )
+    columns = {
+        "Exact": [_same_molecule(r, p) for r, p in pairs],
+        "Levenshtein": [Levenshtein.distance(p, r) for r, p in rows],
+    }
+    for name in SIMILARITIES:
+        columns[name] = [_tanimoto(getattr(r, name), getattr(p, name), missing) for r, p in pairs]
+    columns["Validity"] = [p.valid for _, p in pairs]
+    columns["Validity-pairs"] = [r.valid and p.valid for r, p in pairs]
+    samples = {name: np.array(column, dtype=float) for name, column in columns.items()}
 
-    values = {"BLEU": bleu(references, predictions, (4,))[0], "FCD": fcd.value}
+    counts = bleu_statistics(references, predictions)
+    sides = [r.canonical for r, _ in pairs], [p.canonical for _, p in pairs]
+    distance = frechet_chemnet_distance(*(sides if fcd else ([], [])), chemnet)
+    if not fcd:
+        distance = replace(distance, note="left out, as asked")
+    valid = [text for (_, text), (_, p) in zip(rows, pairs, strict=True) if p.valid]
+    values = {
+        "BLEU": float(counts.score(BLEU_ORDERS["BLEU"])),
+        "FCD": distance.value,
+        "Uniqueness": len(set(valid)) / len(valid) if valid else math.nan,
+    }
     values |= {name: _mean(column) for name, column in samples.items()}
+    limits = [{m.gave_up for m in pair} - {""} for pair in pairs]
     return MoleculeScores(
         {name: values[name] for name in MOLECULE_METRICS},
         samples,
-        fcd,
-        sum(r.mol is None for r, _ in pairs),
+        counts,
+        distance,
+        sum(not r.valid for r, _ in pairs),
+        {name: sum(name in limit for limit in limits) for name in sorted(set().union(*limits))},
     )
 
 
@@ -172,56 +181,92 @@ def _mean(column: np.ndarray) -> float:
     return float(kept.mean()) if kept.size else math.nan
 
 
-def _same_molecule(reference: _Molecule, prediction: _Molecule) -> bool:
-    if reference.mol is None or prediction.mol is None:
-        return False
+def _like(reference: Molecule, prediction: Molecule) -> bool:
+    return reference.valid and prediction.valid and reference.formula == prediction.formula is not None
+
+
+def _same_molecule(reference: Molecule, prediction: Molecule) -> bool:
     if reference is prediction:
-        return True
-    # InChI is the slow part; molecules of different composition cannot share one.
-    if reference.formula != prediction.formula or reference.inchi != prediction.inchi:
+        return reference.valid
+    if not _like(reference, prediction) or reference.inchi != prediction.inchi:
         return False
-    return bool(reference.inchi) or reference.canonical == prediction.canonical
+    return bool(reference.inchi) or reference.canonical == prediction.canonical is not None
 
 
-def _tanimoto(reference: _Molecule, prediction: _Molecule, fingerprint: str, missing: float) -> float:
-    """Tanimoto similarity of a pair, `missing` where one does not parse.
+def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
+    """Tanimoto similarity of two fingerprints, `missing` where there is none of one.
 
     Two empty fingerprints score 0, even of one and the same molecule (methane has no path for RDK): RDKit's
     own rule, and so the official value. "Equal strings score 1" would be a shortcut to another number.
     """
-    if reference.mol is None or prediction.mol is None:
+    if reference is None or prediction is None:
         return missing
-    similarity = DataStructs.TanimotoSimilarity(getattr(reference, fingerprint), getattr(prediction, fingerprint))
-    return float(similarity)
+    return float(DataStructs.TanimotoSimilarity(reference, prediction))
 
 
 # ------------------------------------------------------------------------------------------------------ FCD
 
 
-def frechet_chemnet_distance(references: Sequence[str], predictions: Sequence[str]) -> FCD:
+@dataclass
+class ChemNet:
+    """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
+
+    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each).
+    """
+
+    capacity: int = 100_000
+    table: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def activations(self, canonical_smiles: Sequence[str]) -> np.ndarray:
+        """For n non-empty canonical SMILES: float32 of shape (n, 512)."""
+        new = [smiles for smiles in dict.fromkeys(canonical_smiles) if smiles not in self.table]
+        if new:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
+                self.table |= zip(new, chemnet_network().get_predictions(new), strict=True)
+        found = [self.table[smiles] for smiles in canonical_smiles]
+        for smiles in list(self.table)[: max(0, len(self.table) - self.capacity)]:
+            del self.table[smiles]
+        return np.array(found, dtype=np.float32).reshape(-1, 512)
+
+
+@lru_cache(maxsize=1)
+def chemnet_network() -> Any:
+    """fcd_torch's ChemNet on the CPU, loaded once per process."""
+    import fcd_torch  # here, since it imports torch: captions do not need it
+
+    return fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
+
+
+def frechet_chemnet_distance(
+    references: Sequence[str | None], predictions: Sequence[str | None], chemnet: ChemNet | None = None
+) -> FCD:
     """FCD of two sets of canonical SMILES, as fcd 1.1 and fcd_torch define it (unpaired; duplicates count).
 
+    None stands for a string that does not parse, "" for an empty molecule: both are left out and counted.
     ChemNet's activations come from fcd_torch. The Fréchet distance is computed here, from the factors of the
     covariances: unlike the usual matrix square root of their product (a SciPy call on its way out) this stays
     exact when a covariance is singular, as it is with fewer than 513 molecules. Such small sets give large
-    values that compare only with sets of the same size.
+    values that compare only with sets of the same size; fewer than two molecules on a side are refused (NaN).
     """
-    kept_references = [smiles for smiles in references if smiles]
-    kept_predictions = [smiles for smiles in predictions if smiles]
-    everything = kept_references + kept_predictions
-    smallest = min(len(kept_references), len(kept_predictions))
+    sides = (list(references), list(predictions))
+    kept = [[smiles for smiles in side if smiles] for side in sides]
+    everything = kept[0] + kept[1]
+    smallest = min(map(len, kept))
     value, notes = math.nan, []
+    statistics = None
     if smallest < 2:
         notes.append(
-            f"FCD needs two molecules on each side, got {len(kept_references)} references and "
-            f"{len(kept_predictions)} predictions"
+            f"FCD needs two molecules on each side, got {len(kept[0])} references and {len(kept[1])} predictions"
         )
     else:
-        distinct = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
-        activations = chemnet_activations(list(distinct))
+        distinct: dict[str | None, int] = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
+        activations = (chemnet or ChemNet()).activations([smiles for smiles in distinct if smiles])
         value = _frechet_distance(
-            activations[[distinct[smiles] for smiles in kept_references]],
-            activations[[distinct[smiles] for smiles in kept_predictions]],
+            *(activations[[distinct[smiles] for smiles in side]].astype(np.float64) for side in kept)
+        )
+        statistics = FCDStatistics(
+            activations, *(np.array([distinct.get(smiles, -1) for smiles in side], dtype=np.int64) for side in sides)
         )
         if smallest < FCD_FULL_RANK:
             notes.append(
@@ -230,27 +275,15 @@ def frechet_chemnet_distance(references: Sequence[str], predictions: Sequence[st
             )
     return FCD(
         value,
-        len(kept_references),
-        len(kept_predictions),
-        dropped=len(references) + len(predictions) - len(everything),
+        len(kept[0]),
+        len(kept[1]),
+        dropped_empty=sum(smiles == "" for side in sides for smiles in side),
+        dropped_invalid=sum(smiles is None for side in sides for smiles in side),
         over_length=sum(len(smiles) >= FCD_WIDTH for smiles in everything),
         fragments=sum("." in smiles for smiles in everything),
         note="; ".join(notes),
+        statistics=statistics,
     )
-
-
-def chemnet_activations(canonical_smiles: Sequence[str]) -> np.ndarray:
-    """ChemNet's last-but-one layer for non-empty canonical SMILES, float64 of shape (n, 512)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
-        return np.asarray(_chemnet().get_predictions(list(canonical_smiles)), dtype=np.float64)
-
-
-@lru_cache(maxsize=1)
-def _chemnet() -> Any:
-    import fcd_torch  # here, since it imports torch: captions do not need it
-
-    return fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
 
 
 def _frechet_distance(x: np.ndarray, y: np.ndarray) -> float:

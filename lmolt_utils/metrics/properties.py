@@ -1,0 +1,281 @@
+"""Properties named in captions, as the L+M-24 evaluation counts them: precision, recall and F1.
+
+A property is present where its lower-cased word pieces occur one after the other in the caption's. Every name that
+occurs counts, so "kinase inhibitor" is also found inside "tyrosine kinase inhibitor" (``longest=True`` counts the
+longest only: a stricter second opinion). Counts are taken per property over the corpus and averaged up the tree of
+categories; what is undefined (0 / 0) is left out.
+
+All names are looked up in one pass over a caption with a tree of tokens; checking 3,400 names one by one takes about a
+hundred times longer.
+"""
+
+import ast
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from lmolt_utils.files import BadFileError
+from lmolt_utils.metrics.captions import CaptionTokenizer, strip_cls
+
+SEPARATOR = "__"
+OVERALL = "Overall"
+MEASURES = ("precision", "recall", "f1", "accuracy")
+#: Upper ends (exclusive) of the bands of how often training names a property; the last band is open.
+BANDS = (1, 10, 100, 1000)
+
+Tree = Mapping[str, Sequence[Any]]  # category -> properties (text) and subcategories (mappings again)
+
+
+# ---- the tree ----
+
+
+def read_tree(path: Path) -> dict[str, list[Any]]:
+    """L+M-24's ``nested_props.json``. Raises :class:`BadFileError` if it is missing or no such tree."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        paths(tree)
+    except FileNotFoundError:
+        raise BadFileError(f"{path} is missing: give L+M-24's nested_props.json, or null for no tree") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadFileError(f"{path} is no tree of properties ({error}): give L+M-24's nested_props.json") from None
+    return dict(tree)
+
+
+def paths(tree: Tree) -> list[str]:
+    """Every property as category__subcategory__name, in the tree's order, each path once."""
+    found: list[str] = []
+    for category, children in tree.items():
+        for child in children:
+            if isinstance(child, str):
+                found.append(f"{category}{SEPARATOR}{child}")
+            elif isinstance(child, Mapping):
+                found += [f"{category}{SEPARATOR}{path}" for path in paths(child)]
+            else:
+                raise TypeError(f"{category!r} holds {child!r}, neither a property nor a category")
+    return list(dict.fromkeys(found))
+
+
+def read_combinations(path: Path) -> list[tuple[str, str]]:
+    """Pairs of properties from ``train_withheld_combos.txt``: a Python tuple and a count per line."""
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            first, second = ast.literal_eval(line.split("\t")[0])
+        except (ValueError, SyntaxError, TypeError):
+            raise BadFileError(f"{path} line {number} is no pair of properties: {line[:80]!r}") from None
+        pairs.append((str(first), str(second)))
+    return pairs
+
+
+# ---- finding names ----
+
+
+class Finder:
+    """Which of ``names`` (tokenised, lower case) occur in a text; names of no pieces occur nowhere."""
+
+    def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer, *, longest: bool = False) -> None:
+        self.names, self._tokenizer, self._longest = tuple(names), tokenizer, longest
+        self._root: dict[str, Any] = {}
+        for index, pieces in enumerate(tokenizer.split([name.lower() for name in names])):
+            node = self._root
+            for piece in pieces:
+                node = node.setdefault(piece, {})
+            if pieces:
+                node.setdefault("", []).append(index)  # no piece is empty text
+
+    def presence(self, texts: Sequence[str]) -> sparse.csr_array:
+        """Shape (n, names), 1 where the text has the name; equal texts are searched once."""
+        distinct = list(dict.fromkeys(texts))
+        pieces = self._tokenizer.split([text.lower() for text in distinct])
+        found = dict(zip(distinct, map(self._search, pieces), strict=True))
+        columns = [sorted(found[text]) for text in texts]
+        starts = np.cumsum([0, *map(len, columns)])
+        flat = np.array([c for row in columns for c in row], dtype=np.int64)
+        return sparse.csr_array((np.ones(len(flat)), flat, starts), shape=(len(texts), len(self.names)))
+
+    def _search(self, pieces: Sequence[str]) -> set[int]:
+        found: set[int] = set()
+        covered = 0  # end of the last name taken, under ``longest``
+        for start in range(len(pieces)):
+            if start < covered:
+                continue
+            node: dict[str, Any] | None = self._root
+            last: tuple[int, list[int]] | None = None
+            for end in range(start, len(pieces)):
+                node = node.get(pieces[end]) if node else None
+                if node is None:
+                    break
+                if "" in node:
+                    last = (end + 1, node[""])
+                    if not self._longest:
+                        found.update(node[""])
+            if self._longest and last:
+                covered = last[0]
+                found.update(last[1])
+        return found
+
+
+# ---- scores ----
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyScores:
+    """properties: one line per path with tp, fp, fn, tn and :data:`MEASURES` (NaN where undefined).
+
+    categories: one line per category path and "Overall", :data:`MEASURES` macro-averaged up the tree.
+    combinations: micro precision, recall, f1 and accuracy of withheld pairs (NaN where undefined), empty without.
+    rows: per caption gold, predicted (properties named), omitted and hallucinated (shares 0..1 of those; NaN where
+    there are none); by distinct name, not by path.
+    tokenizer: whose pieces were compared.
+    """
+
+    properties: pd.DataFrame
+    categories: pd.DataFrame
+    combinations: dict[str, float]
+    rows: pd.DataFrame
+    tokenizer: str
+
+
+def property_scores(
+    references: Sequence[str],
+    predictions: Sequence[str],
+    tree: Tree,
+    tokenizer: CaptionTokenizer,
+    *,
+    combinations: Sequence[tuple[str, str]] = (),
+    longest: bool = False,
+    empty_category: float = 1.0,
+) -> PropertyScores:
+    """Compare the properties that n references and n predictions name.
+
+    combinations: pairs that training withholds; a caption has one where it names both.
+    longest: count only the longest name at a place (the official scorer counts all).
+    empty_category: value of a category in which nothing is defined; 1.0 in the official scorer that the repository
+    releases results of, 0.0 in an earlier version (LPM-24-Dataset, evaluation and final_evaluation).
+
+    Raises ValueError where the lists are empty or differ in length, or the tree is empty.
+    """
+    if len(references) != len(predictions) or not references:
+        raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
+    leaves = paths(tree)
+    if not leaves:
+        raise ValueError("the tree has no properties")
+    by_path = [leaf.split(SEPARATOR)[-1] for leaf in leaves]
+    paired = [name for pair in combinations for name in pair]
+    names = list(dict.fromkeys([*by_path, *paired]))
+    column = {name: index for index, name in enumerate(names)}
+    finder = Finder(names, tokenizer, longest=longest)
+    gold = finder.presence(references)
+    said = finder.presence([strip_cls(text) for text in predictions])
+
+    counts = _counts(gold, said).iloc[[column[name] for name in by_path]].set_axis(leaves, axis=0)
+    properties = pd.concat([counts, _measures(counts)], axis=1).rename_axis("property")
+    categories = pd.DataFrame(
+        {m: _up(tree, dict(zip(leaves, properties[m].tolist(), strict=True)), empty_category) for m in MEASURES}
+    )
+    named = [column[name] for name in dict.fromkeys(by_path)]
+    return PropertyScores(
+        properties,
+        categories.rename_axis("category"),
+        _combinations(gold, said, [(column[a], column[b]) for a, b in combinations]),
+        _rows(gold[:, named], said[:, named]),
+        tokenizer.name,
+    )
+
+
+def _counts(gold: sparse.csr_array, said: sparse.csr_array) -> pd.DataFrame:
+    both = gold.multiply(said).sum(axis=0)
+    counts = {"tp": both, "fp": said.sum(axis=0) - both, "fn": gold.sum(axis=0) - both}
+    frame = pd.DataFrame({name: np.asarray(values).astype(int) for name, values in counts.items()})
+    return frame.assign(tn=gold.shape[0] - frame.sum(axis=1))
+
+
+def _measures(counts: pd.DataFrame) -> pd.DataFrame:
+    tp, fp, fn, tn = (counts[name].to_numpy(dtype=float) for name in ("tp", "fp", "fn", "tn"))
+    with np.errstate(invalid="ignore"):
+        values = {
+            "precision": tp / (tp + fp),
+            "recall": tp / (tp + fn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "accuracy": (tp + tn) / (tp + tn + fp + fn),
+        }
+    return pd.DataFrame(values, index=counts.index)
+
+
+def _up(tree: Tree, values: Mapping[str, float], empty: float) -> dict[str, float]:
+    """The mean of each category's children, undefined properties left out; children first, "Overall" last."""
+    result: dict[str, float] = {}
+
+    def mean(children: Iterable[Any], prefix: str) -> float:
+        found: dict[str, float] = {}
+        for child in children:
+            if isinstance(child, str):
+                found[child] = values[prefix + child]
+            else:
+                for name, below in child.items():
+                    found[name] = result[prefix + name] = mean(below, f"{prefix}{name}{SEPARATOR}")
+        defined = [value for value in found.values() if not np.isnan(value)]
+        return float(np.mean(defined)) if defined else empty
+
+    overall = mean([tree], "")
+    result[OVERALL] = overall
+    return result
+
+
+def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    if not pairs:
+        return {}
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    wanted, given = gold[:, first].multiply(gold[:, second]), said[:, first].multiply(said[:, second])
+    tp = wanted.multiply(given).sum()
+    counts = pd.DataFrame({"tp": [tp], "fp": [given.sum() - tp], "fn": [wanted.sum() - tp]})
+    counts["tn"] = gold.shape[0] * len(pairs) - counts.sum(axis=1)
+    measures = _measures(counts)
+    return {name: float(measures[name].iloc[0]) for name in MEASURES}
+
+
+def _rows(gold: Any, said: Any) -> pd.DataFrame:
+    both, wanted, given = (np.asarray(x.sum(axis=1)) for x in (gold.multiply(said), gold, said))
+    with np.errstate(invalid="ignore"):
+        shares = {"omitted": (wanted - both) / wanted, "hallucinated": (given - both) / given}
+    return pd.DataFrame({"gold": wanted.astype(int), "predicted": given.astype(int), **shares})
+
+
+def by_frequency(scores: PropertyScores, frequency: Mapping[str, int], bands: Sequence[int] = BANDS) -> pd.DataFrame:
+    """Omitted and hallucinated properties by how often training has them.
+
+    frequency: molecules per property in training, by lower-case name; a name it lacks has 0.
+    Columns: trained (the band), properties (that references or predictions name), named (mentions in references),
+    omitted (share of those missing from the prediction), said (mentions in predictions), hallucinated (share of
+    those missing from the reference). Shares are NaN where there is nothing to share.
+    """
+    frame = scores.properties.assign(name=[path.split(SEPARATOR)[-1].lower() for path in scores.properties.index])
+    frame = frame.drop_duplicates("name")
+    trained = frame["name"].map(lambda name: frequency.get(name, 0))
+    lines = []
+    for low, high in zip((0, *bands), (*bands, np.inf), strict=True):
+        band = frame[(trained >= low) & (trained < high) & (frame[["tp", "fp", "fn"]].sum(axis=1) > 0)]
+        tp, fp, fn = (int(band[name].sum()) for name in ("tp", "fp", "fn"))
+        lines.append(
+            {
+                "trained": _band(low, high),
+                "properties": len(band),
+                "named": tp + fn,
+                "omitted": fn / (tp + fn) if tp + fn else np.nan,
+                "said": tp + fp,
+                "hallucinated": fp / (tp + fp) if tp + fp else np.nan,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _band(low: float, high: float) -> str:
+    if high == np.inf:
+        return f"{low:,} or more"
+    return f"{low:,}" if high == low + 1 else f"{low:,} to {high - 1:,}"

@@ -1,0 +1,352 @@
+"""Every place molecules and captions come from, behind one function, :func:`load`.
+
+A source is ``embedded``, a local file or folder (:mod:`lmolt_utils.rows` says which formats), or the id of a hub
+data set. A hub data set is fetched file by file into the hub's cache and then read like a folder, so that bad rows,
+hashes and splits are handled in one way; its commit is part of what is recorded.
+
+Files belong to the split that their name holds (``train``, ``validation``, ``test``). Where ``split_train`` and
+``split_valid`` exist, ``train`` holds both of them again (L+M-24) and is left out. Files without captions, such as the
+property file of L+M-24's release (``additional_data.zip``), get theirs composed from the property sets.
+"""
+
+import ast
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.embedded.captions import caption_for
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import fingerprint
+from lmolt_utils.paths import root
+from lmolt_utils.rows import (
+    FORMATS,
+    PROPERTY_FILE,
+    REJECTED_COLUMNS,
+    DataError,
+    read_rows_of,
+    refuse_too_many,
+    unpacked,
+)
+
+EMBEDDED = "embedded"
+SPLITS = ("train", "validation", "test")
+LPM24, LPM24_EXTRA = "language-plus-molecules/LPM-24_train", "language-plus-molecules/LPM-24_train-extra"
+LPM24_EVAL, CHEBI20 = "language-plus-molecules/LPM-24_eval-caption", "liupf/ChEBI-20-MM"
+#: Molecules in L+M-24's own training and validation splits (its hub page; together its release's 160,560).
+LPM24_SIZES = {"train": 126_864, "validation": 33_696}
+#: Writes a caption: molecule, properties, seed, variant (0, 1, ... for several captions of one molecule).
+Compose = Callable[[str, Sequence[str], int, int], str]
+
+_SPLIT_WORDS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
+_SPLIT_IN_NAME = re.compile(
+    r"(?<![a-z])(split_train|split_valid|training|train|validation|valid|val|dev|test)(?![a-z])"
+)
+_WITHHELD_FILE = re.compile(r"(^|/)train_withheld_combos\.txt$")
+#: The evaluation sets hold the shared task's mystery molecules, which nobody has a reference for.
+_MYSTERY = "mystery molecule"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where molecules come from: ``embedded``, a local file or folder, or a hub id (at ``revision``).
+
+    ``rows`` is the size of the embedded corpus; ``seed`` decides it, and the captions and splits a source lacks.
+    """
+
+    name: str
+    rows: int = 0
+    seed: int = 0
+    revision: str | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The local file or folder: as given, or below the repository; ``None`` if there is none."""
+        given = Path(self.name).expanduser()
+        return next((p for p in (given, root() / given) if p.exists()), None) if self.name != EMBEDDED else None
+
+    def relevant(self) -> dict[str, str | int | None]:
+        """The values that decide the rows: what the corpus's record is keyed by."""
+        if self.name == EMBEDDED:
+            return {"corpus": self.name, "rows": self.rows, "seed": self.seed}
+        return {"corpus": self.name, "revision": self.revision, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """``frame``: split, molecule, caption, properties, families (embedded: id too); ``rejected`` rows; ``facts``.
+
+    ``facts`` goes into the manifest: source, revision, files (name: sha256, bytes, split), rows, exclusions, notes.
+    """
+
+    frame: pd.DataFrame
+    rejected: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def load(
+    source: Source,
+    splits: Sequence[str] | None = SPLITS,
+    *,
+    max_bad_share: float = 0.01,
+    compose: Compose = caption_for,
+) -> Loaded:
+    """The rows of ``source`` in ``splits``; ``None``: its test split, or all it has if it has no splits.
+
+    A single file without a split in its name is a corpus to be divided (see :func:`divided`), unless ``splits`` is
+    ``None``. Raises :class:`~lmolt_utils.rows.DataError` naming what is missing and how to point at a local copy, or
+    if more than ``max_bad_share`` of the rows are bad.
+    """
+    if source.name == EMBEDDED:
+        return _embedded(source, splits)
+    local = source.path
+    place, revision = (local, None) if local else _fetched(source, splits)
+    return _read(source, place, revision, splits, max_bad_share, compose)
+
+
+def _embedded(source: Source, splits: Sequence[str] | None) -> Loaded:
+    """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
+    frame = generate(source.rows, source.seed)
+    facts: dict[str, Any] = {"source": EMBEDDED, "place": "", "revision": None, "files": {}, "ignored_files": []}
+    facts |= {"seed": source.seed, "rows_read": len(frame), "exclusions": {}, "notes": {}}
+    if splits != SPLITS:
+        frame = frame[frame["split"].isin(splits or ("test",))].reset_index(drop=True)
+    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
+
+
+def _read(
+    source: Source, place: Path, revision: str | None, splits: Sequence[str] | None, share: float, compose: Compose
+) -> Loaded:
+    names = [place.name] if place.is_file() else sorted(p.relative_to(place).as_posix() for p in _files(place))
+    folder = place.parent if place.is_file() else place
+    chosen, ignored = select(names, splits, source.name)
+    frames, rejected, notes, files = [], [], dict[str, int](), dict[str, Any]()
+    for name, split in chosen.items():
+        rows = read_rows_of(folder / name, name)
+        frames.append(rows.frame.assign(split=split if split else rows.frame["split"]))
+        rejected.append(rows.rejected)
+        files[name] = {"sha256": fingerprint(folder / name), "bytes": (folder / name).stat().st_size}
+        files[name]["split"] = split
+        for note, count in rows.notes.items():
+            notes[note] = notes.get(note, 0) + count
+    frame, bad = pd.concat(frames, ignore_index=True), pd.concat(rejected, ignore_index=True)
+    read = len(frame) + len(bad)
+    refuse_too_many(source.name, bad, read, share)
+    exclusions = {str(reason): int(count) for reason, count in bad["reason"].value_counts().items()}
+    frame = frame.drop(columns=["line", "id"]).assign(families="").fillna({"properties": ""})
+    mystery = frame["properties"].str.lower() == _MYSTERY
+    if mystery.any():
+        exclusions["mystery molecule, no reference"] = int(mystery.sum())
+        frame = frame[~mystery].reset_index(drop=True)
+    facts = {
+        "source": source.name,
+        "place": str(folder.resolve()),
+        "revision": revision,
+        "files": files,
+        "ignored_files": ignored,
+        "seed": source.seed,
+        "rows_read": read,
+        "exclusions": exclusions,
+        "notes": notes,
+    }
+    frame = _captioned(frame, source.seed, compose, notes)
+    frame = _with_splits(frame, source, splits, _withheld_pairs(folder, place), facts)
+    return Loaded(frame[["split", "molecule", "caption", "properties", "families"]], bad, facts)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Data files below a folder; hidden ones and hidden folders (a download's cache) left out."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and _is_data(path)
+    ]
+
+
+def _is_data(path: Path) -> bool:
+    """Endings this package reads; a ``.txt`` or ``.zip`` only under a name that says it is data."""
+    suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() != ".gz"), "")
+    if suffix in (".txt", ".zip"):
+        return path.name.split(".")[0].lower() in (
+            *SPLITS,
+            "valid",
+            "train_props",
+            "molecule_properties",
+            "additional_data",
+        )
+    return suffix in FORMATS
+
+
+def split_of(name: str) -> str | None:
+    """The split word in a file's name, or in its folder's: the last one there is."""
+    found = _SPLIT_IN_NAME.findall(name.lower())
+    return _SPLIT_WORDS.get(found[-1], found[-1]) if found else None
+
+
+def select(names: Sequence[str], splits: Sequence[str] | None, source: str) -> tuple[dict[str, str | None], list[str]]:
+    """Which files are read, with their split (``None``: the rows say it, or it is drawn), and which are not.
+
+    Raises :class:`~lmolt_utils.rows.DataError` when none of ``splits`` has a file, or the names do not say.
+    """
+    words = {name: None if "train_props" in name.lower() else split_of(name) for name in names}
+    if "split_train" in words.values() or "split_valid" in words.values():
+        known = {"split_train": "train", "split_valid": "validation", "test": "test"}
+        tagged = {name: known[word] for name, word in words.items() if word in known}
+    else:
+        tagged = {name: word for name, word in words.items() if word}
+    chosen: dict[str, str | None]
+    if not tagged:
+        released = [name for name in names if PROPERTY_FILE.search(name)]
+        if len(names) != 1 and len(released) != 1:
+            listed = ", ".join(names[:8]) or f"no file ending in {', '.join(FORMATS)}"
+            raise DataError(
+                f"{source}: cannot tell which file is which ({listed}): give one file, or name them train, "
+                "validation and test"
+            )
+        chosen = {(released or names)[0]: None}
+    elif splits is None:
+        present = set(tagged.values())
+        if "test" not in present and len(present) > 1:
+            raise DataError(f"{source} has no test split; it has {', '.join(sorted(present))}: give one file")
+        chosen = {name: split for name, split in tagged.items() if split == "test" or len(present) == 1}
+    else:
+        chosen = {name: split for name, split in tagged.items() if split in splits}
+        if not chosen:
+            found = ", ".join(sorted(set(tagged.values())))
+            raise DataError(f"data set {source!r} has none of the splits {', '.join(splits)}; it has {found}")
+    return chosen, [name for name in names if name not in chosen]
+
+
+# ------------------------------------------------------------------------------- what a source may lack
+
+
+def _captioned(frame: pd.DataFrame, seed: int, compose: Compose, notes: dict[str, int]) -> pd.DataFrame:
+    missing = frame["caption"].isna()
+    if not missing.any():
+        return frame
+    notes["captions composed from property sets"] = int(missing.sum())
+    return frame.assign(caption=frame["caption"].where(~missing, recaptioned(frame[missing], seed, 0, compose)))
+
+
+def recaptioned(frame: pd.DataFrame, seed: int, variant: int, compose: Compose = caption_for) -> pd.Series:
+    """Captions of ``frame``'s molecules composed from their property sets: the ``variant``-th of each, by index."""
+    captions = [
+        compose(molecule, properties.split("|"), seed, variant)
+        for molecule, properties in zip(frame["molecule"], frame["properties"], strict=True)
+    ]
+    return pd.Series(captions, index=frame.index, dtype=object)
+
+
+def _withheld_pairs(folder: Path, place: Path) -> list[tuple[str, str]]:
+    """The property pairs that L+M-24 withholds from training, if its list lies with the data; else none."""
+    beside = folder / "train_withheld_combos.txt"
+    try:
+        if beside.is_file():
+            text = beside.read_text(encoding="utf-8")
+        elif place.suffix == ".zip":
+            text = unpacked(place, _WITHHELD_FILE)[0].decode("utf-8")
+        else:
+            return []
+        return [ast.literal_eval(line.split("\t")[0]) for line in text.splitlines() if line.strip()]
+    except DataError:  # a zip without the list
+        return []
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{beside}: lines like ('a', 'b'), a tab and a count are needed ({error})") from error
+
+
+def _with_splits(
+    frame: pd.DataFrame,
+    source: Source,
+    splits: Sequence[str] | None,
+    pairs: Sequence[tuple[str, str]],
+    facts: dict[str, Any],
+) -> pd.DataFrame:
+    """The rows of the wanted splits, as the file's name or a column says; a file that says nothing is divided.
+
+    With ``splits`` left open, the test split is taken, or all rows of a file that has only one split: as ``test``.
+    """
+    if frame["split"].isna().all() and splits is None:
+        return frame.assign(split="test")
+    if frame["split"].isna().all():
+        facts["notes"]["rows divided by seed"] = len(frame)
+        frame = frame.assign(split=divided(frame, source.seed, pairs))
+    words = frame["split"].fillna("").str.lower().replace(_SPLIT_WORDS)
+    odd = frame[~words.isin((*SPLITS, "withheld"))]
+    if len(odd):
+        raise DataError(
+            f"{source.name}: {len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r}): "
+            f"write {', '.join(SPLITS)} or withheld in the column 'split'"
+        )
+    if splits is None and "test" not in set(words) and words.nunique() > 1:
+        raise DataError(f"{source.name} has no test split; it has {', '.join(sorted(set(words)))}: give one file")
+    if splits is None:
+        taken: set[str] = {"test"} if "test" in set(words) else set(words)
+    else:
+        taken = {*splits, "withheld"} if splits == SPLITS else set(splits)
+    wanted = words.isin(taken)
+    if not wanted.all():
+        facts["exclusions"]["in other splits"] = int((~wanted).sum())
+    return frame.assign(split="test" if splits is None else words)[wanted].reset_index(drop=True)
+
+
+def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """``train`` or ``validation`` per row, in L+M-24's proportion (126,864 to 33,696), drawn with ``seed``.
+
+    The release does not say which molecule is in which split. What it does say is kept: molecules that combine two
+    ``withheld`` properties (1,980 of the 160,560) are in validation.
+    """
+    owners: dict[str, set[int]] = {}
+    for index, properties in enumerate(frame["properties"]):
+        for name in properties.split("|"):
+            owners.setdefault(name, set()).add(index)
+    held = {index for a, b in withheld for index in owners.get(a, set()) & owners.get(b, set())}
+    free = [index for index in range(len(frame)) if index not in held]
+    share = LPM24_SIZES["train"] / sum(LPM24_SIZES.values())
+    picked = set(random.Random(f"divide:{seed}").sample(free, min(round(share * len(frame)), len(free))))
+    return ["train" if index in picked else "validation" for index in range(len(frame))]
+
+
+# --------------------------------------------------------------------------------------------- the hub
+
+
+def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
+    """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
+    import httpx  # what the hub's client speaks; neither is needed for local data
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    fetch: Callable[..., Any] = partial(
+        snapshot_download, source.name, repo_type="dataset", cache_dir=constants.HF_HUB_CACHE
+    )
+    troubles = (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
+    wanted: list[str] = []
+    try:
+        info = HfApi().dataset_info(source.name, revision=source.revision, timeout=30)
+        names = [file.rfilename for file in info.siblings or [] if _is_data(Path(file.rfilename))]
+        wanted = list(select(names, splits, source.name)[0])
+        return Path(fetch(revision=info.sha, allow_patterns=wanted)), str(info.sha)
+    except troubles as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    try:
+        folder = Path(fetch(revision=source.revision, local_files_only=True))
+        kept, _ = select(sorted(path.relative_to(folder).as_posix() for path in _files(folder)), splits, source.name)
+        # A cache may hold part of a data set: a corpus without its training split is no corpus.
+        if set(kept) >= set(wanted) and ("train" not in (splits or ()) or {"train", None} & set(kept.values())):
+            return folder, folder.name
+    except (*troubles, DataError):
+        pass
+    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}" / "snapshots"
+    needed = ", ".join(wanted) or f"the data files of {', '.join(splits or ('test',))}"
+    raise DataError(
+        f"data set {source.name!r} (revision {source.revision or 'newest'}) is neither a local path nor to be had from "
+        f"the hub ({reason}), and its cache lacks it. Needed: {needed}, in {cache / (source.revision or '<commit>')}. "
+        f"Where there is a network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give the "
+        "folder's path as corpus (or test_corpus)"
+    )

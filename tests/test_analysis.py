@@ -1,0 +1,147 @@
+"""From score files to tests between systems, spread over seeds, and behaviour."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmolt_utils.analysis import (
+    all_significance,
+    behaviour,
+    behaviour_table,
+    behaviours,
+    canonical,
+    significance,
+    win_curves,
+)
+from lmolt_utils.effects import look
+from lmolt_utils.evaluation import score_system
+from lmolt_utils.files import read_json, write_json, write_rows
+from lmolt_utils.results import all_scores, overview, replicates, seed_spread
+from lmolt_utils.systems import System
+
+
+@dataclass
+class Run:
+    """As much of a run as scoring and analysis ask for."""
+
+    folder: Path
+    caption_tokenizer: str = "regex"
+    invalid: str = "lpm24"
+    postprocess: str = "clean"
+    threads: int = 1
+    corpus: str = "embedded"
+    property_tree: str | None = None
+    withheld_combinations: str | None = None
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+    def step(
+        self, name: str, make: Callable[[], Any], *, outputs: Sequence[Path], inputs: Mapping[str, Any], **_: Any
+    ) -> None:
+        assert all(path.exists() for path in inputs.values() if isinstance(path, Path)), name
+        make()
+        assert all(path.exists() for path in outputs), name
+
+
+MOLECULES = ["CCO", "CCCCCC(=O)O", "c1ccccc1O", "CC(C)CO", "CCN", "CCCCO"] * 4
+CAPTIONS = ["The molecule is a nutrient.", "The molecule is a emulsifier, nutrient.", "It is sweet and waxy."] * 8
+
+
+def system(name: str) -> System:
+    return System(name=name, label=name.upper(), notebook="03_sft", init="cap2mol", method="cpo", rows={})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("run"))
+    corpus = pd.DataFrame(
+        {"split": "train", "molecule": MOLECULES, "caption": CAPTIONS, "properties": "nutrient|emulsifier"}
+    )
+    write_rows(run.path("data", "corpus.jsonl"), corpus)
+    answers = {
+        "meditron": (MOLECULES, CAPTIONS),
+        "cpo": (["OCC", *MOLECULES[1:12], *["not a molecule"] * 12], [*CAPTIONS[:12], *["CCO"] * 12]),
+    }
+    for name, (molecules, captions) in answers.items():
+        for task, outputs, references in (("cap2mol", molecules, MOLECULES), ("mol2cap", captions, CAPTIONS)):
+            frame = pd.DataFrame(
+                {"id": range(24), "task": task, "source": "x", "reference": references, "raw": outputs}
+            )
+            write_rows(run.path("predictions", f"{name}.{task}.jsonl"), frame.assign(prediction="not looked at"))
+            score_system(run, system(name), task)  # type: ignore[arg-type]
+    return run
+
+
+SYSTEMS = [system("meditron"), system("cpo"), system("kto")]
+
+
+def test_significance_of_what_ran(run: Run) -> None:
+    for task in ("mol2cap", "cap2mol"):
+        significance(run, SYSTEMS, task, permutations=199)  # type: ignore[arg-type]
+    tests = all_significance(run).set_index(["task", "metric"])
+    assert set(tests["a"]) == {"cpo"}  # kto did not run
+    assert tests.loc[("mol2cap", "ROUGE-1"), "difference"] == pytest.approx(-0.5)
+    assert tests.loc[("cap2mol", "Validity"), "p_holm"] <= 0.01
+    assert np.isnan(tests["p"].get(("cap2mol", "Uniqueness"), np.nan))
+    assert len(all_significance(Run(run.folder / "empty"))) == 0
+
+
+def test_behaviour_by_hand(run: Run) -> None:
+    behaviour(run, SYSTEMS[:2])
+    found = behaviours(run, SYSTEMS)
+    assert found["meditron"]["mol2cap"]["copied"] == found["meditron"]["cap2mol"]["copied"] == 1
+    cpo = found["cpo"]
+    assert cpo["mol2cap"]["wrong_modality"] == cpo["cap2mol"]["wrong_modality"] == 0.5
+    assert cpo["mol2cap"]["omitted"] == 0.5
+    assert cpo["mol2cap"]["hallucinated"] == 0
+    assert cpo["cap2mol"]["copied"] == 0.5  # "OCC" is the training molecule "CCO"
+    assert 11 / 24 <= cpo["cap2mol"]["win_rate"]["value"] <= 0.5
+    table = behaviour_table(run, SYSTEMS)
+    assert set(table.loc["KTO"]) == {"not run"}
+    assert table.loc["CPO", "caption wins"] == "undefined"  # no entailment was asked for
+    curves = win_curves(run, SYSTEMS)
+    assert set(curves["system"]) == {"meditron", "cpo"}
+    assert set(curves["length"]) > {5.0, "any"}
+
+
+def test_scores_come_back_with_intervals(run: Run) -> None:
+    scores = all_scores(run, SYSTEMS).set_index(["system", "task", "metric"])
+    line = scores.loc[("cpo", "mol2cap", "ROUGE-1")]
+    assert line["value"] == pytest.approx(0.5)
+    assert line["low"] < 0.5 < line["high"]
+    text = overview(run, SYSTEMS, "mol2cap")
+    assert text.loc["CPO", "ROUGE-1"].startswith("0.500 ± 0.")
+    assert set(text.loc["KTO"]) == {"not run"}
+
+
+def test_effects_say_in_how_many_resamples_they_are_seen(run: Run) -> None:
+    drawn = replicates(
+        run, [("cpo", "mol2cap", "BLEU-2"), ("meditron", "mol2cap", "BLEU-2"), ("kto", "mol2cap", "BLEU-2")]
+    )
+    assert set(drawn) == {("cpo", "BLEU-2"), ("meditron", "BLEU-2")}
+    seen = look(all_scores(run, SYSTEMS).reset_index(), drawn).set_index("effect")
+    line = seen.loc["CPO beats the per-task model in captions (BLEU-2)"]
+    assert (line["seen"], line["resamples"]) == ("no", "0%")
+    assert seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)", "resamples"] == "–"
+
+
+def test_spread_over_the_seeds_that_ran(run: Run) -> None:
+    assert seed_spread(run, SYSTEMS).empty
+    first = read_json(run.path("scores", "cpo.mol2cap.json"))
+    other = {**first, "metrics": {**first["metrics"], "ROUGE-1": first["metrics"]["ROUGE-1"] + 0.2}}
+    write_json(run.path("scores", "cpo@seed1.mol2cap.json"), other)
+    write_json(run.path("scores", "cpo@seed1x.mol2cap.json"), other)  # another name
+    frame = seed_spread(run, SYSTEMS).set_index("metric")
+    assert frame.loc["ROUGE-1", "mean"] == pytest.approx(0.6)
+    assert frame.loc["ROUGE-1", "spread"] == pytest.approx(0.2 / 2**0.5)
+    assert set(frame["seeds"]) == {2}
+
+
+def test_canonical_keeps_what_cannot_be_read() -> None:
+    assert canonical(["OCC", "no molecule", "OCC"]) == ["CCO", "no molecule", "CCO"]

@@ -1,0 +1,408 @@
+"""Sources, bad rows, manifests: small made-up files always, the real formats where they are."""
+
+import gzip
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pandas as pd
+import pytest
+from datasets import load_dataset
+from huggingface_hub import HfApi, constants
+
+from lmolt_utils import manifest
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import fingerprint, write_json
+from lmolt_utils.rows import DataError, read_rows_of
+from lmolt_utils.sources import LPM24_SIZES, Loaded, Source, divided, load, select
+
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")
+
+
+def alcohols(rows: int, start: int = 1) -> pd.DataFrame:
+    lengths = range(start, start + rows)
+    return pd.DataFrame(
+        {
+            "molecule": ["C" * n + "O" for n in lengths],
+            "caption": [f'The molecule is "{n}", long.' for n in lengths],
+            "properties": [f"length {n}|alcohol" for n in lengths],
+        }
+    )
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.assign(properties=frame["properties"].str.split("|")).to_parquet(path)  # a list, as on the hub
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        lines = ["\t".join(frame.columns), *("\t".join(row) for row in frame.itertuples(index=False))]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def lay_out_like_the_hub(folder: Path, rows: int = 30) -> None:
+    """``LPM-24_train``: two splits, and a third file with all of their rows again."""
+    first, second = alcohols(rows), alcohols(10, rows + 1)
+    write(first, folder / "data" / "split_train-00000-of-00001.parquet")
+    write(second, folder / "data" / "split_valid-00000-of-00001.parquet")
+    write(pd.concat([first, second]), folder / "data" / "train-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "tsv.gz"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    whole = alcohols(40)
+    for name, rows in {"train": whole[:30], "validation": whole[30:35], "test": whole[35:]}.items():
+        write(rows, tmp_path / f"{name}.{ending.removesuffix('.gz')}")
+    for plain in tmp_path.glob("*.tsv") if ending.endswith(".gz") else ():
+        plain.with_suffix(".tsv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    loaded = load(Source(str(tmp_path)))
+    assert loaded.frame.groupby("split").size().to_dict() == {"train": 30, "validation": 5, "test": 5}
+    assert loaded.rejected.empty
+    columns = ["molecule", "caption", "properties"]
+    found = loaded.frame.set_index("molecule").loc[whole["molecule"]].reset_index()
+    assert found[columns].to_numpy().tolist() == whole[columns].to_numpy().tolist()
+    assert len(loaded.facts["files"]) == 3
+
+
+def test_hub_layout_is_read_as_the_datasets_library_reads_it(tmp_path: Path) -> None:
+    lay_out_like_the_hub(tmp_path)
+    files = {name: str(tmp_path / "data" / f"{name}-*.parquet") for name in ("split_train", "split_valid")}
+    theirs = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    shutil.rmtree(tmp_path / "cache")
+    ours = load(Source(str(tmp_path)))
+    for split, hub in {"train": "split_train", "validation": "split_valid"}.items():
+        mine = ours.frame[ours.frame["split"] == split]
+        assert mine["caption"].tolist() == list(theirs[hub]["caption"])
+        assert [text.split("|") for text in mine["properties"]] == [list(p) for p in theirs[hub]["properties"]]
+    assert ours.facts["ignored_files"] == ["data/train-00000-of-00001.parquet"]  # both splits again
+    assert len(ours.frame) == 40
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An offline hub cache with LPM-24_train at one commit."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    place = cache / "datasets--language-plus-molecules--LPM-24_train"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("c0ffee" * 6 + "abcd")
+    lay_out_like_the_hub(place / "snapshots" / ("c0ffee" * 6 + "abcd"))
+    return place
+
+
+def test_offline_the_cached_commit_is_read_and_recorded(hub_cache: Path) -> None:
+    loaded = load(Source("language-plus-molecules/LPM-24_train"))
+    assert loaded.facts["revision"] == "c0ffee" * 6 + "abcd"
+    assert len(loaded.frame) == 40
+    hashes = {name: entry["sha256"] for name, entry in loaded.facts["files"].items()}
+    assert set(hashes) == {f"data/split_{s}-00000-of-00001.parquet" for s in ("train", "valid")}
+    for name, found in hashes.items():
+        assert found == fingerprint(hub_cache / "snapshots" / loaded.facts["revision"] / name)
+
+
+def test_online_only_the_needed_files_of_one_commit_are_fetched(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "c0ffee" * 6 + "abcd"
+    names = ["README.md", *(f"data/{s}-00000-of-00001.parquet" for s in ("split_train", "split_valid", "train"))]
+    asked: list[dict[str, Any]] = []
+
+    def info(self: HfApi, name: str, *, revision: str | None, timeout: float) -> Any:
+        asked.append({"revision": revision})
+        return SimpleNamespace(sha=commit, siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def download(name: str, **kept: Any) -> str:
+        asked.append(kept)
+        return str(hub_cache / "snapshots" / commit)
+
+    monkeypatch.setattr(HfApi, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = load(Source("language-plus-molecules/LPM-24_train", revision="v1"))
+    assert asked[0] == {"revision": "v1"}
+    assert (asked[1]["revision"], asked[1]["allow_patterns"]) == (commit, names[1:3])
+    assert loaded.facts["revision"] == commit
+    record = hub_cache / "corpus.manifest.json"
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") is None
+    write_json(record, manifest.described(loaded))
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") == commit
+    assert manifest.pinned(record, "", "another/set") is None
+
+
+def test_half_a_cached_data_set_is_no_corpus(hub_cache: Path) -> None:
+    next(hub_cache.rglob("split_train*")).unlink()
+    with pytest.raises(DataError, match="its cache lacks it"):
+        load(Source("language-plus-molecules/LPM-24_train"))
+    assert len(load(Source("language-plus-molecules/LPM-24_train"), ("validation",)).frame) == 10
+
+
+def test_a_hub_out_of_reach_says_what_where_and_how(hub_cache: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(Source("language-plus-molecules/LPM-24_train-extra", revision="abc123"), ("validation",))
+    message = str(caught.value)
+    for part in (
+        "data files of validation",
+        str(hub_cache.parent / "datasets--language-plus-molecules--LPM-24_train-extra" / "snapshots" / "abc123"),
+        "hf download language-plus-molecules/LPM-24_train-extra --repo-type dataset --local-dir FOLDER",
+        "folder's path as corpus",
+    ):
+        assert part in message
+    with pytest.raises(DataError, match="neither a local path"):
+        load(Source("no/such/folder"))
+
+
+def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: Path) -> None:
+    lines = [f"{'C' * n}O\talcohol|length {n % 7}" for n in range(1, 101)]
+    lines[4] = "CCCCCO\talcohol|withheld one|withheld two"
+    with zipfile.ZipFile(tmp_path / "additional_data.zip", "w") as archive:
+        archive.writestr("additional_data/train_props.txt", "\n".join(lines) + "\n")  # no header line
+        archive.writestr("additional_data/train_withheld_combos.txt", "('withheld one', 'withheld two')\t1\n")
+    seen: list[tuple[str, int]] = []
+
+    def compose(molecule: str, properties: object, seed: int, variant: int) -> str:
+        seen.append((molecule, variant))
+        return f"made of {properties} with {seed}"
+
+    loaded = load(Source(str(tmp_path / "additional_data.zip"), seed=3), compose=compose)
+    assert loaded.frame["split"].value_counts().to_dict() == {"train": 79, "validation": 21}
+    assert loaded.frame.loc[loaded.frame["molecule"] == "CCCCCO", "split"].item() == "validation"
+    assert loaded.frame["caption"].str.endswith("with 3").all()
+    assert len(seen) == 100
+    assert loaded.facts["notes"]["captions composed from property sets"] == 100
+    again = load(Source(str(tmp_path / "additional_data.zip"), seed=4)).frame["split"]
+    assert again.tolist() != loaded.frame["split"].tolist()
+    assert divided(loaded.frame, 3, [("withheld one", "withheld two")]) == loaded.frame["split"].tolist()
+
+
+def test_which_file_is_which() -> None:
+    names = ["train.txt", "validation.txt", "test.txt"]
+    assert select(names, ("train",), "x") == ({"train.txt": "train"}, ["validation.txt", "test.txt"])
+    assert select(["data/train-0.parquet"], None, "x")[0] == {"data/train-0.parquet": "train"}  # an evaluation set
+    assert select(["test/a.csv", "train/a.csv"], None, "x")[0] == {"test/a.csv": "test"}
+    assert select(["pretrained.csv"], ("train",), "x")[0] == {"pretrained.csv": None}
+    with pytest.raises(DataError, match="cannot tell which file is which"):
+        select(["a.csv", "b.csv"], ("train",), "x")
+    with pytest.raises(DataError, match="none of the splits train"):
+        select(["test.csv"], ("train",), "x")
+
+
+def test_a_split_column_is_followed(tmp_path: Path) -> None:
+    frame = alcohols(6).assign(split=["train"] * 3 + ["valid"] * 2 + ["TEST"])
+    write(frame, tmp_path / "mine.csv")
+    assert load(Source(str(tmp_path / "mine.csv"))).frame["split"].tolist() == [
+        *frame["split"][:3],
+        *["validation"] * 2,
+        "test",
+    ]
+    write(frame.assign(split=["train"] * 5 + [""]), tmp_path / "gap.csv")
+    with pytest.raises(DataError, match="1 rows are in no known split"):
+        load(Source(str(tmp_path / "gap.csv")))
+    tested = load(Source(str(tmp_path / "mine.csv")), None)
+    assert tested.frame["split"].tolist() == ["test"]
+    assert tested.facts["exclusions"] == {"in other splits": 5}
+
+
+def test_other_names_of_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text('CID\tSMILES\tdescription\n7\tCCO\tIt is "ethanol".\n')
+    frame = load(Source(str(tmp_path / "test.tsv")), None).frame
+    assert frame[["split", "molecule", "caption"]].to_numpy().tolist() == [["test", "CCO", 'It is "ethanol".']]
+    (tmp_path / "test.tsv").write_text("SMILES\tname\nCCO\tethanol\n")
+    with pytest.raises(DataError, match=r"no column 'caption' \(nor 'description', 'text'\); it has SMILES, name"):
+        load(Source(str(tmp_path / "test.tsv")), None)
+
+
+def test_mystery_molecules_are_left_out_and_counted(tmp_path: Path) -> None:
+    frame = alcohols(10)
+    frame.loc[3, "properties"] = "Mystery Molecule"
+    write(frame, tmp_path / "train-00000-of-00001.parquet")
+    loaded = load(Source(str(tmp_path)), None)
+    assert loaded.frame["split"].tolist() == ["test"] * 9  # the hub calls the only split of such a set "train"
+    assert loaded.facts["exclusions"] == {"mystery molecule, no reference": 1}
+
+
+# ------------------------------------------------------------------------------------------- bad rows
+
+GOOD = ["C" * n + "O,is " + str(n) + "," + str(n) for n in range(1, 21)]
+BAD: list[tuple[bytes, str]] = [
+    (b"CCN,too few", "wrong number of cells"),
+    (b"CCN,one,2,three", "wrong number of cells"),
+    (b"CCN,,102", "empty cell"),
+    (b"  ,blank molecule,103", "empty cell"),
+    (b"CCN,a \x07 bell,104", "control character"),
+    (b"C" * 100_000 + b",long,105", "too long"),
+    (b"CCN,caf\xe9,106", "not UTF-8"),
+    (b"CCN,again,7", "repeated id"),
+    (b"C(C,ring left open,108", "invalid SMILES"),
+    (b'CCN,"no end,109', "unbalanced quotes"),
+    (b'CCN,"closed" late,110', "unbalanced quotes"),
+    (b"CC N,two words,111", "invalid SMILES"),
+]
+
+
+def test_each_kind_of_bad_row_is_listed_with_its_line_and_the_rest_is_kept(tmp_path: Path) -> None:
+    lines = [b"smiles,caption,id"]
+    expected = []
+    for position, good in enumerate(GOOD):
+        lines.append(good.encode())
+        if position < len(BAD):
+            lines.append(BAD[position][0])
+            expected.append((len(lines), BAD[position][1]))
+    ends = [b"\r\n" if number % 5 == 0 else b"\n" for number in range(len(lines))]
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(line + end for line, end in zip(lines, ends, strict=True)) + b"\n")
+    rows = read_rows_of(path)
+    assert list(zip(rows.rejected["line"], rows.rejected["reason"], strict=True)) == expected
+    assert rows.frame["molecule"].tolist() == [line.split(",")[0] for line in GOOD]
+    assert rows.total == len(GOOD) + len(BAD)
+    assert rows.notes["lines that end differently from the others"] == sum(end == b"\r\n" for end in ends)
+    assert rows.notes["blank lines (no rows)"] == 1
+    assert rows.rejected["detail"].str.len().max() < 200
+    with pytest.raises(
+        DataError, match=r"12 of 32 rows are bad \(2 .*more than max_bad_share = 0.01.*train.csv line 3"
+    ):
+        load(Source(str(path)))
+    loaded = load(Source(str(path)), max_bad_share=0.4)
+    assert (len(loaded.frame), len(loaded.rejected)) == (20, 12)
+    assert loaded.facts["exclusions"]["invalid SMILES"] == 2
+    assert sum(loaded.facts["exclusions"].values()) == 12
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('{"molecule": "CCO"}', "missing column"),
+        ('{"molecule": "CCO", "caption": 3}', "not text"),
+        ('{"molecule": ["CCO"], "caption": "x"}', "not text"),
+        ('{"molecule": "CCO", "caption": null}', "empty cell"),
+        ('{"molecule": "CCO", "caption": "half a \\ud800 pair"}', "control character"),
+        ('{"molecule": "CCO", "caption": "x"', "not JSON"),
+        ('["CCO", "x"]', "not JSON"),
+        ('{"molecule": "CCO", "caption": "line\\nend"}', "control character"),
+    ],
+)
+def test_bad_json_lines(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"molecule": "CO", "caption": "fine"}\n' + row + "\n")
+    rows = read_rows_of(path)
+    assert rows.rejected[["line", "reason"]].to_numpy().tolist() == [[2, reason]]
+    assert rows.frame["molecule"].tolist() == ["CO"]
+
+
+def test_bad_parquet_cells(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"molecule": ["CO", None, "CCO", ""], "caption": ["a", "b", None, "d"]})
+    frame.to_parquet(tmp_path / "train.parquet")
+    rows = read_rows_of(tmp_path / "train.parquet")
+    assert rows.rejected[["line", "reason"]].to_numpy().tolist() == [
+        [2, "empty cell"],
+        [3, "empty cell"],
+        [4, "empty cell"],
+    ]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train.parquet", cut),
+        ("train.parquet", lambda data: b"\0" * len(data)),
+        ("train.tsv.gz", cut),
+        ("train.tsv.gz", lambda data: b"no gzip"),
+        ("additional_data.zip", cut),
+        ("train.csv", lambda data: b""),
+        ("train.csv", lambda data: b"molecule,caption\n"),
+    ],
+)
+def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train_props.txt", "CCO\ta\n")
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000))
+    else:
+        write(alcohols(50), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=name):
+        load(Source(str(path)))
+
+
+def test_quotes_are_ordinary_in_tab_separated_files(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text('molecule\tcaption\nCCO\t"open\nCCCO\tclosed"\n')
+    assert read_rows_of(path).frame["caption"].tolist() == ['"open', 'closed"']
+
+
+# ------------------------------------------------------------------------------------------- manifests
+
+
+def test_a_changed_source_file_stops_and_names_both_hashes(tmp_path: Path) -> None:
+    write(alcohols(20), tmp_path / "train.csv")
+    loaded = load(Source(str(tmp_path)))
+    facts = manifest.described(loaded)
+    assert facts["rows"] == {"train": 20}
+    record = tmp_path / "corpus.manifest.json"
+    write_json(record, facts)
+    facts = json.loads(record.read_text())
+    assert manifest.verify(facts, record)["now"].tolist() == ["unchanged"]
+    before = fingerprint(tmp_path / "train.csv")
+    write(alcohols(21), tmp_path / "train.csv")
+    now = fingerprint(tmp_path / "train.csv")
+    with pytest.raises(manifest.ManifestError) as caught:
+        manifest.verify(facts, record)
+    for part in (str(tmp_path / "train.csv"), f"expected sha256 {before}", f"found {now}", f"delete {record}"):
+        assert part in str(caught.value)
+    (tmp_path / "train.csv").unlink()
+    assert manifest.verify(facts, record)["now"].tolist() == ["no longer there"]
+
+
+# ------------------------------------------------------------------------------------------- real data
+
+
+@pytest.fixture(scope="module")
+def release() -> Iterator[Loaded]:
+    """L+M-24's property file, 160,560 molecules; without the minute that RDKit takes for them."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("lmolt_utils.rows._readable", lambda frame, reader: frame)
+    yield load(Source(str(SHARED / "lpm24")), compose=lambda molecule, properties, seed, variant: "A caption.")
+    patch.undo()
+
+
+@real_data
+def test_the_release_in_full(release: Loaded) -> None:
+    assert release.frame["split"].value_counts().to_dict() == LPM24_SIZES
+    assert release.rejected.empty
+    assert "smiles2caption_example.tsv" in release.facts["ignored_files"]
+    pairs = [
+        set(line.split("\t")[0][2:-2].split("', '")) for line in (SHARED / "lpm24/train_withheld_combos.txt").open()
+    ]
+    training = {
+        frozenset(text.split("|")) for text in release.frame.loc[release.frame["split"] == "train", "properties"]
+    }
+    assert not any(pair <= properties for properties in training for pair in pairs[:300])
+
+
+@real_data
+def test_molt5_chebi20() -> None:
+    loaded = load(Source(str(SHARED / "molt5" / "chebi20_test.tsv")), None)
+    assert (len(loaded.frame), len(loaded.rejected)) == (3300, 0)
+    assert set(loaded.frame["split"]) == {"test"}
+    assert loaded.frame["caption"].str.startswith("The molecule").mean() > 0.9
+    assert any("doubled backslashes" in note and count == 484 for note, count in loaded.facts["notes"].items())
+
+
+def test_the_embedded_corpus_is_what_it_was() -> None:
+    assert load(Source("embedded", 200, 1)).frame.equals(generate(200, 1))
