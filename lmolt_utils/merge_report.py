@@ -152,7 +152,7 @@ def _branch(rule: str, angle: float, task_angle: float) -> str:
     if rule == "slerp":
         return "linear" if not math.isnan(angle) and abs(math.cos(angle)) > slerp_threshold() else "spherical"
     if rule == "nuslerp":
-        return "linear" if not abs(math.sin(task_angle)) > 1e-8 else "spherical"
+        return "" if math.isnan(task_angle) else "linear" if abs(math.sin(task_angle)) <= 1e-8 else "spherical"
     return ""
 
 

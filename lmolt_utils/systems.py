@@ -1,6 +1,9 @@
 """The systems table, ``params/systems.yaml``: the experiment, one row per system."""
 
+import math
 import re
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -140,3 +143,38 @@ def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> li
                 f"(which makes {', '.join(system.name for system in own)})"
             )
     return [system for system in own if system.name in set(wanted)]
+
+
+def ratio(share: float) -> str:
+    """A share of mol2cap as the papers' ratio, Mol2Cap:Cap2Mol: 1/19 is ``1:18``."""
+    fraction = Fraction(share).limit_denominator(40)
+    if math.isclose(float(fraction), share, abs_tol=1e-4):
+        return f"{fraction.numerator}:{fraction.denominator - fraction.numerator}"
+    return f"{share:.4g} mol2cap"
+
+
+def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
+    """``systems``, and a row ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` that the table lacks.
+
+    A share counts as there when a row trains CPO from SLERP at it with no settings of its own (within 0.0001:
+    names give four digits), be it the row's own share or the profile's.
+    """
+    rows = list(systems)
+    for share in params.ratio_grid:
+        there = [
+            params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share
+            for row in rows
+            if row.init == "slerp" and row.method == "cpo" and not row.settings
+        ]
+        if not any(math.isclose(share, other, abs_tol=1e-4) for other in there):
+            rows.append(
+                System(
+                    name=f"slerp@{share:.4g}+cpo",
+                    label=f"SLERP+CPO, {ratio(share)}",
+                    notebook="06_ablation",
+                    init="slerp",
+                    method="cpo",
+                    mol2cap_share=share,
+                )
+            )
+    return rows
