@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from lmolt_utils.embedded.build import HASHES, hashes
 from lmolt_utils.files import read_json

@@ -42,7 +42,7 @@ def make_checkpoint(
             sizes.append(0)
         files[-1][name] = shape
         sizes[-1] += size
-    places = {}
+    places: dict[str, str] = {}
     for number, shapes in enumerate(files, start=1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         save_file({name: _filled(block, shape) for name, shape in shapes.items()}, folder / file, {"format": "pt"})

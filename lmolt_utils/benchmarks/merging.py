@@ -130,8 +130,8 @@ def measure(rule: str, work: Path, shard_bytes: int) -> dict[str, float]:
     _own_process(command, str(yaml_path(work / "merged")), str(work / "command"), "--no-write-model-card")
     synced(work / "command")
     by_command = time.perf_counter() - started
-    for folder in ("merged", "command"):
-        shutil.rmtree(work / folder)
+    for made in ("merged", "command"):
+        shutil.rmtree(work / made)
     return {
         "disk s": disk,
         "here s": seconds,
