@@ -38,7 +38,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared",
 
 
 def for_task(sampled: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The sampled molecules that ``task`` uses: those that name it in ``tasks``, or all where there is no such column."""
+    """The sampled molecules that ``task`` uses: those that name it in ``tasks``, or all without that column."""
     if "tasks" not in sampled:
         return sampled.reset_index(drop=True)
     return sampled[sampled["tasks"].str.split("|").map(lambda tasks: task in tasks)].reset_index(drop=True)

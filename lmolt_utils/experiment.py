@@ -4,7 +4,7 @@ Notebooks 03 to 06 all go through :func:`make_system`; a row's init decides whet
 whether something is trained. A step is repeated only when its inputs, its parameters or its code changed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lmolt_utils.adapters import load_trained
 from lmolt_utils.data import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.generation import generate
-from lmolt_utils.merging import Merge, compare, merge_models
+from lmolt_utils.merge_step import make_merge, merge_of, with_weights
+from lmolt_utils.merging import Merge
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.postprocess import clean
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
@@ -49,13 +50,12 @@ def plan(run: Any, system: Any) -> Plan:
     recipe = Recipe(
         method=system.method, **{n: getattr(params, n) for n in Recipe.__dataclass_fields__ if n != "method"}
     )
-    merge = Merge(system.init, params.mol2cap_share, params.ties_density) if system.merged else None
     return Plan(
         name=system.name,
         init=system.init,
         method=system.method,
         recipe=recipe,
-        merge=merge,
+        merge=merge_of(system, params),
         base_model=params.base_model,
         cap2mol_model=params.cap2mol_model,
         mol2cap_model=params.mol2cap_model,
@@ -66,34 +66,12 @@ def plan(run: Any, system: Any) -> Plan:
     )
 
 
-def merge_folder(models: Path, merge: Merge) -> Path:
-    """Where a merge lies: systems that start from the same merge share it."""
-    value = merge.density if merge.rule == "ties" else merge.share
-    return models / f"{merge.rule}-{value:.4g}"
-
-
 def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
     """The model that ``todo`` starts from for ``task`` (merging it if it is a merge): a folder or a hub id."""
     if todo.merge is None:
         own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
         return own[task if todo.init == "per_task" else todo.init]
-    parents = {"base": todo.base_model, "cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
-    if todo.merge.rule != "ties":
-        del parents["base"]
-    folder = merge_folder(run.path("models"), todo.merge)
-    merge = todo.merge
-    run.step(
-        f"merge {folder.name}",
-        lambda: merge_models(
-            merge, folder, base=todo.base_model, cap2mol=todo.cap2mol_model, mol2cap=todo.mol2cap_model
-        ),
-        outputs=[folder],
-        params=merge.relevant(),
-        inputs={role: fingerprintable(name) for role, name in parents.items()},
-        modules=["lmolt_utils.merging"],
-        say=say,
-    )
-    return str(folder)
+    return str(make_merge(run, todo, say))
 
 
 def make_system(run: Any, system: Any, say: Callable[[str], None] = print) -> None:
@@ -131,7 +109,8 @@ def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str
 
     def make() -> None:
         rows = read_rows(pairs, PAIR_COLUMNS)
-        train(todo.recipe, initial, rows, adapter, log, title=todo.name, say=say, save_steps=todo.save_steps)
+        start = with_weights(todo, initial)
+        train(todo.recipe, start, rows, adapter, log, title=todo.name, say=say, save_steps=todo.save_steps)
 
     run.step(
         f"train {todo.name}",
@@ -150,7 +129,7 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
 
     def make() -> None:
         machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
-        model, tokenizer = load_trained(initial, adapter, **machine)
+        model, tokenizer = load_trained(with_weights(todo, initial), adapter, **machine)
         rows = read_rows(test, TEST_COLUMNS)
         columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
         source, reference = rows[columns[0]], rows[columns[1]]
@@ -191,15 +170,3 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         ],
         say=say,
     )
-
-
-def merge_report(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """For each distinct merge among ``systems``: its distance to both parents, and the parents' cosine."""
-    rows = {}
-    for system in systems:
-        if system.merged:
-            todo = plan(run, system)
-            folder = initial_model(run, todo, "cap2mol", lambda _: None)
-            name = folder.rsplit("/", 1)[-1]
-            rows[name] = compare(folder, todo.cap2mol_model, todo.mol2cap_model)
-    return pd.DataFrame(rows).T.rename_axis("merge")

@@ -120,11 +120,30 @@ def fingerprint(path: Path) -> str:
         return _digest(str(path), status.st_size, status.st_mtime_ns)
     if not path.is_dir():
         raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce")
+    if emptied(path):
+        return str(read_json(path / EMPTIED)["fingerprint"])
     whole = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file():
             whole.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
     return whole.hexdigest()
+
+
+#: The one file of a folder whose contents were deleted to save space: what they were.
+EMPTIED = "emptied.json"
+
+
+def emptied(path: Path) -> bool:
+    """Whether :func:`empty` deleted what the folder held."""
+    return (path / EMPTIED).is_file()
+
+
+def empty(path: Path) -> None:
+    """Delete what a folder holds but keep its fingerprint, so that nothing made from it has to be made again."""
+    if not emptied(path):
+        digest = fingerprint(path)
+        with atomic_folder(path) as part:
+            write_json(part / EMPTIED, {"fingerprint": digest})
 
 
 @lru_cache(maxsize=4096)

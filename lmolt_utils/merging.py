@@ -1,129 +1,222 @@
-"""Merging the two per-task models with mergekit: SLERP, TIES and the linear soup.
+"""Merging the two per-task models with mergekit.
 
-The papers give one ratio, 1:18 (Mol2Cap:Cap2Mol), so a share of 1/19 for mol2cap. SLERP interpolates full
-weights (mergekit's rule); TIES works on task vectors, so it needs the base that both models were tuned from.
+The papers give one ratio, 1:18 (Mol2Cap:Cap2Mol), so a share of 1/19 for mol2cap (audit D38). SLERP and the soup mix
+weights; NuSLERP, TIES, task arithmetic and DARE-TIES mix task vectors, so they need the base that both models were
+tuned from (audit D40). L4M writes SLERP of task vectors, which is NuSLERP; mergekit's SLERP, which the papers cite,
+takes whole weights (audit D39).
+
+mergekit streams: it opens one shard of each model at a time, and holds what it writes until a shard is full.
 """
 
+import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+import yaml
 
-from lmolt_utils.files import atomic_folder
+from lmolt_utils.errors import CompanionError
+from lmolt_utils.files import atomic_folder, write_text
+from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, stored_type
 from lmolt_utils.models import locate
 
-RULES = ("slerp", "ties", "soup")
+#: mergekit's name of each rule.
+METHODS = {
+    "slerp": "slerp",
+    "nuslerp": "nuslerp",
+    "soup": "linear",
+    "task_arithmetic": "task_arithmetic",
+    "ties": "ties",
+    "dare_ties": "dare_ties",
+    "half_sum_ties": "half_sum_ties",
+}
+RULES = tuple(METHODS)
+#: Rules on task vectors: they need the base model.
+TASK_VECTOR_RULES = ("nuslerp", "task_arithmetic", "ties", "dare_ties", "half_sum_ties")
+#: Rules that keep a share of each task vector.
+TRIMMING_RULES = ("ties", "dare_ties", "half_sum_ties")
+#: Rules with a factor on the merged task vector.
+SCALED_RULES = ("task_arithmetic", "ties", "dare_ties", "half_sum_ties")
+#: Largest file written, in bytes: it is held in memory until it is full, and while it is written beside the next.
+SHARD_BYTES = 500_000_000
+
+#: One value for all layers, or several: spread evenly over the layers, interpolated between (mergekit's gradient).
+Share = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Merge:
-    """How two models become one; ``share`` is mol2cap's (SLERP and soup), ``density`` what TIES keeps."""
+    """How two models become one.
+
+    ``share`` is mol2cap's, cap2mol has the rest. ``density`` is what the TIES rules keep of each task vector, ``scale``
+    the factor λ on the merged task vector. ``filters`` give other shares to tensors whose name contains a text (the
+    first that fits counts), such as ``(("embed_tokens", 0.0), ("self_attn", (0.0, 0.5)))``; a gradient's first value
+    holds for embeddings, final norm and head. ``dtype`` is what is written; mergekit computes in float32.
+    ``seed`` decides what DARE drops.
+    """
 
     rule: str
     share: float
-    density: float
+    density: float = 0.2
+    scale: float = 1.0
+    filters: tuple[tuple[str, Share], ...] = ()
+    dtype: str = "float32"
+    seed: int = 0
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change the result: what its record is keyed by."""
-        return {"rule": self.rule} | ({"density": self.density} if self.rule == "ties" else {"share": self.share})
+        kept: dict[str, Any] = {"rule": self.rule, "share": self.share, "dtype": self.dtype}
+        if self.rule in TRIMMING_RULES:
+            kept["density"] = self.density
+        if self.rule in SCALED_RULES:
+            kept["scale"] = self.scale
+        if self.rule == "dare_ties":
+            kept["seed"] = self.seed
+        if self.filters:
+            kept["filters"] = [[part, list(v) if isinstance(v, tuple) else v] for part, v in self.filters]
+        return kept
+
+    @property
+    def name(self) -> str:
+        """A file name of its own: ``slerp-0.05263``, ``ties-0.2``; what is not usual is spelled out after it."""
+        if self.rule in TRIMMING_RULES:
+            words = [f"{self.rule}-{self.density:.4g}"]
+            words += [f"share{self.share:.4g}"] if self.share != 0.5 else []
+        else:
+            words = [f"{self.rule}-{self.share:.4g}"]
+        kept = self.relevant()
+        words += [f"scale{self.scale:.4g}"] if kept.get("scale", 1.0) != 1.0 else []
+        words += [f"seed{self.seed}"] if kept.get("seed", 0) else []
+        words += [self.dtype] if self.dtype != "float32" else []
+        if self.filters:
+            words.append("filters" + hashlib.sha256(json.dumps(kept["filters"]).encode()).hexdigest()[:8])
+        return "-".join(words)
 
 
-def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> dict[str, Any]:
+def _setting(merge: Merge, of: Callable[[float], float]) -> Any:
+    """``of(share)`` as a mergekit parameter: one number, or a list of conditions with the number last."""
+
+    def value(share: Share) -> Any:
+        return [of(part) for part in share] if isinstance(share, tuple) else of(share)
+
+    if not merge.filters:
+        return of(merge.share)
+    return [{"filter": part, "value": value(share)} for part, share in merge.filters] + [{"value": of(merge.share)}]
+
+
+def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored: str | None = None) -> dict[str, Any]:
     """The mergekit configuration of a merge; models are local folders, as absolute paths, or hub ids.
 
-    Raises ``ValueError`` for an unknown rule.
+    ``stored``: the type of the models' weights, where known. SLERP and the soup compute in float32 block by block by
+    themselves, so weights of the type to be written need no float32 copy first; task vectors do.
+    Weights of the two models are their shares, which add up to 1: task arithmetic with ``scale`` 1 is the soup, and
+    with a share of 1/2 the half in front of L4M's sum is what ``half_sum_ties`` multiplies by. Plain TIES divides
+    by the weights again. Raises :class:`~lmolt_utils.errors.CompanionError` for an unknown rule.
     """
+    if merge.rule not in METHODS:
+        raise CompanionError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
+    as_stored = merge.rule in ("slerp", "soup") and stored == merge.dtype
+    common: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": merge.dtype if as_stored else "float32"}
+    if merge.dtype != common["dtype"]:
+        common["out_dtype"] = merge.dtype
     if merge.rule == "slerp":
-        return {
-            "merge_method": "slerp",
-            "base_model": cap2mol,
-            "models": [{"model": cap2mol}, {"model": mol2cap}],
-            "parameters": {"t": merge.share},
-            "dtype": "float32",
-        }
-    if merge.rule == "ties":  # L4M §3.2.1: top 20 % of each task vector, sign conflicts resolved
-        task = {"weight": 1.0, "density": merge.density}
-        return {
-            "merge_method": "ties",
-            "base_model": base,
-            "models": [{"model": cap2mol, "parameters": task}, {"model": mol2cap, "parameters": dict(task)}],
-            "parameters": {"normalize": True},
-            "dtype": "float32",
-        }
-    if merge.rule == "soup":
-        return {
-            "merge_method": "linear",
-            "models": [
-                {"model": cap2mol, "parameters": {"weight": 1 - merge.share}},
-                {"model": mol2cap, "parameters": {"weight": merge.share}},
-            ],
-            "parameters": {"normalize": True},
-            "dtype": "float32",
-        }
-    raise ValueError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
+        models: list[dict[str, Any]] = [{"model": cap2mol}, {"model": mol2cap}]
+        return common | {"base_model": cap2mol, "models": models, "parameters": {"t": _setting(merge, lambda s: s)}}
+    # mergekit's λ multiplies the sum; a rule defined here takes it with the weights.
+    factor = merge.scale if merge.rule == "half_sum_ties" else 1.0
+    own: dict[str, Any] = {"density": merge.density} if merge.rule in TRIMMING_RULES else {}
+    models = [
+        {"model": cap2mol, "parameters": {"weight": _setting(merge, lambda s: factor * (1 - s)), **own}},
+        {"model": mol2cap, "parameters": {"weight": _setting(merge, lambda s: factor * s), **own}},
+    ]
+    parameters: dict[str, Any] = {}
+    if merge.rule in ("soup", "ties"):
+        parameters["normalize"] = True
+    if merge.rule in SCALED_RULES and merge.rule != "half_sum_ties":
+        parameters["lambda"] = merge.scale
+    config: dict[str, Any] = common | {"models": models}
+    if parameters:
+        config["parameters"] = parameters
+    if merge.rule in TASK_VECTOR_RULES:
+        config["base_model"] = base
+    return config
 
 
-def merge_models(merge: Merge, folder: Path, *, base: str, cap2mol: str, mol2cap: str) -> None:
-    """Merge with mergekit into ``folder`` (weights, tokenizer, configuration, mergekit's own YAML)."""
-    from mergekit.config import MergeConfiguration  # importing mergekit takes seconds: only where it is used
+def needed_models(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> dict[str, str]:
+    """The models that a merge reads, by role: the base only where the rule has task vectors."""
+    parents = {"cap2mol": cap2mol, "mol2cap": mol2cap}
+    return {**parents, "base": base} if merge.rule in TASK_VECTOR_RULES else parents
+
+
+def yaml_path(folder: Path) -> Path:
+    """Where the mergekit YAML of a merge lies: beside its folder, so that it outlives the weights."""
+    return folder.with_name(f"{folder.name}.mergekit.yml")
+
+
+def mergekit_yaml(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> str:
+    """The mergekit YAML of a merge, with the command that runs it in a comment.
+
+    Folders are absolute paths: mergekit reads a relative one from wherever it is started.
+    """
+    models = {role: locate(name) for role, name in {"cap2mol": cap2mol, "mol2cap": mol2cap}.items()}
+    models["base"] = locate(base) if merge.rule in TASK_VECTOR_RULES else base
+    stored = stored_type(headers(cap2mol))
+    command = "python -m lmolt_utils.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
+    seed = f" --random-seed {merge.seed}" if merge.rule == "dare_ties" else ""
+    body = yaml.safe_dump(configuration(merge, **models, stored=stored), sort_keys=False)
+    return f"# {command} THIS_FILE OUTPUT_FOLDER{seed}\n{body}"
+
+
+def merge_models(
+    merge: Merge, folder: Path, *, base: str, cap2mol: str, mol2cap: str, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Merge with mergekit into ``folder`` (weights, tokenizer, configuration); its YAML is written beside it.
+
+    Before anything is read, headers and tokenizers of the models are compared. Raises
+    :class:`~lmolt_utils.merge_checks.MergeError` or :class:`~lmolt_utils.models.ModelError` when they do not fit.
+    """
+    models = {"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}
+    needed = needed_models(merge, **models)
+    check_parents(needed)
+    tensors = headers(cap2mol)
+    check_space(folder, tensors, merge.dtype)
+    text = mergekit_yaml(merge, **models)
+    places = {**models, **{role: local_folder(name) for role, name in needed.items()}}
+    config = configuration(merge, **places, stored=stored_type(tensors))
+    with atomic_folder(folder) as part:
+        _run(config, part, merge.seed, shard_bytes)
+        for file in part.iterdir():
+            os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read
+    write_text(yaml_path(folder), text)
+
+
+def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> None:
+    """Run mergekit in this process: importing it takes seconds, so its command per merge would not do."""
+    from mergekit.config import MergeConfiguration
+    from mergekit.io.tasks import LoaderCache
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    models = {"base": locate(base), "cap2mol": locate(cap2mol), "mol2cap": locate(mol2cap)}
-    config = MergeConfiguration.model_validate(configuration(merge, **models))
-    with atomic_folder(folder) as part:
-        run_merge(
-            config,
-            str(part),
-            options=MergeOptions(copy_tokenizer=True, cuda=False, quiet=True, write_model_card=False),
-        )
-        _strip_paths(part / "mergekit_config.yml", models)
+    if config["merge_method"] == METHODS["half_sum_ties"]:
+        from lmolt_utils.half_sum_ties import register
 
-
-def _strip_paths(config: Path, models: dict[str, str]) -> None:
-    """Replace this machine's paths by the models' roles, so that equal merges give equal bytes."""
-    if config.is_file():
-        text = config.read_text(encoding="utf-8")
-        for role, place in sorted(models.items(), key=lambda item: -len(item[1])):
-            text = text.replace(place, role)
-        config.write_text(text, encoding="utf-8")
-
-
-def weights(reference: str) -> dict[str, torch.Tensor]:
-    """All tensors of a model folder (small ones: everything is held in memory), as float32."""
-    tensors = {}
-    for file in sorted(Path(locate(reference)).glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118  (no mapping)
-                tensors[name] = handle.get_tensor(name).float()
-    return tensors
-
-
-def compare(merged: str, cap2mol: str, mol2cap: str) -> dict[str, float]:
-    """Where a merge lies between its parents: relative distances, and the parents' cosine.
-
-    ``to_cap2mol`` and ``to_mol2cap`` are distances to the parents, over the distance between them;
-    ``cosine`` is that of all weights. A cosine near 1 means that SLERP is linear interpolation.
-    """
-    first, second, middle = weights(cap2mol), weights(mol2cap), weights(merged)
-    names = sorted(first)
-
-    def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([tensors[name].flatten() for name in names])
-
-    a, b, m = flat(first), flat(second), flat(middle)
-    apart = torch.linalg.vector_norm(a - b)
-    return {
-        "to_cap2mol": float(torch.linalg.vector_norm(m - a) / apart),
-        "to_mol2cap": float(torch.linalg.vector_norm(m - b) / apart),
-        "cosine": float(torch.nn.functional.cosine_similarity(a, b, dim=0)),
-    }
-
-
-def mergekit_yaml(folder: Path) -> str:
-    """The mergekit YAML kept beside a merged model."""
-    path = folder / "mergekit_config.yml"
-    return path.read_text(encoding="utf-8") if path.is_file() else json.dumps({})
+        register()
+    options = MergeOptions(
+        copy_tokenizer=True,
+        cuda=False,
+        quiet=True,
+        write_model_card=False,
+        out_shard_size=shard_bytes,
+        async_write=True,
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone
+            torch.manual_seed(seed)
+            run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)
+    finally:
+        # mergekit keeps opened files for the life of the process: a model trained again would be read as it was.
+        LoaderCache().loaders.clear()

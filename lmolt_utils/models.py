@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from lmolt_utils.errors import CompanionError
+from lmolt_utils.files import emptied
 
 Kind = Literal["causal", "translator", "classifier"]
 _CLASSES: dict[Kind, Any] = {
@@ -65,7 +66,9 @@ def locate(reference: str) -> str:
 
 
 def fingerprintable(reference: str) -> Path | str:
-    """What identifies a model in a record: its folder (to be hashed), or its hub id."""
+    """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or its hub id."""
+    if emptied(Path(reference)):
+        return Path(reference)
     found = locate(reference)
     return Path(found) if Path(found).is_dir() else found
 

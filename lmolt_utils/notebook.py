@@ -23,7 +23,7 @@ from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import record_path, step
-from lmolt_utils.systems import System, chosen, load_systems
+from lmolt_utils.systems import System, chosen, load_systems, with_ratio_grid
 
 NOTEBOOKS = (
     "01_data",
@@ -122,9 +122,14 @@ class Run:
         return getattr(self.params, name)
 
     @property
+    def table(self) -> list[System]:
+        """Every row of the systems table, and the points that ``ratio_grid`` adds to the sweep."""
+        return with_ratio_grid(load_systems(), self.params)
+
+    @property
     def systems(self) -> list[System]:
         """The rows of the systems table that this notebook makes in this run."""
-        return chosen(load_systems(), self.notebook, list(self.wanted) if self.wanted else None)
+        return chosen(self.table, self.notebook, list(self.wanted) if self.wanted else None)
 
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""

@@ -7,7 +7,7 @@ stops the run before any work; the message names the key and the nearest right o
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -25,6 +25,9 @@ class ParameterError(CompanionError):
 def _p(meaning: str, source: str, unit: str = "", **limits: Any) -> Any:
     """A required parameter: its meaning, the source of its value and its unit."""
     return Field(description=meaning, json_schema_extra={"source": source, "unit": unit}, **limits)
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Params(BaseModel):
@@ -130,8 +133,33 @@ class Params(BaseModel):
     dora: bool = _p("DoRA instead of LoRA", "L4M Fig. 15: LoRA; audit D5")
     max_length: int = _p("longest prompt plus answer", "ours", "tokens", ge=16)
 
-    mol2cap_share: float = _p("share of mol2cap in SLERP and soup merges", "L4M App. J: 1:18, so 1/19", ge=0, le=1)
-    ties_density: float = _p("share of each task vector that TIES keeps", "L4M §3.2.1: top 20 %", gt=0, le=1)
+    mol2cap_share: float = _p(
+        "share of mol2cap in SLERP, NuSLERP, soup and task arithmetic", "L4M App. J: 1:18, so 1/19", ge=0, le=1
+    )
+    ties_density: float = _p("share of each task vector that the TIES rules keep", "L4M §3.2.1: top 20 %", gt=0, le=1)
+    ties_mol2cap_share: float = _p(
+        "mol2cap's share of the weights of the two task vectors in the TIES rules",
+        "L4M §3.2.1: half the sum",
+        ge=0,
+        le=1,
+    )
+    merge_scale: float = _p(
+        "factor λ on the merged task vector (TIES rules, task arithmetic)", "mergekit default; L4M prints none", gt=0
+    )
+    merge_filters: dict[str, _Share | list[_Share]] = _p(
+        "part of a tensor's name -> mol2cap's share there, or a list of shares over the layers; the first that fits",
+        "ours; L4M §4.2.2 blends all layers alike",
+    )
+    merge_dtype: Literal["float32", "bfloat16"] = _p(
+        "type that merged weights are written in (computed in float32)", "L+M-24's models: float32"
+    )
+    ratio_grid: list[Annotated[float, Field(gt=0, lt=1)]] = _p(
+        "further mol2cap shares of the SLERP+CPO sweep, each between 0 and 1, beside those of the systems table",
+        "ours; L4M Fig. 4 names 1:18 alone",
+    )
+    keep_merges: bool = _p(
+        "keep the weights of a sweep's merge after its predictions are made (else only its recipe)", "ours; disk space"
+    )
 
     max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)
     generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)

@@ -21,7 +21,7 @@ from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import PACKAGE, closure, sources
-from lmolt_utils.systems import load_systems
+from lmolt_utils.systems import load_systems, with_ratio_grid
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
 AFTER: dict[str, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
     """The values ``notebook`` depends on in ``profile``, and the rows of the systems table that it makes or draws."""
     values = load(profile).model_dump()
     used = {name: values[name] for name in declared(notebook) if name in values}
-    rows = load_systems()
+    rows = with_ratio_grid(load_systems(), load(profile))
     own = [row for row in rows if row.notebook == notebook]
     if own or notebook in ("07_nli_evaluation", "08_figures"):
         used["systems"] = [row.model_dump() for row in (own or rows)]

@@ -1,7 +1,9 @@
 """The systems table, ``params/systems.yaml``: the experiment, one row per system."""
 
+import math
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,10 +13,25 @@ from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
 from lmolt_utils.semantics import check_choices, resolve
 
-Init = Literal["per_task", "cap2mol", "mol2cap", "slerp", "ties", "soup", "baseline"]
+Init = Literal[
+    "per_task",
+    "cap2mol",
+    "mol2cap",
+    "slerp",
+    "nuslerp",
+    "soup",
+    "task_arithmetic",
+    "ties",
+    "dare_ties",
+    "half_sum_ties",
+    "baseline",
+]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
 Maker = Literal["01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"]
-MERGES = ("slerp", "ties", "soup")
+#: The inits that are merges (lmolt_utils.merging has a rule of each name), and those of them that trim task vectors:
+#: their share is a parameter of its own, as the paper weighs both task vectors equally.
+MERGES = ("slerp", "nuslerp", "soup", "task_arithmetic", "ties", "dare_ties", "half_sum_ties")
+TRIMMING = ("ties", "dare_ties", "half_sum_ties")
 #: Rows of init ``baseline``: their name says what they answer (:mod:`lmolt_utils.baselines`).
 BASELINES = ("constant", "nearest-neighbour", "rule")
 #: What a row may set for itself; everything else comes from the profile.
@@ -48,6 +65,9 @@ SETTINGS = [
     "ties_density",
     "postprocess",
     "max_new_tokens",
+    "merge_scale",
+    "merge_filters",
+    "merge_dtype",
     "seed",
 ]
 
@@ -79,8 +99,8 @@ class System(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> "System":
-        if self.mol2cap_share is not None and self.init not in ("slerp", "soup"):
-            raise ValueError(f"mol2cap_share belongs to slerp and soup, not to init {self.init!r}")
+        if self.mol2cap_share is not None and self.init not in MERGES:
+            raise ValueError(f"mol2cap_share belongs to merges ({', '.join(MERGES)}), not to init {self.init!r}")
         if self.init == "per_task" and self.method != "none":
             raise ValueError("init 'per_task' is two models: it can be scored, not trained")
         if (self.init == "baseline") != (self.notebook == "01_data"):
@@ -105,7 +125,7 @@ class System(BaseModel):
         """The profile's parameters, with what the switches change, with this row's own settings on top."""
         own = {name: value for name, value in self.settings.items() if name not in ("switches", "adapter_of")}
         if self.mol2cap_share is not None:
-            own["mol2cap_share"] = self.mol2cap_share
+            own["ties_mol2cap_share" if self.init in TRIMMING else "mol2cap_share"] = self.mol2cap_share
         values = profile.model_dump()
         return check({**values, **resolve(values, self.method, self.init, self.settings.get("switches")), **own})
 
@@ -192,3 +212,38 @@ def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> li
                 f"(which makes {', '.join(system.name for system in own)})"
             )
     return [system for system in own if system.name in set(wanted)]
+
+
+def ratio(share: float) -> str:
+    """A share of mol2cap as the papers' ratio, Mol2Cap:Cap2Mol: 1/19 is ``1:18``."""
+    fraction = Fraction(share).limit_denominator(40)
+    if math.isclose(float(fraction), share, abs_tol=1e-4):
+        return f"{fraction.numerator}:{fraction.denominator - fraction.numerator}"
+    return f"{share:.4g} mol2cap"
+
+
+def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
+    """``systems``, and a row ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` that the table lacks.
+
+    A share counts as there when a row trains CPO from SLERP at it with no settings of its own (within 0.0001:
+    names give four digits), be it the row's own share or the profile's.
+    """
+    rows = list(systems)
+    for share in params.ratio_grid:
+        there = [
+            params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share
+            for row in rows
+            if row.init == "slerp" and row.method == "cpo" and not row.settings
+        ]
+        if not any(math.isclose(share, other, abs_tol=1e-4) for other in there):
+            rows.append(
+                System(
+                    name=f"slerp@{share:.4g}+cpo",
+                    label=f"SLERP+CPO, {ratio(share)}",
+                    notebook="06_ablation",
+                    init="slerp",
+                    method="cpo",
+                    mol2cap_share=share,
+                )
+            )
+    return rows

@@ -5,13 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from lmolt_utils.embedded.build import HASHES, hashes
 from lmolt_utils.files import read_json
 from lmolt_utils.generation import generate
-from lmolt_utils.merging import Merge, configuration, merge_models, weights
 from lmolt_utils.models import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer, locate
 from lmolt_utils.nli import Classifier
 from lmolt_utils.prompts import SEGMENTS, answer, prompt
@@ -121,65 +118,3 @@ def test_nli_answers_equal_pairs_once_and_in_order() -> None:
     assert result.iloc[0].equals(result.iloc[2])
     assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
     assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
-
-
-PARENTS = {"base": "embedded:base", "cap2mol": "embedded:cap2mol", "mol2cap": "embedded:mol2cap"}
-
-
-def test_soup_is_the_weighted_mean(tmp_path: Path) -> None:
-    merge_models(Merge("soup", 1 / 19, 0.2), tmp_path / "soup", **PARENTS)
-    got, a, b = weights(str(tmp_path / "soup")), weights(PARENTS["cap2mol"]), weights(PARENTS["mol2cap"])
-    for name in a:
-        torch.testing.assert_close(got[name], a[name] * 18 / 19 + b[name] / 19, atol=1e-6, rtol=1e-5)
-    assert not torch.equal(got["model.layers.0.mlp.up_proj.weight"], a["model.layers.0.mlp.up_proj.weight"])
-
-
-def test_slerp_agrees_with_its_formula(tmp_path: Path) -> None:
-    share = 0.3
-    merge_models(Merge("slerp", share, 0.2), tmp_path / "slerp", **PARENTS)
-    name = "model.layers.1.self_attn.q_proj.weight"
-    a, b = weights(PARENTS["cap2mol"])[name], weights(PARENTS["mol2cap"])[name]
-    angle = torch.arccos((a / a.norm() * (b / b.norm())).sum())
-    expected = torch.sin((1 - share) * angle) / torch.sin(angle) * a + torch.sin(share * angle) / torch.sin(angle) * b
-    torch.testing.assert_close(weights(str(tmp_path / "slerp"))[name], expected, atol=1e-5, rtol=1e-4)
-
-
-def test_ties_agrees_with_its_formula_on_small_tensors(tmp_path: Path) -> None:
-    """Trim to the top 20 %, elect the sign of the sum, average the agreeing entries, add to the base."""
-    generator = torch.Generator().manual_seed(0)
-    names = ("model.layers.0.mlp.up_proj.weight",)
-    folders = {}
-    for role in PARENTS:
-        folders[role] = str(tmp_path / role)
-        shutil.copytree(EMBEDDED_FOLDER / "base", folders[role])
-        tensors = load_file(f"{folders[role]}/model.safetensors")
-        for name in names:
-            if role != "base":
-                tensors[name] = tensors[name].float() + torch.randn(tensors[name].shape, generator=generator)
-        save_file(
-            {k: v.float().contiguous() for k, v in tensors.items()},
-            f"{folders[role]}/model.safetensors",
-            {"format": "pt"},
-        )
-    merge_models(Merge("ties", 0.5, 0.2), tmp_path / "ties", **folders)
-    base, *others = (weights(folders[role])[names[0]] for role in ("base", "cap2mol", "mol2cap"))
-    trimmed = []
-    for other in others:
-        task = other - base
-        kept = torch.zeros_like(task).flatten()
-        top = task.abs().flatten().topk(int(0.2 * task.numel())).indices
-        kept[top] = task.flatten()[top]
-        trimmed.append(kept.view_as(task))
-    stack = torch.stack(trimmed)
-    agree = (stack.sign() == stack.sum(0).sign()) & (stack != 0)
-    merged = base + (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
-    difference = (weights(str(tmp_path / "ties"))[names[0]] - merged).abs()
-    assert (difference > 1e-4).float().mean() < 1e-4  # ties in magnitude at the cut may fall either way
-
-
-def test_unknown_rule_and_share_in_configuration() -> None:
-    with pytest.raises(ValueError, match="no merge rule 'spherical'"):
-        configuration(Merge("spherical", 0.5, 0.2), **PARENTS)
-    slerp = configuration(Merge("slerp", 1 / 19, 0.2), **PARENTS)
-    assert slerp["base_model"] == PARENTS["cap2mol"], "t counts from cap2mol: 1/19 is mostly cap2mol"
-    assert slerp["parameters"]["t"] == pytest.approx(1 / 19)
