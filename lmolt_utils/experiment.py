@@ -4,7 +4,7 @@ Notebooks 03 to 06 all go through :func:`make_system`; a row's init decides whet
 whether something is trained. A step is repeated only when its inputs, its parameters or its code changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -23,7 +23,7 @@ from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import record_path, step
-from lmolt_utils.systems import System, chosen, load_systems, with_ratio_grid
+from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
 
 NOTEBOOKS = (
     "01_data",
@@ -123,13 +123,14 @@ class Run:
 
     @property
     def table(self) -> list[System]:
-        """Every row of the systems table, and the points that ``ratio_grid`` adds to the sweep."""
-        return with_ratio_grid(load_systems(), self.params)
+        """Every system of the run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
+        return replicas(with_ratio_grid(load_systems(), self.params), self.params)
 
     @property
     def systems(self) -> list[System]:
-        """The rows of the systems table that this notebook makes in this run."""
-        return chosen(self.table, self.notebook, list(self.wanted) if self.wanted else None)
+        """The systems that this notebook makes in this run; a wanted one comes with its copies for more ``seeds``."""
+        rows = with_ratio_grid(load_systems(), self.params)
+        return replicas(chosen(rows, self.notebook, list(self.wanted) if self.wanted else None), self.params)
 
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
