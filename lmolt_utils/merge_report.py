@@ -229,15 +229,7 @@ def draw_groups(tensors: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             left.plot(part["layer"], part["angle"], marker=marker, label=str(group))
             right.plot(part["layer"], part["sign_conflicts"], marker=marker)
         left.axhline(limit, color="0.4", linestyle=":", linewidth=0.8)
-        left.annotate(
-            f"below {limit:.1f}°: linear",
-            (0.02, limit),
-            (0, 2),
-            textcoords="offset points",
-            xycoords=("axes fraction", "data"),
-            fontsize=6.5,
-            color="0.4",
-        )
+        left.set_title(f"Dotted: {limit:.1f}°, below it mergekit interpolates linearly", fontweight="normal")
         left.set(xlabel="Layer", ylabel="Angle between parents (°)", ylim=(0, None))
         right.set(xlabel="Layer", ylabel="Share of sign conflicts", ylim=(0, 1))
         for axes in (left, right):

@@ -23,7 +23,9 @@ def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
             if seconds.exists():
                 log = log.merge(read_rows(seconds, ("step", "seconds")), on="step", how="left")
             frames.append(log.assign(system=system.label))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss"])
+    return (
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss", "seconds"])
+    )
 
 
 def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
