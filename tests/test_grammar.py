@@ -98,7 +98,7 @@ def test_every_form_is_read_back() -> None:
 def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
     """A seeded sample of sets from the shipped vocabulary and of awkward names, several captions each."""
     rng = random.Random(24)
-    for vocabulary, count in ((Vocabulary.embedded(), 2_000), (NAMES, 1_000)):
+    for vocabulary, count in ((Vocabulary.embedded(), 2_000), (NAMES, 500)):
         names, decompose, composer = (
             sorted(vocabulary.kinds),
             Decomposer(vocabulary),
@@ -106,7 +106,7 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
         )
         for _ in range(count):
             properties = set(rng.sample(names, rng.choice((1, 2, 3, 5, 8, 13, 18))))
-            for _ in range(3):
+            for _ in range(2):
                 caption = composer.compose(properties, rng)
                 assert decompose.properties(caption) == properties, caption
                 assert all(map(decompose.parsed, sentences(caption))), caption
@@ -114,17 +114,17 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
 
 @needs_lpm24
 def test_every_property_set_of_lpm24_survives_the_round_trip() -> None:
-    """All 160,560 molecules of L+M-24, each with a caption of its own."""
+    """Each distinct set, and 100,000 of the 160,560 molecules, each with a caption of its own."""
     vocabulary, rng = lpm24_vocabulary(), random.Random(0)
     composer, decompose = Composer(vocabulary), Decomposer(vocabulary)
-    rows, wrong = 0, []
-    for _, properties in lpm24_sets():
+    rows = [properties for _, properties in lpm24_sets()]
+    assert len(rows) == 160_560
+    wrong = []
+    for properties in [*dict.fromkeys(rows), *rng.sample(rows, 100_000)]:
         caption = composer.compose(properties, rng)
-        rows += 1
         if decompose.properties(caption) != properties:
             wrong.append(caption)
     assert wrong == []
-    assert rows == 160_560
 
 
 @needs_lpm24
@@ -283,7 +283,7 @@ def test_atoms_keep_text_name_and_verb(decompose: Decomposer) -> None:
 
 
 def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) -> None:
-    one = "When heated to decomposition it emits fumes of bromine. bromides/ Keep it dry."
+    one = "When heated to decomposition it emits fumes of bromine. Keep away from acids. bromides/"
     atoms = decompose(f"{one} The molecule is a nutrient.")
     assert [(atom.text, atom.property) for atom in atoms] == [
         (one, "decomposition_evaluation"),
@@ -292,6 +292,15 @@ def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) ->
     two = decompose("Will polymerize when hot. When heated to decomposition it emits acrid smoke.")
     assert [atom.property for atom in two] == ["polymerization_evaluation", "decomposition_evaluation"]
     assert decompose.parsed("Will polymerize when hot.")
+
+
+def test_of_two_quotes_one_is_the_odour_and_one_the_taste(decompose: Decomposer) -> None:
+    for text, senses in {
+        "both a Oily ham and a Sweet clover odor": ["taste_evaluation", "odor_evaluation"],
+        "both a Powerful, citrus odor and a Grapefruit and bitter": ["odor_evaluation", "taste_evaluation"],
+        "both a Odorless and a Tasteless": ["odor_evaluation", "taste_evaluation"],
+    }.items():
+        assert [atom.property for atom in decompose(f"The molecule has {text}.")] == senses
 
 
 def test_a_free_text_fact_has_no_property_where_the_vocabulary_has_none() -> None:
@@ -330,6 +339,7 @@ def test_unknown_names_need_the_open_vocabulary() -> None:
         "( " * 5_000,
         "that impacts " * 2_000,
         ", and a " * 2_000,
+        "The molecule is a resin derived from trees. The molecule is a glycoside (cut.",
         "\x00\ud800 \n\t",
     ],
     ids=lambda text: ascii(text[:20]),
