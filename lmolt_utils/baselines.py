@@ -22,6 +22,7 @@ Of equal candidates the first in the sample counts. An unreadable molecule is an
 """
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,7 +155,9 @@ def fit_tree(sample: Sample) -> DecisionTreeClassifier:
     stated = [number for number, key in enumerate(sample.sets) if key]
     tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, random_state=0)
     groups = functional_groups(sample.rows["molecule"].iloc[stated].tolist())
-    return tree.fit(groups, [sample.sets[number] for number in stated])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # property sets are many, in truth
+        return tree.fit(groups, [sample.sets[number] for number in stated])
 
 
 def tree_text(tree: DecisionTreeClassifier) -> str:

@@ -71,6 +71,12 @@ def test_blocks_equal_brute_force_by_rdkit(corpus: pd.DataFrame, monkeypatch: py
     assert naively(few[:2], few[2:6]).tolist() == nearest(bits[:2], bits[2:6])[1].tolist()
 
 
+def test_of_equals_in_different_blocks_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "REFERENCES", 1)
+    asked, known = encode([{"a", "b"}], [{"x"}, {"b"}, {"a"}, {"b"}])
+    assert [found.tolist() for found in nearest(asked, known)] == [[1], [0.5]]
+
+
 def test_medoid_is_the_most_central_and_counts_copies(corpus: pd.DataFrame) -> None:
     bits = fingerprints([found for found in Molecules().of(corpus["molecule"]) if found])
     vectors = unpacked(bits)
@@ -189,7 +195,7 @@ def test_the_papers_test_sets_are_training_or_validation_molecules(corpus: pd.Da
 
 def test_recaptioning_keeps_molecule_and_property_set(corpus: pd.DataFrame) -> None:
     rows = corpus.head(30)
-    again = recaptioned(rows, seed=0)
+    again = recaptioned(rows, seed=3)  # the corpus's own seed: only the variant differs
     assert again["molecule"].equals(rows["molecule"])
     assert (again["caption"] != rows["caption"]).mean() > 0.5
     for properties, caption in again[["properties", "caption"]].itertuples(index=False):
