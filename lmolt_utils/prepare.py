@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils import manifest
+from lmolt_utils.captioner import captioner
 from lmolt_utils.data import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, triples
-from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows, write_text
 from lmolt_utils.rows import REJECTED_COLUMNS
-from lmolt_utils.sources import EMBEDDED, Compose, Source, load
+from lmolt_utils.sources import EMBEDDED, Source, load
 from lmolt_utils.testsets import TEST_SETS, draw, source_of
 
 
@@ -20,11 +20,12 @@ def corpus_source(run: Any) -> Source:
     return Source(run.corpus, run.corpus_rows, run.corpus_seed, run.corpus_revision)
 
 
-def make_corpus(run: Any, compose: Compose = caption_for) -> pd.DataFrame:
+def make_corpus(run: Any) -> pd.DataFrame:
     """The corpus (:data:`~lmolt_utils.data.CORPUS_COLUMNS`), loaded once and kept with its manifest and rejected rows.
 
-    ``compose`` writes the captions of molecules that have none. Raises :class:`~lmolt_utils.manifest.ManifestError`
-    when a file that it was made from has changed since, :class:`~lmolt_utils.rows.DataError` when it cannot be loaded.
+    Molecules without a caption get one (:func:`~lmolt_utils.captioner.captioner`). Raises
+    :class:`~lmolt_utils.manifest.ManifestError` when a file that it was made from has changed since,
+    :class:`~lmolt_utils.rows.DataError` when it cannot be loaded.
     """
     output, rejected = run.path("data", "corpus.jsonl"), run.path("data", "corpus.rejected.jsonl")
     record, source = run.path("data", "corpus.manifest.json"), corpus_source(run)
@@ -33,7 +34,7 @@ def make_corpus(run: Any, compose: Compose = caption_for) -> pd.DataFrame:
     def make() -> None:
         revision = source.revision or manifest.pinned(record, "", source.name)
         found = Source(source.name, source.rows, source.seed, revision)
-        loaded = load(found, max_bad_share=run.max_bad_share, compose=compose)
+        loaded = load(found, max_bad_share=run.max_bad_share, compose=captioner(run.corpus, run.property_tree))
         frame = loaded.frame
         if "id" not in frame:
             frame = frame.assign(id=[f"m{index:07d}" for index in range(len(frame))])
@@ -45,13 +46,13 @@ def make_corpus(run: Any, compose: Compose = caption_for) -> pd.DataFrame:
         "corpus",
         make,
         outputs=[output, rejected, record],
-        params=source.relevant() | {"max_bad_share": run.max_bad_share},
-        modules=["lmolt_utils.prepare", compose.__module__],
+        params=source.relevant() | {"max_bad_share": run.max_bad_share} | _tree(run),
+        modules=["lmolt_utils.prepare", "lmolt_utils.captioner"],
     )
     return read_rows(output, CORPUS_COLUMNS)
 
 
-def make_sample_and_test(run: Any, compose: Compose = caption_for) -> tuple[pd.DataFrame, pd.DataFrame]:
+def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training sample and the test set; beside them the validation sample and ``manifest.json``.
 
     Raises what :func:`make_corpus` does, for the test set's own source.
@@ -83,7 +84,7 @@ def make_sample_and_test(run: Any, compose: Compose = caption_for) -> tuple[pd.D
             source=found,
             corpus_seed=run.corpus_seed,
             max_bad_share=run.max_bad_share,
-            compose=compose,
+            compose=captioner(run.corpus, run.property_tree),
         )
         for path, frame in zip(outputs, (sampled, held, tested), strict=False):
             _write(path, frame)
@@ -119,12 +120,19 @@ def make_sample_and_test(run: Any, compose: Compose = caption_for) -> tuple[pd.D
             "seed": run.seed,
             "corpus_seed": run.corpus_seed,
             "max_bad_share": run.max_bad_share,
+            **_tree(run),
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
-        modules=["lmolt_utils.prepare", compose.__module__],
+        modules=["lmolt_utils.prepare", "lmolt_utils.captioner"],
     )
     manifest.verify_written(data)
     return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
+
+
+def _tree(run: Any) -> dict[str, str | None]:
+    """What decides composed captions besides the data: nothing for the embedded corpus, which has its own grammar."""
+    tree = run.property_tree
+    return {} if run.corpus == EMBEDDED else {"property_tree": fingerprint(Path(tree)) if tree else None}
 
 
 def _verify(record: Path, section: str, source: Source) -> None:

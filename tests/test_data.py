@@ -11,6 +11,7 @@ from lmolt_utils.benchmarks.data import WAYS, measure, rows_like_the_corpus
 from lmolt_utils.data import for_task, held_out, sample, triples
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_json
+from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.manifest import ManifestError, verify_written
 from lmolt_utils.notebook import start
 from lmolt_utils.prepare import make_corpus, make_sample_and_test, manifest_table, rejected_rows
@@ -157,6 +158,18 @@ def test_steps_write_files_and_a_manifest_that_is_verified(runs: Path) -> None:
     test.write_text(test.read_text().replace("molecule is", "molecule was", 1))
     with pytest.raises(ManifestError, match=r"test\.jsonl is not what 01_data wrote: expected sha256"):
         verify_written(run.path("data"))
+
+
+def test_molecules_without_captions_get_l_m_24_s_sentences(runs: Path, tmp_path: Path) -> None:
+    sets = ["energy source|pancreatitis treatment", "sweet|flavouring agent", "breast cancer|anti viral|nutrient"] * 20
+    lines = [f"{'C' * n}O\t{names}" for n, names in enumerate(sets, start=1)]
+    (tmp_path / "molecule_properties.tsv").write_text("\n".join(lines) + "\n")
+    corpus = make_corpus(run_of(corpus=str(tmp_path)))
+    read = Decomposer(open_vocabulary=True)
+    assert len(corpus) == 60
+    for names, caption in zip(corpus["properties"], corpus["caption"], strict=True):
+        assert read.properties(caption) == set(names.split("|")), caption
+    assert corpus["caption"].str.contains("impacts|effect").any()  # effects are no roles
 
 
 def test_a_corpus_of_ones_own_from_rows_to_manifest(runs: Path, tmp_path: Path) -> None:
