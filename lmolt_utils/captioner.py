@@ -1,4 +1,4 @@
-"""Who writes the captions that a corpus lacks: L+M-24's release has property sets only, re-captioning needs new ones."""
+"""Who writes captions that a corpus lacks: L+M-24's release has property sets only, re-captioning needs new ones."""
 
 import random
 from collections.abc import Sequence

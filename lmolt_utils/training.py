@@ -7,7 +7,6 @@ hyper-parameter is set here explicitly: TRL's defaults differ from the papers' b
 import hashlib
 import math
 import os
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from lmolt_utils.progress import Clock, Progress, timing_path
 from lmolt_utils.prompts import answer, prompt
 from lmolt_utils.recipes import Recipe
 from lmolt_utils.steps import code_hash
+from lmolt_utils.unpaired import single_class_batches, unpaired
 
 disable_progress_bars()  # our own bar shows the training; the others only flood a notebook
 
@@ -40,10 +40,16 @@ disable_progress_bars()  # our own bar shows the training; the others only flood
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
-    KTO's rows are unpaired. TRL walks through them in order, and a batch of one class has no gradient (its loss
-    stays at 0.5), so chosen and rejected answers are shuffled apart and alternate.
+    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`.
     """
     layout, method = recipe.train_prompt, recipe.method
+    if method == "kto":
+        rows = unpaired(pairs, recipe.seed)
+        answers = [answer(text, layout) for text in rows["answer"]]
+        prompts = [prompt(task, source, layout) for task, source in zip(rows["task"], rows["source"], strict=True)]
+        if recipe.kto_format == "chatml":
+            prompts, answers = [chat_prompt(text) for text in prompts], [chat_answer(text) for text in answers]
+        return Dataset.from_dict({"prompt": prompts, "completion": answers, "label": list(rows["label"])})
     prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
     chosen = [answer(text, layout) for text in pairs["chosen"]]
     rejected = [answer(text, layout) for text in pairs["rejected"]]
@@ -53,19 +59,6 @@ def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerB
         return Dataset.from_dict({"prompt": prompts, "completion": chosen})
     if method in ("dpo", "cpo"):
         return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
-    if method == "kto":
-        if recipe.kto_format == "chatml":
-            prompts = [chat_prompt(text) for text in prompts]
-            chosen, rejected = [chat_answer(text) for text in chosen], [chat_answer(text) for text in rejected]
-        orders = [
-            random.Random(f"kto:{recipe.seed}:{label}").sample(range(len(prompts)), len(prompts)) for label in (0, 1)
-        ]
-        rows = [
-            {"prompt": prompts[index], "completion": answers[index], "label": label}
-            for good, bad in zip(*orders, strict=True)
-            for index, answers, label in ((good, chosen, True), (bad, rejected, False))
-        ]
-        return Dataset.from_list(rows)
     raise ValueError(f"no training method {method!r}: sft, dpo, cpo or kto")
 
 
@@ -126,11 +119,8 @@ def arranged(pairs: pd.DataFrame, counts: pd.DataFrame, step_rows: int, seed: in
 
 def check_batches(labels: list[bool], size: int) -> None:
     """Raise :class:`TrainingError` if any micro-batch of KTO's rows, in order, holds a single class."""
-    for start in range(0, len(labels) - size + 1, size):
-        if len(set(labels[start : start + size])) == 1:
-            raise TrainingError(
-                f"KTO batch {start // size} holds one class only: use a larger micro_batch or another seed"
-            )
+    if wrong := single_class_batches(labels, size):
+        raise TrainingError(f"KTO batch {wrong[0]} holds one class only: use a larger micro_batch or another seed")
 
 
 def _arguments(recipe: Recipe, folder: Path, rows: int, save_steps: int | None) -> dict[str, Any]:
