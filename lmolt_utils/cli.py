@@ -67,6 +67,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     return bench(arguments.profile, arguments.cores, fresh=not arguments.last)
 
 
+def _atoms(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.grammar.atoms import print_atoms
+
+    return print_atoms(arguments.file, arguments.vocabulary)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
@@ -133,6 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     profile(sub)
     cores(sub)
     sub.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
+    sub = command("atoms", _atoms, "split captions, one per line, into atomic facts: one JSON object per line")
+    sub.add_argument("file", help="text file with one caption per line; - for standard input")
+    sub.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="property names: nested_props.json of L+M-24 or one name per line, and no others count "
+        "(default: the shipped names, and whatever stands in a name's place)",
+    )
     return parser
 
 

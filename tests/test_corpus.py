@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
-from lmolt_utils.embedded.captions import EFFECTS, QUALITIES, caption_for, compose
+from lmolt_utils.embedded.captions import caption_for, compose
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
 from lmolt_utils.embedded.quality import properties_in, property_f1
-from lmolt_utils.embedded.rules import RULES, families_of, properties_of, vocabulary
+from lmolt_utils.embedded.rules import EFFECTS, QUALITIES, RULES, families_of, properties_of, vocabulary
 
 
 @pytest.fixture(scope="module")

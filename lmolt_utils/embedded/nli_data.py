@@ -7,7 +7,8 @@ contradicted when it denies a stated fact (or states the opposite of one), neutr
 import random
 from collections.abc import Iterator, Sequence
 
-from lmolt_utils.embedded.captions import EFFECTS, QUALITIES, compose
+from lmolt_utils.embedded.captions import compose
+from lmolt_utils.embedded.rules import EFFECTS, QUALITIES
 
 LABELS = ("contradiction", "entailment", "neutral")
 

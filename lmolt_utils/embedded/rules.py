@@ -153,6 +153,54 @@ ODORANT_RULES = (
 
 RULES: tuple[Rule, ...] = LIPID_RULES + PHARMACOPHORE_RULES + ODORANT_RULES
 
+#: Diseases and health effects: L+M-24 writes them as "impacts X".
+EFFECTS = frozenset(
+    [
+        "aging",
+        "alzheimer's disease",
+        "atherosclerosis",
+        "barth syndrome",
+        "breast cancer",
+        "cardiovascular disease",
+        "diabetes mellitus type 2",
+        "diabetic heart disease",
+        "glaucoma",
+        "heart failure",
+        "hypertension",
+        "insulin resistance",
+        "liver disease",
+        "metabolic syndrome",
+        "non-alcoholic fatty liver disease",
+        "obesity",
+        "organic electroluminescence",
+        "pancreatitis",
+        "parkinson's disease",
+        "psoriasis",
+        "respiratory distress syndrome",
+        "schizophrenia",
+        "seizure",
+        "tangier disease",
+        "thrombosis",
+    ]
+)
+#: Organoleptic words: "is X", without an article.
+QUALITIES = frozenset(
+    [
+        "cheesy",
+        "coconut",
+        "creamy",
+        "floral",
+        "fruity",
+        "nutty",
+        "roasted",
+        "smooth",
+        "sulfurous",
+        "sweet",
+        "vanilla",
+        "waxy",
+    ]
+)
+
 
 @cache
 def _patterns() -> list[tuple[Rule, Chem.Mol, Chem.Mol | None]]:

@@ -1,0 +1,52 @@
+"""``lmolt atoms``: the facts of a file of captions, as JSON lines."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmolt_utils.files import BadFileError
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
+
+
+def _captions(file: str) -> Iterator[str]:
+    """The lines of a file, one at a time: a file of any size is read in little memory."""
+    if file != "-" and not Path(file).is_file():
+        raise BadFileError(f"{file} is missing or no file: give a text file with one caption per line")
+    handle = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115  # closed below
+    try:
+        for number, line in enumerate(handle, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise BadFileError(f"{file} line {number} is not UTF-8 ({error}): save the file as UTF-8") from None
+    finally:
+        if file != "-":
+            handle.close()
+
+
+def decomposer_for(vocabulary: str | None) -> Decomposer:
+    """With a vocabulary file: its names only. Without: the shipped names, and any phrase in a name's place."""
+    if vocabulary is None:
+        return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
+    return Decomposer(Vocabulary.read(Path(vocabulary)))
+
+
+def print_atoms(file: str, vocabulary: str | None) -> int:
+    """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every line, empty ones too.
+
+    What could not be explained is counted on standard error. Raises :class:`~lmolt_utils.files.BadFileError` for a
+    file that cannot be read and :class:`~lmolt_utils.grammar.vocabulary.VocabularyError` for a vocabulary likewise.
+    """
+    decompose = decomposer_for(vocabulary)
+    captions = atoms = unknown = 0
+    for caption in _captions(file):
+        facts = decompose(caption)
+        captions += 1
+        atoms += len(facts)
+        unknown += sum(fact.property is None for fact in facts)
+        rows = [{"text": fact.text, "property": fact.property} for fact in facts]
+        print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
+    print(f"{captions} captions, {atoms} atoms, {unknown} of them without a known property", file=sys.stderr)
+    return 0

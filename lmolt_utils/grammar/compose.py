@@ -1,0 +1,171 @@
+"""Captions from property sets, in the sentence forms of L+M-24.
+
+L+M-24's captions were written from property lists through GPT-4 templates, the properties in random order; one
+molecule may be captioned many times (as in L+M-24's train-extra), each time with another order and other templates.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+from lmolt_utils.errors import CompanionError
+from lmolt_utils.grammar import forms
+from lmolt_utils.grammar.forms import FREE_TEXT, STYLES, Form, Style
+from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
+
+
+class ComposeError(CompanionError):
+    """A property set that no caption can state."""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names as the lists that a form's slots ask for; each is written out only when asked for."""
+
+    names: Sequence[str]
+
+    @property
+    def commas(self) -> str:
+        return ", ".join(self.names)
+
+    @property
+    def ands(self) -> str:
+        if len(self.names) <= 2:
+            return " and ".join(self.names)
+        return f"{', '.join(self.names[:-1])}, and {self.names[-1]}"
+
+    @property
+    def both(self) -> str:
+        return f"both {self.ands}" if len(self.names) == 2 else self.ands
+
+    @property
+    def articles(self) -> str:
+        return _Names([f"a {name}" for name in self.names]).ands
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Writes captions; ``vocabulary`` says which names are roles, classes, effects, qualities or free text.
+
+    ``texts`` gives what the free-text properties say of this molecule (``odor_evaluation``: ``Pleasant odor``); without
+    it a usual wording is drawn.
+    """
+
+    vocabulary: Vocabulary
+    style: Style = STYLES["lpm24"]
+
+    def compose(self, properties: Iterable[str], rng: random.Random, texts: Mapping[str, str] | None = None) -> str:
+        """A caption that states each of ``properties`` once; it depends on the set, not on its order.
+
+        Raises :class:`ComposeError` when there is nothing to state.
+        """
+        return self.caption(sorted({canonical(name) for name in properties}), rng, texts)
+
+    def caption(self, names: Sequence[str], rng: random.Random, texts: Mapping[str, str] | None = None) -> str:
+        """The same for distinct canonical names, shuffled from the order they are given in."""
+        if not names:
+            raise ComposeError("a caption needs at least one property")
+        free = [name for name in names if self.vocabulary.kind(name) == "free text"]
+        stated = [name for name in names if name not in free] if free else list(names)
+        sentences = self._sentences(stated, rng) if stated else []
+        for text in _free_sentences(free, rng, texts or {}):
+            sentences.insert(rng.randint(0, len(sentences)), text)
+        return " ".join(sentences)
+
+    def _sentences(self, names: list[str], rng: random.Random) -> list[str]:
+        rng.shuffle(names)
+        weights = self.style.sentences
+        wanted = rng.choices(range(1, len(weights) + 1), weights=weights)[0]
+        count = max(min(wanted, max(1, len(names) // 2)), -(-len(names) // self.style.longest))
+        cuts = sorted(rng.sample(range(1, len(names)), count - 1))
+        bounds = [0, *cuts, len(names)]
+        return [
+            self._sentence(rng, names[start:end], first=index == 0)
+            for index, (start, end) in enumerate(pairwise(bounds))
+        ]
+
+    def _sentence(self, rng: random.Random, names: Sequence[str], first: bool) -> str:
+        kinds = {name: self.vocabulary.kind(name) for name in names}
+        effects = [name for name in names if kinds[name] == "effect"]
+        qualities = [name for name in names if kinds[name] == "quality"]
+        roles = [name for name in names if kinds[name] == "role"] + [name for name in names if kinds[name] == "class"]
+        if roles:
+            text = self._state(rng, roles, forms.ROLES)
+            if effects:
+                text += self._state(rng, effects, forms.EFFECTS_AFTER_ROLES)
+            if qualities:
+                after = forms.QUALITIES_AFTER_EFFECTS if effects else forms.QUALITIES_AFTER_ROLES
+                text += self._state(rng, qualities, after)
+        elif qualities:
+            text = self._state(rng, qualities, forms.QUALITIES_ALONE)
+            if effects:
+                text += self._state(rng, effects, forms.EFFECTS_AFTER_QUALITIES)
+        else:
+            text = self._state(rng, effects, forms.EFFECTS_ALONE)
+        # L+M-24 starts with "It" wherever no "is" follows; the embedded captions introduce the molecule first.
+        it = not text.startswith("is ") and not (first and self.style.plain)
+        return f"{'It' if it else 'The molecule'} {text}."
+
+    def _state(self, rng: random.Random, names: Sequence[str], choices: tuple[Form, ...]) -> str:
+        """``names`` in one of the forms that take so many; class phrases are for classes, but in the plain style."""
+        plain = self.style.plain
+        fitting = _fitting(choices, len(names), plain, plain or self.vocabulary.kind(names[-1]) == "class")
+        if len(fitting) == 1:
+            form = fitting[0]
+        elif plain:
+            form = rng.choice(fitting)
+        else:
+            form = rng.choices(fitting, weights=[form.weight for form in fitting])[0]
+        lists = {"all": _Names(names), "rest": _Names(names[1:]), "front": _Names(names[:-1])}
+        return form.text.format(*names, last=names[-1], **lists)
+
+
+@cache
+def _fitting(choices: tuple[Form, ...], count: int, plain: bool, classes: bool) -> list[Form]:
+    """The forms for ``count`` names: only ``plain`` ones if so, with class phrases or without."""
+    return [
+        form
+        for form in choices
+        if form.least <= count <= form.most and (form.plain or not plain) and (classes or not form.of_class)
+    ]
+
+
+def _free_sentences(names: Sequence[str], rng: random.Random, texts: Mapping[str, str]) -> list[str]:
+    """Quoted facts as L+M-24 sets them: odour and taste after "has", the hazards as they stand."""
+    facts = {name: texts.get(name) or rng.choice(FREE_TEXT[name]) for name in names}
+    had = [facts.pop(name) for name in ("odor_evaluation", "taste_evaluation") if name in facts]
+    if len(had) == 2:
+        rng.shuffle(had)
+        had = [f"both a {had[0]} and a {had[1]}"]
+    return [f"The molecule has {fact}." for fact in had] + list(facts.values())
+
+
+def compose(
+    properties: Iterable[str],
+    rng: random.Random,
+    *,
+    vocabulary: Vocabulary | None = None,
+    style: str = "lpm24",
+    texts: Mapping[str, str] | None = None,
+) -> str:
+    """A caption of ``properties`` in a named style (:data:`~lmolt_utils.grammar.forms.STYLES`).
+
+    Seeded by ``rng`` and independent of the order of ``properties``; ``vocabulary`` is the shipped one unless given.
+    Raises :class:`ComposeError` when there is nothing to state or no such style.
+    """
+    if style not in STYLES:
+        raise ComposeError(f"there is no caption style {style!r}; there are: {', '.join(STYLES)}")
+    return Composer(vocabulary or Vocabulary.embedded(), STYLES[style]).compose(properties, rng, texts)
+
+
+def variants(
+    properties: Iterable[str], count: int, seed: str, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
+) -> list[str]:
+    """``count`` captions of one molecule (L+M-24's train-extra has five), each by ``seed`` and its number only."""
+    names = list(properties)
+    return [
+        compose(names, random.Random(f"caption:{seed}:{number}"), vocabulary=vocabulary, style=style)
+        for number in range(count)
+    ]

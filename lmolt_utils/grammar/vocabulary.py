@@ -1,0 +1,168 @@
+"""Property names and what kind each is: in which slot of a sentence L+M-24 writes it.
+
+Names are compared in lower case with single spaces, as L+M-24's captions write them; that form is the canonical one.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from lmolt_utils.errors import CompanionError
+from lmolt_utils.grammar.forms import FREE_TEXT, LIST_SEPARATOR
+
+Kind = Literal["role", "class", "effect", "quality", "free text"]
+
+#: L+M-24's property tree: which slot the names of a group fill (shares seen in real captions; the rest are roles).
+GROUP_KINDS: dict[str, Kind] = {
+    "disease": "effect",
+    "cancer": "effect",
+    "health_effect_relation": "effect",
+    "toxin": "effect",
+    "organoleptic_effect_relations": "quality",
+    "antis": "class",
+    "treatments": "class",
+    "lights": "class",
+    "electros": "class",
+    "antagonists": "class",
+    "modulators": "class",
+}
+#: A bare list of names has no groups: the ending tells diseases and classes from roles well enough to write them.
+_EFFECT_ENDING = re.compile(
+    r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$"
+)
+_CLASS_NAME = re.compile(r"^anti |treatment$")
+
+
+class VocabularyError(CompanionError):
+    """A vocabulary file that is missing, empty or neither a property tree nor a list of names."""
+
+
+def canonical(name: str) -> str:
+    """The form in which names are compared: lower case, single spaces."""
+    return " ".join(name.split()).lower()
+
+
+def _without_greek(name: str) -> str:
+    """The name as a T5 vocabulary leaves it, which has no Greek letters: ``tnf inhibitor`` for ``tnfα inhibitor``."""
+    return re.sub(r"[\u0370-\u03ff]", "", name)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Canonical property names with their kinds; ``name in vocabulary`` and ``len(vocabulary)`` work."""
+
+    kinds: Mapping[str, Kind]
+
+    def __contains__(self, name: str) -> bool:
+        return canonical(name) in self.kinds
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @classmethod
+    def of(cls, kinds: Mapping[str, Kind]) -> Self:
+        """From names with kinds; the first spelling of a name wins. Raises :class:`VocabularyError` when empty."""
+        table: dict[str, Kind] = {}
+        for name, kind in kinds.items():
+            name = canonical(name)
+            if name:
+                table.setdefault(name, "free text" if name in FREE_TEXT else kind)
+        if not table:
+            raise VocabularyError("the vocabulary has no names: give a property tree or one name per line")
+        return cls(table)
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> Self:
+        """From bare names; kinds are guessed from their endings (they matter for composing, not for reading)."""
+        return cls.of({name: _kind_of(canonical(name)) for name in names})
+
+    @classmethod
+    def from_tree(cls, tree: Any) -> Self:
+        """From L+M-24's property tree (``nested_props.json``): groups in objects, names in lists or as keys.
+
+        Raises :class:`VocabularyError` for anything else in it than objects, lists, texts and counts.
+        """
+        kinds: dict[str, Kind] = {}
+
+        def walk(node: Any, group: str) -> None:
+            if isinstance(node, str):
+                kinds.setdefault(node, GROUP_KINDS.get(group, "role"))
+            elif isinstance(node, list):
+                for child in node:
+                    walk(child, group)
+            elif isinstance(node, dict):
+                for name, child in node.items():
+                    walk(name, group) if isinstance(child, int) else walk(child, name)  # prop_counts.json has counts
+            else:
+                raise VocabularyError(f"the property tree holds {node!r} under {group!r}: names or groups belong there")
+
+        walk(tree, "")
+        return cls.of(kinds)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a file: a property tree in JSON, or one name per line.
+
+        Raises :class:`VocabularyError` naming the file and what is wrong with it.
+        """
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): give a UTF-8 text file") from None
+        try:
+            if text.lstrip()[:1] in ("{", "["):
+                return cls.from_tree(json.loads(text))
+            return cls.from_names(line for line in text.splitlines() if line.strip())
+        except json.JSONDecodeError as error:
+            raise VocabularyError(f"vocabulary {path} is not JSON ({error}): get nested_props.json again") from None
+        except VocabularyError as error:
+            raise VocabularyError(f"vocabulary {path}: {error}") from None
+
+    @classmethod
+    @cache
+    def embedded(cls) -> Self:
+        """The shipped vocabulary: the names of the embedded corpus' rules, and the four free-text properties."""
+        # Imported here: the rules need RDKit, which takes longer to load than a caption file to read.
+        from lmolt_utils.embedded.rules import EFFECTS, QUALITIES, vocabulary
+
+        kinds: dict[str, Kind] = {
+            name: "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role" for name in vocabulary()
+        }
+        return cls.of({**kinds, **dict.fromkeys(FREE_TEXT, "free text")})
+
+    def kind(self, name: str) -> Kind:
+        """The kind of a name; unknown ones count as roles, the most frequent kind."""
+        kind = self.kinds.get(name) or self.kinds.get(canonical(name))
+        return kind or ("free text" if canonical(name) in FREE_TEXT else "role")
+
+    def find(self, phrase: str) -> str | None:
+        """The canonical name that ``phrase`` is (also with its Greek letters lost), or None."""
+        if phrase in self.kinds:
+            return phrase
+        name = canonical(phrase)
+        return name if name in self.kinds else self._aliases.get(name)
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        short = {_without_greek(name): name for name in self.kinds}
+        return {alias: name for alias, name in short.items() if alias not in self.kinds}
+
+    @cached_property
+    def longest(self) -> dict[str, int]:
+        """For names that look like lists (``food and nutrition``): their first item, and how many items they have."""
+        table: dict[str, int] = {}
+        for name in (*self.kinds, *self._aliases):
+            items = LIST_SEPARATOR.split(name)[::2]
+            if len(items) > 1:
+                table[items[0]] = max(len(items), table.get(items[0], 0))
+        return table
+
+
+def _kind_of(name: str) -> Kind:
+    if _EFFECT_ENDING.search(name):
+        return "effect"
+    return "class" if _CLASS_NAME.search(name) else "role"
