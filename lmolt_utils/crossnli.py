@@ -98,9 +98,7 @@ class AtomicNli:
 
     name = "atomic"
 
-    def __init__(
-        self, decompose: Callable[[str], Sequence[str]], repeats: Literal["count", "once"] = "count"
-    ) -> None:
+    def __init__(self, decompose: Callable[[str], Sequence[str]], repeats: Literal["count", "once"] = "count") -> None:
         self._decompose = decompose
         self._repeats = repeats
 
@@ -156,7 +154,11 @@ def cross_nli(
     result = {}
     for name, frame in systems.items():
         lines = [
-            (row, method.name, *_score(method, *cutters[method.name](reference), *cutters[method.name](output), answers))
+            (
+                row,
+                method.name,
+                *_score(method, *cutters[method.name](reference), *cutters[method.name](output), answers),
+            )
             for method in methods
             for row, (reference, output) in zip(frame["id"], texts[name], strict=True)
         ]

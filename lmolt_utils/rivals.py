@@ -122,7 +122,10 @@ class SummacConvolution(SentenceLevel):
         for text, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
             stated = decomposer.properties(text)
             document = tuple(sentences(text))
-            for sentence in (*sentences(compose(sorted(stated), rng)), *sentences(other)):
+            for sentence in (
+                *sentences(compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)),
+                *sentences(other),
+            ):
                 if said := decomposer.properties(sentence):
                     examples.append((document, sentence, said <= stated))
         labels = [consistent for _, _, consistent in examples]
