@@ -11,7 +11,6 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import batched
 from pathlib import Path
 from typing import Protocol
 
@@ -71,6 +70,11 @@ class AnswerFile:
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection:
                 connection.execute("PRAGMA synchronous=NORMAL")
                 yield connection
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"{self.path}: {error}; NLI answers could not be kept there: is its disk full, its folder not "
+                "writable, on a network, or does another process hold it?"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise BadFileError(f"{self.path} cannot be used as a cache of NLI answers ({error}): delete it") from error
 
@@ -78,10 +82,11 @@ class AnswerFile:
         """The answers there are."""
         found: dict[Pair, Answer] = {}
         with self._open() as connection:
-            for some in batched(pairs, 500, strict=False):
-                by_key = {_key(pair): pair for pair in some}
+            wanted = list(pairs)
+            for start in range(0, len(wanted), 500):
+                by_key = {_key(pair): pair for pair in wanted[start : start + 500]}
                 marks = ",".join("?" * len(by_key))
-                query = f"SELECT pair, probabilities FROM answers WHERE model = ? AND pair IN ({marks})"  # noqa: S608
+                query = f"SELECT pair, probabilities FROM answers WHERE model = ? AND pair IN ({marks})"
                 for key, blob in connection.execute(query, (self._model, *by_key)):
                     if (answer := _answer(blob)) is not None:
                         found[by_key[key]] = answer
@@ -132,14 +137,15 @@ class PairScorer:
             self._answers |= known
             new = [pair for pair in new if pair not in known]
         self.asked += len(new)
-        batches = tqdm(
-            list(self._model.batches(new)), desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress
-        )
-        for some in batched(batches, self._BATCHES_PER_WRITE, strict=False):
-            fresh: dict[Pair, Answer] = {}
-            for batch in some:
-                fresh |= zip(batch, map(tuple, self._model.forward(batch).tolist()), strict=True)
-            self._answers |= fresh
-            if self._file is not None:
-                self._file.write(fresh)
+        batches = list(self._model.batches(new))
+        fresh: dict[Pair, Answer] = {}
+        shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress)
+        for number, batch in enumerate(shown, start=1):
+            for pair, (no, yes, open_) in zip(batch, self._model.forward(batch).tolist(), strict=True):
+                fresh[pair] = no, yes, open_
+            if number % self._BATCHES_PER_WRITE == 0 or number == len(batches):
+                if self._file is not None:
+                    self._file.write(fresh)
+                self._answers |= fresh
+                fresh = {}
         return self._answers

@@ -54,7 +54,7 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.Dat
     }
     metrics = {f"{line.method}/{line.quantity}": float(line.mean) for line in table.itertuples()}
     scored = _Scored(metrics, pd.DataFrame(wide), Statistics(None, None))
-    found = [intervals(scored, resamples=resamples, seed=seed)[name] for name in metrics]
+    found = intervals(scored, resamples=resamples, seed=seed).values()  # in the order of ``metrics``
     ends = {"low": [i.low for i in found], "high": [i.high for i in found], "reason": [i.reason for i in found]}
     return table.assign(**ends)
 
