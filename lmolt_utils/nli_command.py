@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.crossnli import QUANTITIES, AtomicNli, Method, PairCounts, canonical_atoms, cross_nli, summary
+from lmolt_utils.crossnli import QUANTITIES, PairCounts, cross_nli, summary
 from lmolt_utils.files import BadFileError, fingerprint, write_json
 from lmolt_utils.grammar.atoms import decomposer_for
-from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.intervals import intervals
 from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
 from lmolt_utils.prediction_files import read_predictions
-from lmolt_utils.rivals import FitError, FullText, SentenceLevel, SummacConvolution, SummacZeroShot
+from lmolt_utils.rivals import methods_for
 from lmolt_utils.scoring import Statistics
 
 
@@ -30,18 +29,6 @@ class _Scored:
     metrics: dict[str, float]
     samples: pd.DataFrame
     statistics: Statistics
-
-
-def methods_for(
-    references: list[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0
-) -> tuple[list[Method], str]:
-    """Every method, and why the convolution is not among them (empty where it is)."""
-    methods: list[Method] = [AtomicNli(canonical_atoms(decomposer)), FullText(), SentenceLevel(), SummacZeroShot()]
-    try:
-        methods.append(SummacConvolution.fit(references, decomposer, scorer, seed))
-    except FitError as error:
-        return methods, str(error)
-    return methods, ""
 
 
 def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -16,10 +16,10 @@ from lmolt_utils.metrics.distributions import word_count
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
-from lmolt_utils.nli_command import methods_for
 from lmolt_utils.nli_truth import TRUTH_OF, correlations, truth
 from lmolt_utils.postprocess import postprocess
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.rivals import methods_for
 from lmolt_utils.systems import System
 
 

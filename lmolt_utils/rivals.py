@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from lmolt_utils.crossnli import Scorer, Units, pooled
+from lmolt_utils.crossnli import AtomicNli, Method, Scorer, Units, canonical_atoms, pooled
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.compose import compose
 from lmolt_utils.grammar.decompose import Decomposer, sentences
@@ -139,3 +139,15 @@ class SummacConvolution(SentenceLevel):
         ]
         model = LogisticRegression(max_iter=1000).fit(np.stack(features), labels)
         return cls(model.coef_[0].astype(float), float(model.intercept_[0]))
+
+
+def methods_for(
+    references: Sequence[str], decomposer: Decomposer, scorer: Scorer, seed: int = 0
+) -> tuple[list[Method], str]:
+    """The atomic method and its rivals, and why the convolution is not among them (empty where it is)."""
+    methods: list[Method] = [AtomicNli(canonical_atoms(decomposer)), FullText(), SentenceLevel(), SummacZeroShot()]
+    try:
+        methods.append(SummacConvolution.fit(references, decomposer, scorer, seed))
+    except FitError as error:
+        return methods, str(error)
+    return methods, ""
