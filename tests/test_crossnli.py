@@ -99,7 +99,8 @@ def test_empty_captions_by_rule() -> None:
     rows = judge((fact, ""), (fact, None), (fact, " \n"), ("", fact), ("", ""), (fact, fact))
     assert list(rows["rule"]) == [EMPTY_OUTPUT] * 3 + [EMPTY_REFERENCE] * 2 + [""]
     assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
-    assert rows["hallucination"][:5].isna().all() and rows["unsupported"][:5].isna().all()
+    assert rows["hallucination"][:5].isna().all()
+    assert rows["unsupported"][:5].isna().all()
     assert rows["coverage"][3:5].isna().all()
     table = summary(rows).set_index("quantity")
     assert list(table["n"]) == [1, 4, 1]
@@ -142,7 +143,9 @@ def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
 
 def test_smiles_for_a_caption_covers_nothing() -> None:
     (row,) = judge(("The molecule is a nutrient.", "CCO")).itertuples()
-    assert row.output_units == 1 and row.coverage < 0.1 and row.unsupported > 0.9
+    assert row.output_units == 1
+    assert row.coverage < 0.1
+    assert row.unsupported > 0.9
 
 
 def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> None:
@@ -201,7 +204,8 @@ def test_correlations_equal_scipys() -> None:
     fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
     ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
     assert ends == pytest.approx(fisher, abs=0.04)
-    assert table.loc["unsupported", "spearman"] == pytest.approx(-1) and table.loc["unsupported", "n"] == 190
+    assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
+    assert table.loc["unsupported", "n"] == 190
     assert math.isnan(table.loc["hallucination", "spearman"])
     with pytest.raises(ValueError, match="atomic"):
         correlations(rows, known[::-1])
@@ -222,9 +226,11 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.sqlite"), "--resamples", "100"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "empty outputs: 1" in shown and "SummaC-Conv: not run" in shown
+    assert "empty outputs: 1" in shown
+    assert "SummaC-Conv: not run" in shown
     first = json.loads(out.read_text())
-    assert first["pairs"]["cached"] == 0 and first["pairs"]["naive"] > first["pairs"]["distinct"] > 0
+    assert first["pairs"]["cached"] == 0
+    assert first["pairs"]["naive"] > first["pairs"]["distinct"] > 0
     atomic = {row["id"]: row for row in first["rows"] if row["method"] == "atomic"}
     assert atomic["m0"]["coverage"] > 0.9 > 0.1 > atomic["m0"]["hallucination"]
     assert atomic["m3"]["hallucination"] > 0.9

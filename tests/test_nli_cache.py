@@ -1,13 +1,12 @@
 """Pairs asked once, batched by tokens, equal to the naive loop; answers that outlive kills and share their file."""
 
+import itertools
 import json
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,20 @@ def pairs() -> list[Pair]:
     captions = list(generate(100, 1)["caption"])
     decompose = Decomposer()
     atoms = [[decompose.canonical(atom) for atom in decompose(caption)] for caption in captions]
-    facts = [(one, other) for left, right in zip(atoms, atoms[1:], strict=False) for one in left for other in right]
-    return facts[:400] + [(one, other) for one, other in zip(captions, captions[1:], strict=False)][:20] + facts[:100]
+    facts = [(one, other) for left, right in itertools.pairwise(atoms) for one in left for other in right]
+    return facts[:400] + [(one, other) for one, other in itertools.pairwise(captions)][:20] + facts[:100]
 
 
 def naive(classifier: Classifier, batch: list[Pair]) -> np.ndarray:
     """The plainest loop body: tokenizer, model, softmax, labels by name."""
     encoded = classifier.tokenizer(
-        [p for p, _ in batch], [h for _, h in batch], padding=True, truncation=True, max_length=256, return_tensors="pt"
+        [p for p, _ in batch],
+        [h for _, h in batch],
+        padding=True,
+        truncation=True,
+        max_length=256,
+        return_token_type_ids=True,
+        return_tensors="pt",
     )
     with torch.no_grad():
         shares = torch.softmax(classifier.model(**encoded).logits, dim=-1)
@@ -162,7 +167,8 @@ def test_identity_changes_with_the_weights(tmp_path: Path, classifier: Classifie
     shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
     nli = Classifier(str(folder))
     before = nli.identity
-    assert before["revision"] == classifier.identity["revision"] and before["precision"] == "float32 cpu"
+    assert before["revision"] == classifier.identity["revision"]
+    assert before["precision"] == "float32 cpu"
     with open(folder / "model.safetensors", "ab") as handle:
         handle.write(b" ")
     assert nli.identity["revision"] != before["revision"]
@@ -189,38 +195,30 @@ def test_a_file_that_is_no_cache_is_refused_by_name(tmp_path: Path) -> None:
         AnswerFile(path, IDENTITY)
 
 
-_WRITER = """
-import sys
-from pathlib import Path
-from lmolt_utils.nli_cache import AnswerFile
-file = AnswerFile(Path(sys.argv[1]), {"model": "m"})
-print("ready", flush=True)
-for block in range(int(sys.argv[2])):
-    file.write({(str(block * 50 + i), "h"): (0.25, 0.5, 0.25) for i in range(50)})
-"""
-
-
-def _writer(path: Path, blocks: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path), str(blocks)], stdout=subprocess.PIPE, text=True, env=os.environ
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
+def _write(path: Path, blocks: int) -> None:
+    file = AnswerFile(path, {"model": "m"})
+    for block in range(blocks):
+        file.write({(str(block * 50 + i), "h"): (0.25, 0.5, 0.25) for i in range(50)})
 
 
 def test_two_writers_and_a_kill_leave_whole_answers(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     file = AnswerFile(path, {"model": "m"})
-    killed, other = _writer(path, 100_000), _writer(path, 60)
+    fork = get_context("fork")  # a fresh interpreter would spend seconds on importing torch
+    killed, other = (fork.Process(target=_write, args=(path, blocks)) for blocks in (100_000, 60))
+    killed.start()
+    other.start()
     deadline = time.monotonic() + 60
     while not file.read([("0", "h")]) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert other.wait(timeout=60) == 0
+    killed.kill()
+    killed.join()
+    other.join(timeout=60)
+    assert (killed.exitcode, other.exitcode) == (-signal.SIGKILL, 0)
     found = file.read((str(i), "h") for i in range(3000))
-    assert set(found.values()) == {(0.25, 0.5, 0.25)} and len(found) == 3000
+    assert set(found.values()) == {(0.25, 0.5, 0.25)}
+    assert len(found) == 3000
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         (count,) = connection.execute("SELECT count(*) FROM answers").fetchone()

@@ -48,12 +48,14 @@ def test_zero_shot_takes_the_two_maxima_apart() -> None:
     answers = np.array([[[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [[0.0, 0.0, 1.0], [0.2, 0.1, 0.7]]])
     assert zero_shot(answers) == pytest.approx(((0.7 - 0.5) + (0.1 - 0.2)) / 2)
     wrong, covered, same = SummacZeroShot().pool(answers, answers)
-    assert covered == pytest.approx((zero_shot(answers) + 1) / 2) and wrong == same == pytest.approx(1 - covered)
+    assert covered == pytest.approx((zero_shot(answers) + 1) / 2)
+    assert wrong == same == pytest.approx(1 - covered)
 
 
 def test_histograms_count_premises_by_entailment() -> None:
     found = histograms(np.array([[0.0, 0.019, 0.02, 1.0, 0.99]]))
-    assert found.shape == (1, 50) and found.sum() == 5
+    assert found.shape == (1, 50)
+    assert found.sum() == 5
     assert (found[0, 0], found[0, 1], found[0, 49]) == (2, 1, 2)
 
 

@@ -89,8 +89,8 @@ def main() -> None:
         if not seconds:
             seconds, whole = took, counts.naive
         print(
-            f"{name}: {counts.naive} naive pairs, {counts.distinct} distinct (1 in {counts.naive / counts.distinct:.0f})"
-            f", {scorer.asked - asked} new, {took:.1f} s"
+            f"{name}: {counts.naive} naive pairs, {counts.distinct} distinct "
+            f"(1 in {counts.naive / counts.distinct:.0f}), {scorer.asked - asked} new, {took:.1f} s"
         )
 
     first = next(iter(frames.values()))
