@@ -19,7 +19,14 @@ from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
 from lmolt_utils.prediction_files import read_predictions
 from lmolt_utils.rivals import methods_for
-from lmolt_utils.scoring import Statistics
+
+
+@dataclass(frozen=True)
+class _NoStatistics:
+    """All means: nothing but the rows' values is needed."""
+
+    bleu: None = None
+    fcd: None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class _Scored:
 
     metrics: dict[str, float]
     samples: pd.DataFrame
-    statistics: Statistics
+    statistics: _NoStatistics
 
 
 def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -39,11 +46,11 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.Dat
         for method, group in rows.groupby("method", sort=False)
         for quantity in QUANTITIES
     }
-    metrics = {f"{line.method}/{line.quantity}": float(line.mean) for line in table.itertuples()}
-    scored = _Scored(metrics, pd.DataFrame(wide), Statistics(None, None))
+    names = [f"{method}/{quantity}" for method, quantity in zip(table["method"], table["quantity"], strict=True)]
+    metrics = dict(zip(names, table["mean"].tolist(), strict=True))
+    scored = _Scored(metrics, pd.DataFrame(wide), _NoStatistics())
     found = intervals(scored, resamples=resamples, seed=seed).values()  # in the order of ``metrics``
-    ends = {"low": [i.low for i in found], "high": [i.high for i in found], "reason": [i.reason for i in found]}
-    return table.assign(**ends)
+    return table.assign(low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found])
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -65,8 +65,11 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             copies = pd.concat([known] * len(methods), ignore_index=True)
             rows[system.name] = pd.concat([rows[system.name], copies], axis=1)
             write_rows(rows_path(run, system), rows[system.name])
-        # A method's rows must be those of the truth in order: all systems one after the other, for each method.
-        everything = pd.concat(rows.values(), ignore_index=True).sort_values("method", kind="stable")
+        # A method's rows must be those of the truth, in its order: method by method, the systems one after another.
+        everything = pd.concat(
+            [rows[system.name][rows[system.name]["method"] == method.name] for method in methods for system in systems],
+            ignore_index=True,
+        )
         first = everything[everything["method"] == methods[0].name]
         table = correlations(everything, first, seed=run.seed)
         write_json(
@@ -165,6 +168,6 @@ def headline(table: pd.DataFrame) -> str:
         if part.empty:
             told.append(f"{quantity}: undefined")
             continue
-        best = part.loc[part["spearman"].astype(float).idxmax()]
+        best = part.iloc[int(part["spearman"].astype(float).to_numpy().argmax())]
         told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
     return "; ".join(told)
