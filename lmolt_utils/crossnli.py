@@ -132,7 +132,7 @@ def cross_nli(
 
     systems: name to a frame with id, reference and prediction (None and NaN are empty outputs).
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
-    Memory grows with the distinct captions and pairs only.
+    Besides the rows themselves, memory grows with the distinct captions and pairs only.
     """
     texts = {name: _texts(frame) for name, frame in systems.items()}
     cutters = {method.name: _cutter(method) for method in methods}

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,8 @@ class Table:
         return 0.1, 0.05, 0.85
 
 
-def judge(*captions: tuple[str | None, str | None], repeats: str = "count") -> pd.DataFrame:
+def judge(*captions: tuple[str | None, str | None], repeats: str = "count") -> Any:
+    """The rows; Any, because pandas' types allow a cell to be anything."""
     frame = pd.DataFrame(captions, columns=["reference", "prediction"], dtype=object).assign(id=range(len(captions)))
     method = AtomicNli(canonical_atoms(DECOMPOSER), "once" if repeats == "once" else "count")
     return cross_nli({"s": frame}, [method], Table())[0]["s"]
@@ -199,7 +201,7 @@ def test_correlations_equal_scipys() -> None:
     assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
     rows = pd.DataFrame({"id": range(200), "method": "atomic", "hallucination": 0.1, "coverage": x, "unsupported": -y})
     known = pd.DataFrame({"id": range(200), "recall": y, "hallucinated": np.where(np.arange(200) < 10, np.nan, y)})
-    table = correlations(rows, known, resamples=200).set_index("quantity")
+    table: Any = correlations(rows, known, resamples=200).set_index("quantity")
     assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
     fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
     ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
