@@ -83,6 +83,12 @@ def _atoms(arguments: argparse.Namespace) -> int:
     return print_atoms(arguments.file, arguments.vocabulary)
 
 
+def _nli(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.nli_command import run
+
+    return run(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
@@ -158,6 +164,17 @@ def _parser() -> argparse.ArgumentParser:
         help="property names: nested_props.json of L+M-24 or one name per line, and no others count "
         "(default: the shipped names, and whatever stands in a name's place)",
     )
+    sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and rival methods")
+    sub.add_argument("file", help="JSON lines, a table or a submission, as for lmolt score")
+    sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
+    sub.add_argument("--model", default="embedded:nli", help="folder or hub id (default: %(default)s)")
+    sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
+    sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this SQLite file (local disk)")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
+    sub.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")
     return parser
 
 

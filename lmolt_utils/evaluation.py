@@ -74,7 +74,9 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
     def classifier() -> Classifier:
         if not loaded:
-            loaded.append(Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_size=run.nli_batch))
+            loaded.append(
+                Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
+            )
         return loaded[0]
 
     for system in systems:
@@ -91,7 +93,7 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
             make,
             outputs=[output],
             params={
-                "batch": run.nli_batch,
+                "batch_tokens": run.nli_batch_tokens,
                 "dtype": run.dtype,
                 "device": run.device,
                 "postprocess": rule_of(run, system),

@@ -176,7 +176,9 @@ class Params(BaseModel):
         "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
     )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
-    nli_batch: int = _p("premise/hypothesis pairs per forward pass", "ours", "pairs", ge=1)
+    nli_batch_tokens: int = _p(
+        "premise and hypothesis tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
+    )
 
     @field_validator("switches")
     @classmethod

@@ -112,7 +112,7 @@ def test_nli_refuses_unnamed_and_swapped_labels(tmp_path: Path) -> None:
 
 
 def test_nli_answers_equal_pairs_once_and_in_order() -> None:
-    nli = Classifier("embedded:nli", batch_size=2)
+    nli = Classifier("embedded:nli", batch_tokens=24)
     facts = ["The molecule is a nutrient.", "The molecule impacts aging.", "The molecule is a nutrient."]
     result = nli.probabilities(facts, [facts[0], facts[0], facts[0]], progress=False)
     assert result.iloc[0].equals(result.iloc[2])

@@ -151,7 +151,7 @@ def nli_accuracy(reference: str, corpus: pd.DataFrame, pairs: int = 3000) -> flo
         premises.append(fact(name, rng))
         hypotheses.append(unseen)
         expected.append(wanted)
-    given = Classifier(reference, batch_size=256).probabilities(premises, hypotheses, progress=False)
+    given = Classifier(reference, batch_tokens=8192).probabilities(premises, hypotheses, progress=False)
     return float((given.idxmax(axis=1) == pd.Series(expected)).mean())
 
 
