@@ -6,7 +6,7 @@ caption.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -88,13 +88,3 @@ def _intervals(
         ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else (math.nan, math.nan)
         result += [value, float(ends[0]), float(ends[1])]
     return tuple(result)
-
-
-def property_truth(systems: Mapping[str, pd.DataFrame], decomposer: Decomposer) -> dict[str, pd.DataFrame]:
-    """:func:`truth` of every system, with the rows' id: frames of id, recall, hallucinated."""
-    return {
-        name: truth(list(frame["reference"]), list(frame["prediction"].fillna("")), decomposer).assign(
-            id=list(frame["id"])
-        )
-        for name, frame in systems.items()
-    }
