@@ -22,18 +22,25 @@ def make_sweep(
     make: Callable[[Any, System, Callable[[str], None]], None] = make_system,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Make ``systems`` one after the other; without ``keep_merges`` each merge goes once its system is done.
+    """Make ``systems`` one after the other; without ``keep_merges`` a merge goes once the last that uses it is done.
 
-    Only a merge that no other row of the whole ``table`` starts from is deleted: another notebook may be reading it.
+    A merge stays if a row of the whole ``table`` that is not made here, or that another notebook makes too, starts
+    from it: that notebook may be reading it at this moment.
     """
-    for system in systems:
+    here = {system.name for system in systems if system.notebook == run.notebook}
+    elsewhere = {_merge_name(run, row) for row in table if row.name not in here}
+    for place, system in enumerate(systems):
         make(run, system, say)
-        merge = merge_of(system, system.params(run.params))
-        if merge is None or run.params.keep_merges:
+        name = _merge_name(run, system)
+        needed = elsewhere | {_merge_name(run, later) for later in systems[place + 1 :]}
+        if name is None or run.params.keep_merges or name in needed:
             continue
-        others = {row.name: merge_of(row, row.params(run.params)) for row in table if row.name != system.name}
-        shared = any(other is not None and other.name == merge.name for other in others.values())
-        folder = run.path("models", merge.name)
-        if not shared and not emptied(folder):
+        folder = run.path("models", name)
+        if not emptied(folder):
             empty(folder)
-            say(f"merge {merge.name}: weights deleted, used by {system.name} alone")
+            say(f"merge {name}: weights deleted after their last use, by {system.name}")
+
+
+def _merge_name(run: Any, system: System) -> str | None:
+    merge = merge_of(system, system.params(run.params))
+    return merge.name if merge else None

@@ -561,6 +561,17 @@ def test_deleted_merges_make_nothing_run_again_and_come_back_when_needed(runs: P
     receipt = run.finish()  # the receipt holds the fingerprint of what was there
     assert any(name.endswith("slerp-0.4") for name in receipt["file"])
 
+    # Two seeds of one point share its merge: it goes after the second.
+    first = System(name="first", label="first", mol2cap_share=0.7, **row)
+    second = System(name="second", label="second", mol2cap_share=0.7, settings={"seed": 1}, **row)
+    lines.clear()
+    make_sweep(run, [first, second], [*table, first, second], say=lines.append)
+    assert emptied(run.path("models", "slerp-0.7"))
+    assert [line for line in lines if "weights deleted" in line] == [lines[-1]]
+    other = first.model_copy(update={"name": "other", "notebook": "05_merging", "mol2cap_share": 0.8})
+    make_sweep(run, [other], [*table, other])
+    assert not emptied(run.path("models", "slerp-0.8")), "05_merging makes it too"
+
     before = fingerprint(deleted)
     run.path("predictions", "own.mol2cap.jsonl").unlink()
     lines.clear()
