@@ -126,8 +126,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 160_560])
     arguments = parser.parse_args()
     print(f"molecules: {arguments.molecules.name if arguments.molecules else 'embedded corpus'}")
-    lines = [measure(molecules_of(arguments.molecules, rows)) for rows in sorted(arguments.rows)]
-    print(pd.DataFrame(lines).to_string(index=False, float_format="{:,.1f}".format))
+    for number, rows in enumerate(sorted(arguments.rows)):
+        line = pd.DataFrame([measure(molecules_of(arguments.molecules, rows))])
+        print(line.to_string(index=False, header=not number, float_format="{:,.1f}".format, col_space=10), flush=True)
 
 
 if __name__ == "__main__":
