@@ -19,8 +19,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from lmolt_utils import negatives
 from lmolt_utils.alternatives import draw, property_kinds, same_properties
 from lmolt_utils.data import for_task
-from lmolt_utils.embedded.captions import EFFECTS, QUALITIES
 from lmolt_utils.embedded.corpus import generate as generate_corpus
+from lmolt_utils.embedded.rules import EFFECTS, QUALITIES
 from lmolt_utils.files import read_json, read_rows, write_rows
 from lmolt_utils.generation import batches, generate
 from lmolt_utils.models import ModelError, load_model, load_tokenizer
@@ -143,7 +143,7 @@ def test_shards_of_other_inputs_do_not_count(tmp_path: Path) -> None:
 def _run(folder: Path, sampled: pd.DataFrame, **changed: Any) -> Run:
     values = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30, **changed}
     run = Run("02_negatives", folder, load("smoke", values))
-    write_rows(run.path("data", "sample.jsonl"), sampled)
+    write_rows(run.path("data", "sample.jsonl"), sampled.assign(tasks="|".join(TASKS)))
     return run
 
 
