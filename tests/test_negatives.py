@@ -143,7 +143,9 @@ def test_shards_of_other_inputs_do_not_count(tmp_path: Path) -> None:
 def _run(folder: Path, sampled: pd.DataFrame, **changed: Any) -> Run:
     values = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30, **changed}
     run = Run("02_negatives", folder, load("smoke", values))
-    write_rows(run.path("data", "sample.jsonl"), sampled.assign(tasks="|".join(TASKS)))
+    write_rows(
+        run.path("data", "sample.jsonl"), sampled if "tasks" in sampled else sampled.assign(tasks="|".join(TASKS))
+    )
     return run
 
 
