@@ -1,7 +1,7 @@
 """From score files to tests between systems, spread over seeds, and behaviour."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lmolt_utils.analysis import (
 from lmolt_utils.effects import look
 from lmolt_utils.evaluation import score_system
 from lmolt_utils.files import read_json, write_json, write_rows
+from lmolt_utils.params import Params, load
 from lmolt_utils.results import all_scores, overview, replicates, seed_spread
 from lmolt_utils.systems import System
 
@@ -30,6 +31,7 @@ class Run:
     """As much of a run as scoring and analysis ask for."""
 
     folder: Path
+    params: Params = field(default_factory=lambda: load("smoke"))
     caption_tokenizer: str = "regex"
     invalid: str = "lpm24"
     postprocess: str = "clean"

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lmolt_utils.chat import END, START
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.params import ParameterError, Params, load, profiles
-from lmolt_utils.postprocess import RULES
+from lmolt_utils.postprocess import postprocess
 from lmolt_utils.prompts import LAYOUTS, SEGMENTS, TASKS, answer, prompt
 from lmolt_utils.semantics import CHOICES, SWITCHES, Times, resolve, table
 from lmolt_utils.systems import System, load_systems, replicas
@@ -204,10 +204,12 @@ def test_preference_trainings_have_no_dropout(tmp_path: Path) -> None:
 
 def test_released_cleaning_by_hand() -> None:
     """repr of a one-element list, without brackets, # and written-out line ends (audit D27)."""
-    assert RULES["clean"](" CC#N\n") == "CC#N"
-    assert RULES["as_released"](" CC#N\n") == "CCN"
-    assert RULES["as_released"]("C/C=C\\C") == "C/C=C\\\\C", "backslashes stay doubled"
-    assert RULES["as_released"]("It affects Alzheimer's.") == '["It affects Alzheimer\'s."]'
+    raw = [" CC#N\n", "C/C=C\\C", "It affects Alzheimer's."]
+    assert postprocess(raw, "clean")[0] == ["CC#N", *raw[1:]]
+    released = postprocess(raw, "as_released")[0]
+    assert released[0].strip() == "CCN"
+    assert released[1] == "C/C=C\\\\C", "backslashes stay doubled"
+    assert released[2] == '["It affects Alzheimer\'s."]'
 
 
 def test_seeds_add_copies_of_the_tables_trained_systems() -> None:
@@ -249,7 +251,7 @@ def test_effects_by_hand(tmp_path: Path, runs: Path) -> None:
             texts = ["The molecule is a toxin.", answers[1]] if task == "mol2cap" else answers
             frame = pd.DataFrame({"id": ["a", "b"], "task": task, "source": "x", "reference": "CCO", "raw": texts})
             write_rows(tmp_path / "predictions" / f"{name}.{task}.jsonl", frame.assign(prediction=texts))
-    run = SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts), seed=0)
+    run = SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts), seed=0, params=load("cpu"))
     found = effects(run, [base, changed]).set_index(["task", "measure"])
     row = found.loc[("cap2mol", "right language")]
     assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
