@@ -124,8 +124,9 @@ HELD_OUT_FACTS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 _NEGATIONS = ("not", "no", "never", "cannot", "does not", "is not", "has not", "is no", "was never")
-_SMALL_WORDS = tuple(
-    "a an the is are has of to in as on and that which it also with both by for from class molecule".split()
+_SMALL_WORDS = (
+    *("a", "an", "the", "is", "are", "has", "of", "to", "in", "as", "on", "and"),
+    *("that", "which", "it", "also", "with", "both", "by", "for", "from", "class", "molecule"),
 )
 _CONSONANTS, _VOWELS = "bcdfghklmnprstvwxz", "aeiouy"
 

@@ -239,6 +239,11 @@ def train_translators(
 NLI_PAIRS = 150_000
 
 
+def property_sets(frame: pd.DataFrame) -> list[list[str]]:
+    """The distinct property sets of a corpus's train split."""
+    return [names.split("|") for names in frame.loc[frame["split"] == "train", "properties"].unique()]
+
+
 def train_cross_encoder(
     bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
 ) -> BertForSequenceClassification:
@@ -246,8 +251,7 @@ def train_cross_encoder(
     tokenizer = framed(bpe, "cross-encoder")
     set_seed(seed)
     model = cross_encoder(tokenizer)
-    sets = [names.split("|") for names in frame["properties"].unique()]
-    rows = nli_rows(tokenizer, list(pairs(sets, NLI_PAIRS, seed)))
+    rows = nli_rows(tokenizer, list(pairs(property_sets(frame), NLI_PAIRS, seed)))
     loss = fit(model, rows, DataCollatorWithPadding(tokenizer), SCHEDULES["nli"], seed)
     log(f"nli: loss {loss:.3f}")
     return model

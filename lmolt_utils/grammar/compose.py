@@ -112,6 +112,10 @@ class Composer:
         """``names`` in one of the forms that take so many; class phrases are for classes, but in the plain style."""
         plain = self.style.plain
         fitting = _fitting(choices, len(names), plain, plain or self.vocabulary.kind(names[-1]) == "class")
+        if self.style.without:
+            fitting = [form for form in fitting if form not in self.style.without]
+            if not fitting:
+                raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
         if len(fitting) == 1:
             form = fitting[0]
         elif plain:

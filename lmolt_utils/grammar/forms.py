@@ -141,12 +141,13 @@ class Style:
     """How captions are cut into sentences, and which forms they use.
 
     ``sentences``: weights of one, two, three ... sentences per caption; ``longest``: the most names in one sentence;
-    ``plain``: only the plain forms, all equally likely.
+    ``plain``: only the plain forms, all equally likely; ``without``: forms that it never uses.
     """
 
     sentences: tuple[int, ...]
     longest: int
     plain: bool
+    without: frozenset[Form] = frozenset()
 
 
 STYLES = {
