@@ -54,7 +54,7 @@ SCHEDULES = {
     "cap2mol": Schedule(9, 2.0e-3),
     "negatives-mol2cap": Schedule(3, 2.0e-3),
     "negatives-cap2mol": Schedule(5, 2.0e-3),
-    "nli": Schedule(1, 5.0e-4, batch=32),
+    "nli": Schedule(1, 1.0e-3, batch=32),
 }
 
 
@@ -102,7 +102,7 @@ def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
 
 def cross_encoder(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
     """An untrained BERT cross-encoder with labels named as NLI models name them."""
-    return BertForSequenceClassification(
+    model = BertForSequenceClassification(
         BertConfig(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
             hidden_size=HIDDEN,
@@ -118,6 +118,32 @@ def cross_encoder(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassifi
             label2id={name: index for index, name in enumerate(LABELS)},
         )
     )
+    start_by_matching(model)
+    return model
+
+
+def start_by_matching(model: BertForSequenceClassification) -> None:
+    """Random weights under which half of the first layer's heads look for a token's equal in the other text.
+
+    Comparing texts means finding the same word in both. Keys are queries with the direction that tells the two texts
+    apart turned round, so a token scores highest with its equal in the other text and next with itself. Found by
+    gradient steps alone, from BERT's own start, the same takes many times as many pairs. BERT's spread of 0.02 is
+    meant for 768 dimensions and is too little for 128.
+    """
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, torch.nn.Linear):
+                part.weight.normal_(0, 0.06)
+        embeddings = model.bert.embeddings
+        embeddings.word_embeddings.weight.normal_(0, 0.08)
+        embeddings.position_embeddings.weight.normal_(0, 0.02)
+        side = torch.nn.functional.normalize(torch.randn(HIDDEN), dim=0)
+        # Half as long as a word: the equal in the other text is then as far ahead of the token as that of others.
+        embeddings.token_type_embeddings.weight.copy_(0.45 * torch.stack([side, -side]))
+        attention = model.bert.encoder.layer[0].attention.self
+        half = HIDDEN // 2
+        queries = attention.query.weight[:half].normal_(0, 0.14)  # equals score about 11 before the softmax
+        attention.key.weight[:half] = queries - 2 * torch.outer(queries @ side, side)
 
 
 def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> list[dict[str, list[int]]]:
@@ -236,7 +262,7 @@ def train_translators(
     return models
 
 
-NLI_PAIRS = 150_000
+NLI_PAIRS = 70_000
 
 
 def property_sets(frame: pd.DataFrame) -> list[list[str]]:
