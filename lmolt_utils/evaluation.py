@@ -21,7 +21,7 @@ def predicted(run: Any, systems: Sequence[System]) -> list[System]:
 
 def scorer(run: Any) -> Scorer:
     """A scorer with the run's settings; one for all systems parses and featurises each molecule once."""
-    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser(workers=run.threads))
+    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser())
 
 
 def score_systems(run: Any, systems: Sequence[System]) -> None:

@@ -7,6 +7,7 @@ and wrong types stop here, before any work.
 
 import ast
 import os
+import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
 
@@ -244,12 +246,13 @@ def _prepare(params: Params) -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     import torch
-    from transformers import set_seed
     from transformers.utils import logging
 
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu")
     torch.set_num_threads(params.threads)
-    set_seed(params.seed)
+    random.seed(params.seed)  # as transformers.set_seed, which imports all that trains (5 s) where nothing does
+    np.random.seed(params.seed)
+    torch.manual_seed(params.seed)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -21,7 +21,7 @@ from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import PACKAGE, closure, sources
-from lmolt_utils.systems import load_systems, with_ratio_grid
+from lmolt_utils.systems import System, load_systems, with_ratio_grid
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
 AFTER: dict[str, tuple[str, ...]] = {
@@ -34,6 +34,9 @@ AFTER: dict[str, tuple[str, ...]] = {
     "07_nli_evaluation": ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"),
     "08_figures": ("07_nli_evaluation",),
 }
+
+#: Makes about as many systems as all others together.
+LONGEST = "06_ablation"
 
 
 class NotebookError(RuntimeError):
@@ -82,6 +85,23 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
     return used
 
 
+def jobs_of_systems(
+    table: Sequence[System], cores: int, *, per_system: bool = False
+) -> dict[str, tuple[str, list[str]]]:
+    """Which systems are made by a job of their own before their notebook shows them: notebook and systems by job.
+
+    ``per_system``: every one. Else those of :data:`LONGEST`, dealt out to two jobs where there are two cores: one
+    process for all of them would go on long after every other notebook is done.
+    """
+    rows = [row for row in table if row.init != "baseline"]  # a baseline is made in seconds
+    if per_system:
+        return {row.name: (row.notebook, [row.name]) for row in rows}
+    names = [row.name for row in rows if row.notebook == LONGEST]
+    if cores < 2 or len(names) < 2:
+        return {}
+    return {f"{LONGEST}.{part + 1}": (LONGEST, names[part::2]) for part in range(2)}
+
+
 def run_notebook(
     notebook: str, profile: str, overrides: Mapping[str, Any] | None = None, systems: Sequence[str] = ()
 ) -> float:
@@ -96,7 +116,7 @@ def run_notebook(
     tag = ""
     if systems:
         values["systems"] = list(systems)
-        tag = "." + "-".join(systems)
+        tag = f".{systems[0]}" + (f"+{len(systems) - 1}" if len(systems) > 1 else "")
     folder = run_folder(profile)
     executed = folder / "notebooks" / f"{notebook}{tag}.ipynb"
     log = folder / "logs" / f"{notebook}{tag}.log"
@@ -194,7 +214,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
 
 #: Of Snakemake's output, what a reader wants to follow: which notebook, why, how many are left, what failed.
 _SHOWN = re.compile(
-    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule (nb|system)|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception"
+    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule (nb|made)|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception"
     r"|Nothing to be done"
 )
 _HIDDEN = re.compile(r"^\s+(input|output|jobid|resources|priority|threads|wildcards|shell|log|message|tmpdir)\b|^\s*\(")
@@ -216,5 +236,6 @@ def _follow(command: Sequence[str], log: Path) -> int:
 
 def _short(line: str) -> str:
     """Without Snakemake's own words and long paths."""
-    line = re.sub(r"^(local)?rule (nb)?(\w+):", r"\3: starting", line)
+    line = re.sub(r"^(local)?rule nb(\S+):", r"\2: starting", line)
+    line = re.sub(r"^(local)?rule made(\S+):", r"systems \2: starting", line)
     return re.sub(r"[^\s,:]*/(\w[\w@.+-]*\.(?:json|ipynb|py))", r"\1", line)
