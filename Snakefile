@@ -1,15 +1,14 @@
-# One rule per notebook. `make reproduce` runs it. 06 makes as many systems as 03 to 05 together: with two cores or
-# more its systems are made by two jobs before it, and it only shows them; with `lmolt reproduce --per-system` every
-# system of every notebook has a job of its own (for clusters; see profiles of snakemake-executor-plugin-slurm).
+# One rule per notebook. `make reproduce` runs it. 06 makes as many systems as 03 to 05 together: where the
+# profile's ablation_jobs says so, jobs side by side make them before it, and it only shows them; with
+# `lmolt reproduce --per-system` every system of every notebook has a job of its own (for clusters; see profiles of
+# snakemake-executor-plugin-slurm).
 #
 # A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
 # files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote.
 import sys
 
 from lmolt_utils.notebook import NOTEBOOKS, notebook_path
-from lmolt_utils.params import load
 from lmolt_utils.runner import AFTER, jobs_of_systems, notebook_params, package_sources, receipt_path
-from lmolt_utils.systems import load_systems, with_ratio_grid
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"
@@ -20,7 +19,7 @@ def receipt(notebook):
     return str(receipt_path(PROFILE, notebook))
 
 
-JOBS = jobs_of_systems(with_ratio_grid(load_systems(), load(PROFILE)), workflow.cores or 1, per_system=PER_SYSTEM)
+JOBS = jobs_of_systems(PROFILE, per_system=PER_SYSTEM)
 
 
 def sources(notebook):

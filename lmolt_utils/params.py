@@ -38,6 +38,12 @@ class Params(BaseModel):
     profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
     threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
+    ablation_jobs: int = _p(
+        "jobs that make 06's systems side by side before it shows them; 1: the notebook makes them itself",
+        "ours",
+        "jobs",
+        ge=1,
+    )
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 

@@ -13,15 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import nbformat
-
 from lmolt_utils.errors import remedy
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
+from lmolt_utils.notebook import NOTEBOOKS, code_cells, declared, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import PACKAGE, closure, sources
-from lmolt_utils.systems import System, load_systems, with_ratio_grid
+from lmolt_utils.systems import load_systems, with_ratio_grid
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
 AFTER: dict[str, tuple[str, ...]] = {
@@ -57,11 +55,9 @@ _DATA_OF = {
 
 def package_sources(notebook: str) -> list[str]:
     """Files of the package that ``notebook`` uses, directly or not, with the data that belongs to them."""
-    book = nbformat.read(notebook_path(notebook), as_version=4)
     modules: set[str] = {f"{PACKAGE}.notebook"}
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            modules |= _imported(cell.source)
+    for source, _ in code_cells(notebook):
+        modules |= _imported(source)
     data = [path for module, path in _DATA_OF.items() if module in closure(sorted(modules))]
     return [str(path) for path in [*sources(sorted(modules)), *data]]
 
@@ -85,21 +81,21 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
     return used
 
 
-def jobs_of_systems(
-    table: Sequence[System], cores: int, *, per_system: bool = False
-) -> dict[str, tuple[str, list[str]]]:
-    """Which systems are made by a job of their own before their notebook shows them: notebook and systems by job.
+def jobs_of_systems(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, list[str]]]:
+    """Which systems a job of their own makes before their notebook shows them: notebook and systems by job.
 
-    ``per_system``: every one. Else those of :data:`LONGEST`, dealt out to two jobs where there are two cores: one
-    process for all of them would go on long after every other notebook is done.
+    ``per_system``: every one. Else the ablation's, dealt out to the profile's ``ablation_jobs``: on two cores one
+    process for all of them would go on long after the other notebooks are done.
     """
-    rows = [row for row in table if row.init != "baseline"]  # a baseline is made in seconds
+    params = load(profile)
+    rows = [row for row in with_ratio_grid(load_systems(), params) if row.init != "baseline"]  # those take seconds
     if per_system:
         return {row.name: (row.notebook, [row.name]) for row in rows}
+    count = params.ablation_jobs
     names = [row.name for row in rows if row.notebook == LONGEST]
-    if cores < 2 or len(names) < 2:
+    if count < 2:
         return {}
-    return {f"{LONGEST}.{part + 1}": (LONGEST, names[part::2]) for part in range(2)}
+    return {f"{LONGEST}.{part + 1}": (LONGEST, names[part::count]) for part in range(min(count, len(names)))}
 
 
 def run_notebook(
