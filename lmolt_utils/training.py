@@ -261,8 +261,10 @@ class Trained:
 
 @cache
 def _keep_imports() -> None:
-    """Once per process: what is imported by now is not looked through again. The trainer collects garbage at each start,
-    which takes a third of a second over the libraries' million objects."""
+    """Once per process: what is imported by now is not looked through again.
+
+    The trainer collects garbage at each start, which takes a third of a second over the libraries' million objects.
+    """
     gc.collect()
     gc.freeze()
 
