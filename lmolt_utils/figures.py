@@ -26,6 +26,10 @@ from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.published import load_published, metric
 from lmolt_utils.tables import NOT_RUN, UNDEFINED, Score, TableResult, check_columns, index_scores
 
+# Loading the backend switches interactive drawing on where a notebook wants it. Done inside a style's context, as the
+# first figure would, it is switched off again at its end, and no later cell shows its plot.
+plt.switch_backend(plt.get_backend())
+
 STYLE = Path(__file__).with_name("companion.mplstyle")
 #: Widths of a column and of the text block in inches (ACL's two-column style, which Less for More uses).
 ONE_COLUMN = 3.03
