@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lmolt_utils.divergence import BINS
+from lmolt_utils.divergence import BINS, CUTS
 from lmolt_utils.figures import (
     MUTED,
     QUANTITIES,
@@ -43,7 +43,7 @@ METHODS = {
 SCORES = {
     "hallucination": "(A) Hallucination",
     "coverage": "(B) Coverage",
-    "unsupported": "(C) Unsupported (not in the paper)",
+    "unsupported": "(C) Unsupported",
 }
 _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
 
@@ -52,12 +52,13 @@ _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
 class Contrast:
     """Which captions a figure of relative entropy is about, and what the paper prints for them.
 
-    figure: the paper's number of it; words: the least words of a reference; paper: its values per method, as (low,
-    high).
+    figure: the paper's number of it; words: the least words of a reference, paper_words: the paper's; paper: its values
+    per method, as (low, high).
     """
 
     figure: str
     words: int
+    paper_words: int
     paper: Mapping[str, tuple[float, float]]
 
 
@@ -68,9 +69,9 @@ def contrasts(cuts: tuple[int, int]) -> list[Contrast]:
     others = fact("fig6-divergence-others-low").value, fact("fig6-divergence-others-high").value
     everyone = dict.fromkeys(METHODS, others) | {"atomic": (atomic, atomic)}
     return [
-        Contrast("Fig. 6", 0, everyone),
-        Contrast("Fig. 7", cuts[0], {"atomic": (long, long)}),
-        Contrast("Fig. 10", cuts[1], {}),
+        Contrast("Fig. 6", 0, 0, everyone),
+        Contrast("Fig. 7", cuts[0], CUTS[0], {"atomic": (long, long)}),
+        Contrast("Fig. 10", cuts[1], CUTS[1], {}),
     ]
 
 
@@ -89,7 +90,8 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
             system: atomic.loc[atomic["system"] == system, quantity].dropna().to_numpy(dtype=float) for system in labels
         }
         axes.set_title(title, pad=9)
-        axes.set_xlabel(title.split()[1])
+        means = ", ".join(f"{found.mean():.2g}" for found in values.values() if len(found))
+        axes.set_xlabel(f"{title.split()[1]}\nmeans: {means}" if means else title.split()[1])
         bars = _histograms(axes, values, quantity)
         lines += [{"panel": quantity, **bar} for bar in bars]
     grid[0].set_ylabel("Share of captions")
@@ -106,8 +108,11 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
         if system in drawn
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
-    means = " and ".join(f"{published.fact(stated[s]).printed} ({label})" for s, label in labels.items() if s in stated)
-    note = f"Triangles: means; dotted: the paper's mean coverage, {means}. "
+    stated_means = " and ".join(
+        f"{published.fact(stated[s]).printed} ({label})" for s, label in labels.items() if s in stated
+    )
+    note = f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {stated_means}. "
+    note += "(C) is not in the paper: facts of the output that no fact of the reference entails. "
     _note(figure, note + _not_run_note(label for system, label in labels.items() if system not in drawn))
     return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
 
@@ -132,7 +137,7 @@ def coverage_contrast(
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
-            _empty(axes, NOT_RUN if line is None else f"{int(line['n'])} captions: too few")
+            _empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
@@ -148,11 +153,16 @@ def coverage_contrast(
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     which = f"captions whose reference has at least {shown.words} words" if shown.words else "all captions"
+    which += f" (the paper: {shown.paper_words})" if shown.words != shown.paper_words else ""
     n = max((int(line["n"]) for line in found.values()), default=0)
     note = f"{shown.figure}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
-    note += f"Not run: {reason}." if reason else "Triangles: means. x: KL with labels swapped at random"
-    note += "" if reason else "; bar: KL of as many random captions. " if shown.words else ". "
-    _note(figure, note + ("Diamonds, dotted: the paper's." if shown.paper and not reason else ""))
+    if reason:
+        note += f"{reason[0].upper()}{reason[1:]}."
+    else:
+        note += "Triangles: means. x: KL with labels swapped at random. "
+        note += "Bar: KL of as many random captions. " if shown.words else ""
+        note += "Diamonds: the paper's." if shown.paper else ""
+    _note(figure, note)
     columns = [*_HISTOGRAM, "kl", "low", "high", "null", "random", "random_low", "random_high", "paper", "note"]
     return figure, pd.DataFrame(lines).reindex(columns=columns)
 
@@ -175,14 +185,14 @@ def _pair_of_histograms(axes: Axes, own: pd.DataFrame, labels: Mapping[str, str]
             for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.35 * highest)
+    axes.set_ylim(0, 1.45 * highest)
     return lines
 
 
 def _said(line: "pd.Series[float]") -> str:
     return (
         f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\n"
-        f"mean {line['difference']:+.3f} [{line['difference_low']:+.3f}, {line['difference_high']:+.3f}]"
+        f"difference {line['difference']:+.2f} [{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
     )
 
 
