@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lmolt_utils.divergence import BINS, CUTS
+from lmolt_utils.divergence import BINS, CUTS, FEWEST
 from lmolt_utils.figures import (
     MUTED,
     QUANTITIES,
@@ -29,7 +29,7 @@ from lmolt_utils.figures import (
     _styled,
 )
 from lmolt_utils.published import load_published
-from lmolt_utils.tables import NOT_RUN
+from lmolt_utils.tables import NOT_RUN, UNDEFINED
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
 METHODS = {
@@ -137,7 +137,7 @@ def coverage_contrast(
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
-            _empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few")
+            _empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
@@ -204,7 +204,7 @@ def _entropies(
     axes.set_xlabel("KL (nats)")
     drawn = {method: line for method, line in found.items() if not math.isnan(line["kl"])}
     if not drawn:
-        _empty(axes)
+        _empty(axes, UNDEFINED if found else NOT_RUN)
         return []
     lines: list[dict[str, object]] = []
     for place, method in enumerate(METHODS):

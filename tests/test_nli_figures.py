@@ -73,7 +73,8 @@ def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers(tmp_path: Path
 
     figure, data = coverage_contrast(rows, table, extreme, PAIR)  # no reference has 50 words
     assert data.dropna(subset=["share"]).empty
-    assert words(figure).count("n = 0: too few") == 4
+    assert words(figure).count("n = 0: too few (30 needed)") == 4
+    assert "undefined" in words(figure)
     assert "needs 30" in data["note"].iloc[0]
 
 
