@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.paths import root
@@ -185,11 +185,38 @@ class Params(BaseModel):
     nli_batch_tokens: int = _p(
         "premise and hypothesis tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
     )
+    decomposer: Literal["rules", "llm"] = _p(
+        "who cuts captions into the facts that atomic cross-NLI compares: the grammar, or decomposer_model",
+        "L4M App. E: a language model; audit D32",
+    )
+    decomposer_model: str | None = _p(
+        "instruction-tuned causal model (folder or hub id) whose facts 07 compares with the grammar's; null: none",
+        "L4M App. E: Meta-Llama-3-8B",
+    )
+    decomposer_new_tokens: int = _p("longest answer of decomposer_model", "ours", "tokens", ge=1)
+    word_cuts: list[Annotated[int, Field(ge=1)]] = _p(
+        "words of the reference from which a caption is long (Fig. 7) and extreme (Fig. 10)",
+        "L4M §4.2.3: 50; App. B: 70",
+        "words",
+        min_length=2,
+        max_length=2,
+    )
+    author_scores: str | None = _p(
+        "file of the authors' per-caption scores (smiles2caption.txt of their repository); null: not drawn",
+        "ALMol Fig. 1",
+    )
 
     @field_validator("switches")
     @classmethod
     def _known_switches(cls, value: dict[str, str]) -> dict[str, str]:
         return check_choices(value)
+
+    @field_validator("decomposer_model")
+    @classmethod
+    def _somebody_decomposes(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("decomposer") == "llm":
+            raise ValueError("decomposer: llm needs a model; name one, or set decomposer: rules")
+        return value
 
 
 def describe(name: str) -> dict[str, str]:

@@ -63,7 +63,9 @@ def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
     for table in ("T2", "T3", "T4", "T5"):
         for ending in ("csv", "md", "tex"):
             assert (figures / f"table_{table}.{ending}").stat().st_size > 500
-    for figure in ("overview", "distributions", "ratio_sweep", "merge_comparison", "word_counts", "training_curves"):
+    drawn = ("overview", "distributions", "ratio_sweep", "merge_comparison", "word_counts", "training_curves")
+    judged = ("nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme")
+    for figure in (*drawn, *judged, "win_rates", "almol_distributions"):
         for ending in ("pdf", "png", "csv"):
             assert (figures / f"{figure}.{ending}").exists(), figure
     for system in load_systems():
