@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
-from lmolt_utils.semantics import check_choices, resolve
+from lmolt_utils.semantics import SWITCHES, check_choices, resolve
 
 Init = Literal[
     "per_task",
@@ -94,7 +94,9 @@ class System(BaseModel):
         for name in value:
             if name not in SETTINGS:
                 raise ValueError(f"unknown setting {name!r}{nearest(name, SETTINGS)}")
-        check_choices(value.get("switches", {}))
+        for name in check_choices(value.get("switches", {})):
+            if SWITCHES[name].of_the_run:
+                raise ValueError(f"switch {name!r} decides the pairs of all systems: set it in the profile's switches")
         return value
 
     @model_validator(mode="after")
