@@ -119,6 +119,16 @@ class System(BaseModel):
         return self.init in MERGES
 
     @property
+    def trained_for_tables(self) -> bool:
+        """Whether it is trained and stands for a row of the papers' tables: those that ``seeds`` repeats."""
+        return bool(self.rows) and self.method != "none"
+
+    @property
+    def replica(self) -> bool:
+        """Whether it is another system's copy with a further seed (:func:`replicas`)."""
+        return re.search(r"@seed\d+$", self.name) is not None
+
+    @property
     def adapter_of(self) -> str:
         """The system whose adapter this one predicts with: itself, unless only its test differs."""
         return str(self.settings.get("adapter_of", self.name))
@@ -168,7 +178,7 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
     found = []
     for system in systems:
         found.append(system)
-        if system.rows and system.method != "none":
+        if system.trained_for_tables:
             found += [
                 system.model_copy(
                     update={

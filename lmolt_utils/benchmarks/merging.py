@@ -1,9 +1,10 @@
 """Merging against ``mergekit-yaml`` and against the disk: ``python -m lmolt_utils.benchmarks.merging``.
 
 On made-up checkpoints of bf16 weights (2 GB each by default), each measured in a process of its own, caches dropped
-first: the time that reading the parents and writing the result takes the disk; the merge by this package; the same
-YAML by mergekit's command. Peak memory is the process's own (RssAnon: what it allocated; mapped files are the
-kernel's to take back). Written files count when they are on the disk (fsync).
+first: the time that reading the parents and writing the result takes the disk; the merge by this package, with the
+processor time it used (on a busy machine the rest is waiting); the same YAML by mergekit's command. Peak memory is the
+process's own (RssAnon: what it allocated; mapped files are the kernel's to take back). Written files count when they
+are on the disk (fsync).
 """
 
 import argparse
@@ -90,19 +91,19 @@ def peak_mb() -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, float]:
-    """Merge in this process: seconds until on the disk, MB before (libraries), MB at the peak."""
+def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, float, float]:
+    """Merge in this process: seconds until on the disk, processor seconds, MB before (libraries), MB at the peak."""
     import mergekit.merge  # noqa: F401  (its import is no part of a merge)
 
     with peak_mb() as peak:
         time.sleep(0.1)
         before = peak()
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         models = {role: str(work / role) for role in ROLES}
         share = 0.5 if rule in ("ties", "dare_ties", "half_sum_ties") else 1 / 19
         merge_models(Merge(rule, share, dtype="bfloat16"), work / "merged", **models, shard_bytes=shard_bytes)
         synced(work / "merged")
-        return time.perf_counter() - started, before, peak()
+        return time.perf_counter() - started, time.process_time() - used, before, peak()
 
 
 def _own_process(*arguments: str) -> str:
@@ -122,7 +123,7 @@ def measure(rule: str, work: Path, shard_bytes: int) -> dict[str, float]:
     line = _own_process(
         "lmolt_utils.benchmarks.merging", "--rule", rule, "--inside", str(work), "--shard-bytes", str(shard_bytes)
     ).splitlines()[-1]
-    seconds, before, peak = (float(word) for word in line.split())
+    seconds, processor, before, peak = (float(word) for word in line.split())
     for folder in read:
         forget(folder)
     started = time.perf_counter()
@@ -135,6 +136,7 @@ def measure(rule: str, work: Path, shard_bytes: int) -> dict[str, float]:
     return {
         "disk s": disk,
         "here s": seconds,
+        "processor s": processor,
         "mergekit-yaml s": by_command,
         "here / disk": seconds / disk,
         "here / mergekit-yaml": seconds / by_command,
@@ -165,7 +167,10 @@ def main() -> None:
         )
         rows = {}
         for rule in given.rule:
-            repeats = [measure(rule, work, given.shard_bytes) for _ in range(given.repeats)]
+            repeats = []
+            for number in range(given.repeats):
+                repeats.append(measure(rule, work, given.shard_bytes))
+                print(rule, number + 1, {key: round(value, 2) for key, value in repeats[-1].items()}, flush=True)
             rows[rule] = {key: statistics.median(repeat[key] for repeat in repeats) for key in repeats[0]}
         print(pd.DataFrame(rows).T.round(2).to_string())
 
