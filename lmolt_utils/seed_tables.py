@@ -101,10 +101,11 @@ def to_frame(table: SeedTable) -> pd.DataFrame:
         for system in table.systems:
             for metric in _metrics(task):
                 line = found.get((system.name, metric.name), {"seeds": 0, "wanted": len(table.seeds)})
-                values = {name: f"{line[name]:.10g}" if pd.notna(line.get(name)) else "" for name in numbers}
+                texts = {name: f"{line[name]:.10g}" if pd.notna(line.get(name)) else "" for name in numbers}
                 if not line["seeds"]:
-                    values["mean"] = UNDEFINED if "mean" in line else NOT_RUN
-                lines.append({**line, **values, "system": system.name, "task": task, "metric": metric.name})
+                    texts["mean"] = UNDEFINED if "mean" in line else NOT_RUN
+                counts = {"seeds": line["seeds"], "wanted": line["wanted"]}
+                lines.append({"system": system.name, "task": task, "metric": metric.name, **texts, **counts})
     return pd.DataFrame(lines, columns=list(SEED_COLUMNS))
 
 

@@ -92,7 +92,8 @@ def test_significance_of_what_ran(run: Run) -> None:
     assert tests.loc[("mol2cap", "ROUGE-1"), "difference"] == pytest.approx(-0.5)
     assert tests.loc[("cap2mol", "Validity"), "p_holm"] <= 0.01
     assert np.isnan(tests["p"].get(("cap2mol", "Uniqueness"), np.nan))
-    assert len(all_significance(Run(run.folder / "empty"))) == 0
+    none = all_significance(Run(run.folder / "empty"))
+    assert (len(none), set(none)) == (0, set(tests.reset_index())), "what a notebook shows has its columns"
 
 
 def test_behaviour_by_hand(run: Run) -> None:
