@@ -26,11 +26,22 @@ def magnitude(tensor: torch.Tensor, density: float, rescale_norm: RescaleNorm | 
     if tensor.device.type != "cpu" or not 0 < density < 1 or not tensor.numel():
         return _sorted(tensor, density, rescale_norm)
     kept = max(1, int(density * tensor.numel()))
-    sizes = tensor.detach().abs().flatten().float().numpy()
-    border = np.partition(sizes, len(sizes) - kept)[len(sizes) - kept]
+    border = _kth_largest(_sizes(tensor), kept)
+    sizes = _sizes(tensor)  # again: one copy less at the same time, and the largest tensors decide a merge's memory
     keep = ~(sizes <= border)
     keep[np.flatnonzero(sizes == border)[: kept - np.count_nonzero(keep)]] = True
     return rescaled_masked_tensor(tensor, torch.from_numpy(keep).reshape_as(tensor), rescale_norm)
+
+
+def _sizes(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().abs().flatten().float().numpy()
+
+
+def _kth_largest(sizes: np.ndarray, k: int) -> np.float32:
+    """The k-th largest of ``sizes``, whose order is lost."""
+    sizes.partition(len(sizes) - k)
+    found: np.float32 = sizes[len(sizes) - k]
+    return found
 
 
 @contextmanager
