@@ -24,6 +24,7 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
 from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.semantics import resolve_data
 from lmolt_utils.steps import record_path, step
 from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
 
@@ -110,8 +111,13 @@ def resolve(notebook: str, values: Mapping[str, Any]) -> tuple[Params, list[str]
         raise ParameterError(f"parameter 'systems' = {systems!r}: a list of names is needed, such as [cpo]")
     profile = values.get("profile") or os.environ.get("LMOLT_PROFILE") or DEFAULT_PROFILE
     base = read_yaml(profile_path(profile))
-    params = check({**base, **values, "profile": profile})
-    return params, systems or None
+    return _with_data_switches(check({**base, **values, "profile": profile})), systems or None
+
+
+def _with_data_switches(params: Params) -> Params:
+    """``params`` with what ``semantics`` and ``switches`` change of the pairs; systems resolve the others."""
+    values = params.model_dump()
+    return check({**values, **resolve_data(values)})
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     """
     _short_errors()
     params, wanted = resolve(notebook, given(namespace))
-    profile = load(params.profile).model_dump()
+    profile = _with_data_switches(load(params.profile)).model_dump()
     changed = tuple(sorted(name for name, value in params.model_dump().items() if profile[name] != value))
     run = Run(notebook, run_folder(params.profile), params, tuple(wanted) if wanted else None, changed)
     if notebook in {system.notebook for system in load_systems()}:
