@@ -1,17 +1,17 @@
-# One rule per notebook. `make reproduce` runs it; `lmolt reproduce --per-system` trains each system in a job of its
-# own first (for clusters; see profiles of snakemake-executor-plugin-slurm), and the notebooks then only show it.
+# One rule per notebook. `make reproduce` runs it. 06 makes as many systems as 03 to 05 together: where the
+# profile's ablation_jobs says so, jobs side by side make them before it, and it only shows them; with
+# `lmolt reproduce --per-system` every system of every notebook has a job of its own (for clusters; see profiles of
+# snakemake-executor-plugin-slurm).
 #
 # A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
 # files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote.
 import sys
 
 from lmolt_utils.notebook import NOTEBOOKS, notebook_path
-from lmolt_utils.runner import AFTER, notebook_params, package_sources, receipt_path
-from lmolt_utils.systems import load_systems
+from lmolt_utils.runner import AFTER, jobs_of_systems, notebook_params, package_sources, receipt_path
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"
-MAKERS = {system.name: system.notebook for system in load_systems() if system.init != "baseline"}  # no job of seconds
 LMOLT = f"{sys.executable} -m lmolt_utils.cli"
 
 
@@ -19,12 +19,17 @@ def receipt(notebook):
     return str(receipt_path(PROFILE, notebook))
 
 
-def needs(notebook):
-    """Its source, the package files it uses, what it reads; its systems where each is a job of its own."""
-    files = [str(notebook_path(notebook)), *package_sources(notebook), *map(receipt, AFTER[notebook])]
-    if PER_SYSTEM:
-        files += [receipt(f"{name}.system") for name, maker in MAKERS.items() if maker == notebook]
-    return files
+JOBS = jobs_of_systems(PROFILE, per_system=PER_SYSTEM)
+
+
+def sources(notebook):
+    """Its source, the package files it uses, and what it reads."""
+    return [str(notebook_path(notebook)), *package_sources(notebook), *map(receipt, AFTER[notebook])]
+
+
+def made_before(notebook):
+    """Receipts of its systems that jobs of their own make."""
+    return [receipt(f"{name}.system") for maker, names in JOBS.values() if maker == notebook for name in names]
 
 
 def uses(notebook):
@@ -43,7 +48,8 @@ for notebook, priority in zip(NOTEBOOKS, (0, 0, 1, 2, 3, 4, 0, 0)):
         name:
             f"nb{notebook}"
         input:
-            needs(notebook),
+            sources(notebook),
+            made_before(notebook),
         output:
             receipt(notebook),
         params:
@@ -55,19 +61,20 @@ for notebook, priority in zip(NOTEBOOKS, (0, 0, 1, 2, 3, 4, 0, 0)):
             f"{LMOLT} notebook {{params.name}} --profile {PROFILE}"
 
 
-rule system:
-    input:
-        lambda wildcards: needs_system(wildcards.system),
-    output:
-        receipt("{system}.system"),
-    params:
-        maker=lambda wildcards: MAKERS[wildcards.system],
-        values=lambda wildcards: uses(MAKERS[wildcards.system]),
-    threads: 1
-    shell:
-        f"{LMOLT} notebook {{params.maker}} --profile {PROFILE} --systems {{wildcards.system}}"
+for job, (notebook, names) in JOBS.items():
 
-
-def needs_system(name):
-    notebook = MAKERS[name]
-    return [str(notebook_path(notebook)), *package_sources(notebook), *map(receipt, AFTER[notebook])]
+    rule:
+        name:
+            f"made{job}"
+        input:
+            sources(notebook),
+        output:
+            [receipt(f"{name}.system") for name in names],
+        params:
+            notebook=notebook,
+            names=names,
+            values=uses(notebook),
+        priority: 5
+        threads: 1
+        shell:
+            f"{LMOLT} notebook {{params.notebook}} --profile {PROFILE} --systems {{params.names}}"

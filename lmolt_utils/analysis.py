@@ -15,7 +15,7 @@ import pandas as pd
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS
 from lmolt_utils.embedded.rules import LIPID_RULES, ODORANT_RULES, PHARMACOPHORE_RULES, properties_of
 from lmolt_utils.files import read_json, read_rows, write_json
-from lmolt_utils.intervals import compare_all
+from lmolt_utils.intervals import COMPARISON_COLUMNS, compare_all
 from lmolt_utils.metrics.captions import caption_tokenizer
 from lmolt_utils.metrics.distributions import copied, modality
 from lmolt_utils.metrics.molecules import parse_smiles
@@ -31,7 +31,7 @@ from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.results import NOT_RUN, read_scores
 from lmolt_utils.systems import System
-from lmolt_utils.tables import REFERENCE, SIGNIFICANCE_COLUMNS, pairs_to_test
+from lmolt_utils.tables import REFERENCE, pairs_to_test
 
 PERMUTATIONS = 9999
 
@@ -81,7 +81,7 @@ def all_significance(run: Any) -> pd.DataFrame:
     frames = [pd.DataFrame(read_json(path)["tests"]) for path in paths if path.exists()]
     kept = [frame for frame in frames if len(frame)]
     if not kept:
-        return pd.DataFrame(columns=list(SIGNIFICANCE_COLUMNS))
+        return pd.DataFrame(columns=["task", *COMPARISON_COLUMNS])
     numbers = ["difference", "low", "high", "p", "p_holm"]
     return pd.concat(kept, ignore_index=True).astype(dict.fromkeys(numbers, float))
 

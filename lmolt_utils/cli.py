@@ -24,7 +24,8 @@ def _notebook(arguments: argparse.Namespace) -> int:
     overrides = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)}
     os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
     seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
-    print(f"{arguments.name}: done in {seconds:.0f} s", flush=True)
+    only = f" ({', '.join(arguments.systems)})" if arguments.systems else ""
+    print(f"{arguments.name}{only}: done in {seconds:.0f} s", flush=True)
     return 0
 
 

@@ -134,7 +134,7 @@ def cross_nli(
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
     Besides the rows themselves, memory grows with the distinct captions and pairs only.
     """
-    texts = {name: _texts(frame) for name, frame in systems.items()}
+    texts = {name: texts_of(frame) for name, frame in systems.items()}
     cutters = {method.name: _cutter(method) for method in methods}
     naive = 0
     needed: set[Pair] = set()
@@ -166,7 +166,8 @@ def cross_nli(
     return result, counts
 
 
-def _texts(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def texts_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Reference and prediction of each row as they are judged: empty for None and NaN, without lone surrogates."""
     sides = [
         ["" if gone else _utf8(str(text)) for text, gone in zip(frame[column], frame[column].isna(), strict=True)]
         for column in ("reference", "prediction")

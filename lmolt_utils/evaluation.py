@@ -1,13 +1,17 @@
 """Score every system that has predictions: metrics, per-row values, entailment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
+from lmolt_utils.crossnli import texts_of
 from lmolt_utils.featurise import Featuriser
 from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
 from lmolt_utils.intervals import intervals, write_statistics
 from lmolt_utils.models import fingerprintable
-from lmolt_utils.nli import Classifier
+from lmolt_utils.nli import LABELS, Classifier, Pair
+from lmolt_utils.nli_cache import Answer, PairScorer, answer_file
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.scoring import Scorer
@@ -21,7 +25,7 @@ def predicted(run: Any, systems: Sequence[System]) -> list[System]:
 
 def scorer(run: Any) -> Scorer:
     """A scorer with the run's settings; one for all systems parses and featurises each molecule once."""
-    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser(workers=run.threads))
+    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser())
 
 
 def score_systems(run: Any, systems: Sequence[System]) -> None:
@@ -68,16 +72,16 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
 def entail_systems(run: Any, systems: Sequence[System]) -> None:
     """Probability that the reference entails the caption, per row: ``scores/<system>.nli.jsonl``.
 
-    The model is loaded only if a system needs it, and once for all of them.
+    The model is loaded only if a system needs it, once for all of them, and asked about equal pairs once; its answers
+    are kept for cross-NLI, whose full-text method asks about the same pairs.
     """
-    loaded: list[Classifier] = []
+    loaded: list[PairScorer] = []
 
-    def classifier() -> Classifier:
+    def ask(pairs: list[Pair]) -> Mapping[Pair, Answer]:
         if not loaded:
-            loaded.append(
-                Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
-            )
-        return loaded[0]
+            model = Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
+            loaded.append(PairScorer(model, answer_file(run)))
+        return loaded[0](pairs)
 
     for system in systems:
         predictions = prediction_path(run, system.name, "mol2cap")
@@ -85,8 +89,10 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
         def make(system: System = system, output: Any = output) -> None:
             frame = scored_answers(run, system, "mol2cap")
-            result = classifier().probabilities(list(frame["reference"]), list(frame["prediction"]))
-            write_rows(output, result.assign(id=frame["id"])[["id", *result.columns]])
+            pairs = texts_of(frame)
+            answers = ask(pairs)
+            result = pd.DataFrame([answers[pair] for pair in pairs], columns=list(LABELS))
+            write_rows(output, result.assign(id=frame["id"])[["id", *LABELS]])
 
         run.step(
             f"entailment {system.name}",
@@ -99,7 +105,7 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
                 "postprocess": rule_of(run, system),
             },
             inputs={"predictions": predictions, "model": fingerprintable(run.nli_model)},
-            modules=["lmolt_utils.nli"],
+            modules=["lmolt_utils.crossnli", "lmolt_utils.nli_cache"],
             say=_only_news,
         )
 

@@ -26,6 +26,10 @@ from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.published import load_published, metric
 from lmolt_utils.tables import NOT_RUN, UNDEFINED, Score, TableResult, check_columns, index_scores
 
+# Loading the backend switches interactive drawing on where a notebook wants it. Done inside a style's context, as the
+# first figure would, it is switched off again at its end, and no later cell shows its plot.
+plt.switch_backend(plt.get_backend())
+
 STYLE = Path(__file__).with_name("companion.mplstyle")
 #: Widths of a column and of the text block in inches (ACL's two-column style, which Less for More uses).
 ONE_COLUMN = 3.03
@@ -421,10 +425,11 @@ def merge_comparison(
 
 
 @_styled
-def word_counts(lengths: "pd.Series[int]") -> Drawn:
+def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int] = ()) -> Drawn:
     """Words per reference caption of the test set (L4M, Fig. 9), with the mean and SD the paper states.
 
-    ``lengths``: words per caption, shape (n,); the standard deviation is the sample's (n - 1).
+    ``lengths``: words per caption, shape (n,); the standard deviation is the sample's (n - 1). ``cuts``: words from
+    which a caption is long; they are marked, and the captions beyond each counted.
     """
     published = load_published()
     mean, sd = published.fact("fig9-words-mean"), published.fact("fig9-words-sd")
@@ -444,9 +449,13 @@ def word_counts(lengths: "pd.Series[int]") -> Drawn:
     axes.axvline(mean.value, color=_colour(1), linestyle="--", label=f"paper, {mean.printed}")
     axes.set_xlabel("Words per caption")
     axes.set_ylabel("Captions")
+    for cut in cuts:
+        axes.axvline(cut, color=MUTED, linewidth=0.8, linestyle=":", zorder=0)
     figure.legend(loc="outside upper center", ncols=2)
     spread = f"{values.std(ddof=1):.1f}" if len(values) > 1 else "undefined"
-    _note(figure, f"Here: mean {values.mean():.1f}, SD {spread}, n = {len(values)}. {stated}")
+    beyond = ", ".join(f"{(values >= cut).sum():,} of at least {cut} words" for cut in cuts)
+    told = f"Here: mean {values.mean():.1f}, SD {spread}, n = {len(values)}. {stated}"
+    _note(figure, told + (f" Dotted: cuts; here {beyond}." if beyond else ""))
     data = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "captions": counts}, columns=columns)
     return figure, data
 

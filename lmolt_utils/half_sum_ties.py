@@ -13,9 +13,12 @@ import torch
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
-from mergekit.sparsify import SparsificationMethod, sparsify
+
+from lmolt_utils.trimming import magnitude
 
 NAME = "half_sum_ties"
+#: Entries aligned at a time: what stays in a processor's cache.
+PIECE = 1 << 18
 
 
 def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
@@ -36,14 +39,15 @@ def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float,
     contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=2, max_non_base=2),
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
-    """One tensor: trim (mergekit's trimming), align by Eq. 1, weighted sum, added to the base."""
+    """One tensor: trim, align by Eq. 1, weighted sum, added to the base; in pieces, which spares memory and time."""
     base = group.base.tensor
-    trimmed = [
-        sparsify(entry.tensor - base, density=density[entry.id], method=SparsificationMethod.magnitude)
-        for entry in group.non_base
-    ]
+    trimmed = [magnitude(entry.tensor - base, density[entry.id]).flatten() for entry in group.non_base]
     first, second = weight.values_for(group.non_base)
-    return base + aligned_sum(trimmed[0], trimmed[1], (first, second))
+    merged = torch.empty_like(base).flatten()
+    pieces = zip(*(part.split(PIECE) for part in (merged, base.flatten(), *trimmed)), strict=True)
+    for out, start, one, two in pieces:
+        torch.add(start, aligned_sum(one, two, (first, second)), out=out)
+    return merged.reshape_as(base)
 
 
 def register() -> None:

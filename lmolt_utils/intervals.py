@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -216,9 +216,15 @@ def _interval(name: str, part: Additive, value: float, drawn: Array, level: floa
     return Interval(value, *_percentiles(drawn, level), part.used, "bootstrap")
 
 
+@cache
+def _normal_quantile(probability: float) -> float:
+    """SciPy's, asked for once: a curve of win rates has hundreds of intervals of one level."""
+    return float(stats.norm.ppf(probability))
+
+
 def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate (0..1) over ``n`` rows (Wilson 1927)."""
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = _normal_quantile((1 + level) / 2)
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     # By the formula the ends are exactly 0 and 1 there; rounding may say otherwise.

@@ -5,7 +5,8 @@ weights; NuSLERP, TIES, task arithmetic and DARE-TIES mix task vectors, so they 
 tuned from (audit D40). L4M writes SLERP of task vectors, which is NuSLERP; mergekit's SLERP, which the papers cite,
 takes whole weights (audit D39).
 
-mergekit streams: it opens one shard of each model at a time, and holds what it writes until a shard is full.
+mergekit streams: it opens one shard of each model at a time, and holds what it writes until a shard is full. Its TIES
+trims by selection here, not by sorting (:mod:`lmolt_utils.trimming`).
 """
 
 import hashlib
@@ -201,6 +202,8 @@ def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> N
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
+    from lmolt_utils.trimming import quick_trimming
+
     if config["merge_method"] == METHODS["half_sum_ties"]:
         from lmolt_utils.half_sum_ties import register
 
@@ -214,7 +217,7 @@ def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> N
         async_write=True,
     )
     try:
-        with torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone
+        with quick_trimming(), torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone
             torch.manual_seed(seed)
             run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)
     finally:

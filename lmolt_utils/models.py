@@ -34,6 +34,10 @@ UNPICKLE = (
 )
 
 
+#: What vocabularies call a token to pad with; Llama 3 names none, but keeps reserved ones.
+_PADS = ("<pad>", "<PAD>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
+
+
 class ModelError(CompanionError):
     """A model that cannot be found or has no usable weights."""
 
@@ -81,7 +85,7 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     """
     tokenizer = AutoTokenizer.from_pretrained(locate(reference))
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        for candidate in ("<pad>", "<PAD>", "[PAD]", tokenizer.unk_token):
+        for candidate in (*_PADS, tokenizer.unk_token):
             if candidate and candidate != tokenizer.eos_token and candidate in tokenizer.get_vocab():
                 tokenizer.pad_token = candidate
                 break

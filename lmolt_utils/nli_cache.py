@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -40,6 +40,11 @@ class Model(Protocol):
     def identity(self) -> dict[str, str]: ...
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]: ...
     def forward(self, pairs: Sequence[Pair]) -> np.ndarray: ...
+
+
+def answer_file(run: Any) -> Path:
+    """The one file of a run's answers: full-text entailment and cross-NLI share it."""
+    return Path(run.path("cache", "nli.sqlite"))
 
 
 class AnswerFile:

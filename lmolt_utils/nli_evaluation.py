@@ -1,62 +1,52 @@
-"""Cross-NLI of a run's systems, from predictions to tables: what notebook 07 shows."""
+"""Cross-NLI of a run's systems, from predictions to the files that notebook 07 shows and 08 draws."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.crossnli import COLUMNS, QUANTITIES, cross_nli
-from lmolt_utils.divergence import by_length
-from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.grammar.vocabulary import Vocabulary
+from lmolt_utils.crossnli import cross_nli, texts_of
+from lmolt_utils.divergence import CUTS, by_length, sensitivity
+from lmolt_utils.files import write_json, write_rows
 from lmolt_utils.metrics.distributions import word_count
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import Classifier
-from lmolt_utils.nli_cache import PairScorer
-from lmolt_utils.nli_truth import TRUTH_OF, correlations, truth
-from lmolt_utils.postprocess import postprocess
-from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.nli_cache import PairScorer, answer_file
+from lmolt_utils.nli_decomposition import answers_path, decomposer, language_model
+from lmolt_utils.nli_results import (
+    DISPREFERRED,
+    PREFERRED,
+    cross_nli_rows,
+    divergence_path,
+    report_path,
+    rows_path,
+)
+from lmolt_utils.nli_truth import correlations, truth
+from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.rivals import methods_for
 from lmolt_utils.systems import System
-
-
-def decomposer(run: Any) -> Decomposer:
-    """Reads captions with L+M-24's property tree where the run has one, else with the shipped names and others."""
-    if run.property_tree is not None:
-        return Decomposer(Vocabulary.read(Path(run.property_tree)))
-    return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
-
-
-def _captions(run: Any, system: System) -> pd.DataFrame:
-    frame = read_rows(prediction_path(run, system.name, "mol2cap"), PREDICTION_COLUMNS)
-    outputs, _ = postprocess(list(frame["raw"]), run.postprocess)
-    return frame[["id", "reference"]].assign(prediction=outputs)
-
-
-def rows_path(run: Any, system: System) -> Path:
-    """Where a system's rows are: one line per NLI method and caption."""
-    return Path(run.path("scores", f"{system.name}.crossnli.jsonl"))
 
 
 def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
     """All NLI methods on all systems in one step, so that equal pairs are asked once over all of them.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
-    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). The model's
-    answers are kept in ``cache/nli.sqlite``: a system added later costs its new pairs only.
+    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). The NLI model's
+    answers are kept in ``cache/nli.sqlite``: a system added later costs its new pairs only. With ``decomposer: llm``
+    the atomic method compares the language model's facts; what is known of the captions still comes from the rules.
     """
-    whole = run.path("scores", "crossnli.json")
+    whole = report_path(run)
+    by_model = run.decomposer == "llm"
 
     def make() -> None:
         reader = decomposer(run)
+        model = language_model(run, reader) if by_model else None
         classifier = Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
-        scorer = PairScorer(classifier, run.path("cache", "nli.sqlite"))
-        frames = {system.name: _captions(run, system) for system in systems}
+        scorer = PairScorer(classifier, answer_file(run))
+        frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
-        methods, left_out = methods_for(references, reader, scorer, run.seed)
+        methods, left_out = methods_for(references, reader, scorer, run.seed, atoms=model.units if model else None)
         rows, pairs = cross_nli(frames, methods, scorer)
         for system in systems:
             frame = frames[system.name]
@@ -72,15 +62,18 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
         )
         first = everything[everything["method"] == methods[0].name]
         table = correlations(everything, first, seed=run.seed)
+        texts = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(
             whole,
             {
                 "systems": list(rows),
                 "model": classifier.identity,
+                "decomposer": run.decomposer,
+                "captions_without_facts": len(model.unanswered(texts)) if model else 0,
                 "pairs": asdict(pairs),
                 "truncated_pairs": classifier.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
-                "correlations": table.astype(object).where(table.notna(), None).to_dict("records"),
+                "correlations": _records(table),
             },
         )
 
@@ -92,50 +85,68 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             "batch_tokens": run.nli_batch_tokens,
             "dtype": run.dtype,
             "device": run.device,
-            "postprocess": run.postprocess,
+            "decomposer": run.decomposer,
+            "postprocess": {system.name: rule_of(run, system) for system in systems},
             "property_tree": run.property_tree,
             "seed": run.seed,
         },
         inputs={
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
+            **({"answers": answers_path(run)} if by_model else {}),
             "model": fingerprintable(run.nli_model),
         },
         modules=["lmolt_utils.nli_evaluation"],
     )
 
 
-def cross_nli_rows(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """The rows of all systems that have them: system, :data:`~lmolt_utils.crossnli.COLUMNS`, truth and words."""
-    frames = [
-        read_rows(rows_path(run, system), COLUMNS).assign(system=system.name)
-        for system in systems
-        if rows_path(run, system).exists()
-    ]
-    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", *COLUMNS])
-    numbers = [name for name in (*QUANTITIES, "recall", "hallucinated") if name in table]
-    return table.astype(dict.fromkeys(numbers, float))
+def divergence_systems(run: Any, systems: Sequence[System]) -> None:
+    """Relative entropy between SLERP+CPO's scores and Meditron's: ``scores/divergence.json``.
+
+    Without both systems the file says which one is missing; another pair would not be the paper's comparison.
+    """
+    pair = [system for name in (PREFERRED, DISPREFERRED) for system in systems if system.name == name]
+    missing = [name for name in (PREFERRED, DISPREFERRED) if name not in [system.name for system in pair]]
+    output = divergence_path(run)
+
+    def make() -> None:
+        table = moved = pd.DataFrame()
+        if not missing:
+            rows = cross_nli_rows(run, pair)
+            table = divergences(rows, PREFERRED, DISPREFERRED, cuts=run.word_cuts, seed=run.seed)
+            atomic = rows[rows["method"] == "atomic"]
+            moved = sensitivity(
+                *(atomic.loc[atomic["system"] == name, "coverage"].to_numpy() for name in (PREFERRED, DISPREFERRED))
+            )
+        write_json(
+            output,
+            {
+                "preferred": PREFERRED,
+                "dispreferred": DISPREFERRED,
+                "not_run": f"{' and '.join(missing)} not run" if missing else "",
+                "table": _records(table),
+                "sensitivity": _records(moved),
+            },
+        )
+
+    run.step(
+        "relative entropy",
+        make,
+        outputs=[output],
+        params={"cuts": run.word_cuts, "seed": run.seed, "missing": missing},
+        inputs={} if missing else {system.name: rows_path(run, system) for system in pair},
+        modules=["lmolt_utils.divergence", "lmolt_utils.nli_results"],
+    )
 
 
-def cross_nli_report(run: Any) -> dict[str, Any]:
-    """``scores/crossnli.json``: pair counts and correlations."""
-    return dict(read_json(run.path("scores", "crossnli.json")))
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Lines fit for JSON: NaN as null."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in line.items()} for line in plain.to_dict("records")]
 
 
-def correlation_table(run: Any) -> pd.DataFrame:
-    """Correlation of each method's scores with what is known from the property sets, over all systems' captions."""
-    return pd.DataFrame(cross_nli_report(run)["correlations"])
-
-
-def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
-    """Mean scores of each system by one method beside the truth they ought to follow; empty outputs counted."""
-    chosen = rows[rows["method"] == method]
-    names = list(dict.fromkeys(["coverage", "recall", "hallucination", "unsupported", "hallucinated"]))
-    table = chosen.groupby("system", sort=False)[names].mean()
-    empty = chosen["rule"].eq("empty output").groupby(chosen["system"], sort=False).sum()
-    return table.assign(empty_outputs=empty)
-
-
-def divergences(rows: pd.DataFrame, preferred: str, dispreferred: str, seed: int = 0) -> pd.DataFrame:
+def divergences(
+    rows: pd.DataFrame, preferred: str, dispreferred: str, *, cuts: Sequence[int] = CUTS, seed: int = 0
+) -> pd.DataFrame:
     """Relative entropy in coverage between two systems for each method and cut (Figs. 6, 7 and 10).
 
     Columns: method and those of :func:`~lmolt_utils.divergence.by_length`. Raises ``ValueError`` naming a system
@@ -152,22 +163,7 @@ def divergences(rows: pd.DataFrame, preferred: str, dispreferred: str, seed: int
         worse = frames[dispreferred][method]
         if list(better["id"]) != list(worse["id"]):
             raise ValueError(f"{preferred} and {dispreferred} were not run on the same rows")
-        found = by_length(
-            better["coverage"].to_numpy(), worse["coverage"].to_numpy(), better["words"].to_numpy(), seed=seed
-        )
-        tables.append(found.assign(method=method))
+        scores = (better["coverage"].to_numpy(), worse["coverage"].to_numpy())
+        tables.append(by_length(*scores, better["words"].to_numpy(), cuts=cuts, seed=seed).assign(method=method))
     table = pd.concat(tables, ignore_index=True)
     return table[["method", *(name for name in table.columns if name != "method")]]
-
-
-def headline(table: pd.DataFrame) -> str:
-    """Which method follows the truth best, by rank correlation, for coverage and hallucination."""
-    told = []
-    for quantity, wanted in TRUTH_OF.items():
-        part = table[table["quantity"] == quantity].dropna(subset=["spearman"])
-        if part.empty:
-            told.append(f"{quantity}: undefined")
-            continue
-        best = part.iloc[int(part["spearman"].astype(float).to_numpy().argmax())]
-        told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
-    return "; ".join(told)

@@ -18,6 +18,9 @@ from lmolt_utils.grammar.decompose import Decomposer
 TRUTH_OF = {"coverage": "recall", "hallucination": "hallucinated", "unsupported": "hallucinated"}
 COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high", "pearson", "pearson_low", "pearson_high")
 
+#: Resamples whose weights are held at once.
+_TOGETHER = 100
+
 
 def truth(references: Sequence[str], outputs: Sequence[str], decomposer: Decomposer) -> pd.DataFrame:
     """Per row, from the distinct properties of both captions: recall and hallucinated, 0..1, shape (n, 2).
@@ -75,16 +78,40 @@ def _intervals(
     if len(x) < 3:
         return (math.nan,) * 6
     codes, names = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
     rng = np.random.default_rng(seed)
     drawn = np.empty((resamples, 2))
-    for index in range(resamples):
-        some = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        drawn[index] = spearman(x[some], y[some]), pearson(x[some], y[some])
+    for start in range(0, resamples, _TOGETHER):
+        part = range(start, min(start + _TOGETHER, resamples))
+        times = [np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names)) for _ in part]
+        weights = np.array(times, dtype=float)[:, codes]
+        drawn[part, 0] = _weighted_pearson(_weighted_ranks(x, weights), _weighted_ranks(y, weights), weights)
+        drawn[part, 1] = _weighted_pearson(x, y, weights)
     result: list[float] = []
     for column, value in enumerate((spearman(x, y), pearson(x, y))):
         values = drawn[~np.isnan(drawn[:, column]), column]
         ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else (math.nan, math.nan)
         result += [value, float(ends[0]), float(ends[1])]
     return tuple(result)
+
+
+def _weighted_ranks(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average ranks of ``x``, shape (n,), among its rows repeated ``weights`` times, shape (resamples, n); as weights.
+
+    Equals ranking each resample by itself, at a fraction of the time: the values are sorted once for all of them.
+    """
+    distinct, codes = np.unique(x, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(distinct)))
+    repeats = np.add.reduceat(weights[:, order], starts, axis=1)
+    ranks: np.ndarray = (np.cumsum(repeats, axis=1) - repeats + (repeats + 1) / 2)[:, codes]
+    return ranks
+
+
+def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """:func:`pearson` of each resample, shape (resamples,); ``x`` and ``y`` of shape (n,) or that of ``weights``."""
+    total = weights.sum(axis=1, keepdims=True)
+    x = x - (weights * x).sum(axis=1, keepdims=True) / total
+    y = y - (weights * y).sum(axis=1, keepdims=True) / total
+    size = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
+    defined = size > 1e-12 * total[:, 0]
+    return np.where(defined, (weights * x * y).sum(axis=1) / np.where(defined, size, 1), math.nan)

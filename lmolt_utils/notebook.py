@@ -6,7 +6,9 @@ and wrong types stop here, before any work.
 """
 
 import ast
+import json
 import os
+import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
 
@@ -22,6 +24,7 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
 from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.semantics import resolve_data
 from lmolt_utils.steps import record_path, step
 from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
 
@@ -48,14 +51,24 @@ def notebook_path(notebook: str) -> Path:
     return root() / "notebooks" / f"{notebook}.ipynb"
 
 
+def code_cells(notebook: str) -> list[tuple[str, list[str]]]:
+    """Source and tags of each code cell, in order.
+
+    Read as the JSON that it is: importing nbformat takes two seconds (its validator's), and every process of a run
+    asks.
+    """
+    book = json.loads(notebook_path(notebook).read_text(encoding="utf-8"))
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    return [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+
+
 @cache
 def declared(notebook: str) -> tuple[str, ...]:
     """The parameters that a notebook's parameters cell lists, and those that every notebook has."""
-    book = nbformat.read(notebook_path(notebook), as_version=4)
-    cells = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
+    cells = [source for source, tags in code_cells(notebook) if "parameters" in tags]
     if len(cells) != 1:
         raise ParameterError(f"{notebook} has {len(cells)} cells tagged parameters, not one")
-    names = list(_assigned(cells[0].source))
+    names = list(_assigned(cells[0]))
     return tuple(dict.fromkeys([*names, *ALWAYS]))
 
 
@@ -98,8 +111,13 @@ def resolve(notebook: str, values: Mapping[str, Any]) -> tuple[Params, list[str]
         raise ParameterError(f"parameter 'systems' = {systems!r}: a list of names is needed, such as [cpo]")
     profile = values.get("profile") or os.environ.get("LMOLT_PROFILE") or DEFAULT_PROFILE
     base = read_yaml(profile_path(profile))
-    params = check({**base, **values, "profile": profile})
-    return params, systems or None
+    return _with_data_switches(check({**base, **values, "profile": profile})), systems or None
+
+
+def _with_data_switches(params: Params) -> Params:
+    """``params`` with what ``semantics`` and ``switches`` change of the pairs; systems resolve the others."""
+    values = params.model_dump()
+    return check({**values, **resolve_data(values)})
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     """
     _short_errors()
     params, wanted = resolve(notebook, given(namespace))
-    profile = load(params.profile).model_dump()
+    profile = _with_data_switches(load(params.profile)).model_dump()
     changed = tuple(sorted(name for name, value in params.model_dump().items() if profile[name] != value))
     run = Run(notebook, run_folder(params.profile), params, tuple(wanted) if wanted else None, changed)
     if notebook in {system.notebook for system in load_systems()}:
@@ -244,12 +262,13 @@ def _prepare(params: Params) -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     import torch
-    from transformers import set_seed
     from transformers.utils import logging
 
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu")
     torch.set_num_threads(params.threads)
-    set_seed(params.seed)
+    random.seed(params.seed)  # as transformers.set_seed, which imports all that trains (5 s) where nothing does
+    np.random.seed(params.seed)
+    torch.manual_seed(params.seed)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -68,7 +68,7 @@ def overlap_report(
 
     All frames need a column ``molecule``; ``properties`` (``|``-separated) and ``caption`` are compared where both
     sides have them; ids come from ``id`` if ``test`` has it. ``molecules`` keeps what was parsed for the next report.
-    Time grows with the rows of the references; memory by about 2 kB per distinct molecule. Raises
+    Time grows with the rows of the references; memory by about 1 kB per distinct molecule. Raises
     :class:`OverlapError` for an empty test set or a missing column.
     """
     molecules = molecules if molecules is not None else Molecules()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.paths import root
@@ -38,6 +38,12 @@ class Params(BaseModel):
     profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
     threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
+    ablation_jobs: int = _p(
+        "jobs that make 06's systems side by side before it shows them; 1: the notebook makes them itself",
+        "ours",
+        "jobs",
+        ge=1,
+    )
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
@@ -179,11 +185,38 @@ class Params(BaseModel):
     nli_batch_tokens: int = _p(
         "premise and hypothesis tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
     )
+    decomposer: Literal["rules", "llm"] = _p(
+        "who cuts captions into the facts that atomic cross-NLI compares: the grammar, or decomposer_model",
+        "L4M App. E: a language model; audit D32",
+    )
+    decomposer_model: str | None = _p(
+        "instruction-tuned causal model (folder or hub id) whose facts 07 compares with the grammar's; null: none",
+        "L4M App. E: Meta-Llama-3-8B",
+    )
+    decomposer_new_tokens: int = _p("longest answer of decomposer_model", "ours", "tokens", ge=1)
+    word_cuts: list[Annotated[int, Field(ge=1)]] = _p(
+        "words of the reference from which a caption is long (Fig. 7) and extreme (Fig. 10)",
+        "L4M §4.2.3: 50; App. B: 70",
+        "words",
+        min_length=2,
+        max_length=2,
+    )
+    author_scores: str | None = _p(
+        "file of the authors' per-caption scores (smiles2caption.txt of their repository); null: not drawn",
+        "ALMol Fig. 1",
+    )
 
     @field_validator("switches")
     @classmethod
     def _known_switches(cls, value: dict[str, str]) -> dict[str, str]:
         return check_choices(value)
+
+    @field_validator("decomposer_model")
+    @classmethod
+    def _somebody_decomposes(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("decomposer") == "llm":
+            raise ValueError("decomposer: llm needs a model; name one, or set decomposer: rules")
+        return value
 
 
 def describe(name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System
 
 SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
-SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "seeds")
+SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "seeds", "wanted")
 QUANTITIES = ("length_deviation", "chr_f", "entailment")
 NOT_RUN = "not run"
 
@@ -79,19 +79,21 @@ def replicates(
 
 
 def seed_spread(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have scores of several.
+    """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
 
-    ``scores/<name>.<task>.json`` is one of them, ``scores/<name>@seed<k>.<task>.json`` are the others.
+    ``scores/<name>.<task>.json`` is one seed's, ``scores/<name>@seed<k>.<task>.json`` are the others'; files of seeds
+    that are not asked for do not count. seeds: how many values there are, of ``wanted``.
     """
     frames = []
     for system in systems:
-        for task in TASKS:
-            own = re.compile(rf"{re.escape(system.name)}(@seed\d+)?\.{task}\.json")
-            files = [path for path in run.path("scores").glob("*.json") if own.fullmatch(path.name)]
-            if len(files) > 1:
-                values = [read_json(path)["metrics"] for path in sorted(files)]
+        own = re.compile(rf"{re.escape(system.name)}@seed\d+")
+        copies = [copy.name for copy in systems if own.fullmatch(copy.name)]
+        for task in TASKS if copies else ():
+            files = [run.path("scores", f"{name}.{task}.json") for name in (system.name, *copies)]
+            values = [read_json(path)["metrics"] for path in files if path.exists()]
+            if values:
                 runs = [{m: math.nan if v is None else v for m, v in one.items()} for one in values]
-                frames.append(across_seeds(runs).assign(system=system.name, task=task))
+                frames.append(across_seeds(runs).assign(system=system.name, task=task, wanted=len(files)))
     return pd.concat(frames, ignore_index=True)[list(SEED_COLUMNS)] if frames else pd.DataFrame(columns=SEED_COLUMNS)
 
 

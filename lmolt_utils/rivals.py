@@ -6,7 +6,7 @@ unsupported are 1 - it) and the output that of the reference (coverage).
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -142,10 +142,19 @@ class SummacConvolution(SentenceLevel):
 
 
 def methods_for(
-    references: Sequence[str], decomposer: Decomposer, scorer: Scorer, seed: int = 0
+    references: Sequence[str],
+    decomposer: Decomposer,
+    scorer: Scorer,
+    seed: int = 0,
+    *,
+    atoms: Callable[[str], Sequence[str]] | None = None,
 ) -> tuple[list[Method], str]:
-    """The atomic method and its rivals, and why the convolution is not among them (empty where it is)."""
-    methods: list[Method] = [AtomicNli(canonical_atoms(decomposer)), FullText(), SentenceLevel(), SummacZeroShot()]
+    """The atomic method and its rivals, and why the convolution is not among them (empty where it is).
+
+    atoms: who cuts captions for the atomic method, by default ``decomposer``.
+    """
+    atomic = AtomicNli(atoms or canonical_atoms(decomposer))
+    methods: list[Method] = [atomic, FullText(), SentenceLevel(), SummacZeroShot()]
     try:
         methods.append(SummacConvolution.fit(references, decomposer, scorer, seed))
     except FitError as error:

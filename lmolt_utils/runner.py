@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import nbformat
-
 from lmolt_utils.errors import remedy
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.notebook import NOTEBOOKS, declared, notebook_path
+from lmolt_utils.notebook import NOTEBOOKS, code_cells, declared, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.steps import PACKAGE, closure, sources
@@ -34,6 +32,9 @@ AFTER: dict[str, tuple[str, ...]] = {
     "07_nli_evaluation": ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"),
     "08_figures": ("07_nli_evaluation",),
 }
+
+#: Makes about as many systems as all others together.
+LONGEST = "06_ablation"
 
 
 class NotebookError(RuntimeError):
@@ -54,11 +55,9 @@ _DATA_OF = {
 
 def package_sources(notebook: str) -> list[str]:
     """Files of the package that ``notebook`` uses, directly or not, with the data that belongs to them."""
-    book = nbformat.read(notebook_path(notebook), as_version=4)
     modules: set[str] = {f"{PACKAGE}.notebook"}
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            modules |= _imported(cell.source)
+    for source, _ in code_cells(notebook):
+        modules |= _imported(source)
     data = [path for module, path in _DATA_OF.items() if module in closure(sorted(modules))]
     return [str(path) for path in [*sources(sorted(modules)), *data]]
 
@@ -82,6 +81,23 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
     return used
 
 
+def jobs_of_systems(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, list[str]]]:
+    """Which systems a job of their own makes before their notebook shows them: notebook and systems by job.
+
+    ``per_system``: every one. Else the ablation's, dealt out to the profile's ``ablation_jobs``: on two cores one
+    process for all of them would go on long after the other notebooks are done.
+    """
+    params = load(profile)
+    rows = [row for row in with_ratio_grid(load_systems(), params) if row.init != "baseline"]  # those take seconds
+    if per_system:
+        return {row.name: (row.notebook, [row.name]) for row in rows}
+    count = params.ablation_jobs
+    names = [row.name for row in rows if row.notebook == LONGEST]
+    if count < 2:
+        return {}
+    return {f"{LONGEST}.{part + 1}": (LONGEST, names[part::count]) for part in range(min(count, len(names)))}
+
+
 def run_notebook(
     notebook: str, profile: str, overrides: Mapping[str, Any] | None = None, systems: Sequence[str] = ()
 ) -> float:
@@ -96,7 +112,7 @@ def run_notebook(
     tag = ""
     if systems:
         values["systems"] = list(systems)
-        tag = "." + "-".join(systems)
+        tag = f".{systems[0]}" + (f"+{len(systems) - 1}" if len(systems) > 1 else "")
     folder = run_folder(profile)
     executed = folder / "notebooks" / f"{notebook}{tag}.ipynb"
     log = folder / "logs" / f"{notebook}{tag}.log"
@@ -194,7 +210,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
 
 #: Of Snakemake's output, what a reader wants to follow: which notebook, why, how many are left, what failed.
 _SHOWN = re.compile(
-    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule (nb|system)|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception"
+    r"^\s+reason:|^\d+ of \d+ steps|^(local)?rule (nb|made)|^\d\d_|^lmolt:|^  \w|^Error in|error|Exception"
     r"|Nothing to be done"
 )
 _HIDDEN = re.compile(r"^\s+(input|output|jobid|resources|priority|threads|wildcards|shell|log|message|tmpdir)\b|^\s*\(")
@@ -216,5 +232,6 @@ def _follow(command: Sequence[str], log: Path) -> int:
 
 def _short(line: str) -> str:
     """Without Snakemake's own words and long paths."""
-    line = re.sub(r"^(local)?rule (nb)?(\w+):", r"\3: starting", line)
+    line = re.sub(r"^(local)?rule nb(\S+):", r"\2: starting", line)
+    line = re.sub(r"^(local)?rule made(\S+):", r"systems \2: starting", line)
     return re.sub(r"[^\s,:]*/(\w[\w@.+-]*\.(?:json|ipynb|py))", r"\1", line)

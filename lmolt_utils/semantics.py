@@ -5,7 +5,8 @@ profile's. ``corrected`` changes nothing: every profile holds the corrected valu
 (``semantics``), ``switches`` overrides single ones, in a profile or in a row of the systems table; a row's own settings
 win over both. ``lmolt switches`` lists them.
 
-Settings are keyed by the method or init they apply to, ``*``: any. :class:`Times` multiplies the profile's
+Settings are keyed by the method or init they apply to, ``*``: any; ``data``: the pairs, which a run makes once for all
+systems, so that no row of the systems table has a choice of its own. :class:`Times` multiplies the profile's
 value: a learning rate is a matter of scale, its ratio between two recipes is not. ``None`` means that the choice cannot
 be made, because the paper does not say or the code does not show; the profile's value then stays.
 """
@@ -27,6 +28,8 @@ class Times:
 
 
 Settings = dict[str, dict[str, Any]]
+#: Key of what decides the pairs.
+DATA = "data"
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,20 @@ class Switch:
             for name, value in values.items()
         }
 
+    @property
+    def of_the_run(self) -> bool:
+        """Whether it decides the pairs: one choice for all systems of a run."""
+        return DATA in {**(self.as_printed or {}), **(self.as_released or {})}
+
 
 SWITCHES: dict[str, Switch] = {
+    "negatives": Switch(
+        {DATA: {"negatives": "translator"}},
+        {DATA: {"negatives": "translator", "drop_equal": False}},
+        "Rejected answers. Printed: a translator's outputs. Released: also those that equal the reference and so carry "
+        "no preference. Corrected: the profile's source, without them.",
+        "D24",
+    ),
     "train_prompt": Switch(
         {"*": {"train_prompt": "printed"}},
         {
@@ -188,6 +203,13 @@ def resolve(profile: Mapping[str, Any], method: str, init: str, own: Mapping[str
         for key, value in switch.settings(chosen.get(name, profile["semantics"]), {method, init}).items():
             values[key] = profile[key] * value.factor if isinstance(value, Times) else value
     return values
+
+
+def resolve_data(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the switches set for the pairs of a run, in place of ``profile``'s values."""
+    chosen = {name: profile["switches"].get(name, profile["semantics"]) for name in SWITCHES}
+    own = [getattr(SWITCHES[name], choice, None) or {} for name, choice in chosen.items()]
+    return {key: value for settings in own for key, value in settings.get(DATA, {}).items()}
 
 
 def table() -> list[dict[str, str]]:

@@ -80,15 +80,22 @@ def code_hash(modules: Sequence[str]) -> str:
     """One hash over what :func:`closure` does: comments, docstrings and layout do not count."""
     whole = hashlib.sha256()
     for path in sources(modules):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                value = body[0].value
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    body[:1] = []
-        whole.update(ast.dump(tree).encode())
+        state = path.stat()
+        whole.update(_meaning(path, state.st_mtime_ns, state.st_size))
     return whole.hexdigest()
+
+
+@cache
+def _meaning(path: Path, _mtime_ns: int, _size: int) -> bytes:
+    """What a source file says to Python. A notebook asks for it at every step, and again once the file changed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[:1] = []
+    return ast.dump(tree).encode()
 
 
 @cache

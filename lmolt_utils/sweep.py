@@ -28,6 +28,8 @@ def make_sweep(
     from it: that notebook may be reading it at this moment.
     """
     here = {system.name for system in systems if system.notebook == run.notebook}
+    if run.wanted is not None:
+        here &= set(run.wanted)  # what another job was asked for may be in use there
     elsewhere = {_merge_name(run, row) for row in table if row.name not in here}
     for place, system in enumerate(systems):
         make(run, system, say)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lmolt_utils.params import ParameterError, Params, check, nearest, read_yaml
 from lmolt_utils.paths import root
-from lmolt_utils.semantics import check_choices, resolve
+from lmolt_utils.semantics import SWITCHES, check_choices, resolve
 
 Init = Literal[
     "per_task",
@@ -94,7 +94,9 @@ class System(BaseModel):
         for name in value:
             if name not in SETTINGS:
                 raise ValueError(f"unknown setting {name!r}{nearest(name, SETTINGS)}")
-        check_choices(value.get("switches", {}))
+        for name in check_choices(value.get("switches", {})):
+            if SWITCHES[name].of_the_run:
+                raise ValueError(f"switch {name!r} decides the pairs of all systems: set it in the profile's switches")
         return value
 
     @model_validator(mode="after")
@@ -115,6 +117,16 @@ class System(BaseModel):
     def merged(self) -> bool:
         """Whether the weights it starts from are a merge."""
         return self.init in MERGES
+
+    @property
+    def trained_for_tables(self) -> bool:
+        """Whether it is trained and stands for a row of the papers' tables: those that ``seeds`` repeats."""
+        return bool(self.rows) and self.method != "none"
+
+    @property
+    def replica(self) -> bool:
+        """Whether it is another system's copy with a further seed (:func:`replicas`)."""
+        return re.search(r"@seed\d+$", self.name) is not None
 
     @property
     def adapter_of(self) -> str:
@@ -166,7 +178,7 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
     found = []
     for system in systems:
         found.append(system)
-        if system.rows and system.method != "none":
+        if system.trained_for_tables:
             found += [
                 system.model_copy(
                     update={

@@ -531,11 +531,13 @@ def to_frame(result: TableResult) -> pd.DataFrame:
     return pd.DataFrame([(result.id, *line) for line in lines], columns=columns)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """``text`` with Markdown's special characters made printable."""
     return "".join("\\" + character if character in "\\|*_`<>[]" else character for character in text)
 
 
-def _markdown_grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+def markdown_grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, all columns but the first aligned to the right."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return ["| " + " | ".join(line) + " |" for line in (header, rule, *lines)]
 
@@ -551,15 +553,15 @@ def to_markdown(result: TableResult) -> str:
 
     headings = [_heading(metric) for metric in result.metrics]
     rows = [
-        [_escape_markdown(_row_label(row)), NOT_RUN if row.n is None else str(row.n)]
+        [escape_markdown(_row_label(row)), NOT_RUN if row.n is None else str(row.n)]
         + [shown(metric, row.cells[metric.name]) for metric in result.metrics]
         for row in result.rows
     ]
     head = f"{result.caption[0]} Each cell: reproduced{_spread_word(result)} (paper)."
-    lines = [f"**Table {result.id}.** {_escape_markdown(head)}", ""]
-    lines += _markdown_grid(["", "n", *headings], rows)
+    lines = [f"**Table {result.id}.** {escape_markdown(head)}", ""]
+    lines += markdown_grid(["", "n", *headings], rows)
     for line in result.caption[1:]:
-        lines += ["", _escape_markdown(line)]
+        lines += ["", escape_markdown(line)]
 
     if result.deltas:
         blocks = []
@@ -567,12 +569,12 @@ def to_markdown(result: TableResult) -> str:
             cells = [delta.cells[metric.name] for metric in result.metrics]
             name = f"Δ {delta.label}: {delta.of} minus {delta.over}"
             blocks.append(
-                [_escape_markdown(name), f"paper, {PRINTED}"]
+                [escape_markdown(name), f"paper, {PRINTED}"]
                 + [f"{cell.printed or NO_PAPER_VALUE}{_MARKS[cell.check]}" for cell in cells]
             )
             for kind, numbers in _delta_numbers(cells):
                 blocks.append(["", kind, *(f"{reproduced} ({paper})" for reproduced, paper in numbers)])
-        lines += ["", *_markdown_grid(["", "", *headings], blocks)]
+        lines += ["", *markdown_grid(["", "", *headings], blocks)]
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from rdkit import Chem, rdBase
 
 from lmolt_utils.files import read_rows
-from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.predictions import scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System
 
@@ -29,10 +29,10 @@ def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
-    """The first test rows and what each system answered, shortened to ``width`` characters."""
+    """The first test rows and what of each system's answers is scored, shortened to ``width`` characters."""
     table: dict[str, list[str]] = {}
     for system in systems:
-        frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS).head(rows)
+        frame = scored_answers(run, system, task).head(rows)
         table.setdefault("reference", [text[:width] for text in frame["reference"]])
         table[system.label] = [text[:width] or "(empty)" for text in frame["prediction"]]
     return pd.DataFrame(table).T.style.set_properties(None, **{"text-align": "left", "font-size": "85%"})
@@ -49,7 +49,7 @@ def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     for system in systems:
         right: dict[Task, float] = {}
         for task in TASKS:
-            outputs = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)["prediction"]
+            outputs = scored_answers(run, system, task)["prediction"]
             if task == "mol2cap":
                 right[task] = outputs.str.match(r"(The molecule|It) \w+").mean()
             else:

@@ -23,7 +23,8 @@ from lmolt_utils.evaluation import score_system
 from lmolt_utils.files import read_json, write_json, write_rows
 from lmolt_utils.params import Params, load
 from lmolt_utils.results import all_scores, overview, replicates, seed_spread
-from lmolt_utils.systems import System
+from lmolt_utils.seed_tables import seed_table, to_markdown, write_seed_table
+from lmolt_utils.systems import System, replicas
 
 
 @dataclass
@@ -91,7 +92,8 @@ def test_significance_of_what_ran(run: Run) -> None:
     assert tests.loc[("mol2cap", "ROUGE-1"), "difference"] == pytest.approx(-0.5)
     assert tests.loc[("cap2mol", "Validity"), "p_holm"] <= 0.01
     assert np.isnan(tests["p"].get(("cap2mol", "Uniqueness"), np.nan))
-    assert len(all_significance(Run(run.folder / "empty"))) == 0
+    none = all_significance(Run(run.folder / "empty"))
+    assert (len(none), set(none)) == (0, set(tests.reset_index())), "what a notebook shows has its columns"
 
 
 def test_behaviour_by_hand(run: Run) -> None:
@@ -133,16 +135,67 @@ def test_effects_say_in_how_many_resamples_they_are_seen(run: Run) -> None:
     assert seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)", "resamples"] == "–"
 
 
-def test_spread_over_the_seeds_that_ran(run: Run) -> None:
-    assert seed_spread(run, SYSTEMS).empty
+def with_seeds(seeds: list[int]) -> list[System]:
+    """The systems as rows of the papers' tables, with their copies for further seeds."""
+    named = [s.model_copy(update={"rows": {"T2": s.label, "T3": s.label}}) for s in SYSTEMS]
+    plain = [s.model_copy(update={"method": "none"}) if s.name == "meditron" else s for s in named]
+    return replicas(plain, load("smoke", {"seeds": seeds}))
+
+
+def test_spread_over_the_seeds_that_are_asked_for(run: Run) -> None:
     first = read_json(run.path("scores", "cpo.mol2cap.json"))
-    other = {**first, "metrics": {**first["metrics"], "ROUGE-1": first["metrics"]["ROUGE-1"] + 0.2}}
-    write_json(run.path("scores", "cpo@seed1.mol2cap.json"), other)
-    write_json(run.path("scores", "cpo@seed1x.mol2cap.json"), other)  # another name
-    frame = seed_spread(run, SYSTEMS).set_index("metric")
-    assert frame.loc["ROUGE-1", "mean"] == pytest.approx(0.6)
-    assert frame.loc["ROUGE-1", "spread"] == pytest.approx(0.2 / 2**0.5)
-    assert set(frame["seeds"]) == {2}
+    for name, more in (("cpo@seed1", 0.2), ("cpo@seed7", 0.9), ("cpo@seed1x", 0.9)):  # the last two are not asked for
+        other = {**first, "metrics": {**first["metrics"], "ROUGE-1": first["metrics"]["ROUGE-1"] + more}}
+        write_json(run.path("scores", f"{name}.mol2cap.json"), other)
+    assert seed_spread(run, with_seeds([0])).empty
+    frame = seed_spread(run, with_seeds([0, 1, 2]))
+    assert set(frame["system"]) == {"cpo"}, "meditron is not trained, kto has no scores"
+    captions = frame[frame["task"] == "mol2cap"].set_index("metric")
+    assert captions.loc["ROUGE-1", "mean"] == pytest.approx(0.6)
+    assert captions.loc["ROUGE-1", "spread"] == pytest.approx(0.2 / 2**0.5)
+    assert set(zip(captions["seeds"], captions["wanted"], strict=True)) == {(2, 3)}
+    molecules = frame[frame["task"] == "cap2mol"]
+    assert set(molecules["seeds"]) <= {0, 1}
+    assert molecules["spread"].isna().all(), "one seed has no spread, not 0"
+
+
+def test_the_seed_table_says_how_many_seeds_and_which_spread(run: Run, tmp_path: Path) -> None:
+    first = read_json(run.path("scores", "cpo.mol2cap.json"))
+    for seed, value in ((0, 0.5), (1, 0.6), (2, 0.7)):
+        name = f"cpo@seed{seed}" if seed else "cpo"
+        scores = {**first, "metrics": {**first["metrics"], "ROUGE-1": value, "METEOR": None if seed == 2 else value}}
+        write_json(run.path("scores", f"{name}.mol2cap.json"), scores)
+    table = seed_table(run, with_seeds([0, 1, 2]), [0, 1, 2])
+    shown = to_markdown(table).splitlines()
+    captions, molecules = (line for line in shown if line.startswith("| CPO "))
+    assert "0.600 ± 0.100 |" in captions  # sample standard deviation of 0.5, 0.6, 0.7
+    assert "0.550 ± 0.071 (2)" in captions, "METEOR has two values"
+    assert "±" not in molecules
+    assert molecules.count("(1)") == 7
+    assert [line.count("not run") for line in shown if line.startswith("| KTO ")] == [6, 7]
+    assert not [line for line in shown if line.startswith("| MEDITRON ") or "seed1" in line]
+    assert "half a 95 % interval over test rows at seed 0" in shown[0]
+    assert "training seeds 0, 1, 2" in shown[0]
+    paths = write_seed_table(table, tmp_path / "figures")
+    assert [path.name for path in paths] == ["seed_spread.csv", "seed_spread.md", "seed_spread.tex"]
+    written = pd.read_csv(paths[0]).set_index(["system", "metric"])
+    assert tuple(written.loc[("cpo", "ROUGE-1"), ["mean", "spread", "seeds", "wanted"]]) == ("0.6", 0.1, 3, 3)
+    assert written.loc[("kto", "BLEU-2"), "mean"] == "not run"
+    assert r"0.600 $\pm$ 0.100" in paths[2].read_text()
+
+
+def test_one_seed_leaves_the_spread_unknown(run: Run, tmp_path: Path) -> None:
+    table = seed_table(run, with_seeds([0]), [0])
+    csv, markdown, latex = write_seed_table(table, tmp_path)
+    for path in (markdown, latex):
+        assert "One seed (0): the spread over training seeds is not known" in path.read_text()
+        assert "±" not in path.read_text()
+    assert len(csv.read_text().splitlines()) == 1
+
+
+def test_copies_for_further_seeds_are_told_apart() -> None:
+    names = {s.name: s.replica for s in with_seeds([0, 12])}
+    assert names == {"meditron": False, "cpo": False, "cpo@seed12": True, "kto": False, "kto@seed12": True}
 
 
 def test_canonical_keeps_what_cannot_be_read() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmolt_utils.benchmarks.data import WAYS, measure, rows_like_the_corpus
+from lmolt_utils.benchmarks.data import WAYS, composing, measure, rows_like_the_corpus
 from lmolt_utils.data import for_task, held_out, sample, triples
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_json
@@ -54,6 +54,7 @@ def test_the_benchmark_measures_every_way_on_the_same_rows() -> None:
     assert table[["format", "way"]].to_numpy().tolist() == [*(["csv", way] for way in WAYS), ["parquet", "load"]]
     assert (table["rows/s"] > 0).all()
     assert rows_like_the_corpus(1500)["molecule"].is_unique
+    assert (composing([20])["rows/s"] > 0).all()  # it raises if its two ways differ
 
 
 def test_samples_follow_the_seed() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from nbclient import NotebookClient
 from PIL import Image
 
 from lmolt_utils import figures
@@ -267,3 +269,16 @@ def test_the_same_bytes_from_another_process(tmp_path: Path) -> None:
     second = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert len(first) == 6
     assert first == second
+
+
+def test_a_plot_is_shown_in_the_cell_after_a_companion_figure() -> None:
+    cells = (
+        "import pandas as pd; from lmolt_utils.figures import training_curves",
+        "logs = pd.DataFrame({'system': 'a', 'step': [1, 2], 'loss': [2.0, 1.0], 'seconds': [1.0, 2.0]})",
+        "figure, _ = training_curves(logs); figure",
+        "import matplotlib.pyplot as plt; _ = plt.plot([1, 2])",
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    NotebookClient(book, kernel_name="python3").execute()
+    images = ["image/png" in output.get("data", {}) for cell in book.cells[2:] for output in cell.outputs]
+    assert images == [True, True]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import random
 import time
@@ -19,7 +20,7 @@ from lmolt_utils.grammar import forms
 from lmolt_utils.grammar.compose import ComposeError, Composer, compose, variants
 from lmolt_utils.grammar.decompose import Atom, Decomposer, distinct, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
-from lmolt_utils.grammar.llm import Agreement, LlmAnswerError, agreement, answerer, facts, llm_decompose, prompt
+from lmolt_utils.grammar.llm import Agreement, LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
 from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "lpm24"
@@ -539,33 +540,35 @@ def test_the_paper_s_own_answer_is_read_and_compared() -> None:
     assert request.rstrip().endswith("### Assistant:")
     caption = example.split("{")[1].split("}")[0]
     decompose = Decomposer(open_vocabulary=True)
-    found = llm_decompose([caption, ""], lambda prompts: [example.split("### Assistant:")[1]], decompose)
-    assert [len(atoms) for atoms in found.atoms] == [7, 0]
-    assert found.unanswered == []
-    theirs = {atom.property for atom in found.atoms[0] if atom.property}
-    assert agreement([decompose.properties(caption)], [theirs]) == Agreement(1, 1)
+    model = LlmDecomposer({caption: example.split("### Assistant:")[1]}, decompose)
+    assert len(model(caption)) == 7
+    assert model("") == []
+    assert model.unanswered([caption, ""]) == []
+    assert agreement([fact_set(decompose(caption))], [fact_set(model(caption))]) == Agreement(1, 0, 1, 1, 1)
 
 
 def test_agreement_by_hand() -> None:
-    # One of three names in common; equal; both empty.
-    ours, theirs = [{"a", "b"}, {"a"}, set()], [{"b", "c"}, {"a"}, set[str]()]
-    assert agreement(ours, theirs) == Agreement((1 / 3 + 1 + 1) / 3, 2 / 3)
+    # One name in common of two each; equal; nothing by the model; nothing by the rules; nothing by either.
+    rules = [{"a", "b"}, {"a"}, {"a"}, set[str](), set[str]()]
+    model = [{"b", "c"}, {"a"}, set[str](), {"z"}, set[str]()]
+    found = agreement(rules, model)
+    assert (found.captions, found.unanswered, found.exact) == (5, 2, 2 / 5)
+    assert found.precision == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert found.recall == pytest.approx((1 / 2 + 1 + 0) / 3)
+    silent = agreement([{"a"}], [set()])
+    assert math.isnan(silent.precision)
+    assert (silent.recall, silent.exact, silent.unanswered) == (0, 0, 1)
     with pytest.raises(ValueError, match="as many sets"):
         agreement([set()], [])
 
 
-def test_names_survive_a_language_models_spelling() -> None:
-    decompose = Decomposer(NAMES)
-    found = llm_decompose(["x", "y", "x"], lambda prompts: ["- The molecule is an anti-viral.", "?"], decompose)
-    assert [[atom.property for atom in atoms] for atoms in found.atoms] == [["anti viral"], [], ["anti viral"]]
-    assert found.unanswered == [1]
-    assert found.atoms[0][0].text == "The molecule is an anti-viral."
-
-
-def test_a_model_that_names_no_fact_is_refused() -> None:
-    """The embedded base model follows no instruction: real loading, batching and generation, then the reason."""
-    ask = answerer("embedded:base", max_new_tokens=8, batch_size=2)
-    captions = ["The molecule is a nutrient.", "It impacts aging.", "The molecule is smooth."]
-    assert len(ask([prompt(caption) for caption in captions])) == 3
-    with pytest.raises(LlmAnswerError, match="no fact of any of 3 captions"):
-        llm_decompose(captions, lambda prompts: [""] * len(prompts), Decomposer(NAMES))
+def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_caption() -> None:
+    answers = {"x": "- The molecule is an anti-viral.", "It impacts aging. It is odd.": "?", "y": "- It glows."}
+    model = LlmDecomposer(answers, Decomposer(NAMES))
+    assert [(atom.text, atom.property) for atom in model("x")] == [("The molecule is an anti-viral.", "anti viral")]
+    assert fact_set(model("y")) == {"it glows"}  # what the rules do not know counts as a fact of its own
+    assert model.unanswered(answers) == ["It impacts aging. It is odd."]
+    assert model.units("It impacts aging. It is odd.") == ["It impacts aging.", "It is odd."]
+    assert model.units("x") == ["The molecule is a anti viral."]
+    with pytest.raises(LlmAnswerError, match="no answer about 'z'"):
+        model("z")

@@ -1,6 +1,7 @@
 """Merging: every rule against tensors computed here in numpy, the report, what is refused, memory, the sweep."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -179,6 +180,30 @@ def test_ties_trims_elects_and_averages(
         agree = np.sign(tasks) == elected
         mean = (weights * tasks * agree).sum(0) / np.where(agree.any(0), (weights * agree).sum(0), 1)
         _almost_all_close(got, base + scale * mean)
+
+
+@pytest.mark.parametrize("shape", [(3,), (40, 25), (1000, 300)])
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.9999, 1.0, 0.0])
+def test_trimming_by_selection_keeps_what_mergekits_sorting_keeps(shape: tuple[int, ...], density: float) -> None:
+    """Bit for bit without equal entries; with them as many, of the same sizes, the first of those at the border."""
+    from mergekit.sparsify import RescaleNorm, sparsify
+    from mergekit.sparsify import magnitude as sorting
+
+    from lmolt_utils.trimming import magnitude, quick_trimming
+
+    entries = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(magnitude(entries, density), sorting(entries, density))
+    rescaled = magnitude(entries, density, RescaleNorm.l1)
+    assert torch.equal(rescaled, sorting(entries, density, RescaleNorm.l1))
+    coarse = (entries * 4).round() / 4
+    ours, theirs = magnitude(coarse, density), sorting(coarse, density)
+    assert torch.equal(ours.abs().flatten().sort().values, theirs.abs().flatten().sort().values)
+    same = magnitude(torch.full((10,), -2.0), 0.35)
+    assert same.tolist() == [-2.0] * 3 + [0.0] * 7
+    assert magnitude(torch.tensor([1.0, math.nan, 3.0, 2.0]), 0.25).isnan().tolist() == [False, True, False, False]
+    with quick_trimming():
+        assert torch.equal(sparsify(coarse, 0.2, "magnitude"), magnitude(coarse, 0.2))
+    assert torch.equal(sparsify(coarse, 0.2, "magnitude"), sorting(coarse, 0.2)), "mergekit is as it was"
 
 
 def test_half_sum_ties_is_what_the_paper_prints(family: dict[str, str], tmp_path: Path) -> None:
@@ -485,7 +510,7 @@ def test_memory_stays_near_a_shard_whatever_the_models_size(tmp_path: Path) -> N
     command = [sys.executable, "-c", _MEASURE, *(str(tmp_path / str(layers)) for layers in sizes)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     measured = [[float(word) for word in line.split()] for line in found.stdout.splitlines()[-2:]]
-    small, large = (peak - before for _, before, peak in measured)
+    small, large = (peak - before for *_, before, peak in measured)
     assert len(list((tmp_path / "16" / "merged").glob("*.safetensors"))) > 8
     assert sizes[16] > 100e6
     assert sizes[16] - sizes[4] > 70e6

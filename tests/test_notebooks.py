@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from nbclient import NotebookClient
 
 from lmolt_utils.files import read_json
 from lmolt_utils.notebook import ALWAYS, NOTEBOOKS, declared, notebook_path
-from lmolt_utils.params import Params
+from lmolt_utils.params import Params, load
 from lmolt_utils.paths import root
 from lmolt_utils.prompts import TASKS
-from lmolt_utils.runner import notebook_params, package_sources
-from lmolt_utils.systems import load_systems
+from lmolt_utils.runner import jobs_of_systems, notebook_params, package_sources
+from lmolt_utils.systems import load_systems, with_ratio_grid
 
 LMOLT = [sys.executable, "-m", "lmolt_utils.cli"]
 
@@ -59,10 +60,12 @@ def test_source_is_clean_and_has_one_parameters_cell(notebook: str) -> None:
 @pytest.mark.slow
 def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
     figures = reproduced / "figures"
-    for table in ("T2", "T3", "T4", "T5"):
+    for table in ("T2", "T3", "T4", "T5", "AT1", "AT2"):
         for ending in ("csv", "md", "tex"):
             assert (figures / f"table_{table}.{ending}").stat().st_size > 500
-    for figure in ("overview", "distributions", "ratio_sweep", "merge_comparison", "word_counts", "training_curves"):
+    drawn = ("overview", "distributions", "ratio_sweep", "merge_comparison", "word_counts", "training_curves")
+    judged = ("nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme")
+    for figure in (*drawn, *judged, "win_rates", "almol_distributions"):
         for ending in ("pdf", "png", "csv"):
             assert (figures / f"{figure}.{ending}").exists(), figure
     for system in load_systems():
@@ -70,6 +73,7 @@ def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
             score = read_json(reproduced / "scores" / f"{system.name}.{task}.json")
             assert score["n"] == 24
             assert (reproduced / "predictions" / f"{system.name}.{task}.jsonl.record.json").exists()
+    assert "the spread over training seeds is not known" in (figures / "seed_spread.md").read_text()
     text = (figures / "table_T2.md").read_text()
     assert "TxtChem-T5" in text
     assert "not run" in text
@@ -201,3 +205,28 @@ def test_a_notebook_depends_on_what_it_uses_and_nothing_else() -> None:
     assert "beta" in values["04_alignment"]
     assert "beta" not in values["07_nli_evaluation"]
     assert [row["name"] for row in values["04_alignment"]["systems"]] == ["dpo", "cpo", "kto"]
+
+
+def test_the_ablation_is_dealt_out_to_jobs_that_miss_no_system() -> None:
+    table = {row.name: row for row in with_ratio_grid(load_systems(), load("cpu")) if row.init != "baseline"}
+    ablation = [name for name, row in table.items() if row.notebook == "06_ablation"]
+    jobs = jobs_of_systems("cpu")
+    assert len(jobs) == load("cpu").ablation_jobs == 2
+    assert sorted(name for _, names in jobs.values() for name in names) == sorted(ablation)
+    assert {maker for maker, _ in jobs.values()} == {"06_ablation"}
+    assert jobs_of_systems("smoke") == {}, "smoke's trainings are shorter than a process's imports"
+    each = jobs_of_systems("cpu", per_system=True)
+    assert {name: maker for name, (maker, _) in each.items()} == {name: row.notebook for name, row in table.items()}
+
+
+@pytest.mark.parametrize("more", [[], ["--per-system"]])
+def test_snakemake_plans_the_jobs_of_systems_before_their_notebook(tmp_path: Path, more: list[str]) -> None:
+    planned = lmolt(tmp_path, "reproduce", "--profile", "cpu", *more, "--", "--dry-run")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    started = re.findall(r"^(?:systems )?(\S+): starting", planned.stdout, flags=re.MULTILINE)
+    assert set(started) == {*NOTEBOOKS, *jobs_of_systems("cpu", per_system=bool(more))}
+    assert started.index("06_ablation") > max(
+        started.index(job)
+        for job, (maker, _) in jobs_of_systems("cpu", per_system=bool(more)).items()
+        if maker[:2] == "06"
+    )

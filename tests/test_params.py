@@ -6,7 +6,7 @@ import pytest
 
 from lmolt_utils.notebook import declared, given, resolve, start
 from lmolt_utils.params import ParameterError, Params, describe, load, profiles
-from lmolt_utils.systems import chosen, load_systems
+from lmolt_utils.systems import chosen, load_systems, replicas
 
 
 @pytest.mark.parametrize("profile", profiles())
@@ -19,6 +19,15 @@ def test_every_parameter_has_meaning_and_source() -> None:
         facts = describe(name)
         assert facts["meaning"], name
         assert facts["source"], name
+
+
+def test_the_seeds_profile_is_the_default_one_with_three_seeds() -> None:
+    """Else its spread would be that of another experiment; its tables go beside the default ones, not over them."""
+    own, default = load("seeds").model_dump(), load("cpu").model_dump()
+    assert {name for name in own if own[name] != default[name]} == {"profile", "seeds", "figures_dir"}
+    assert (own["seeds"], default["seeds"]) == ([0, 1, 2], [0])
+    copies = [system.name for system in replicas(load_systems(), load("seeds")) if system.replica]
+    assert len(copies) == 22, "eleven trained systems of the tables, two more seeds each"
 
 
 def test_paper_profile_has_the_papers_values() -> None:
@@ -85,8 +94,13 @@ def test_systems_table_is_the_papers_experiment() -> None:
     for table, labels in {
         "T2": ["Meditron", "SFT", "DPO", "CPO", "KTO"],
         "T4": ["TIES+DPO", "TIES+CPO", "SLERP+DPO", "SLERP+CPO"],
+        "AT1": ["Meditron", "SFT-Meditron", "CTO-Lan", "CTO-Mol"],
+        "AT2": ["Meditron", "SFT-Meditron", "CTO-Lan", "CTO-Mol"],
     }.items():
         assert set(labels) <= {system.rows.get(table) for system in systems}
+    # ALMol: CTO is CPO; Lan begins with the caption-to-molecule model, Mol with the other (ALMol, Section 4.3).
+    inits = {system.rows["AT1"]: (system.init, system.method) for system in systems if "AT1" in system.rows}
+    assert (inits["CTO-Lan"], inits["CTO-Mol"]) == (("cap2mol", "cpo"), ("mol2cap", "cpo"))
     assert any(system.init == "cap2mol" and system.method == "none" for system in systems), "init-only control"
     alone = {system.init for system in systems if system.merged and system.method == "none"}
     assert alone == {"slerp", "ties", "nuslerp", "half_sum_ties", "soup"}

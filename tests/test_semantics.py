@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.chat import END, START
 from lmolt_utils.models import load_model, load_tokenizer
+from lmolt_utils.notebook import resolve as start_resolve
 from lmolt_utils.params import ParameterError, Params, load, profiles
 from lmolt_utils.postprocess import postprocess
 from lmolt_utils.prompts import LAYOUTS, SEGMENTS, TASKS, answer, prompt
@@ -22,6 +23,11 @@ from tests.test_training import START as MODEL
 def system(method: str, init: str = "cap2mol", **settings: Any) -> System:
     row = {"name": "a", "label": "A", "notebook": "06_ablation", "init": init, "method": method, "settings": settings}
     return System.model_validate(row)
+
+
+def start_values(notebook: str, values: dict[str, Any]) -> Params:
+    """The parameters that a notebook starts with."""
+    return start_resolve(notebook, {"profile": "cpu", **values})[0]
 
 
 def settings_of(choice: str, method: str, init: str = "cap2mol") -> Params:
@@ -104,7 +110,7 @@ def test_every_switch_sets_parameters_that_exist_and_says_so() -> None:
         assert f"| {number} |" in (Path(__file__).parent.parent / "docs" / "audit.md").read_text()
         for choice in CHOICES[:2]:
             for key, values in (getattr(switch, choice) or {}).items():
-                assert key in {"*", "sft", "dpo", "cpo", "kto", "slerp", "soup"}
+                assert key in {"*", "data", "sft", "dpo", "cpo", "kto", "slerp", "soup"}
                 for parameter, value in values.items():
                     assert parameter in Params.model_fields, name
                     if not isinstance(value, Times):
@@ -112,6 +118,41 @@ def test_every_switch_sets_parameters_that_exist_and_says_so() -> None:
         assert switch.as_printed != switch.as_released, f"{name} decides nothing"
     assert len(table()) == len(SWITCHES)
     assert resolve(load("cpu").model_dump(), "sft", "cap2mol") == {}
+
+
+def test_negatives_are_one_choice_for_all_systems_of_a_run() -> None:
+    """create_negative.py keeps MolT5's answers that equal the reference (audit D24)."""
+    drawn = {"negatives": "shuffled"}
+    released = start_values("02_negatives", drawn | {"semantics": "as_released"})
+    assert (released.negatives, released.drop_equal) == ("translator", False)
+    one = start_values("02_negatives", {"switches": {"negatives": "as_released"}})
+    assert (one.negatives, one.drop_equal, one.test_prompt) == ("translator", False, "printed")
+    printed = start_values("02_negatives", drawn | {"semantics": "as_printed"})
+    assert (printed.negatives, printed.drop_equal) == ("translator", True)
+    back = {"semantics": "as_released", "switches": {"negatives": "corrected"}}
+    assert start_values("02_negatives", drawn | back).negatives == "shuffled"
+    assert start_values("02_negatives", drawn).drop_equal is True
+    # A system's own parameters have no say: it reads the pairs that the run made.
+    assert settings_of("as_released", "sft").drop_equal is True
+    with pytest.raises(ValueError, match="'negatives' decides the pairs of all systems"):
+        system("sft", switches={"negatives": "as_released"})
+
+
+def test_the_negatives_switch_keeps_equal_pairs(tmp_path: Path, runs: Path) -> None:
+    """02_negatives on two molecules whose second caption comes back as it was."""
+    from lmolt_utils.files import write_rows
+    from lmolt_utils.notebook import Run
+    from lmolt_utils.preferences import make_pairs
+
+    sample = {"id": ["a", "b"], "split": "train", "molecule": ["CC", "CCO"], "caption": ["one", "two"]}
+    frame = pd.DataFrame({**sample, "properties": "p", "families": "f", "tasks": "mol2cap|cap2mol"})
+    for choice, kept in (("corrected", 3), ("as_printed", 3), ("as_released", 4)):
+        run = Run("02_negatives", tmp_path / choice, start_values("02_negatives", {"switches": {"negatives": choice}}))
+        write_rows(run.path("data", "sample.jsonl"), frame)
+        for task, rejected in (("mol2cap", ["no", "two"]), ("cap2mol", ["N", "NN"])):
+            answers = pd.DataFrame({"id": ["a", "b"], "rejected": rejected})
+            write_rows(run.path("data", f"negatives.{task}.jsonl"), answers)
+        assert len(make_pairs(run)[0]) == kept, choice
 
 
 def test_prompts_differ_in_white_space_alone_and_have_the_published_lengths() -> None:

@@ -1,15 +1,16 @@
 """Merging against ``mergekit-yaml`` and against the disk: ``python -m lmolt_utils.benchmarks.merging``.
 
 On made-up checkpoints of bf16 weights (2 GB each by default), each measured in a process of its own, caches dropped
-first: the time that reading the parents and writing the result takes the disk; the merge by this package; the same
-YAML by mergekit's command. Peak memory is the process's own (RssAnon: what it allocated; mapped files are the
-kernel's to take back). Written files count when they are on the disk (fsync).
+first: the time that reading the parents and writing the result takes the disk; the merge by this package, with the
+processor time it used (on a busy machine the rest is waiting); the same YAML by mergekit's command. Peak memory is the
+process's own (RssAnon: what it allocated; mapped files are the kernel's to take back). Written files count when they
+are on the disk (fsync).
 """
 
 import argparse
+import math
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -90,19 +91,19 @@ def peak_mb() -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, float]:
-    """Merge in this process: seconds until on the disk, MB before (libraries), MB at the peak."""
+def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, float, float]:
+    """Merge in this process: seconds until on the disk, processor seconds, MB before (libraries), MB at the peak."""
     import mergekit.merge  # noqa: F401  (its import is no part of a merge)
 
     with peak_mb() as peak:
         time.sleep(0.1)
         before = peak()
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         models = {role: str(work / role) for role in ROLES}
         share = 0.5 if rule in ("ties", "dare_ties", "half_sum_ties") else 1 / 19
         merge_models(Merge(rule, share, dtype="bfloat16"), work / "merged", **models, shard_bytes=shard_bytes)
         synced(work / "merged")
-        return time.perf_counter() - started, before, peak()
+        return time.perf_counter() - started, time.process_time() - used, before, peak()
 
 
 def _own_process(*arguments: str) -> str:
@@ -112,9 +113,29 @@ def _own_process(*arguments: str) -> str:
     return found.stdout
 
 
-def measure(rule: str, work: Path, shard_bytes: int) -> dict[str, float]:
-    """One repeat: seconds of disk, this package and mergekit's command, and this package's memory in MB."""
-    read = [work / role for role in ROLES if role != "base" or rule in TASK_VECTOR_RULES]
+def parents_of(rule: str, work: Path) -> list[Path]:
+    """The checkpoints that a rule reads."""
+    return [work / role for role in ROLES if role != "base" or rule in TASK_VECTOR_RULES]
+
+
+def by_command(rule: str, work: Path) -> float:
+    """Seconds of mergekit's command on the YAML that a merge left, its start included, until on the disk."""
+    started = time.perf_counter()
+    command = "lmolt_utils.half_sum_ties" if rule == "half_sum_ties" else "mergekit.scripts.run_yaml"
+    _own_process(command, str(yaml_path(work / "merged")), str(work / "command"), "--no-write-model-card")
+    synced(work / "command")
+    seconds = time.perf_counter() - started
+    shutil.rmtree(work / "command")
+    return seconds
+
+
+def measure(rule: str, work: Path, shard_bytes: int, *, command: bool) -> dict[str, float]:
+    """One repeat: seconds of disk, this package and, if asked for, mergekit's command; this package's memory in MB.
+
+    Before each the kernel forgets the parents. A disk of a virtual machine may still be served from its host's memory:
+    the parents are read once before all repeats, so that it is for all of them or for none.
+    """
+    read = parents_of(rule, work)
     size = sum(file.stat().st_size for file in (work / "cap2mol").glob("*.safetensors"))
     disk = read_seconds(read) + write_seconds(work / "probe", size)
     for folder in read:
@@ -122,22 +143,20 @@ def measure(rule: str, work: Path, shard_bytes: int) -> dict[str, float]:
     line = _own_process(
         "lmolt_utils.benchmarks.merging", "--rule", rule, "--inside", str(work), "--shard-bytes", str(shard_bytes)
     ).splitlines()[-1]
-    seconds, before, peak = (float(word) for word in line.split())
-    for folder in read:
-        forget(folder)
-    started = time.perf_counter()
-    command = "lmolt_utils.half_sum_ties" if rule == "half_sum_ties" else "mergekit.scripts.run_yaml"
-    _own_process(command, str(yaml_path(work / "merged")), str(work / "command"), "--no-write-model-card")
-    synced(work / "command")
-    by_command = time.perf_counter() - started
-    for made in ("merged", "command"):
-        shutil.rmtree(work / made)
+    seconds, processor, before, peak = (float(word) for word in line.split())
+    shutil.rmtree(work / "merged")
+    theirs = math.nan
+    if command:
+        for folder in read:
+            forget(folder)
+        theirs = by_command(rule, work)
     return {
         "disk s": disk,
         "here s": seconds,
-        "mergekit-yaml s": by_command,
+        "processor s": processor,
+        "mergekit-yaml s": theirs,
         "here / disk": seconds / disk,
-        "here / mergekit-yaml": seconds / by_command,
+        "here / mergekit-yaml": seconds / theirs,
         "libraries MB": before,
         "peak MB": peak,
     }
@@ -149,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rule", nargs="+", choices=RULES, default=["slerp", "soup"])
     parser.add_argument("--layers", type=int, default=18, help="18 layers of 2048: 2.08 GB per checkpoint")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--command-repeats", type=int, default=3, help="of them, those that run mergekit-yaml too")
     parser.add_argument("--shard-bytes", type=int, default=250_000_000, help="size of the files read and written")
     parser.add_argument("--folder", type=Path, help="disk to measure on (default: the temporary folder)")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -165,8 +185,13 @@ def main() -> None:
         )
         rows = {}
         for rule in given.rule:
-            repeats = [measure(rule, work, given.shard_bytes) for _ in range(given.repeats)]
-            rows[rule] = {key: statistics.median(repeat[key] for repeat in repeats) for key in repeats[0]}
+            repeats = []
+            read_seconds(parents_of(rule, work))
+            for number in range(given.repeats):
+                command = number < given.command_repeats
+                repeats.append(measure(rule, work, given.shard_bytes, command=command))
+                print(rule, number + 1, {key: round(value, 2) for key, value in repeats[-1].items()}, flush=True)
+            rows[rule] = pd.DataFrame(repeats).median()
         print(pd.DataFrame(rows).T.round(2).to_string())
 
 

@@ -4,17 +4,16 @@ The paper asks Meta-Llama-3-8B and prints the prompt, not how the answer is read
 numbered and plain answers, drops chatter, and says which captions got no fact at all.
 """
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.generation import generate
+from lmolt_utils.generation import stream
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.models import load_model, load_tokenizer
-
-#: Texts to answers, one each and in order.
-Answerer = Callable[[list[str]], list[str]]
+from lmolt_utils.shards import Ask
 
 _REQUEST = """### User:
 Please breakdown the following text into independent facts:
@@ -44,23 +43,24 @@ _NO_FACT = re.compile(r"(?:none|n/a|no (?:other |further )?facts?\b.*)\.?$|.*:$"
 
 
 class LlmAnswerError(CompanionError):
-    """A language model whose answers hold no fact for any caption."""
-
-
-@dataclass(frozen=True)
-class LlmAtoms:
-    """``atoms``: the facts of each caption, in order; ``unanswered``: the places of captions that got none."""
-
-    atoms: list[list[Atom]]
-    unanswered: list[int]
+    """A language model whose answers cannot stand for the captions: no fact of any, or a caption it was not asked."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two decompositions of the same captions: mean Jaccard index of their sets, and the share of equal ones."""
+    """Of two sets of facts per caption, the rules' and the model's: how far they agree, means over captions.
 
-    jaccard: float
+    exact: share of captions with equal sets. precision: share of the model's facts that the rules have too, over
+    captions where the model named one. recall: share of the rules' facts that the model has too, over captions where
+    the rules found one. NaN over no caption. unanswered: captions without a fact by the model: nowhere in
+    precision, 0 in recall, unequal to any fact of the rules.
+    """
+
+    captions: int
+    unanswered: int
     exact: float
+    precision: float
+    recall: float
 
 
 def prompt(caption: str) -> str:
@@ -83,7 +83,7 @@ def facts(answer: str) -> list[str]:
     return [text for text in texts if text and not _NO_FACT.match(text)]
 
 
-def answerer(
+def asker(
     reference: str,
     *,
     device: str = "cpu",
@@ -91,64 +91,86 @@ def answerer(
     quantize: str = "none",
     max_new_tokens: int = 256,
     batch_size: int = 8,
-) -> Answerer:
-    """Greedy answers of a causal model (a folder, a hub id or ``embedded:NAME``), batched by length.
+) -> Ask:
+    """Greedy answers of a causal model (a folder, a hub id or ``embedded:NAME``) to captions, batched by length.
 
-    Raises :class:`~lmolt_utils.models.ModelError` for a model that cannot be loaded.
+    The model is loaded at the first question. Raises :class:`~lmolt_utils.models.ModelError` where it cannot be.
     """
-    tokenizer = load_tokenizer(reference)
-    model = load_model(reference, "causal", device=device, dtype=dtype, quantize=quantize)
 
-    def answer(prompts: list[str]) -> list[str]:
-        return generate(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            title="asking for facts",
-        )
+    def ask(captions: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        tokenizer = load_tokenizer(reference)
+        model = load_model(reference, "causal", device=device, dtype=dtype, quantize=quantize)
+        prompts = [prompt(text) for text in captions]
+        yield from stream(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
-    return answer
+    return ask
 
 
-def llm_decompose(captions: Sequence[str], answer: Answerer, decompose: Decomposer) -> LlmAtoms:
-    """The facts that a language model finds in each caption; equal captions are asked about once.
+class LlmDecomposer:
+    """Captions to facts by a language model's answers, each with the property that ``decompose`` reads in it.
 
-    ``decompose`` gives each fact its property: None for a fact that names none it knows. Empty captions are not asked
-    about. Raises :class:`LlmAnswerError` when no caption got a fact: such a model cannot be an evaluation.
+    answers: caption to answer; an empty caption needs none. A fact that names no property the rules know keeps its
+    text and has none. Raises :class:`LlmAnswerError` for a caption that was not asked about.
     """
-    asked = [text for text in dict.fromkeys(captions) if text.strip()]
-    answers = answer([prompt(text) for text in asked]) if asked else []
-    found = {text: _atoms(facts(reply), decompose) for text, reply in zip(asked, answers, strict=True)}
-    if asked and not any(found.values()):
-        raise LlmAnswerError(
-            f"the language model named no fact of any of {len(asked)} captions (first answer: "
-            f"{answers[0][:80]!r}); choose an instruction-tuned model, or the grammar's decomposer"
-        )
-    atoms = [list(found.get(text, [])) for text in captions]
-    unanswered = [place for place, text in enumerate(captions) if text.strip() and not found[text]]
-    return LlmAtoms(atoms, unanswered)
+
+    def __init__(self, answers: Mapping[str, str], decompose: Decomposer) -> None:
+        self.answers = answers
+        self._decompose = decompose
+
+    def __call__(self, caption: str) -> list[Atom]:
+        """The facts of an answer, in its order; empty where it holds none."""
+        if not caption.strip():
+            return []
+        if caption not in self.answers:
+            raise LlmAnswerError(f"no answer about {caption[:80]!r}: ask the language model about all captions again")
+        return self._atoms(facts(self.answers[caption]))
+
+    def units(self, caption: str) -> list[str]:
+        """What cross-NLI compares: the facts in canonical words.
+
+        A caption that got no fact is its sentences, as one that the grammar cannot read is: a silent model must not
+        turn a caption into an empty one. :meth:`unanswered` counts them.
+        """
+        return [self._decompose.canonical(atom) for atom in self(caption)] or sentences(caption)
+
+    def unanswered(self, captions: Iterable[str]) -> list[str]:
+        """The distinct captions, empty ones apart, whose answers hold no fact."""
+        return [text for text in dict.fromkeys(captions) if text.strip() and not self(text)]
+
+    def _atoms(self, texts: Sequence[str]) -> list[Atom]:
+        atoms: list[Atom] = []
+        for text in texts:
+            named = [atom for atom in self._decompose(text) if atom.property is not None]
+            # One fact keeps the model's words; a list it left whole is taken apart; a free fact stays.
+            atoms += (
+                [Atom(text, named[0].property, named[0].verb)] if len(named) == 1 else named or [Atom(text, None, "")]
+            )
+        return atoms
 
 
-def _atoms(texts: Sequence[str], decompose: Decomposer) -> list[Atom]:
-    atoms: list[Atom] = []
-    for text in texts:
-        named = [atom for atom in decompose(text) if atom.property is not None]
-        # One fact keeps the model's words; a list it left whole is taken apart; a free fact stays.
-        atoms += [Atom(text, named[0].property, named[0].verb)] if len(named) == 1 else named or [Atom(text, None, "")]
-    return atoms
+def fact_set(atoms: Iterable[Atom]) -> set[str]:
+    """What two decompositions are compared by: properties, and the words of a fact that has none."""
+    return {atom.property or atom.text.casefold().strip(" .") for atom in atoms}
 
 
-def agreement(ours: Sequence[set[str]], theirs: Sequence[set[str]]) -> Agreement:
-    """How far two decompositions of the same captions agree; two empty sets agree.
+def agreement(rules: Sequence[set[str]], model: Sequence[set[str]]) -> Agreement:
+    """How far the model's sets of facts agree with the rules', caption by caption.
 
     Raises ``ValueError`` when there are none, or not equally many.
     """
-    if not ours or len(ours) != len(theirs):
+    if not rules or len(rules) != len(model):
         raise ValueError(
-            f"agreement needs as many sets of either kind, and one at least: {len(ours)} and {len(theirs)}"
+            f"agreement needs as many sets of either kind, and one at least: {len(rules)} and {len(model)}"
         )
-    jaccard = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in zip(ours, theirs, strict=True)]
-    exact = [a == b for a, b in zip(ours, theirs, strict=True)]
-    return Agreement(sum(jaccard) / len(jaccard), sum(exact) / len(exact))
+    pairs = list(zip(rules, model, strict=True))
+    return Agreement(
+        captions=len(pairs),
+        unanswered=sum(not theirs for _, theirs in pairs),
+        exact=_mean([float(ours == theirs) for ours, theirs in pairs]),
+        precision=_mean([len(ours & theirs) / len(theirs) for ours, theirs in pairs if theirs]),
+        recall=_mean([len(ours & theirs) / len(ours) for ours, theirs in pairs if ours]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -25,9 +25,16 @@ def molecule_wins(samples: pd.DataFrame, chr_f: float = CHR_F, length: float = L
     empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses at any threshold >= 0. Raises
     ValueError naming a missing column.
     """
+    similar, off, readable = _criteria(samples)
+    return (similar > chr_f) & (off < length) & readable
+
+
+def _criteria(samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a molecule wins by: Chr-F, how many characters it is off, whether it can be read; each of shape (n,)."""
     _need(samples, ("chr_f", "length_deviation", "Validity"))
-    close = samples["length_deviation"].abs() < length
-    return np.asarray((samples["chr_f"] > chr_f) & close & (samples["Validity"] == 1))
+    columns = (samples[name].to_numpy(dtype=float) for name in ("chr_f", "length_deviation", "Validity"))
+    similar, deviation, valid = columns
+    return similar, np.abs(deviation), valid == 1
 
 
 def caption_wins(probabilities: pd.DataFrame, threshold: float | None = None) -> np.ndarray:
@@ -57,8 +64,9 @@ def molecule_curve(
     length: Sequence[float] = (1, 2, 5, 10, 20, 50, np.inf),
 ) -> pd.DataFrame:
     """Win rate over the grid of both thresholds: columns chr_f, length, value, low, high, n."""
+    similar, off, readable = _criteria(samples)
     grid = [(c, d) for d in length for c in chr_f]
-    lines = [{"chr_f": c, "length": d, **win_rate(molecule_wins(samples, c, d))} for c, d in grid]
+    lines = [{"chr_f": c, "length": d, **win_rate((similar > c) & (off < d) & readable)} for c, d in grid]
     return pd.DataFrame(lines)
 
 
