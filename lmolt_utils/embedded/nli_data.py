@@ -21,7 +21,7 @@ LABELS = ("contradiction", "entailment", "neutral")
 
 #: A property, and whether it is stated (True) or denied.
 Literal = tuple[str, bool]
-#: Two names that meet, one in the premise and the other in the hypothesis; one name where both have the same.
+#: Two names that meet, one in the premise and the other in the hypothesis.
 Combination = frozenset[str]
 
 #: Properties that exclude each other, by the meaning of their names.
@@ -151,18 +151,15 @@ def label_of(premise: Iterable[Literal], hypothesis: Iterable[Literal]) -> str:
 
 
 def withheld(property_sets: Sequence[Sequence[str]]) -> set[Combination]:
-    """The combinations kept out of training: every tenth of those that no property set holds, by a fixed seed.
+    """The pairs of properties kept out of training: every tenth of those that no property set holds, by a fixed seed.
 
-    Opposites are not among them: what excludes what cannot be known without having been told. A combination of one
-    name (every tenth name) means that no training pair has this name in both texts.
+    Opposites are not among them: what excludes what cannot be known without having been told. A name that meets itself
+    is always trained: that a property entails itself is told of each one, in other forms than those of the measurement.
     """
     together = {frozenset(pair) for names in property_sets for pair in combinations(sorted(names), 2)}
     together |= {frozenset(pair) for pair in OPPOSITES}
-    names = vocabulary()
-    rng = random.Random("nli withheld")
-    apart = [frozenset(pair) for pair in combinations(names, 2) if frozenset(pair) not in together]
-    single = [frozenset((name,)) for name in names if not opposites_of(name)]
-    return set(rng.sample(apart, len(apart) // 10)) | set(rng.sample(single, len(single) // 10))
+    apart = [frozenset(pair) for pair in combinations(vocabulary(), 2) if frozenset(pair) not in together]
+    return set(random.Random("nli withheld").sample(apart, len(apart) // 10))
 
 
 def meetings(premise: Iterable[Literal], hypothesis: Iterable[Literal]) -> set[Combination]:
@@ -312,7 +309,6 @@ class _Literals:
         self.sets = [list(names) for names in property_sets]
         self.names = vocabulary()
         self.withheld = withheld(property_sets)
-        self.repeated = [name for name in self.names if frozenset((name,)) not in self.withheld]
         self.opposed = [name for name in self.names if opposites_of(name)]
         self.words = {name: name.split() for name in self.names}
         #: What may not be asked about a name as something else: its opposites and what is withheld from it.
@@ -327,13 +323,13 @@ class _Literals:
     def facts(self, wanted: str) -> tuple[list[Literal], list[Literal]]:
         rng = self.rng
         if wanted == "entailment":
-            literal = rng.choice(self.repeated), rng.random() < 0.8
+            literal = rng.choice(self.names), rng.random() < 0.8
             return [literal], [literal]
         if wanted == "contradiction":
             if rng.random() < 0.25:
                 name = rng.choice(self.opposed)
                 return [(name, True)], [(rng.choice(opposites_of(name)), True)]
-            name, stated = rng.choice(self.repeated), rng.random() < 0.6
+            name, stated = rng.choice(self.names), rng.random() < 0.6
             return [(name, stated)], [(name, not stated)]
         name = rng.choice(self.names)
         signs = rng.choices(((True, True), (True, False), (False, True), (False, False)), weights=(6, 2, 1, 1))[0]
@@ -345,7 +341,7 @@ class _Literals:
             premise = [(name, True) for name in stated]
             if wanted == "neutral":
                 return premise, [(self.other(stated), self.rng.random() < 0.75)]
-            hypothesis = [self.reverse(stated) if wanted == "contradiction" else (self.repeat(stated), True)]
+            hypothesis = [self.reverse(stated) if wanted == "contradiction" else (self.rng.choice(stated), True)]
             if self.allowed(premise, hypothesis):
                 return premise, hypothesis
 
@@ -353,8 +349,7 @@ class _Literals:
         rng = self.rng
         while True:
             stated = self.stated()
-            repeatable = [name for name in stated if name in self.repeated]
-            part = rng.sample(repeatable, rng.randint(1, len(repeatable)))
+            part = rng.sample(stated, rng.randint(1, len(stated)))
             premise = [(name, True) for name in stated]
             hypothesis = [(name, True) for name in part]
             if wanted == "contradiction":
@@ -376,18 +371,15 @@ class _Literals:
             else:
                 names = rng.sample(self.names, rng.choice((1, 2, 2, 3, 3, 4, 5, 6, 8, 10)))
             literals = [(name, True) for name in names]
-            if any(name in self.repeated for name in names) and label_of(literals, literals) == "entailment":
+            if label_of(literals, literals) == "entailment":
                 return names
-
-    def repeat(self, stated: Sequence[str]) -> str:
-        return self.rng.choice([name for name in stated if name in self.repeated])
 
     def reverse(self, stated: Sequence[str]) -> Literal:
         """A literal that the stated properties contradict: a denial, or the opposite where there is one."""
         opposed = [other for name in stated for other in opposites_of(name) if other not in stated]
         if opposed and self.rng.random() < 0.4:
             return self.rng.choice(opposed), True
-        return self.repeat(stated), False
+        return self.rng.choice(stated), False
 
     def other(self, stated: Sequence[str]) -> str:
         """A property that is neither stated nor opposed nor withheld from a stated one; often a look-alike."""

@@ -126,9 +126,8 @@ def start_by_matching(model: BertForSequenceClassification) -> None:
     """Random weights under which half of the first layer's heads look for a token's equal in the other text.
 
     Comparing texts means finding the same word in both. Keys are queries with the direction that tells the two texts
-    apart turned round, so a token scores highest with its equal in the other text and next with itself. Found by
-    gradient steps alone, from BERT's own start, the same takes many times as many pairs. BERT's spread of 0.02 is
-    meant for 768 dimensions and is too little for 128.
+    apart turned round, so a token scores highest with its equal in the other text and next with itself; training
+    need not find that by itself. BERT's spread of 0.02 is meant for 768 dimensions; these have 128.
     """
     with torch.no_grad():
         for part in model.modules():
@@ -262,7 +261,7 @@ def train_translators(
     return models
 
 
-NLI_PAIRS = 70_000
+NLI_PAIRS = 300_000
 
 
 def property_sets(frame: pd.DataFrame) -> list[list[str]]:
