@@ -143,7 +143,7 @@ def test_accuracy_on_held_out_combinations_in_unseen_forms(quality: pd.DataFrame
 @pytest.mark.parametrize("kind", KINDS)
 def test_accuracy_of_every_kind_of_pair(quality: pd.DataFrame, kind: str) -> None:
     assert quality.loc[kind, "pairs"] == 400
-    assert quality.loc[kind, "accuracy"] >= 0.95
+    assert quality.loc[kind, "accuracy"] >= 0.9
 
 
 def test_the_card_states_what_is_measured(quality: pd.DataFrame) -> None:
