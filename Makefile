@@ -42,11 +42,11 @@ reproduce: .venv/.installed ## run the eight notebooks at PROFILE and regenerate
 	@echo "running notebooks 01 to 08 at profile $(PROFILE)"
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile $(PROFILE) $(ARGS)
 
-smoke: .venv/.installed ## the same eight notebooks, small, in about three minutes
+smoke: .venv/.installed ## the same eight notebooks, small, in under three minutes
 	@echo "running notebooks 01 to 08 at profile smoke"
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile smoke $(ARGS)
 
-test: .venv/.installed ## run all tests, notebooks included (12 to 20 minutes)
+test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 

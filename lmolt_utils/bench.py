@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from typing import Any
 
 import pandas as pd
 
@@ -34,12 +35,11 @@ def bench(profile: str, cores: int, *, fresh: bool = True) -> int:
 
 def _report(profile: str, wall: float | None) -> None:
     run = Run("08_figures", run_folder(profile), load(profile))
-    rows = {}
-    for notebook in NOTEBOOKS:
-        record = run.path("notebooks", f"{notebook}.run.json")
-        rows[notebook] = read_json(record) if record.exists() else {}
+    rows: dict[str, Any] = {notebook: {} for notebook in NOTEBOOKS}
+    for record in sorted(run.path("notebooks").glob("*.run.json")):  # jobs of some systems have one too
+        rows[record.name.removesuffix(".run.json")] = read_json(record)
     table = pd.DataFrame(rows).T.reindex(columns=["seconds", "peak_mb"])
     print(table.to_string(na_rep="not run"))
     sides = f"; wall time {wall:.0f} s" if wall is not None else ""
-    print(f"sum of notebooks {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
+    print(f"sum {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
     print(look(all_scores(run, load_systems())).to_string(index=False))
