@@ -11,12 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.files import write_text
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.published import METRICS, Metric, load_published
 from lmolt_utils.results import SEED_COLUMNS, seed_spread
 from lmolt_utils.systems import System
-from lmolt_utils.tables import NOT_RUN, UNDEFINED, escape_latex, escape_markdown, markdown_grid
+from lmolt_utils.tables import NOT_RUN, UNDEFINED, escape_latex, escape_markdown, markdown_grid, write_formats
 
 NAME = "seed_spread"
 #: The published tables whose metrics are shown per task.
@@ -147,8 +146,4 @@ def write_seed_table(table: SeedTable, folder: Path) -> list[Path]:
         "md": to_markdown(table),
         "tex": to_latex(table),
     }
-    paths = []
-    for ending, text in contents.items():
-        paths.append(folder / f"{NAME}.{ending}")
-        write_text(paths[-1], text)
-    return paths
+    return write_formats(folder, NAME, contents)

@@ -713,8 +713,12 @@ def write_table(result: TableResult, folder: Path) -> list[Path]:
         "md": to_markdown(result),
         "tex": to_latex(result),
     }
-    paths = []
-    for ending, text in contents.items():
-        paths.append(folder / f"table_{result.id}.{ending}")
-        write_text(paths[-1], text)
+    return write_formats(folder, f"table_{result.id}", contents)
+
+
+def write_formats(folder: Path, stem: str, contents: Mapping[str, str]) -> list[Path]:
+    """Write one table's texts as ``stem.<ending>``, each atomically; returns the paths."""
+    paths = [folder / f"{stem}.{ending}" for ending in contents]
+    for path, text in zip(paths, contents.values(), strict=True):
+        write_text(path, text)
     return paths
