@@ -3,11 +3,11 @@
 RDKit can hang: ten wildcard atoms, each bonded to every other (350 characters that parse), keep its path
 fingerprint busy for minutes and fill the memory. No call of it can be interrupted from Python, so it runs in a
 process of its own with a limit on processor time and memory for each molecule. A worker that crosses one dies;
-the molecule keeps what was computed before, `gave_up` names the feature that was not, and another worker goes on
-with the next molecule. Workers also use more than one core.
+the molecule is asked for once more, feature by feature: it keeps what can be computed, `gave_up` names the feature
+that cannot, and another worker goes on with the next molecule. Workers also use more than one core.
 
 A worker is this file run as a program: one line of JSON in (molecules and the features wanted), one line out per
-feature. It lives as long as the process that started it.
+molecule, or per feature where it was told to be careful. It lives as long as the process that started it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from queue import Empty, SimpleQueue
@@ -31,6 +31,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
 
 SECONDS = 10.0  # processor time per molecule and request; ordinary molecules take 3 ms
+_FIRST_TRY = 0.2  # of these seconds, before a molecule is asked for feature by feature
 MEMORY = 4 << 30  # bytes of address space of a worker
 _CHUNK = 50  # molecules per request: small enough that the workers end together
 
@@ -109,26 +110,32 @@ class Featuriser:
                 done.result()
 
     def _ask(self, chunk: Sequence[str], features: Sequence[str]) -> None:
-        """Fill in the features of a chunk; a molecule that kills its worker is left, the rest asked again."""
+        """Fill in the features of a chunk; a molecule that kills its worker is asked for again by itself."""
         todo = list(chunk)
         while todo:
-            worker = _take_worker()
-            answered = 0  # features of todo[0] that came back
-            for feature, value in _request(worker, tuple(todo), features, self.seconds):
-                molecule = self.table[todo[0]]
-                if feature == "end":
-                    todo.pop(0)
-                    answered = 0
-                    continue
-                answered += 1
-                _READ[feature](molecule, value)
+            done = 0
+            with _worker() as worker:
+                for values in _request(worker, todo, features, _FIRST_TRY * self.seconds):
+                    self._fill(todo[done], features, values)
+                    done += 1
+            todo = todo[done:]
             if todo:
-                worker.kill()
-                worker.wait()
-                _close(worker)
-                self.table[todo.pop(0)].gave_up = features[answered]
-            else:
-                _IDLE.put(worker)
+                self._ask_carefully(todo.pop(0), features)
+
+    def _ask_carefully(self, smiles: str, features: Sequence[str]) -> None:
+        answered = 0
+        with _worker() as worker:
+            for value in _request(worker, [smiles], features, self.seconds, careful=True):
+                self._fill(smiles, features[answered : answered + 1], value)
+                answered += 1
+        molecule = self.table[smiles]
+        if not answered or (molecule.valid and answered < len(features)):
+            molecule.gave_up = features[answered]
+
+    def _fill(self, smiles: str, features: Sequence[str], values: Sequence[str]) -> None:
+        molecule = self.table[smiles]
+        for feature, value in zip(features, values, strict=False):  # a string that does not parse has no others
+            _READ[feature](molecule, value)
 
 
 def _set_valid(molecule: Molecule, value: str) -> None:
@@ -162,7 +169,26 @@ _READ: dict[str, Callable[[Molecule, str], None]] = {
 
 # ------------------------------------------------------------------------------------ this side of the pipes
 
+_END = b"\n"  # of the answers to a request
+
 _IDLE: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+
+
+@contextmanager
+def _worker() -> Iterator[subprocess.Popen[bytes]]:
+    """An idle worker or a new one; one that has died, or whose answers were not all read, is put away."""
+    worker = _take_worker()
+    try:
+        yield worker
+    except BaseException:
+        worker.kill()
+        worker.wait()
+        raise
+    finally:
+        if worker.poll() is None:
+            _IDLE.put(worker)
+        else:
+            _close(worker)
 
 
 def _take_worker() -> subprocess.Popen[bytes]:
@@ -180,24 +206,25 @@ def _take_worker() -> subprocess.Popen[bytes]:
 
 
 def _request(
-    worker: subprocess.Popen[bytes], smiles: Sequence[str], features: Sequence[str], seconds: float
-) -> Iterator[tuple[str, str]]:
-    """Features as they come, ("end", "") after each molecule; stops early where the worker dies."""
+    worker: subprocess.Popen[bytes],
+    smiles: Sequence[str],
+    features: Sequence[str],
+    seconds: float,
+    *,
+    careful: bool = False,
+) -> Iterator[list[str]]:
+    """The values of each molecule; careful: of each feature. Ends early, the worker with it, at a limit."""
     assert worker.stdin is not None
     assert worker.stdout is not None
-    try:
-        worker.stdin.write(json.dumps([list(smiles), list(features), seconds]).encode() + b"\n")
+    with suppress(OSError):  # it died before it read
+        worker.stdin.write(json.dumps([list(smiles), list(features), seconds, careful]).encode() + b"\n")
         worker.stdin.flush()
-    except OSError:  # it died before it read
-        return
-    ended = 0
-    while ended < len(smiles):
-        line = worker.stdout.readline()
-        if not line.endswith(b"\n"):
-            return
-        feature, value = json.loads(line)
-        ended += feature == "end"
-        yield feature, value
+        while (line := worker.stdout.readline()) != _END:
+            if not line.endswith(b"\n"):
+                worker.kill()
+                worker.wait()
+                return
+            yield json.loads(line)
 
 
 def _close(worker: subprocess.Popen[bytes]) -> None:
@@ -261,24 +288,31 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     block = rdBase.BlockLogs()
     for line in sys.stdin.buffer:
-        smiles, features, seconds = json.loads(line)
+        smiles, features, seconds, careful = json.loads(line)
         for text in smiles:
             # Left to itself SIGPROF ends the process, in the middle of a call into RDKit too.
             signal.setitimer(signal.ITIMER_PROF, seconds)
-            mol = parse_smiles(text)
-            for feature in features:
-                if feature == "parsed":
-                    _answer(feature, "no" if mol is None else "yes")
-                elif mol is not None:
-                    _answer(feature, _COMPUTE[feature](mol))
+            values = _values(text, features)
+            for answer in ([value] for value in values) if careful else [list(values)]:
+                _answer(json.dumps(answer).encode() + b"\n")
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _answer("end", "")
+        _answer(_END)
     del block
 
 
-def _answer(feature: str, value: str) -> None:
-    """One line, written at once: what was computed survives the worker's end."""
-    data = memoryview(json.dumps([feature, value]).encode() + b"\n")
+def _values(smiles: str, features: Sequence[str]) -> Iterator[str]:
+    """The wanted features, each computed when it is asked for; "no" alone where the string does not parse."""
+    mol = parse_smiles(smiles)
+    for feature in features:
+        if feature == "parsed":
+            yield "no" if mol is None else "yes"
+        elif mol is not None:
+            yield _COMPUTE[feature](mol)
+
+
+def _answer(line: bytes) -> None:
+    """Written at once: what was computed survives the worker's end."""
+    data = memoryview(line)
     while data:
         data = data[os.write(1, data) :]
 
