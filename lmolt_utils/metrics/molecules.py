@@ -49,6 +49,7 @@ SIMILARITIES = ("MACCS", "RDK", "Morgan")
 InvalidConvention = Literal["lpm24", "molt5"]
 
 FCD_WIDTH = 350  # tokens that ChemNet reads, the end mark among them
+_BATCH = 256  # molecules that go through ChemNet together
 FCD_FULL_RANK = 513  # molecules from which a covariance of ChemNet's 512 activations can have full rank
 
 
@@ -223,11 +224,24 @@ class ChemNet:
         if new:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
-                self.table |= zip(new, chemnet_network().get_predictions(new), strict=True)
+                for start in range(0, len(new), _BATCH):
+                    batch = new[start : start + _BATCH]
+                    self.table |= zip(batch, _last_but_one_layer(batch), strict=True)
         found = [self.table[smiles] for smiles in canonical_smiles]
         for smiles in list(self.table)[: max(0, len(self.table) - self.capacity)]:
             del self.table[smiles]
         return np.array(found, dtype=np.float32).reshape(-1, 512)
+
+
+def _last_but_one_layer(canonical_smiles: Sequence[str]) -> np.ndarray:
+    """fcd_torch's `get_predictions`, but for its detour over a float64 data set (a tenth of the time)."""
+    import torch
+    from fcd_torch.utils import get_one_hot
+
+    characters = np.array([get_one_hot(smiles, FCD_WIDTH) for smiles in canonical_smiles], dtype=np.float32)
+    with torch.inference_mode():
+        scaled = torch.from_numpy(characters / characters.shape[2])
+        return np.asarray(chemnet_network().model(scaled.transpose(1, 2)))
 
 
 @lru_cache(maxsize=1)
