@@ -14,11 +14,9 @@ from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 
-from lmolt_utils.trimming import magnitude
+from lmolt_utils.trimming import PIECE, task_vectors
 
 NAME = "half_sum_ties"
-#: Entries aligned at a time: what stays in a processor's cache.
-PIECE = 1 << 18
 
 
 def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
@@ -39,14 +37,14 @@ def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float,
     contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=2, max_non_base=2),
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
-    """One tensor: trim, align by Eq. 1, weighted sum, added to the base; in pieces, which spares memory and time."""
+    """One tensor: trim, align by Eq. 1, weighted sum, added to the base; in float32, in pieces of a cache's size."""
     base = group.base.tensor
-    trimmed = [magnitude(entry.tensor - base, density[entry.id]).flatten() for entry in group.non_base]
+    vectors = [vector.pieces() for vector in task_vectors(group, density)]
     first, second = weight.values_for(group.non_base)
     merged = torch.empty_like(base).flatten()
-    pieces = zip(*(part.split(PIECE) for part in (merged, base.flatten(), *trimmed)), strict=True)
-    for out, start, one, two in pieces:
-        torch.add(start, aligned_sum(one, two, (first, second)), out=out)
+    pieces = zip(base.flatten().split(PIECE), merged.split(PIECE), *vectors, strict=True)
+    for start, out, one, two in pieces:
+        out.copy_(aligned_sum(one, two, (first, second)).add_(start))
     return merged.reshape_as(base)
 
 

@@ -6,23 +6,26 @@ tuned from (audit D40). L4M writes SLERP of task vectors, which is NuSLERP; merg
 takes whole weights (audit D39).
 
 mergekit streams: it opens one shard of each model at a time, and holds what it writes until a shard is full. Its TIES
-trims by selection here, not by sorting (:mod:`lmolt_utils.trimming`).
+is computed piece by piece here (:mod:`lmolt_utils.ties`).
 """
 
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, write_text
-from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, stored_type
+from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, shards, stored_type
 from lmolt_utils.models import locate
 
 #: mergekit's name of each rule.
@@ -112,15 +115,15 @@ def _setting(merge: Merge, of: Callable[[float], float]) -> Any:
 def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored: str | None = None) -> dict[str, Any]:
     """The mergekit configuration of a merge; models are local folders, as absolute paths, or hub ids.
 
-    ``stored``: the type of the models' weights, where known. SLERP and the soup compute in float32 block by block by
-    themselves, so weights of the type to be written need no float32 copy first; task vectors do.
+    ``stored``: the type of the models' weights, where known. SLERP, the soup and the papers' TIES compute in float32
+    block by block by themselves, so weights of the type to be written need no float32 copy first; the others do.
     Weights of the two models are their shares, which add up to 1: task arithmetic with ``scale`` 1 is the soup, and
     with a share of 1/2 the half in front of L4M's sum is what ``half_sum_ties`` multiplies by. Plain TIES divides
     by the weights again. Raises :class:`~lmolt_utils.errors.CompanionError` for an unknown rule.
     """
     if merge.rule not in METHODS:
         raise CompanionError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
-    as_stored = merge.rule in ("slerp", "soup") and stored == merge.dtype
+    as_stored = merge.rule in ("slerp", "soup", "half_sum_ties") and stored == merge.dtype
     common: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": merge.dtype if as_stored else "float32"}
     if merge.dtype != common["dtype"]:
         common["out_dtype"] = merge.dtype
@@ -188,11 +191,29 @@ def merge_models(
     text = mergekit_yaml(merge, **models)
     places = {**models, **{role: local_folder(name) for role, name in needed.items()}}
     config = configuration(merge, **places, stored=stored_type(tensors))
+    if merge.rule == "ties" and stored_type(tensors) == merge.dtype:
+        config["dtype"] = merge.dtype  # the command needs float32 copies; here TIES computes in float32 by itself
     with atomic_folder(folder) as part:
+        _read_ahead({file for role in needed for file in shards(Path(places[role])).values()})
         _run(config, part, merge.seed, shard_bytes)
         for file in part.iterdir():
             os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read
     write_text(yaml_path(folder), text)
+
+
+def _read_ahead(files: set[Path]) -> None:
+    """Have the system fetch weights from the disk while others are merged, where all of them fit its memory."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
+    if sum(file.stat().st_size for file in files) > psutil.virtual_memory().available / 2:
+        return
+
+    def fetch() -> None:
+        for file in sorted(files, key=lambda file: file.name):  # all models' first files first
+            with suppress(OSError), file.open("rb") as handle:  # a small merge may be over, its parents gone
+                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    threading.Thread(target=fetch, daemon=True).start()
 
 
 def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> None:
@@ -202,7 +223,7 @@ def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> N
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    from lmolt_utils.trimming import quick_trimming
+    from lmolt_utils.ties import ties_in_pieces
 
     if config["merge_method"] == METHODS["half_sum_ties"]:
         from lmolt_utils.half_sum_ties import register
@@ -217,7 +238,7 @@ def _run(config: dict[str, Any], folder: Path, seed: int, shard_bytes: int) -> N
         async_write=True,
     )
     try:
-        with quick_trimming(), torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone
+        with ties_in_pieces(), torch.random.fork_rng(devices=[]):  # DARE's draws leave the run's random state alone
             torch.manual_seed(seed)
             run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)
     finally:

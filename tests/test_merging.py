@@ -182,28 +182,80 @@ def test_ties_trims_elects_and_averages(
         _almost_all_close(got, base + scale * mean)
 
 
+def _trim(tensor: torch.Tensor, density: float, base: torch.Tensor | None = None) -> torch.Tensor:
+    from lmolt_utils.trimming import TaskVector
+
+    vector = TaskVector(tensor, torch.zeros_like(tensor) if base is None else base, density)
+    return torch.cat([piece.clone() for piece in vector.pieces()]).reshape_as(tensor)
+
+
 @pytest.mark.parametrize("shape", [(3,), (40, 25), (1000, 300)])
 @pytest.mark.parametrize("density", [0.01, 0.2, 0.9999, 1.0, 0.0])
-def test_trimming_by_selection_keeps_what_mergekits_sorting_keeps(shape: tuple[int, ...], density: float) -> None:
+def test_trimming_keeps_what_mergekits_sorting_keeps(shape: tuple[int, ...], density: float) -> None:
     """Bit for bit without equal entries; with them as many, of the same sizes, the first of those at the border."""
-    from mergekit.sparsify import RescaleNorm, sparsify
     from mergekit.sparsify import magnitude as sorting
 
-    from lmolt_utils.trimming import magnitude, quick_trimming
-
-    entries = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(magnitude(entries, density), sorting(entries, density))
-    rescaled = magnitude(entries, density, RescaleNorm.l1)
-    assert torch.equal(rescaled, sorting(entries, density, RescaleNorm.l1))
-    coarse = (entries * 4).round() / 4
-    ours, theirs = magnitude(coarse, density), sorting(coarse, density)
+    generator = torch.Generator().manual_seed(0)
+    entries, base = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    assert torch.equal(_trim(entries, density), sorting(entries, density))
+    assert torch.equal(_trim(entries, density, base), sorting(entries - base, density))
+    coarse = (entries * 4).round() / 4  # a sixth of them 0
+    ours, theirs = _trim(coarse, density), sorting(coarse, density)
     assert torch.equal(ours.abs().flatten().sort().values, theirs.abs().flatten().sort().values)
-    same = magnitude(torch.full((10,), -2.0), 0.35)
-    assert same.tolist() == [-2.0] * 3 + [0.0] * 7
-    assert magnitude(torch.tensor([1.0, math.nan, 3.0, 2.0]), 0.25).isnan().tolist() == [False, True, False, False]
-    with quick_trimming():
-        assert torch.equal(sparsify(coarse, 0.2, "magnitude"), magnitude(coarse, 0.2))
-    assert torch.equal(sparsify(coarse, 0.2, "magnitude"), sorting(coarse, 0.2)), "mergekit is as it was"
+    border = theirs[theirs != 0].abs().min() if theirs.any() else torch.inf
+    equal, stay = coarse.abs() == border, ours.abs() == border
+    assert torch.equal(stay.flatten().nonzero()[:, 0], equal.flatten().nonzero()[: stay.sum(), 0]), "the first ones"
+
+
+def test_trimming_of_odd_task_vectors() -> None:
+    assert _trim(torch.full((10,), -2.0), 0.35).tolist() == [-2.0] * 3 + [0.0] * 7
+    assert _trim(torch.tensor([1.0, math.nan, 3.0, 2.0]), 0.25).isnan().tolist() == [False, True, False, False]
+    assert _trim(torch.tensor([1.0, math.nan, 3.0, math.nan]), 0.75).isnan().tolist() == [False, True, False, True]
+    assert _trim(torch.zeros(5), 0.5).tolist() == [0.0] * 5
+    few = torch.zeros(300_000)  # fewer entries moved than may stay, and none where the sample looks
+    few[1::61] = 1e-3
+    assert torch.equal(_trim(few, 0.2), few)
+    # The sample sees other task vectors than there are, larger or smaller ones: the border is found all the same.
+    for seen, kept in ((5.0, 10_000), (0.5, 4_000)):
+        vector = torch.linspace(1, 2, 300_000)
+        vector[::61] = seen
+        smallest = vector.sort().values[-kept]
+        assert torch.equal(_trim(vector, kept / 300_000), torch.where(vector >= smallest, vector, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (18 / 19, 1 / 19)])
+@pytest.mark.parametrize("settings", [(0.2, 1.0), (0.01, 0.5), (1.0, 2.0)])
+def test_ties_in_pieces_is_mergekits_bit_for_bit(
+    dtype: torch.dtype, weights: tuple[float, float], settings: tuple[float, float]
+) -> None:
+    """Each tensor's task vectors differ in size everywhere, so that both keep the same entries."""
+    from mergekit.merge_methods import registry
+    from mergekit.merge_methods.base import TensorGroup
+
+    from lmolt_utils.ties import ties_in_pieces
+
+    method = next(m for m in registry.registered_methods() if m.spec.name == "ties")
+    generator = torch.Generator().manual_seed(1)
+    parents = [torch.randn((700, 411), generator=generator).to(dtype) for _ in range(3)]
+    parents[1][:7], parents[2][3:9] = parents[0][:7], parents[0][3:9]  # rows that did not move, in one or both
+    density, scale = settings
+    given = {
+        "weight": dict(zip("xy", weights, strict=True)),
+        "density": dict.fromkeys("xy", density),
+        "lambda": scale,
+        "normalize": True,
+        "rescale": False,
+        "int8_mask": False,
+    }
+    group = TensorGroup.from_tensors(parents, base_index=0, ids=["base", "x", "y"])
+    wide = TensorGroup.from_tensors([p.float() for p in parents], base_index=0, ids=["base", "x", "y"])
+    expected = method.merge_group(wide, **given).to(dtype)
+    with ties_in_pieces():
+        got = method.merge_group(group, **given)
+    same = (got == expected).float().mean()
+    assert same == 1 if dtype == torch.float32 else same > 0.999, "bf16 has equal sizes at the border"
+    assert got.dtype == dtype
 
 
 def test_half_sum_ties_is_what_the_paper_prints(family: dict[str, str], tmp_path: Path) -> None:
@@ -289,7 +341,7 @@ def test_weights_stored_as_written_need_no_float32_copy(family: dict[str, str], 
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    from lmolt_utils.trimming import quick_trimming
+    from lmolt_utils.ties import ties_in_pieces
 
     models = {}
     for role, folder in family.items():
@@ -302,7 +354,7 @@ def test_weights_stored_as_written_need_no_float32_copy(family: dict[str, str], 
         config = yaml.safe_load(yaml_path(tmp_path / rule).read_text())
         assert config["dtype"] == ("float32" if rule == "ties" else "bfloat16")
         whole = MergeConfiguration.model_validate(configuration(merge, **models))
-        with quick_trimming():  # of bf16's many equal magnitudes at TIES's border both keep the same ones
+        with ties_in_pieces():  # of bf16's many equal magnitudes at TIES's border both keep the same ones
             run_merge(whole, str(tmp_path / f"{rule}32"), MergeOptions(quiet=True, write_model_card=False))
         got, expected = (load_file(tmp_path / f"{rule}{n}" / "model.safetensors") for n in ("", "32"))
         assert all(torch.equal(got[name], expected[name]) for name in expected)
