@@ -81,7 +81,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _atoms(arguments: argparse.Namespace) -> int:
     from lmolt_utils.grammar.atoms import print_atoms
 
-    return print_atoms(arguments.file, arguments.vocabulary)
+    return print_atoms(arguments.file, arguments.vocabulary, arguments.decomposer, arguments.device, arguments.dtype)
 
 
 def _nli(arguments: argparse.Namespace) -> int:
@@ -115,6 +115,16 @@ def _parser() -> argparse.ArgumentParser:
             default=min(4, os.cpu_count() or 1),
             help="notebooks side by side (default: %(default)s)",
         )
+
+    def by_model(sub: Any) -> None:
+        sub.add_argument(
+            "--decomposer",
+            metavar="MODEL",
+            help="cut captions into facts by this language model, asked as in the paper: folder or hub id "
+            "(default: by the rules of L+M-24's grammar)",
+        )
+        sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
+        sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
 
     sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
     profile(sub)
@@ -165,14 +175,14 @@ def _parser() -> argparse.ArgumentParser:
         help="property names: nested_props.json of L+M-24 or one name per line, and no others count "
         "(default: the shipped names, and whatever stands in a name's place)",
     )
+    by_model(sub)
     sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and rival methods")
     sub.add_argument("file", help="JSON lines, a table or a submission, as for lmolt score")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--model", default="embedded:nli", help="folder or hub id (default: %(default)s)")
     sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
     sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this SQLite file (local disk)")
-    sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
-    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    by_model(sub)
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
     sub.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")

@@ -32,6 +32,8 @@ from lmolt_utils.nli import CONTRADICTION, ENTAILMENT, Pair
 from lmolt_utils.nli_cache import Answer
 
 Units = tuple[str, ...]
+#: Cuts a text: its units, and whether there were too many of them.
+Cutter = Callable[[str], tuple[Units, bool]]
 MOST_UNITS = 256
 QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
@@ -132,17 +134,16 @@ def cross_nli(
 
     systems: name to a frame with id, reference and prediction (None and NaN are empty outputs).
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
-    Besides the rows themselves, memory grows with the distinct captions and pairs only.
+    Besides the rows themselves (some 50 bytes each), memory grows with the distinct captions and pairs only.
     """
-    texts = {name: texts_of(frame) for name, frame in systems.items()}
     cutters = {method.name: _cutter(method) for method in methods}
     naive = 0
     needed: set[Pair] = set()
     for method in methods:
         cut = cutters[method.name]
         seen: set[tuple[Units, Units]] = set()
-        for pairs in texts.values():
-            for reference, output in pairs:
+        for frame in systems.values():
+            for reference, output in _texts(frame):
                 one, other = cut(reference)[0], cut(output)[0]
                 naive += 2 * len(one) * len(other)
                 if (one, other) not in seen:
@@ -151,28 +152,44 @@ def cross_nli(
     before = scorer.cached
     answers = scorer(iter(sorted(needed)))
     counts = PairCounts(naive, len(needed), scorer.cached - before)
-    result = {}
-    for name, frame in systems.items():
-        lines = [
-            (
-                row,
-                method.name,
-                *_score(method, *cutters[method.name](reference), *cutters[method.name](output), answers),
-            )
-            for method in methods
-            for row, (reference, output) in zip(frame["id"], texts[name], strict=True)
-        ]
-        result[name] = pd.DataFrame(lines, columns=list(COLUMNS))
-    return result, counts
+    return {name: _rows(frame, methods, cutters, answers) for name, frame in systems.items()}, counts
+
+
+def _rows(
+    frame: pd.DataFrame, methods: Sequence[Method], cutters: Mapping[str, Cutter], answers: Mapping[Pair, Answer]
+) -> pd.DataFrame:
+    """A system's :data:`COLUMNS`, method by method; in arrays, since a tuple per row takes ten times the memory."""
+    length = len(methods) * len(frame)
+    scores = np.empty((length, len(QUANTITIES)))
+    units = np.empty((length, 2), dtype=np.int16)  # at most MOST_UNITS
+    rule = np.empty(length, dtype=object)
+    texts = ((method, *pair) for method in methods for pair in _texts(frame))
+    for place, (method, reference, output) in enumerate(texts):
+        cut = cutters[method.name]
+        scores[place], units[place], rule[place] = _score(method, *cut(reference), *cut(output), answers)
+    return pd.DataFrame(
+        {
+            "id": np.tile(frame["id"].to_numpy(), len(methods)),
+            "method": np.repeat([method.name for method in methods], len(frame)),
+            **dict(zip(QUANTITIES, scores.T, strict=True)),
+            "reference_units": units[:, 0],
+            "output_units": units[:, 1],
+            "rule": rule,
+        }
+    )
 
 
 def texts_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """Reference and prediction of each row as they are judged: empty for None and NaN, without lone surrogates."""
-    sides = [
-        ["" if gone else _utf8(str(text)) for text, gone in zip(frame[column], frame[column].isna(), strict=True)]
+    return list(_texts(frame))
+
+
+def _texts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    reference, output = (
+        ("" if gone else _utf8(str(text)) for text, gone in zip(frame[column], frame[column].isna(), strict=True))
         for column in ("reference", "prediction")
-    ]
-    return list(zip(*sides, strict=True))
+    )
+    return zip(reference, output, strict=True)
 
 
 def _utf8(text: str) -> str:
@@ -180,7 +197,7 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _cutter(method: Method) -> Callable[[str], tuple[Units, bool]]:
+def _cutter(method: Method) -> Cutter:
     """The method's units of a text, at most :data:`MOST_UNITS`, and whether there were more."""
 
     @lru_cache(65_536)
@@ -205,15 +222,16 @@ def _score(
     output: Units,
     long_output: bool,
     answers: Mapping[Pair, Answer],
-) -> tuple[float | int | str, ...]:
+) -> tuple[tuple[float, float, float], tuple[int, int], str]:
+    """:data:`QUANTITIES`, the units of both sides, and the rule that decided."""
     counts = len(reference), len(output)
     if not reference:
-        return (np.nan, np.nan, np.nan, *counts, EMPTY_REFERENCE)
+        return (np.nan, np.nan, np.nan), counts, EMPTY_REFERENCE
     if not output:
-        return (np.nan, 0.0, np.nan, *counts, EMPTY_OUTPUT)
+        return (np.nan, 0.0, np.nan), counts, EMPTY_OUTPUT
     forward = np.array([[answers[premise, said] for premise in reference] for said in output])
     backward = np.array([[answers[premise, wanted] for premise in output] for wanted in reference])
-    return (*method.pool(forward, backward), *counts, CUT if long_reference or long_output else "")
+    return method.pool(forward, backward), counts, CUT if long_reference or long_output else ""
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

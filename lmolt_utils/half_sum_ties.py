@@ -14,7 +14,7 @@ from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 
-from lmolt_utils.trimming import PIECE, task_vectors
+from lmolt_utils.trimming import trimmed
 
 NAME = "half_sum_ties"
 
@@ -38,14 +38,14 @@ def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float,
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
     """One tensor: trim, align by Eq. 1, weighted sum, added to the base; in float32, in pieces of a cache's size."""
-    base = group.base.tensor
-    vectors = [vector.pieces() for vector in task_vectors(group, density)]
-    first, second = weight.values_for(group.non_base)
+    base = group.base.tensor.cpu()
+    weights = weight.values_for(group.non_base)
+    densities = density.values_for(group.non_base)
     merged = torch.empty_like(base).flatten()
-    pieces = zip(base.flatten().split(PIECE), merged.split(PIECE), *vectors, strict=True)
-    for start, out, one, two in pieces:
-        out.copy_(aligned_sum(one, two, (first, second)).add_(start))
-    return merged.reshape_as(base)
+    tensors = [entry.tensor.cpu().flatten() for entry in group.non_base]
+    for place, origin, (first, second) in trimmed(base.flatten(), tensors, densities):
+        merged[place].copy_(origin.add_(aligned_sum(first, second, (weights[0], weights[1]))))
+    return merged.reshape_as(base).to(group.base.tensor.device)
 
 
 def register() -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.crossnli import QUANTITIES, PairCounts, cross_nli, summary
+from lmolt_utils.crossnli import QUANTITIES, PairCounts, cross_nli, summary, texts_of
 from lmolt_utils.files import BadFileError, fingerprint, write_json
 from lmolt_utils.grammar.atoms import decomposer_for
+from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model
+from lmolt_utils.grammar.llm import told as agreement_text
 from lmolt_utils.intervals import intervals
 from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
@@ -69,18 +71,29 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model, device=arguments.device, dtype=arguments.dtype, batch_tokens=arguments.batch_tokens
     )
     scorer = PairScorer(classifier, None if arguments.cache is None else Path(arguments.cache))
-    methods, left_out = methods_for(list(frame["reference"]), decomposer, scorer)
+    model = None
+    if arguments.decomposer is not None:
+        texts = [text for pair in texts_of(frame) for text in pair]
+        model = decomposer_by_model(
+            arguments.decomposer, texts, decomposer, device=arguments.device, dtype=arguments.dtype
+        )
+    atoms = None if model is None else model.units
+    methods, left_out = methods_for(list(frame["reference"]), decomposer, scorer, atoms=atoms)
     fitted = scorer.asked + scorer.cached
     rows, pairs = cross_nli({"": frame}, methods, scorer)
     table = means(rows[""], resamples=arguments.resamples)
     told = {"pairs": asdict(pairs), "pairs_to_fit_convolution": fitted, "truncated_pairs": classifier.truncated}
     print(show(file, len(frame), classifier, table, pairs, told, left_out))
+    agreed = None if model is None else agreement_with_rules(model, decomposer)
+    if agreed is not None:
+        print(f"facts by {arguments.decomposer}; {agreement_text(agreed)}")
     if json is not None:
         files = {"predictions": file} | ({} if reference is None else {"references": reference})
         report = {
             "files": {name: {"name": path.name, "sha256": fingerprint(path)} for name, path in files.items()},
             "model": classifier.identity,
-            "decomposer": "grammar",
+            "decomposer": arguments.decomposer or "grammar",
+            "agreement_with_rules": None if agreed is None else _plain(pd.DataFrame([asdict(agreed)]))[0],
             **told,
             "not_run": {"SummaC-Conv": left_out} if left_out else {},
             "means": _plain(table),

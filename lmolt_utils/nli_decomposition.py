@@ -15,15 +15,12 @@ import pandas as pd
 from lmolt_utils.crossnli import texts_of
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.grammar.llm import LlmAnswerError, LlmDecomposer, agreement, asker, fact_set, prompt
+from lmolt_utils.grammar.llm import LONGEST_CAPTION, LlmDecomposer, agreement, asker, fact_set, prompt
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.shards import Shards, answered
 from lmolt_utils.systems import System
-
-#: A longer caption is not asked about and counts as unanswered; L+M-24's longest has fewer than 1,000 characters.
-LONGEST_CAPTION = 4096
 
 
 def decomposer(run: Any) -> Decomposer:
@@ -113,13 +110,7 @@ def language_model(run: Any, decompose: Decomposer) -> LlmDecomposer:
     Raises :class:`~lmolt_utils.grammar.llm.LlmAnswerError` when no caption got a fact: such a model evaluates nothing.
     """
     answers: Mapping[str, str] = read_json(answers_path(run))["answers"]
-    found = LlmDecomposer(answers, decompose)
-    if answers and len(found.unanswered(answers)) == len(answers):
-        raise LlmAnswerError(
-            f"{run.decomposer_model} named no fact of any of {len(answers)} captions (first answer: "
-            f"{next(iter(answers.values()))[:80]!r}); choose an instruction-tuned model, or set decomposer: rules"
-        )
-    return found
+    return LlmDecomposer(answers, decompose).checked(run.decomposer_model)
 
 
 def agreement_table(run: Any, systems: Sequence[System]) -> pd.DataFrame | None:

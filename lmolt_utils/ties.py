@@ -4,7 +4,7 @@ Same arithmetic, same order, same bits; but mergekit makes some twenty copies of
 into fetching memory for them and sorting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,44 +12,53 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
-from lmolt_utils.trimming import PIECE, TaskVector, task_vectors
+from lmolt_utils.trimming import PIECE, trimmed
 
 _whole = GeneralizedTaskArithmeticMerge.merge_group
 
 
 def ties(
-    base: torch.Tensor, vectors: tuple[TaskVector, TaskVector], weights: tuple[float, float], scale: float
+    base: torch.Tensor,
+    tensors: Sequence[torch.Tensor],
+    densities: Sequence[float],
+    weights: Sequence[float],
+    scale: float = 1.0,
 ) -> torch.Tensor:
-    """``base`` plus ``scale`` times, per entry, the weighted mean of the entries whose sign has the larger sum.
+    """``base`` plus ``scale`` times, per entry, the weighted mean of the trimmed entries whose sign has the larger sum.
 
-    Weights must be above 0. In the type of ``base``.
+    Two tensors of the shape of ``base``; weights must be above 0. Computed in float32, in the type of ``base``.
     """
     merged = torch.empty_like(base).flatten()
-    starts, outs = base.flatten().split(PIECE), merged.split(PIECE)
-    ones = torch.ones(PIECE, device=base.device)
-    for start, out, first, second in zip(starts, outs, *(vector.pieces() for vector in vectors), strict=True):
-        weighted = [part.mul_(weight) for part, weight in zip((first, second), weights, strict=True)]
-        total = weighted[0] + weighted[1]
-        sign = torch.copysign(ones[: len(total)], total)
-        agreeing = [part.mul_(sign).relu_() for part in weighted]
-        mixed = torch.add(*agreeing, out=total).mul_(sign)
-        # Where no entry is left, the sum is 0 over any divisor.
-        divisor = agreeing[0].sign_().mul_(weights[0]).add_(agreeing[1].sign_().mul_(weights[1]))
-        mixed.div_(divisor.clamp_(min=min(weights)))
+    memory, ones = torch.empty((2, PIECE)), torch.ones(PIECE)
+    pieces = trimmed(base.flatten(), [tensor.flatten() for tensor in tensors], densities)
+    for place, origin, (first, second) in pieces:
+        size = len(origin)
+        first.mul_(weights[0])
+        second.mul_(weights[1])
+        total = torch.add(first, second, out=memory[0, :size])
+        sign = torch.copysign(ones[:size], total, out=memory[1, :size])
+        first.mul_(sign).relu_()  # the magnitude of what has the sum's sign, else 0
+        second.mul_(sign).relu_()
+        mixed = torch.add(first, second, out=total).mul_(sign)
+        divisor = first.sign_().mul_(weights[0]).add_(second.sign_().mul_(weights[1]))
+        mixed.div_(divisor.clamp_(min=min(weights)))  # where no entry is left, 0 over anything
         if scale != 1:
             mixed.mul_(scale)
-        out.copy_(mixed.add_(start))
+        merged[place].copy_(origin.add_(mixed))
     return merged.reshape_as(base)
 
 
 def _merge_group(self: GeneralizedTaskArithmeticMerge, group: TensorGroup, /, **parameters: Any) -> torch.Tensor:
     """mergekit's method: two task vectors, normalised, by the function above; anything else as it is."""
-    weights = [parameters["weight"][entry.id] for entry in group.non_base]
+    parents = group.non_base
+    weights = [parameters["weight"][entry.id] for entry in parents]
     usual = parameters["normalize"] and not parameters.get("rescale") and not parameters.get("int8_mask")
-    if self.spec.name != "ties" or len(weights) != 2 or min(weights) <= 0 or not usual:
+    on_cpu = group.base.tensor.device.type == "cpu"
+    if self.spec.name != "ties" or len(weights) != 2 or min(weights) <= 0 or not usual or not on_cpu:
         return _whole(self, group, **parameters)
-    first, second = task_vectors(group, parameters["density"])
-    return ties(group.base.tensor, (first, second), (weights[0], weights[1]), parameters["lambda"])
+    densities = [parameters["density"][entry.id] for entry in parents]
+    tensors = [entry.tensor for entry in parents]
+    return ties(group.base.tensor, tensors, densities, weights, parameters["lambda"])
 
 
 @contextmanager

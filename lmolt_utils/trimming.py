@@ -10,12 +10,12 @@ of equal size at the border (with bfloat16 weights there are many). Here the fir
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mergekit.merge_methods.base import TensorGroup
 
 #: Entries worked on at a time.
 PIECE = 1 << 18
@@ -23,49 +23,44 @@ _STEP = 61  # between sampled entries: odd, so that it meets every column of a m
 _LARGEST = int(np.iinfo(np.int32).max)
 
 
-class TaskVector:
-    """``tensor - base`` of which the share ``density`` of largest magnitude stays (at least one entry), the rest is 0.
+@dataclass(frozen=True)
+class Cut:
+    """What trimming resets: entries of magnitude up to ``below`` and, of those next in size, the ones at ``places``."""
 
-    An entry that is no number counts as the largest, so that it is not lost silently. Nothing is copied before
-    :meth:`pieces`.
+    below: float
+    places: np.ndarray
+
+
+def trimmed(
+    base: torch.Tensor, tensors: Sequence[torch.Tensor], densities: Sequence[float]
+) -> Iterator[tuple[slice, torch.Tensor, list[torch.Tensor]]]:
+    """The task vectors ``tensor - base``, of each of which the share ``density`` of largest magnitude stays.
+
+    At least one entry stays (none at density 0); the rest is 0. An entry that is no number counts as the largest, so
+    that it is not lost silently. Tensors are flat, of one shape and in the processor's memory. Yields per piece where
+    it lies, the base and the trimmed task vectors in float32; the next piece overwrites them.
     """
-
-    def __init__(self, tensor: torch.Tensor, base: torch.Tensor, density: float) -> None:
-        self._tensor, self._base = tensor.flatten(), base.flatten()
-        #: Entries up to this size are reset, and of those next in size the ones at these places.
-        self._below, self._reset = _border(self._tensor, self._base, density)
-
-    def pieces(self) -> Iterator[torch.Tensor]:
-        """The trimmed task vector in float32, ``PIECE`` entries at a time, each in the same memory as the last."""
-        for start, vector in _differences(self._tensor, self._base):
-            torch.ops.aten.hardshrink.out(vector, self._below, out=vector)
-            first, last = np.searchsorted(self._reset, [start, start + len(vector)])
-            vector[torch.from_numpy(self._reset[first:last] - start)] = 0
-            yield vector
-
-
-def task_vectors(group: TensorGroup, density: Mapping[Hashable, float]) -> tuple[TaskVector, ...]:
-    """The trimmed task vectors of all tensors of a group but the base, sought side by side."""
-    base = group.base.tensor
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(lambda e: TaskVector(e.tensor, base, density[e.id]), group.non_base))
+        cuts = list(pool.map(_cut, tensors, [base] * len(tensors), densities))
+    memory = torch.empty((1 + len(tensors), min(PIECE, len(base))))
+    for start in range(0, len(base), PIECE):
+        place = slice(start, min(start + PIECE, len(base)))
+        origin, *vectors = (row[: place.stop - start] for row in memory)
+        origin.copy_(base[place])
+        for vector, tensor, cut in zip(vectors, tensors, cuts, strict=True):
+            vector.copy_(tensor[place]).sub_(origin)
+            torch.ops.aten.hardshrink.out(vector, cut.below, out=vector)
+            first, last = np.searchsorted(cut.places, [place.start, place.stop])
+            vector.numpy()[cut.places[first:last] - start] = 0
+        yield place, origin, vectors
 
 
-def _differences(tensor: torch.Tensor, base: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Where each piece starts, and its difference in float32."""
-    memory = torch.empty((2, min(PIECE, len(base))), dtype=torch.float32, device=base.device)
-    for number, pair in enumerate(zip(tensor.split(PIECE), base.split(PIECE), strict=True)):
-        first, second = (row[: len(part)].copy_(part) for row, part in zip(memory, pair, strict=True))
-        yield number * PIECE, first.sub_(second)
-
-
-def _border(tensor: torch.Tensor, base: torch.Tensor, density: float) -> tuple[float, np.ndarray]:
-    """The size up to which all entries are reset, and the places of the next larger ones that are reset too."""
+def _cut(tensor: torch.Tensor, base: torch.Tensor, density: float) -> Cut:
     none = np.empty(0, dtype=np.int64)
     if density >= 1 or not len(base):
-        return -1.0, none
+        return Cut(-1.0, none)  # hardshrink's condition then holds for no number
     if density <= 0:
-        return math.inf, none
+        return Cut(math.inf, none)
     kept = max(1, int(density * len(base)))
     low, high = _guess(tensor, base, kept)
     while True:
@@ -77,13 +72,13 @@ def _border(tensor: torch.Tensor, base: torch.Tensor, density: float) -> tuple[f
         elif low > 1:
             low, high = 1, low - 1
         else:  # fewer entries than may stay have moved at all
-            return 0.0, none
+            return Cut(0.0, none)
     border = np.partition(near, len(near) - (kept - above))[len(near) - (kept - above)]
     equal = places[near == border]
     stay = kept - above - np.count_nonzero(near > border)
     size = border.view(np.float32)
     below = math.inf if np.isnan(size) else float(np.nextafter(size, np.float32(0)))
-    return below, equal[stay:]
+    return Cut(below, equal[stay:])
 
 
 def _bits(difference: torch.Tensor) -> torch.Tensor:
@@ -93,7 +88,7 @@ def _bits(difference: torch.Tensor) -> torch.Tensor:
 
 def _guess(tensor: torch.Tensor, base: torch.Tensor, kept: int) -> tuple[int, int]:
     """Bits between which the ``kept``-th largest entry almost surely lies; zero is never in between."""
-    sample = np.sort(_bits(tensor[::_STEP].float() - base[::_STEP].float()).cpu().numpy())
+    sample = np.sort(_bits(tensor[::_STEP].float() - base[::_STEP].float()).numpy())
     share = kept / len(base)
     rank = len(sample) * (1 - share)
     slack = 6 * math.sqrt(len(sample) * share * (1 - share)) + 2  # six standard errors
@@ -104,8 +99,13 @@ def _guess(tensor: torch.Tensor, base: torch.Tensor, kept: int) -> tuple[int, in
 def _count(tensor: torch.Tensor, base: torch.Tensor, low: int, high: int) -> tuple[int, np.ndarray, np.ndarray]:
     """How many entries are larger than ``high``; places and bits of those from ``low`` to ``high``."""
     above, places, near = 0, [], []
-    for start, difference in _differences(tensor, base):
-        bits = _bits(difference).cpu().numpy()  # numpy compares integers six times as fast as torch
+    memory = torch.empty((2, min(PIECE, len(base))))
+    for start in range(0, len(base), PIECE):
+        first, second = (
+            row[: len(part)].copy_(part)
+            for row, part in zip(memory, (tensor[start : start + PIECE], base[start : start + PIECE]), strict=True)
+        )
+        bits = _bits(first.sub_(second)).numpy()  # numpy compares integers six times as fast as torch
         larger = bits > high
         above += int(np.count_nonzero(larger))
         found = np.flatnonzero((bits >= low) ^ larger)

@@ -183,10 +183,11 @@ def test_ties_trims_elects_and_averages(
 
 
 def _trim(tensor: torch.Tensor, density: float, base: torch.Tensor | None = None) -> torch.Tensor:
-    from lmolt_utils.trimming import TaskVector
+    from lmolt_utils.trimming import trimmed
 
-    vector = TaskVector(tensor, torch.zeros_like(tensor) if base is None else base, density)
-    return torch.cat([piece.clone() for piece in vector.pieces()]).reshape_as(tensor)
+    base = torch.zeros_like(tensor) if base is None else base
+    pieces = [vectors[0].clone() for _, _, vectors in trimmed(base.flatten(), [tensor.flatten()], [density])]
+    return torch.cat(pieces).reshape_as(tensor)
 
 
 @pytest.mark.parametrize("shape", [(3,), (40, 25), (1000, 300)])

@@ -13,10 +13,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmolt_utils import nli_decomposition
+from lmolt_utils.cli import main
 from lmolt_utils.evaluation import entail_systems
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.grammar.llm import LlmAnswerError
-from lmolt_utils.models import load_tokenizer
+from lmolt_utils.grammar.llm import LlmAnswerError, prompt
+from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_decomposition import (
     agreement_table,
@@ -210,3 +211,70 @@ def test_a_run_by_a_language_model_needs_one() -> None:
     with pytest.raises(ParameterError, match="word_cuts"):
         load("cpu", {"word_cuts": [50]})
     assert json.dumps(load("cpu").word_cuts) == "[30, 35]"
+
+
+TOLD = {  # the model's own mistakes: it misses the toxin, and has a fact of its own
+    "The molecule is a nutrient and a toxin.": "- The molecule is a nutrient.\n",
+    "It impacts pancreatitis.": "- The molecule impacts pancreatitis.\n- The molecule is a nutrient.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The embedded base model trained until it knows what to answer about two captions in the paper's prompt."""
+    folder = tmp_path_factory.mktemp("taught")
+    tokenizer, model = load_tokenizer("embedded:base"), load_model("embedded:base", "causal")
+    rows = []
+    for caption, answer in TOLD.items():
+        asked, said = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt(caption), answer))
+        rows.append((torch.tensor([[*asked, *said, tokenizer.eos_token_id]]), len(asked)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    model.train()
+    for _ in range(80):
+        losses = [model(ids, labels=ids.clone().index_fill_(1, torch.arange(n), -100)).loss for ids, n in rows]
+        optimizer.zero_grad()
+        torch.stack(losses).mean().backward()
+        optimizer.step()
+    assert max(loss.item() for loss in losses) < 0.05
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_language_model_cuts_anyones_file(taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "captions.txt"
+    file.write_text("\n".join([*TOLD, "", next(iter(TOLD))]) + "\n")
+    assert main(["atoms", str(file), "--decomposer", taught]) == 0
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [[atom["property"] for atom in row["atoms"]] for row in rows] == [
+        *(["nutrient"], ["pancreatitis", "nutrient"], [], ["nutrient"])
+    ]
+    # By hand: no set is equal; precision 1 and 1/2, recall 1/2 and 1.
+    line = "agreement with the rules over 2 captions (0 without a fact): exact 0.000, precision 0.750, recall 0.750"
+    assert line in err
+
+
+def test_cross_nli_of_anyones_file_by_a_language_models_facts(
+    taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = TOLD
+    file = tmp_path / "predictions.jsonl"
+    pairs = [{"id": 1, "reference": first, "prediction": second}, {"id": 2, "reference": second, "prediction": second}]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    assert main(["nli", str(file), "--decomposer", taught, "--json", str(tmp_path / "out.json")]) == 0
+    report = read_json(tmp_path / "out.json")
+    atomic = [row for row in report["rows"] if row["method"] == "atomic"]
+    assert [(row["reference_units"], row["output_units"]) for row in atomic] == [(1, 2), (2, 2)]
+    assert report["decomposer"] == taught
+    assert report["agreement_with_rules"]["recall"] == 0.75
+    assert "recall 0.750" in capsys.readouterr().out
+
+
+def test_a_silent_language_model_is_refused(llama: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "captions.txt"
+    file.write_text("It impacts aging.\n")
+    assert main(["atoms", str(file), "--decomposer", llama]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "named no fact of any of 1 captions" in err

@@ -7,6 +7,9 @@ The naive loop asks every pair of atoms of every row in both directions in the o
 to their longest, and nothing is shared. It runs on evenly spaced rows (``--naive-rows``) and its time is scaled by
 the number of pairs to all rows: that figure is an extrapolation, and says so. Both loops include cutting into atoms
 and pooling; loading the model is left out of both. Scores must agree to 1e-5, or the benchmark fails.
+
+Then memory: the same captions many times over, every answer known; and all lines of all files cut into facts, with
+their repeats and each distinct one once.
 """
 
 import argparse
@@ -17,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.crossnli import QUANTITIES, AtomicNli, canonical_atoms, cross_nli, pooled
+from lmolt_utils.crossnli import QUANTITIES, AtomicNli, Method, canonical_atoms, cross_nli, pooled
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli import Classifier, Pair
@@ -109,14 +112,30 @@ def main() -> None:
     if worst > TOLERANCE:
         raise SystemExit(f"scores differ by {worst}, more than {TOLERANCE}")
 
-    # Memory: the same captions five times over must not take five times as much. Every answer is known by now.
-    for times in (1, 5):
-        longer = pd.concat([first] * times, ignore_index=True)
+    memory(first, [AtomicNli(canonical_atoms(decompose))], scorer)
+    captions = [caption for column in columns for caption in column]
+    for name, texts in (("with their repeats", captions), ("distinct ones", list(dict.fromkeys(captions)))):
+        cutting = Decomposer(vocabulary)  # it remembers the captions it has cut
+        started = time.perf_counter()
+        for text in texts:
+            cutting.properties(text)
+        took = time.perf_counter() - started
+        print(f"cut into facts, {name}: {len(texts)} captions in {took:.2f} s, {len(texts) / took:.0f} per second")
+
+
+def memory(frame: pd.DataFrame, methods: list[Method], scorer: PairScorer) -> None:
+    """Print what judging takes beyond what is known, for the same captions once and thirty times over."""
+    for times in (1, 30):
+        longer = pd.concat([frame] * times, ignore_index=True)
         tracemalloc.start()
-        cross_nli({"again": longer}, [AtomicNli(canonical_atoms(decompose))], scorer)
+        rows, _ = cross_nli({"again": longer}, methods, scorer)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        print(f"peak of new memory at {len(longer)} captions: {peak / 2**20:.1f} MB")
+        returned = int(rows["again"].memory_usage(index=False).sum())
+        print(
+            f"memory at {len(longer)} captions: peak {peak / 2**20:.2f} MB, {peak / len(longer):.0f} bytes per caption "
+            f"(the rows returned: {returned / len(longer):.0f})"
+        )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lmolt_utils.files import BadFileError
-from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.decompose import Atom, Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 
 
@@ -33,16 +33,30 @@ def decomposer_for(vocabulary: str | None) -> Decomposer:
     return Decomposer(Vocabulary.read(Path(vocabulary)))
 
 
-def print_atoms(file: str, vocabulary: str | None) -> int:
+def print_atoms(
+    file: str, vocabulary: str | None, model: str | None = None, device: str = "cpu", dtype: str = "float32"
+) -> int:
     """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every line, empty ones too.
 
-    What could not be explained is counted on standard error. Raises :class:`~lmolt_utils.files.BadFileError` for a
-    file that cannot be read and :class:`~lmolt_utils.grammar.vocabulary.VocabularyError` for a vocabulary likewise.
+    With a ``model`` (a causal one: folder, hub id or ``embedded:NAME``) the facts are those it names when asked with
+    the paper's prompt, and their agreement with the rules' is told. What could not be explained is counted on
+    standard error. Raises :class:`~lmolt_utils.files.BadFileError` for a file that cannot be read,
+    :class:`~lmolt_utils.grammar.vocabulary.VocabularyError` for a vocabulary likewise,
+    :class:`~lmolt_utils.grammar.llm.LlmAnswerError` for a model that names no fact.
     """
     decompose = decomposer_for(vocabulary)
+    lines: Iterable[str] = _captions(file)
+    cut: Callable[[str], list[Atom]] = decompose
+    if model is not None:
+        from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model, told
+
+        lines = list(lines)
+        by_model = decomposer_by_model(model, lines, decompose, device=device, dtype=dtype)
+        cut = by_model
+        print(told(agreement_with_rules(by_model, decompose)), file=sys.stderr)
     captions = atoms = unknown = 0
-    for caption in _captions(file):
-        facts = decompose(caption)
+    for caption in lines:
+        facts = cut(caption)
         captions += 1
         atoms += len(facts)
         unknown += sum(fact.property is None for fact in facts)

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.generation import stream
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
@@ -25,6 +27,8 @@ knowledge, and take the text at face value when extracting facts.
 **
 ### Assistant:
 """
+#: A longer caption is not asked about and counts as unanswered; L+M-24's longest has fewer than 1,000 characters.
+LONGEST_CAPTION = 4096
 #: Fig. 11's one example and its answer.
 _EXAMPLE = (
     "It impacts both atherosclerosis and cardiovascular disease. The molecule is a nutrient, thyroxine treatment, fat "
@@ -137,6 +141,16 @@ class LlmDecomposer:
         """The distinct captions, empty ones apart, whose answers hold no fact."""
         return [text for text in dict.fromkeys(captions) if text.strip() and not self(text)]
 
+    def checked(self, model: str) -> "LlmDecomposer":
+        """Itself; raises :class:`LlmAnswerError` when no caption got a fact: such a ``model`` evaluates nothing."""
+        if self.answers and len(self.unanswered(self.answers)) == len(self.answers):
+            raise LlmAnswerError(
+                f"{model} named no fact of any of {len(self.answers)} captions (first answer: "
+                f"{next(iter(self.answers.values()))[:80]!r}); choose an instruction-tuned model, or let "
+                "the rules cut captions (in a profile, decomposer: rules)"
+            )
+        return self
+
     def _atoms(self, texts: Sequence[str]) -> list[Atom]:
         atoms: list[Atom] = []
         for text in texts:
@@ -146,6 +160,36 @@ class LlmDecomposer:
                 [Atom(text, named[0].property, named[0].verb)] if len(named) == 1 else named or [Atom(text, None, "")]
             )
         return atoms
+
+
+def decomposer_by_model(
+    reference: str, captions: Iterable[str], decompose: Decomposer, *, device: str = "cpu", dtype: str = "float32"
+) -> LlmDecomposer:
+    """Ask a causal model about every distinct caption, with a progress bar.
+
+    Raises :class:`~lmolt_utils.models.ModelError` where it cannot be loaded, :class:`LlmAnswerError` where it names
+    no fact at all.
+    """
+    answers = dict.fromkeys((text for text in captions if text.strip()), "")
+    asked = [text for text in answers if len(text) <= LONGEST_CAPTION]
+    with tqdm(total=len(asked), desc="asking for facts", unit="caption") as bar:
+        for batch in asker(reference, device=device, dtype=dtype)(asked):
+            for place, answer in batch:
+                answers[asked[place]] = answer
+            bar.update(len(batch))
+    return LlmDecomposer(answers, decompose).checked(reference)
+
+
+def agreement_with_rules(model: LlmDecomposer, decompose: Decomposer) -> Agreement:
+    """Of a model's facts with the rules', over the distinct captions it was asked about."""
+    texts = list(model.answers)
+    return agreement([fact_set(decompose(text)) for text in texts], [fact_set(model(text)) for text in texts])
+
+
+def told(found: Agreement) -> str:
+    """An agreement as a line of text."""
+    shares = ", ".join(f"{name} {getattr(found, name):.3f}" for name in ("exact", "precision", "recall"))
+    return f"agreement with the rules over {found.captions} captions ({found.unanswered} without a fact): {shares}"
 
 
 def fact_set(atoms: Iterable[Atom]) -> set[str]:
