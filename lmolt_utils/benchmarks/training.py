@@ -174,14 +174,16 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
     parser.add_argument("--rows", type=int, default=64, help="pairs, a multiple of 64 (default: 64)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; medians are shown (default: 3)")
+    parser.add_argument("--threads", type=int, help="of torch, for both (default: the profile's)")
     arguments = parser.parse_args()
     params = load(arguments.profile)
-    torch.set_num_threads(params.threads)
+    threads = arguments.threads or params.threads
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # as in every training here; for both
     found = measure(params, arguments.rows, arguments.repeats)
     print(found.to_string(float_format=lambda value: f"{value:,.4g}"))
     print(
-        f"\n{arguments.rows} pairs, steps of 64 rows, micro-batches of {params.micro_batch}, {params.threads} thread(s)"
+        f"\n{arguments.rows} pairs, steps of 64 rows, micro-batches of {params.micro_batch}, {threads} thread(s)"
     )
 
 
