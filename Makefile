@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
 #
 # Settings, given as `make TARGET NAME=value`:
-#   PROFILE        what `make reproduce` runs: smoke, cpu (default), gpu or paper
+#   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu or paper
 #   ARGS           more arguments for the target's own command, as in: make test ARGS='-k environment'
 #   PYTHON         the Python that .venv is made from, 3.11 or newer (default: python3)
 #   TORCH_BACKEND  the build of torch: auto (default), cpu, cu128, ... With uv, auto looks for a GPU; with pip, auto

@@ -90,6 +90,13 @@ def _nli(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _resamples(text: str) -> int:
+    """Told before anything is computed: fewer than 100 give no 95 % interval."""
+    if not text.isdecimal() or int(text) < 100:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of 100 or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
@@ -155,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("clean", "as_released", "none"),
         help="applied to the raw outputs (default: none, as given)",
     )
-    sub.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    sub.add_argument(
+        "--resamples", type=_resamples, default=1000, help="of the bootstrap, 100 at least (default: %(default)s)"
+    )
     sub.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes for RDKit")
     sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
     sub.add_argument("--csv", metavar="OUT", help="write the metrics as a table")
@@ -184,7 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this SQLite file (local disk)")
     by_model(sub)
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
-    sub.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
+    sub.add_argument(
+        "--resamples", type=_resamples, default=1000, help="of the bootstrap, 100 at least (default: %(default)s)"
+    )
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")
     return parser
 

@@ -1,5 +1,6 @@
 """The papers' headline effects, looked for in the scores: what a run saw, whether or not it agrees."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from lmolt_utils.prompts import Task
 
-Value = Callable[[str, str], float]
+UNDECIDED = 0.025  # of the resamples on either side: a 95 % interval
 CAPTION, MOLECULE = "BLEU-2", "MACCS"
 
 
@@ -119,6 +120,24 @@ EFFECTS = (
         (("slerp@0.95+cpo", MOLECULE), ("slerp+cpo", MOLECULE)),
         lambda much, little: much < little,
     ),
+    Effect(
+        "CPO captions better than one caption for all molecules (BLEU-2)",
+        "control, not in the papers",
+        (("cpo", CAPTION), ("constant", CAPTION)),
+        lambda cpo, constant: cpo > constant,
+    ),
+    Effect(
+        "... and makes better molecules than one molecule for all captions (MACCS)",
+        "control, not in the papers",
+        (("cpo", MOLECULE), ("constant", MOLECULE)),
+        lambda cpo, constant: cpo > constant,
+    ),
+    Effect(
+        "the per-task model captions better than the nearest neighbour in the sample (BLEU-2)",
+        "control, not in the papers",
+        (("meditron", CAPTION), ("nearest-neighbour", CAPTION)),
+        lambda meditron, nearest: meditron > nearest,
+    ),
 )
 
 
@@ -132,10 +151,11 @@ def wanted() -> list[tuple[str, Task, str]]:
 
 
 def look(scores: pd.DataFrame, replicates: Mapping[tuple[str, str], np.ndarray] | None = None) -> pd.DataFrame:
-    """Each effect with the numbers it rests on, ``seen`` (yes, no, not run) and ``resamples``.
+    """Each effect with the numbers it rests on, ``seen`` (yes, no, undecided, not run) and ``resamples``.
 
     replicates: values by (system, metric) under the same draws of the test rows. ``resamples`` is the share of them
-    in which the effect is seen, "–" without: how far the answer hangs on these test rows. One training seed.
+    in which the effect is seen, "–" without: how far the answer hangs on these test rows. It is undecided where more
+    than 2.5 % of them say otherwise. One training seed.
     """
     found = {(s, t, m): v for s, t, m, v in scores[["system", "task", "metric", "value"]].itertuples(index=False)}
     rows = []
@@ -146,22 +166,24 @@ def look(scores: pd.DataFrame, replicates: Mapping[tuple[str, str], np.ndarray] 
             for (system, _), value in zip(effect.rests_on, values, strict=True)
         )
         missing = any(value is None for value in values)
-        seen = "not run" if missing else "yes" if effect.holds(*values) else "no"
+        share = math.nan if missing else _share(effect, replicates or {})
+        undecided = UNDECIDED < share < 1 - UNDECIDED
+        seen = "not run" if missing else "undecided" if undecided else "yes" if effect.holds(*values) else "no"
         rows.append(
             {
                 "effect": effect.statement,
                 "source": effect.source,
                 "here": numbers,
                 "seen": seen,
-                "resamples": "–" if missing else _share(effect, replicates or {}),
+                "resamples": "–" if math.isnan(share) else f"{share:.0%}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def _share(effect: Effect, replicates: Mapping[tuple[str, str], np.ndarray]) -> str:
-    """Share of the resamples in which an effect holds, as per cent."""
+def _share(effect: Effect, replicates: Mapping[tuple[str, str], np.ndarray]) -> float:
+    """Share of the resamples in which an effect holds, NaN where there are none."""
     if not all(pair in replicates for pair in effect.rests_on):
-        return "–"
+        return math.nan
     columns = [replicates[pair] for pair in effect.rests_on]
-    return f"{np.mean([effect.holds(*line) for line in zip(*columns, strict=True)]):.0%}"
+    return float(np.mean([effect.holds(*line) for line in zip(*columns, strict=True)]))

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.files import read_json, read_rows
-from lmolt_utils.nli_truth import TRUTH_OF
+from lmolt_utils.nli_truth import COLUMNS, TRUTH_OF
 from lmolt_utils.systems import System
 
 #: The systems whose scores Figs. 6, 7 and 10 tell apart.
@@ -49,8 +49,12 @@ def cross_nli_report(run: Any) -> dict[str, Any]:
 
 
 def correlation_table(run: Any) -> pd.DataFrame:
-    """Correlation of each method's scores with what is known from the property sets, over all systems' captions."""
-    return pd.DataFrame(cross_nli_report(run)["correlations"])
+    """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
+
+    :data:`~lmolt_utils.nli_truth.COLUMNS`; no rows before 07 ran.
+    """
+    found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def divergence_report(run: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:

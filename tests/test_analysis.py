@@ -133,6 +133,15 @@ def test_effects_say_in_how_many_resamples_they_are_seen(run: Run) -> None:
     line = seen.loc["CPO beats the per-task model in captions (BLEU-2)"]
     assert (line["seen"], line["resamples"]) == ("no", "0%")
     assert seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)", "resamples"] == "–"
+    # Seen or not in the point values, it is undecided where the draws of the test rows do not agree.
+    for above, told in ((0, "no"), (20, "no"), (500, "undecided"), (980, "yes")):
+        cpo = np.where(np.arange(1000) < above, 0.9, 0.1)
+        values = {("cpo", "BLEU-2"): cpo, ("meditron", "BLEU-2"): np.full(1000, 0.5)}
+        scores = all_scores(run, SYSTEMS).reset_index()
+        best = (scores["system"] == "cpo") & (scores["metric"] == "BLEU-2")
+        scores.loc[best, "value"] = 2.0 if told == "yes" else 0.0
+        line = look(scores, values).set_index("effect").loc["CPO beats the per-task model in captions (BLEU-2)"]
+        assert line["seen"] == told
 
 
 def with_seeds(seeds: list[int]) -> list[System]:

@@ -182,9 +182,7 @@ def main() -> None:
     torch.set_flush_denormal(True)  # as in every training here; for both
     found = measure(params, arguments.rows, arguments.repeats)
     print(found.to_string(float_format=lambda value: f"{value:,.4g}"))
-    print(
-        f"\n{arguments.rows} pairs, steps of 64 rows, micro-batches of {params.micro_batch}, {threads} thread(s)"
-    )
+    print(f"\n{arguments.rows} pairs, steps of 64 rows, micro-batches of {params.micro_batch}, {threads} thread(s)")
 
 
 if __name__ == "__main__":
