@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -74,7 +75,11 @@ def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
             assert score["n"] == 24
             assert (reproduced / "predictions" / f"{system.name}.{task}.jsonl.record.json").exists()
     assert "the spread over training seeds is not known" in (figures / "seed_spread.md").read_text()
+    follows = pd.read_csv(figures / "nli_correlations.csv")
+    assert set(follows["quantity"]) == {"coverage", "hallucination", "unsupported"}
+    assert (follows["n"] > 24).all(), "several systems' captions"
     text = (figures / "table_T2.md").read_text()
+    assert "METEOR: exact+stem" in text or "METEOR: wordnet" in text
     assert "TxtChem-T5" in text
     assert "not run" in text
     for notebook in NOTEBOOKS:
