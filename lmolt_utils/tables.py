@@ -385,6 +385,8 @@ def _caption(
         "tokenizer": context.pop("tokenizer", "not stated"),
         **context,
     }
+    if spec.task != "mol2cap":
+        stated = {key: value for key, value in stated.items() if key not in ("tokenizer", "METEOR")}
     lines = [
         f"{spec.title}: {spec.source}.",
         _sentence("; ".join(f"{key}: {value}" for key, value in stated.items())),
