@@ -208,6 +208,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what was finished stays; run the same command again to go on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it told at exit
+        return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"lmolt: {remedy(error)}", file=sys.stderr)
         return 1

@@ -1,5 +1,7 @@
 """Parameters and the systems table: every mistake stops the run, naming the key and the nearest right one."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,10 @@ def test_a_new_row_takes_its_own_settings(tmp_path: Path) -> None:
     (mine,) = chosen(load_systems(path), "04_alignment", None)
     params = mine.params(load("cpu"))
     assert (params.beta, params.mol2cap_share) == (0.5, 0.3)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m lmolt_utils.cli params | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("profile")
+    assert done.stderr == ""
