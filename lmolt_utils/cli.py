@@ -123,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
             help="notebooks side by side (default: %(default)s)",
         )
 
+    def resamples(sub: Any) -> None:
+        told = "of the bootstrap, 100 at least (default: %(default)s)"
+        sub.add_argument("--resamples", type=_resamples, default=1000, help=told)
+
     def by_model(sub: Any) -> None:
         sub.add_argument(
             "--decomposer",
@@ -162,9 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("clean", "as_released", "none"),
         help="applied to the raw outputs (default: none, as given)",
     )
-    sub.add_argument(
-        "--resamples", type=_resamples, default=1000, help="of the bootstrap, 100 at least (default: %(default)s)"
-    )
+    resamples(sub)
     sub.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes for RDKit")
     sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
     sub.add_argument("--csv", metavar="OUT", help="write the metrics as a table")
@@ -193,9 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this SQLite file (local disk)")
     by_model(sub)
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
-    sub.add_argument(
-        "--resamples", type=_resamples, default=1000, help="of the bootstrap, 100 at least (default: %(default)s)"
-    )
+    resamples(sub)
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")
     return parser
 

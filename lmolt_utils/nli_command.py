@@ -15,7 +15,6 @@ from lmolt_utils.crossnli import QUANTITIES, PairCounts, cross_nli, summary, tex
 from lmolt_utils.files import BadFileError, fingerprint, write_json
 from lmolt_utils.grammar.atoms import decomposer_for
 from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model
-from lmolt_utils.grammar.llm import told as agreement_text
 from lmolt_utils.intervals import intervals
 from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(show(file, len(frame), classifier, table, pairs, told, left_out))
     agreed = None if model is None else agreement_with_rules(model, decomposer)
     if agreed is not None:
-        print(f"facts by {arguments.decomposer}; {agreement_text(agreed)}")
+        print(f"facts by {arguments.decomposer}; {agreed}")
     if json is not None:
         files = {"predictions": file} | ({} if reference is None else {"references": reference})
         report = {

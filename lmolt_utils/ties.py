@@ -26,10 +26,12 @@ def ties(
 ) -> torch.Tensor:
     """``base`` plus ``scale`` times, per entry, the weighted mean of the trimmed entries whose sign has the larger sum.
 
-    Two tensors of the shape of ``base``; weights must be above 0. Computed in float32, in the type of ``base``.
+    Two tensors of the shape of ``base``; weights of 0 or more, not both 0. Computed in float32, returned in the type of
+    ``base``.
     """
     merged = torch.empty_like(base).flatten()
     memory, ones = torch.empty((2, PIECE)), torch.ones(PIECE)
+    smallest = min(weight for weight in weights if weight > 0)
     pieces = trimmed(base.flatten(), [tensor.flatten() for tensor in tensors], densities)
     for place, origin, (first, second) in pieces:
         size = len(origin)
@@ -41,7 +43,7 @@ def ties(
         second.mul_(sign).relu_()
         mixed = torch.add(first, second, out=total).mul_(sign)
         divisor = first.sign_().mul_(weights[0]).add_(second.sign_().mul_(weights[1]))
-        mixed.div_(divisor.clamp_(min=min(weights)))  # where no entry is left, 0 over anything
+        mixed.div_(divisor.clamp_(min=smallest))  # where no entry is left, 0 over anything
         if scale != 1:
             mixed.mul_(scale)
         merged[place].copy_(origin.add_(mixed))
@@ -54,7 +56,7 @@ def _merge_group(self: GeneralizedTaskArithmeticMerge, group: TensorGroup, /, **
     weights = [parameters["weight"][entry.id] for entry in parents]
     usual = parameters["normalize"] and not parameters.get("rescale") and not parameters.get("int8_mask")
     on_cpu = group.base.tensor.device.type == "cpu"
-    if self.spec.name != "ties" or len(weights) != 2 or min(weights) <= 0 or not usual or not on_cpu:
+    if self.spec.name != "ties" or len(weights) != 2 or min(weights) < 0 or not any(weights) or not usual or not on_cpu:
         return _whole(self, group, **parameters)
     densities = [parameters["density"][entry.id] for entry in parents]
     tensors = [entry.tensor for entry in parents]

@@ -225,7 +225,7 @@ def test_trimming_of_odd_task_vectors() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("weights", [(0.5, 0.5), (18 / 19, 1 / 19)])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (18 / 19, 1 / 19), (1.0, 0.0)])
 @pytest.mark.parametrize("settings", [(0.2, 1.0), (0.01, 0.5), (1.0, 2.0)])
 def test_ties_in_pieces_is_mergekits_bit_for_bit(
     dtype: torch.dtype, weights: tuple[float, float], settings: tuple[float, float]

@@ -48,12 +48,12 @@ def print_atoms(
     lines: Iterable[str] = _captions(file)
     cut: Callable[[str], list[Atom]] = decompose
     if model is not None:
-        from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model, told
+        from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model
 
         lines = list(lines)
         by_model = decomposer_by_model(model, lines, decompose, device=device, dtype=dtype)
         cut = by_model
-        print(told(agreement_with_rules(by_model, decompose)), file=sys.stderr)
+        print(agreement_with_rules(by_model, decompose), file=sys.stderr)
     captions = atoms = unknown = 0
     for caption in lines:
         facts = cut(caption)

@@ -66,6 +66,10 @@ class Agreement:
     precision: float
     recall: float
 
+    def __str__(self) -> str:
+        shares = f"exact {self.exact:.3f}, precision {self.precision:.3f}, recall {self.recall:.3f}"
+        return f"agreement with the rules over {self.captions} captions ({self.unanswered} without a fact): {shares}"
+
 
 def prompt(caption: str) -> str:
     """The prompt of Fig. 11 for a caption: its example with the answer, then the request."""
@@ -184,12 +188,6 @@ def agreement_with_rules(model: LlmDecomposer, decompose: Decomposer) -> Agreeme
     """Of a model's facts with the rules', over the distinct captions it was asked about."""
     texts = list(model.answers)
     return agreement([fact_set(decompose(text)) for text in texts], [fact_set(model(text)) for text in texts])
-
-
-def told(found: Agreement) -> str:
-    """An agreement as a line of text."""
-    shares = ", ".join(f"{name} {getattr(found, name):.3f}" for name in ("exact", "precision", "recall"))
-    return f"agreement with the rules over {found.captions} captions ({found.unanswered} without a fact): {shares}"
 
 
 def fact_set(atoms: Iterable[Atom]) -> set[str]:
