@@ -11,6 +11,8 @@ KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ
 
 All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which weighs the
 rows of a smaller last micro-batch more: :class:`ByRows` corrects that.
+
+What TRL computes twice or for nothing is left out: :mod:`lmolt_utils.head`, :mod:`lmolt_utils.shared_prompt`.
 """
 
 import math
@@ -20,8 +22,11 @@ import psutil
 import torch
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from lmolt_utils.errors import CompanionError
+from lmolt_utils.head import answers_only
+from lmolt_utils.shared_prompt import joined
 
 
 class TrainingError(CompanionError):
@@ -50,6 +55,15 @@ class Watched:
     tokens = 0
     peak_mb = 0.0
     micro = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with answers_only():  # the reference's log-probabilities are computed here
+            super().__init__(*args, **kwargs)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss of a micro-batch."""
+        with answers_only():
+            return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of the next step; their rows are counted."""
@@ -91,7 +105,7 @@ class ByRows(Watched):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """A micro-batch's mean, weighted by its share of the step's rows."""
         rows = _rows(inputs)
-        loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
         share = rows * self.current_gradient_accumulation_steps / self.rows_in_step  # type: ignore[attr-defined]
         return loss if share == 1 or not model.training else loss * share
 
@@ -140,16 +154,33 @@ class Cpo(ByRows, CPOTrainer):
 
     nll = "token_mean"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # TRL's CPO computes all logits; its other trainers have this head.
+        adapted: Any = self.model
+        add_fused_lm_head(adapted.get_base_model(), outputs=("log_probs", "mean_logits"))
+
     def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> Any:
-        """TRL's five parts, the last of them the SFT term."""
-        parts: tuple[torch.Tensor, ...] = super().concatenated_forward(model, batch)
-        chosen, *others, nll = parts
+        """TRL's five parts: log π of chosen and rejected answers (rows), mean logits at their tokens, the SFT term."""
+        padding: Any = self.pad_token_id
+        pairs = joined(batch, padding, model.dtype)
+        found = model(
+            input_ids=pairs.ids,
+            position_ids=pairs.positions,
+            attention_mask=pairs.mask,
+            labels=pairs.labels,
+            fused_lm_head=True,
+        )
+        sides = [(part & (pairs.labels != -100))[:, 1:] for part in (pairs.chosen, pairs.rejected)]
+        chosen, rejected = ((found.log_probs * side).sum(dim=1) for side in sides)
+        tokens = sides[0].sum(dim=1)
         if self.nll == "sum":
             nll = -chosen.mean()
         elif self.nll == "row_mean":
-            tokens = (batch["chosen_labels"][:, 1:] != -100).sum(dim=1).to(chosen.device)
             nll = -(chosen / tokens).mean()
-        return chosen, *others, nll
+        else:
+            nll = -chosen.sum() / tokens.sum()
+        return chosen, rejected, *(found.mean_logits[side] for side in sides), nll
 
 
 class Kto(ByRows, KTOTrainer):

@@ -29,12 +29,13 @@ from lmolt_utils.chat import chat_answer, chat_prompt, chat_tokens
 from lmolt_utils.checkpoints import Checkpoints
 from lmolt_utils.files import atomic_folder, write_rows
 from lmolt_utils.losses import Cpo, Dpo, Kto, KtoPair, Sft, TrainingError
+from lmolt_utils.memory import keep_freed_memory
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.progress import Clock, Progress, timing_path
 from lmolt_utils.prompts import answer, prompt
 from lmolt_utils.recipes import Recipe
 from lmolt_utils.steps import code_hash
-from lmolt_utils.unpaired import single_class_batches, unpaired
+from lmolt_utils.unpaired import alike, single_class_batches, unpaired
 
 disable_progress_bars()  # our own bar shows the training; the others only flood a notebook
 
@@ -42,7 +43,8 @@ disable_progress_bars()  # our own bar shows the training; the others only flood
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
-    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`.
+    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`, by their answers' length within each optimiser
+    step.
     """
     layout, method = recipe.train_prompt, recipe.method
     if method == "kto":
@@ -51,7 +53,9 @@ def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerB
         prompts = [prompt(task, source, layout) for task, source in zip(rows["task"], rows["source"], strict=True)]
         if recipe.kto_format == "chatml":
             prompts, answers = [chat_prompt(text) for text in prompts], [chat_answer(text) for text in answers]
-        return Dataset.from_dict({"prompt": prompts, "completion": answers, "label": list(rows["label"])})
+        texts = pd.DataFrame({"prompt": prompts, "completion": answers, "label": rows["label"]})
+        tokens = [len(ids) for ids in tokenizer(answers).input_ids]
+        return Dataset.from_dict(alike(texts, tokens, recipe.effective_batch).to_dict("list"))
     prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
     chosen = [answer(text, layout) for text in pairs["chosen"]]
     rejected = [answer(text, layout) for text in pairs["rejected"]]
@@ -73,16 +77,16 @@ def _without_eos(text: str, target: str, recipe: Recipe, tokenizer: PreTrainedTo
 
 
 def lengths(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, layout: Any = "printed") -> pd.DataFrame:
-    """Tokens of each pair's ``prompt`` (BOS included) and of its longer ``answer`` (EOS not included)."""
+    """Tokens of each pair's ``prompt`` (BOS included), ``chosen`` and ``rejected`` answer (EOS not included)."""
     columns = ("task", "source", "chosen", "rejected")
     counts = [
         (
             len(tokenizer(prompt(task, source, layout)).input_ids),
-            max(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids),
+            *(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids),
         )
         for task, source, chosen, rejected in zip(*(pairs[name] for name in columns), strict=True)
     ]
-    return pd.DataFrame(counts, columns=["prompt", "answer"])
+    return pd.DataFrame(counts, columns=["prompt", "chosen", "rejected"])
 
 
 def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable[[str], None] = print) -> pd.DataFrame:
@@ -95,7 +99,8 @@ def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable
             f"the training set has {len(pairs)} pairs: a training needs at least 2; see data/pairs.jsonl"
         )
     lost = counts["prompt"] >= limit
-    cut = ~lost & (counts["prompt"] + counts["answer"] + 2 > limit)  # the space before the answer, and EOS
+    answers = counts[["chosen", "rejected"]].max(axis=1)
+    cut = ~lost & (counts["prompt"] + answers + 2 > limit)  # the space before the answer, and EOS
     if lost.any() or cut.any():
         say(
             f"longer than {limit} tokens: {int(cut.sum())} of {len(pairs)} pairs have an answer that is cut, "
@@ -106,17 +111,26 @@ def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable
     return pairs[~lost.to_numpy()]
 
 
-def arranged(pairs: pd.DataFrame, counts: pd.DataFrame, step_rows: int, seed: int) -> pd.DataFrame:
-    """``pairs`` in random order, then by length within each optimiser step's ``step_rows`` rows.
+def arranged(pairs: pd.DataFrame, tokens: pd.Series, step_rows: int, seed: int) -> pd.DataFrame:
+    """``pairs`` in random order, then by their ``tokens`` within each optimiser step's ``step_rows`` rows.
 
     A step still sees random rows, but each of its micro-batches holds rows of like length, so that little of
     a forward pass is padding.
     """
-    size = (counts["prompt"] + counts["answer"]).to_numpy()
-    shuffled = pairs.reset_index(drop=True).assign(tokens=size).sample(frac=1, random_state=seed)
-    tokens = list(shuffled["tokens"])
-    order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, tokens[index], index))
+    shuffled = pairs.reset_index(drop=True).assign(tokens=tokens.to_numpy()).sample(frac=1, random_state=seed)
+    sizes = list(shuffled["tokens"])
+    order = sorted(range(len(shuffled)), key=lambda index: (index // step_rows, sizes[index], index))
     return shuffled.iloc[order].drop(columns="tokens").reset_index(drop=True)
+
+
+def sequence_tokens(counts: pd.DataFrame, method: str) -> pd.Series:
+    """How long a pair's sequence is in a training by ``method``, from its :func:`lengths`."""
+    answers = counts[["chosen", "rejected"]]
+    if method == "dpo":  # two sequences, padded to the longer one
+        return counts["prompt"] + answers.max(axis=1)
+    if method == "cpo":  # one sequence with both answers
+        return counts["prompt"] + answers.sum(axis=1)
+    return counts["prompt"] + counts["chosen"]
 
 
 def check_batches(labels: list[bool], size: int) -> None:
@@ -173,12 +187,14 @@ def build_trainer(
 
     Raises :class:`TrainingError` for pairs that cannot be trained on.
     """
+    if recipe.device == "cpu":
+        keep_freed_memory()
     limit = min(recipe.max_length, getattr(model.config, "max_position_embeddings", recipe.max_length))
     counts = lengths(pairs, tokenizer, recipe.train_prompt)
     pairs = fitting(pairs, counts, limit, say)
     counts = counts.loc[(counts["prompt"] < limit).to_numpy()]
     if recipe.method != "kto":
-        pairs = arranged(pairs, counts, recipe.effective_batch, recipe.seed)
+        pairs = arranged(pairs, sequence_tokens(counts, recipe.method), recipe.effective_batch, recipe.seed)
     if recipe.method == "kto" and recipe.kto_format == "chatml":
         chat_tokens(model, tokenizer, recipe.seed)
     data = dataset(pairs, recipe, tokenizer)

@@ -23,6 +23,20 @@ def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows[["task", "source", "answer", "label"]].reset_index(drop=True)
 
 
+def alike(rows: pd.DataFrame, tokens: Sequence[int], step_rows: int) -> pd.DataFrame:
+    """:func:`unpaired` rows by the ``tokens`` of their answers, within each class of a step's ``step_rows`` rows.
+
+    A step keeps its rows, and chosen and rejected answers still alternate, but the answers of a micro-batch are of like
+    length: also those that z_ref pairs with another row's prompt, so little of either forward pass is padding.
+    """
+    step = [index // step_rows for index in range(len(rows))]
+    sizes = rows.assign(step=step, tokens=list(tokens))
+    ranked = sizes.sort_values(["step", "tokens"], kind="stable")
+    place = ranked.groupby(["step", "label"]).cumcount()
+    order = ranked.assign(place=place).sort_values(["step", "place", "label"], ascending=[True, True, False])
+    return order[list(rows)].reset_index(drop=True)
+
+
 def single_class_batches(labels: Sequence[bool], size: int) -> list[int]:
     """Numbers of the batches of ``size`` rows, in order, that hold one class only (a shorter last one is left out)."""
     starts = range(0, len(labels) - size + 1, size)

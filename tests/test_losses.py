@@ -14,10 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from transformers import TrainerCallback
+from trl.kernels import ChunkedLogProbFunction
 
-from lmolt_utils.losses import kto_pair
+from lmolt_utils import head
+from lmolt_utils.losses import Cpo, kto_pair
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.prompts import answer, prompt
+from lmolt_utils.shared_prompt import joined
 from lmolt_utils.training import build_trainer
 from tests.test_training import recipe
 
@@ -223,3 +226,80 @@ def test_a_smaller_last_micro_batch_weighs_its_rows_like_the_others(tmp_path: Pa
         trainer.train()
         found += [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history[:1]]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# ------------------------------------------------------------------------ what TRL computes twice or for nothing
+
+
+def test_two_answers_behind_one_prompt_by_hand() -> None:
+    hidden = -100
+    batch = {
+        "chosen_input_ids": torch.tensor([[5, 6, 7, 8, 9], [1, 2, 3, 0, 0]]),
+        "chosen_attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "chosen_labels": torch.tensor([[hidden, hidden, hidden, 8, 9], [hidden, hidden, 3, hidden, hidden]]),
+        "rejected_input_ids": torch.tensor([[5, 6, 7, 4], [1, 4, 8, 8]]),  # the second prompts end differently
+        "rejected_attention_mask": torch.ones(2, 4, dtype=torch.long),
+        "rejected_labels": torch.tensor([[hidden, hidden, hidden, 4], [hidden, hidden, 8, 8]]),
+    }
+    found = joined(batch, padding=0, dtype=torch.float32)
+    assert found.ids.tolist() == [[5, 6, 7, 8, 9, 7, 4], [1, 2, 3, 1, 4, 8, 8]]
+    assert found.positions.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 0, 1, 2, 3]]
+    assert found.labels.tolist() == [[hidden] * 3 + [8, 9, hidden, 4], [hidden, hidden, 3, hidden, hidden, 8, 8]]
+    assert (found.mask[0, 0, 6] == 0).tolist() == [True, True, False, False, False, True, True]
+    assert (found.mask[0, 0, 4] == 0).tolist() == [True] * 5 + [False] * 2
+
+
+def test_cpo_reads_prompts_once_and_finds_what_trl_finds(tmp_path: Path) -> None:
+    trainer, *_ = run("cpo", tmp_path, 12, effective_batch=12, micro_batch=6)
+    trainer.train()  # so that the adapter is not zero
+    for batch in trainer.get_train_dataloader():
+        with torch.no_grad():
+            ours = trainer.concatenated_forward(trainer.model, batch)
+            theirs = super(Cpo, trainer).concatenated_forward(trainer.model, batch)
+        for part in (0, 1, -1):
+            torch.testing.assert_close(ours[part], theirs[part], rtol=2e-6, atol=1e-6)
+        places = joined(batch, 0, torch.float32).ids.numel()
+        assert places < sum(batch[f"{side}_input_ids"].numel() for side in ("chosen", "rejected"))
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "cpo", "kto"])
+def test_the_head_is_computed_for_the_answers_tokens_only(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    apply = head._Kept.apply
+
+    def watched(hidden: torch.Tensor, *others: Any) -> Any:
+        seen.append(len(hidden))
+        return apply(hidden, *others)
+
+    monkeypatch.setattr(head._Kept, "apply", staticmethod(watched))
+    trainer, *_ = run(method, tmp_path, 4, effective_batch=8, micro_batch=8)
+    (batch,) = trainer.get_train_dataloader()
+    seen.clear()  # the reference's
+    trainer.train()
+    if method == "sft":
+        labels = [(batch["labels"][:, 1:] != -100).sum()]
+    elif method == "cpo":
+        labels = [sum((batch[f"{side}_labels"] != -100).sum() for side in ("chosen", "rejected"))]
+    else:  # of KTO the mismatched answers come first
+        names = ["KL_completion_mask", "completion_mask"] if method == "kto" else ["completion_mask"]
+        labels = [batch[name].sum() for name in names]
+    assert seen == [int(count) for count in labels] * 2, "two epochs of one step"
+
+
+@pytest.mark.parametrize("special", [{}, {"scale": 0.5}, {"softcap": 3.0}])
+def test_the_head_gives_what_trls_gives(special: dict[str, float]) -> None:
+    """Values and gradients; models that scale or cap their logits are left to TRL's function."""
+    torch.manual_seed(0)
+    weight, targets = torch.randn(50, 8), torch.randint(50, (20,))
+    outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
+    settings = (1.0, 16, special.get("softcap"), special.get("scale", 1.0), outputs)
+    found = []
+    for function in (head._Kept, ChunkedLogProbFunction):
+        hidden = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        values = function.apply(hidden, weight, None, targets, *settings)
+        values[0].sum().backward()
+        found.append([*(value.detach() for value in values if value is not None), hidden.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -30,7 +30,7 @@ from lmolt_utils.params import load
 from lmolt_utils.preferences import make_negatives, make_pairs
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.shards import Shards, answered
-from lmolt_utils.unpaired import single_class_batches, unpaired
+from lmolt_utils.unpaired import alike, single_class_batches, unpaired
 
 LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
 
@@ -90,6 +90,15 @@ def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
         assert rows["answer"].tolist()[label::2] == [f"{letter}{n}" for n in order]
     assert single_class_batches(list(rows["label"]), 2) == []
     assert single_class_batches([True] * 5 + [False] * 5, 2) == [0, 1, 3, 4]
+
+
+def test_a_step_of_kto_keeps_its_rows_in_order_of_their_answers_length() -> None:
+    rows = pd.DataFrame({"answer": [*"abcdefghij"], "label": [True, False] * 5})
+    found = alike(rows, [5, 9, 3, 9, 4, 7, 1, 2, 6, 8], step_rows=6)
+    # steps abcdef and ghij; chosen a 5, c 3, e 4 | g 1, i 6; rejected b 9, d 9, f 7 | h 2, j 8
+    assert "".join(found["answer"]) == "cfebad" + "ghij"
+    assert found["label"].tolist() == [True, False] * 5
+    assert list(found) == ["answer", "label"]
 
 
 # ------------------------------------------------------------------------------------- asking a translator

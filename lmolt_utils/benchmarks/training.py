@@ -29,7 +29,7 @@ from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.models import load_model, load_tokenizer, locate
 from lmolt_utils.params import Params, load
 from lmolt_utils.recipes import Recipe
-from lmolt_utils.training import arranged, build_trainer, dataset, lengths
+from lmolt_utils.training import arranged, build_trainer, dataset, lengths, sequence_tokens
 
 METHODS = ("sft", "dpo", "cpo", "kto")
 EPOCHS = 3.0
@@ -90,7 +90,8 @@ def stock(recipe: Recipe, initial: str, pairs: pd.DataFrame, folder: Path) -> An
     tokenizer = load_tokenizer(initial)
     model = AutoModelForCausalLM.from_pretrained(locate(initial), dtype=getattr(torch, recipe.dtype))
     if recipe.method != "kto":
-        pairs = arranged(pairs, lengths(pairs, tokenizer), recipe.effective_batch, recipe.seed)
+        tokens = sequence_tokens(lengths(pairs, tokenizer), recipe.method)
+        pairs = arranged(pairs, tokens, recipe.effective_batch, recipe.seed)
     micro = 2 if recipe.method == "kto" else 1
     common: dict[str, Any] = {
         "output_dir": str(folder),
@@ -155,8 +156,8 @@ def measure(params: Params, rows: int, repeats: int) -> pd.DataFrame:
             for _ in range(repeats)
         ]
         before, after = runs[0]
-        sequences = 1 if method == "sft" else 2  # per pair; a rejected answer is taken to be as long as the chosen one
-        tokens = EPOCHS * sequences * int((counts["prompt"] + counts["answer"]).sum())
+        answers = ["chosen"] if method == "sft" else ["chosen", "rejected"]
+        tokens = EPOCHS * int(sum((counts["prompt"] + counts[name]).sum() for name in answers))
         table[method] = {
             "stock tokens/s": tokens / median(run[0].seconds for run in runs),
             "ours tokens/s": tokens / median(run[1].seconds for run in runs),
