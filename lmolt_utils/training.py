@@ -173,6 +173,16 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, save_steps: int | None) 
     }
 
 
+@cache
+def _keep_imports() -> None:
+    """Once per process: what is imported by now is not looked through again.
+
+    The trainer collects garbage at each start, which takes a third of a second over the libraries' million objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def build_trainer(
     recipe: Recipe,
     model: Any,
@@ -187,6 +197,7 @@ def build_trainer(
 
     Raises :class:`TrainingError` for pairs that cannot be trained on.
     """
+    _keep_imports()
     if recipe.device == "cpu":
         keep_freed_memory()
     limit = min(recipe.max_length, getattr(model.config, "max_position_embeddings", recipe.max_length))
@@ -275,16 +286,6 @@ class Trained:
     resumed_at: int
 
 
-@cache
-def _keep_imports() -> None:
-    """Once per process: what is imported by now is not looked through again.
-
-    The trainer collects garbage at each start, which takes a third of a second over the libraries' million objects.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def train(
     recipe: Recipe,
     initial: str,
@@ -310,7 +311,6 @@ def train(
     if len(pairs) < 2:
         raise TrainingError(f"{title}: the training set has {len(pairs)} pairs, a training needs at least 2")
     set_seed(recipe.seed)
-    _keep_imports()
     # A preference loss near its end has gradients so small that a CPU computes them in slow motion.
     torch.set_flush_denormal(True)
     tokenizer = load_tokenizer(initial)
