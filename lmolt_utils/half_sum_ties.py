@@ -9,26 +9,29 @@ mergekit's command does not know the rule; this one registers it and then runs m
 ``python -m lmolt_utils.half_sum_ties CONFIG OUT`` in place of ``mergekit-yaml CONFIG OUT``.
 """
 
+import numpy as np
 import torch
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 
-from lmolt_utils.trimming import trimmed
+from lmolt_utils.trimming import merged_in_pieces
 
 NAME = "half_sum_ties"
 
 
 def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:
-    """L4M Eq. 1 on two trimmed task vectors of equal shape, then their weighted sum (weights 1/2: the paper's).
+    """L4M Eq. 1 on two trimmed flat task vectors of equal length, then their weighted sum (weights 1/2: the paper's).
 
     Where the signs differ both take the value of larger magnitude (the second's when equal, as printed). Eq. 1 says
     so of every entry, the sentence before it of conflicts; read as printed for every entry it would fill in from
     the other task vector what trimming had reset, and the half in front of the sum would have no effect.
     """
-    conflict = first * second < 0
-    larger = torch.where(first.abs() > second.abs(), first, second)
-    return torch.where(conflict, sum(weights) * larger, weights[0] * first + weights[1] * second)
+    mixed = (weights[0] * first).add_(weights[1] * second)
+    places = torch.from_numpy(np.flatnonzero((first * second).numpy() < 0))  # few: only they are looked at twice
+    one, other = first[places], second[places]
+    mixed[places] = sum(weights) * torch.where(one.abs() > other.abs(), one, other)
+    return mixed
 
 
 @merge_method(
@@ -38,14 +41,15 @@ def aligned_sum(first: torch.Tensor, second: torch.Tensor, weights: tuple[float,
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
     """One tensor: trim, align by Eq. 1, weighted sum, added to the base; in float32, in pieces of a cache's size."""
-    base = group.base.tensor.cpu()
     weights = weight.values_for(group.non_base)
-    densities = density.values_for(group.non_base)
-    merged = torch.empty_like(base).flatten()
-    tensors = [entry.tensor.cpu().flatten() for entry in group.non_base]
-    for place, origin, (first, second) in trimmed(base.flatten(), tensors, densities):
-        merged[place].copy_(origin.add_(aligned_sum(first, second, (weights[0], weights[1]))))
-    return merged.reshape_as(base).to(group.base.tensor.device)
+    tensors = [entry.tensor.cpu() for entry in group.non_base]
+    merged = merged_in_pieces(
+        group.base.tensor.cpu(),
+        tensors,
+        density.values_for(group.non_base),
+        lambda vectors, _: aligned_sum(vectors[0], vectors[1], (weights[0], weights[1])),
+    )
+    return merged.to(group.base.tensor.device)
 
 
 def register() -> None:

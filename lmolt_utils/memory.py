@@ -1,7 +1,7 @@
-"""Memory that a training on a processor frees is kept for its next step.
+"""Memory that a training or a merge on a processor frees is kept for its next step.
 
-glibc gives large blocks back to the system at once, and the next step fetches them again, page by page and zeroed:
-with activations of some megabytes that is up to a third of a training's time.
+glibc gives blocks of more than some hundred kilobytes back to the system, and the next step fetches them again, page by
+page and zeroed: a third of a training's time.
 """
 
 import ctypes

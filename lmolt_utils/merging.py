@@ -25,6 +25,7 @@ import yaml
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, write_text
+from lmolt_utils.memory import keep_freed_memory
 from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, shards, stored_type
 from lmolt_utils.models import locate
 
@@ -195,6 +196,7 @@ def merge_models(
         config["dtype"] = merge.dtype  # the command needs float32 copies; here TIES computes in float32 by itself
     with atomic_folder(folder) as part:
         _read_ahead({file for role in needed for file in shards(Path(places[role])).values()})
+        keep_freed_memory()
         _run(config, part, merge.seed, shard_bytes)
         for file in part.iterdir():
             os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read

@@ -4,6 +4,7 @@ Same arithmetic, same order, same bits; but mergekit makes some twenty copies of
 into fetching memory for them and sorting.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
-from lmolt_utils.trimming import PIECE, trimmed
+from lmolt_utils.trimming import merged_in_pieces
 
 _whole = GeneralizedTaskArithmeticMerge.merge_group
 
@@ -29,25 +30,32 @@ def ties(
     Two tensors of the shape of ``base``; weights of 0 or more, not both 0. Computed in float32, returned in the type of
     ``base``.
     """
-    merged = torch.empty_like(base).flatten()
-    memory, ones = torch.empty((2, PIECE)), torch.ones(PIECE)
+    if weights[0] == weights[1] and math.frexp(weights[0])[0] == 0.5:
+        weights = (1.0, 1.0)  # equal powers of two (the papers' halves) cancel to the last bit
     smallest = min(weight for weight in weights if weight > 0)
-    pieces = trimmed(base.flatten(), [tensor.flatten() for tensor in tensors], densities)
-    for place, origin, (first, second) in pieces:
-        size = len(origin)
-        first.mul_(weights[0])
-        second.mul_(weights[1])
-        total = torch.add(first, second, out=memory[0, :size])
-        sign = torch.copysign(ones[:size], total, out=memory[1, :size])
+    weighted = list(weights) != [1.0, 1.0]
+
+    def combine(vectors: list[torch.Tensor], memory: torch.Tensor) -> torch.Tensor:
+        first, second = vectors
+        if weighted:
+            first.mul_(weights[0])
+            second.mul_(weights[1])
+        total = torch.add(first, second, out=memory[0])
+        sign = torch.copysign(one, total, out=memory[1])
         first.mul_(sign).relu_()  # the magnitude of what has the sum's sign, else 0
         second.mul_(sign).relu_()
         mixed = torch.add(first, second, out=total).mul_(sign)
-        divisor = first.sign_().mul_(weights[0]).add_(second.sign_().mul_(weights[1]))
+        first.sign_()
+        second.sign_()
+        if weighted:
+            first.mul_(weights[0])
+            second.mul_(weights[1])
+        divisor = first.add_(second)
         mixed.div_(divisor.clamp_(min=smallest))  # where no entry is left, 0 over anything
-        if scale != 1:
-            mixed.mul_(scale)
-        merged[place].copy_(origin.add_(mixed))
-    return merged.reshape_as(base)
+        return mixed.mul_(scale) if scale != 1 else mixed
+
+    one = torch.ones(())
+    return merged_in_pieces(base, tensors, densities, combine)
 
 
 def _merge_group(self: GeneralizedTaskArithmeticMerge, group: TensorGroup, /, **parameters: Any) -> torch.Tensor:

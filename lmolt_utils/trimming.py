@@ -10,7 +10,7 @@ of equal size at the border (with bfloat16 weights there are many). Here the fir
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,70 +25,88 @@ _LARGEST = int(np.iinfo(np.int32).max)
 
 @dataclass(frozen=True)
 class Cut:
-    """What trimming resets: entries of magnitude up to ``below`` and, of those next in size, the ones at ``places``."""
+    """What trimming resets: magnitudes up to ``below`` before the place ``until``, up to ``after`` from there on."""
 
     below: float
-    places: np.ndarray
+    after: float
+    until: int = 0
+
+    def reset(self, vector: torch.Tensor, start: int) -> None:
+        """Apply to the piece of a task vector that begins at ``start``."""
+        first = min(max(self.until - start, 0), len(vector))
+        for part, size in ((vector[:first], self.below), (vector[first:], self.after)):
+            if math.isnan(size):
+                part.zero_()
+            elif len(part):
+                torch.ops.aten.hardshrink.out(part, size, out=part)
 
 
-def trimmed(
-    base: torch.Tensor, tensors: Sequence[torch.Tensor], densities: Sequence[float]
-) -> Iterator[tuple[slice, torch.Tensor, list[torch.Tensor]]]:
-    """The task vectors ``tensor - base``, of each of which the share ``density`` of largest magnitude stays.
+def merged_in_pieces(
+    base: torch.Tensor,
+    tensors: Sequence[torch.Tensor],
+    densities: Sequence[float],
+    combine: Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """``base`` plus what ``combine`` makes of the trimmed task vectors ``tensor - base``; in the type of ``base``.
 
-    At least one entry stays (none at density 0); the rest is 0. An entry that is no number counts as the largest, so
-    that it is not lost silently. Tensors are flat, of one shape and in the processor's memory. Yields per piece where
-    it lies, the base and the trimmed task vectors in float32; the next piece overwrites them.
+    Of each task vector the share ``density`` of largest magnitude stays, at least one entry (none at density 0); the
+    rest is 0. An entry that is no number counts as the largest, so that it is not lost silently. ``combine`` gets the
+    task vectors of a piece and two rows to work in, all of them flat and in float32, and may overwrite them. Tensors
+    are of one shape and in the processor's memory; pieces are shared among as many threads as torch uses.
     """
-    with ThreadPoolExecutor() as pool:
-        cuts = list(pool.map(_cut, tensors, [base] * len(tensors), densities))
-    memory = torch.empty((1 + len(tensors), min(PIECE, len(base))))
-    for start in range(0, len(base), PIECE):
-        place = slice(start, min(start + PIECE, len(base)))
-        origin, *vectors = (row[: place.stop - start] for row in memory)
-        origin.copy_(base[place])
-        for vector, tensor, cut in zip(vectors, tensors, cuts, strict=True):
-            vector.copy_(tensor[place]).sub_(origin)
-            torch.ops.aten.hardshrink.out(vector, cut.below, out=vector)
-            first, last = np.searchsorted(cut.places, [place.start, place.stop])
-            vector.numpy()[cut.places[first:last] - start] = 0
-        yield place, origin, vectors
+    flat, others = base.flatten(), [tensor.flatten() for tensor in tensors]
+    merged = torch.empty_like(flat)
+    threads = torch.get_num_threads()
+
+    def merge(starts: range, cuts: list[Cut]) -> None:
+        memory = torch.empty((3 + len(others), min(PIECE, len(flat))))
+        for start in starts:
+            place = slice(start, min(start + PIECE, len(flat)))
+            origin, *vectors = memory[:-2, : place.stop - start]
+            origin.copy_(flat[place])
+            for vector, tensor, cut in zip(vectors, others, cuts, strict=True):
+                cut.reset(vector.copy_(tensor[place]).sub_(origin), start)
+            merged[place].copy_(origin.add_(combine(vectors, memory[-2:, : place.stop - start])))
+
+    # A thread per piece, not several at each operation: pieces stay in their processor's cache, and none waits.
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        cuts = list(pool.map(_cut, others, [flat] * len(others), densities))
+        pieces = range(0, len(flat), PIECE)
+        for done in [pool.submit(merge, pieces[worker::threads], cuts) for worker in range(threads)]:
+            done.result()
+    torch.set_num_threads(threads)  # for threads that begin from now on
+    return merged.reshape_as(base)
 
 
 def _cut(tensor: torch.Tensor, base: torch.Tensor, density: float) -> Cut:
-    none = np.empty(0, dtype=np.int64)
     if density >= 1 or not len(base):
-        return Cut(-1.0, none)  # hardshrink's condition then holds for no number
+        return Cut(-1.0, -1.0)  # hardshrink's condition then holds for no number
     if density <= 0:
-        return Cut(math.inf, none)
+        return Cut(math.inf, math.inf)
     kept = max(1, int(density * len(base)))
     low, high = _guess(tensor, base, kept)
     while True:
-        above, places, near = _count(tensor, base, low, high)
+        above, counts, near = _count(tensor, base, low, high)
         if kept <= above:
             low, high = high + 1, _LARGEST
-        elif kept <= above + len(near):
-            break
-        elif low > 1:
+        elif kept > above + sum(counts) and low > 1:
             low, high = 1, low - 1
-        else:  # fewer entries than may stay have moved at all
-            return Cut(0.0, none)
-    border = np.partition(near, len(near) - (kept - above))[len(near) - (kept - above)]
-    equal = places[near == border]
-    stay = kept - above - np.count_nonzero(near > border)
-    size = border.view(np.float32)
-    below = math.inf if np.isnan(size) else float(np.nextafter(size, np.float32(0)))
-    return Cut(below, equal[stay:])
-
-
-def _bits(difference: torch.Tensor) -> torch.Tensor:
-    """Magnitudes as integers, which have the same order and put what is no number last."""
-    return difference.abs_().view(torch.int32)
+        elif kept > above + sum(counts):  # fewer entries than may stay have moved at all
+            return Cut(0.0, 0.0)
+        elif low < high:  # again, with the border itself: there may be several entries of that size
+            low = high = int(np.partition(near, len(near) - (kept - above))[len(near) - (kept - above)])
+        else:
+            break
+    until = _place(tensor, base, low, counts, kept - above)
+    border = np.int32(low).view(np.float32)
+    if np.isnan(border):
+        return Cut(math.inf, math.nan, until)
+    return Cut(float(np.nextafter(border, np.float32(0))), float(border), until)
 
 
 def _guess(tensor: torch.Tensor, base: torch.Tensor, kept: int) -> tuple[int, int]:
     """Bits between which the ``kept``-th largest entry almost surely lies; zero is never in between."""
-    sample = np.sort(_bits(tensor[::_STEP].float() - base[::_STEP].float()).numpy())
+    sample = np.sort(_bits(tensor[::_STEP].float() - base[::_STEP].float()))
     share = kept / len(base)
     rank = len(sample) * (1 - share)
     slack = 6 * math.sqrt(len(sample) * share * (1 - share)) + 2  # six standard errors
@@ -96,19 +114,42 @@ def _guess(tensor: torch.Tensor, base: torch.Tensor, kept: int) -> tuple[int, in
     return max(1, int(sample[low]) if low >= 0 else 1), int(sample[high]) if high < len(sample) else _LARGEST
 
 
-def _count(tensor: torch.Tensor, base: torch.Tensor, low: int, high: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many entries are larger than ``high``; places and bits of those from ``low`` to ``high``."""
-    above, places, near = 0, [], []
+def _bits(difference: torch.Tensor) -> np.ndarray:
+    """Magnitudes as integers, which have the same order and put what is no number last.
+
+    Of numpy, which compares integers six times as fast as torch.
+    """
+    return difference.abs_().view(torch.int32).numpy()
+
+
+def _sizes(tensor: torch.Tensor, base: torch.Tensor, starts: Iterable[int]) -> Iterator[np.ndarray]:
+    """Bits of the task vector's pieces from ``starts``; the next piece overwrites them."""
     memory = torch.empty((2, min(PIECE, len(base))))
-    for start in range(0, len(base), PIECE):
-        first, second = (
-            row[: len(part)].copy_(part)
-            for row, part in zip(memory, (tensor[start : start + PIECE], base[start : start + PIECE]), strict=True)
-        )
-        bits = _bits(first.sub_(second)).numpy()  # numpy compares integers six times as fast as torch
-        larger = bits > high
-        above += int(np.count_nonzero(larger))
-        found = np.flatnonzero((bits >= low) ^ larger)
-        places.append(found + start)
-        near.append(bits[found])
-    return above, np.concatenate(places), np.concatenate(near)
+    for start in starts:
+        size = min(PIECE, len(base) - start)
+        first, second = memory[:, :size]
+        yield _bits(first.copy_(tensor[start : start + size]).sub_(second.copy_(base[start : start + size])))
+
+
+def _count(tensor: torch.Tensor, base: torch.Tensor, low: int, high: int) -> tuple[int, list[int], np.ndarray]:
+    """How many entries are larger than ``high``; how many of each piece lie from ``low`` to it, and if apart, which."""
+    above, counts, near = 0, [], [np.empty(0, dtype=np.int32)]
+    memory = np.empty((2, min(PIECE, len(base))), dtype=bool)
+    for bits in _sizes(tensor, base, range(0, len(base), PIECE)):
+        larger, reached = memory[:, : len(bits)]
+        np.greater(bits, high, out=larger)
+        np.greater_equal(bits, low, out=reached)
+        more = int(np.count_nonzero(larger))
+        above += more
+        counts.append(int(np.count_nonzero(reached)) - more)
+        if low < high:
+            near.append(bits[np.flatnonzero(reached ^ larger)])
+    return above, counts, np.concatenate(near)
+
+
+def _place(tensor: torch.Tensor, base: torch.Tensor, border: int, counts: list[int], stay: int) -> int:
+    """The place behind the first ``stay`` entries of size ``border``, of which each piece has so many."""
+    before = np.cumsum([0, *counts])
+    piece = int(np.searchsorted(before, stay)) - 1
+    (bits,) = _sizes(tensor, base, [piece * PIECE])
+    return piece * PIECE + int(np.flatnonzero(bits == border)[stay - before[piece] - 1]) + 1

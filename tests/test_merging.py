@@ -183,10 +183,18 @@ def test_ties_trims_elects_and_averages(
 
 
 def _trim(tensor: torch.Tensor, density: float, base: torch.Tensor | None = None) -> torch.Tensor:
-    from lmolt_utils.trimming import trimmed
+    from lmolt_utils.trimming import merged_in_pieces
 
-    base = torch.zeros_like(tensor) if base is None else base
-    pieces = [vectors[0].clone() for _, _, vectors in trimmed(base.flatten(), [tensor.flatten()], [density])]
+    pieces: list[torch.Tensor] = []
+
+    def keep(vectors: list[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
+        pieces.append(vectors[0].clone())
+        return vectors[0]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one piece after the other
+    merged_in_pieces(torch.zeros_like(tensor) if base is None else base, [tensor], [density], keep)
+    torch.set_num_threads(threads)
     return torch.cat(pieces).reshape_as(tensor)
 
 
@@ -206,6 +214,24 @@ def test_trimming_keeps_what_mergekits_sorting_keeps(shape: tuple[int, ...], den
     border = theirs[theirs != 0].abs().min() if theirs.any() else torch.inf
     equal, stay = coarse.abs() == border, ours.abs() == border
     assert torch.equal(stay.flatten().nonzero()[:, 0], equal.flatten().nonzero()[: stay.sum(), 0]), "the first ones"
+
+
+def test_pieces_and_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many entries of equal size, so that the border's run through several pieces."""
+    from lmolt_utils import ties, trimming
+
+    generator = torch.Generator().manual_seed(0)
+    base, *tensors = ((torch.randn(40, 25, generator=generator) * 4).round().bfloat16() / 4 for _ in range(3))
+    whole = [ties.ties(base, tensors, [0.3, 0.6], weights) for weights in ([0.5, 0.5], [0.7, 0.3])]
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(trimming, "PIECE", 64)
+    torch.set_num_threads(3)
+    try:
+        parts = [ties.ties(base, tensors, [0.3, 0.6], weights) for weights in ([0.5, 0.5], [0.7, 0.3])]
+        assert torch.get_num_threads() == 3, "as before"
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
 
 
 def test_trimming_of_odd_task_vectors() -> None:
