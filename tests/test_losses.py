@@ -249,8 +249,10 @@ def test_two_answers_behind_one_prompt_by_hand() -> None:
     assert (found.mask[0, 0, 4] == 0).tolist() == [True] * 5 + [False] * 2
 
 
-def test_cpo_reads_prompts_once_and_finds_what_trl_finds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])  # on a processor, on a GPU
+def test_cpo_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
     trainer, *_ = run("cpo", tmp_path, 12, effective_batch=12, micro_batch=6)
+    trainer.model.get_base_model().set_attn_implementation(attention)
     trainer.train()  # so that the adapter is not zero
     for batch in trainer.get_train_dataloader():
         with torch.no_grad():

@@ -12,7 +12,7 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,12 +141,12 @@ def recipe_of(params: Params, method: str) -> Recipe:
     return replace(recipe, effective_batch=64, epochs=EPOCHS, cpo_nll="row_mean", lora_dropout=0.0)
 
 
-def measure(params: Params, rows: int, repeats: int) -> pd.DataFrame:
+def measure(params: Params, methods: Sequence[str], rows: int, repeats: int) -> pd.DataFrame:
     """Per method: tokens per second of stock and ours (medians), their ratio, and how far the first steps differ."""
     pairs, initial = make_pairs(rows, params.seed), params.cap2mol_model
     counts = lengths(pairs, load_tokenizer(initial))
     table = {}
-    for method in METHODS:
+    for method in methods:
         recipe = recipe_of(params, method)
         runs = [
             (
@@ -173,6 +173,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: all four")
     parser.add_argument("--rows", type=int, default=64, help="pairs, a multiple of 64 (default: 64)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; medians are shown (default: 3)")
     parser.add_argument("--threads", type=int, help="of torch, for both (default: the profile's)")
@@ -181,7 +182,7 @@ def main() -> None:
     threads = arguments.threads or params.threads
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # as in every training here; for both
-    found = measure(params, arguments.rows, arguments.repeats)
+    found = measure(params, arguments.methods, arguments.rows, arguments.repeats)
     print(found.to_string(float_format=lambda value: f"{value:,.4g}"))
     print(f"\n{arguments.rows} pairs, steps of 64 rows, micro-batches of {params.micro_batch}, {threads} thread(s)")
 
