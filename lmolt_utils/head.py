@@ -7,6 +7,7 @@ are also kept for the backward pass, where TRL computes them again to save memor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,14 +15,17 @@ from torch.nn import functional
 from trl.trainer import utils
 
 _trl: Any = utils
-_chunked, _on_gpu = _trl._ChunkedLogProbFunction, _trl._use_triton
+_chunked = _trl._ChunkedLogProbFunction
 
 
-class _Kept:
-    """Stands in for TRL's function of the same arguments and results."""
+@dataclass(frozen=True)
+class Kept:
+    """Stands in for TRL's function of the same arguments and results; ``statistics``: more than log-probabilities."""
 
-    @staticmethod
+    statistics: bool = True
+
     def apply(
+        self,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -32,7 +36,7 @@ class _Kept:
         scale: float,
         outputs: tuple[str, ...],
     ) -> tuple[torch.Tensor | None, ...]:
-        """Of each position (N): log-probability of its target, entropy, (not used), mean logit, whether it is top."""
+        """Of each position: log-probability of its target, entropy, None, mean logit, whether the target is top."""
         usual = (temperature, softcap, scale) == (1.0, None, 1.0) and "log_sum_sq_probs" not in outputs
         if hidden.device.type != "cpu" or not usual:
             found: tuple[torch.Tensor | None, ...] = _chunked.apply(
@@ -42,10 +46,12 @@ class _Kept:
         logits = functional.linear(hidden, weight, bias).float()
         log_probs = -functional.cross_entropy(logits, targets, reduction="none")
         entropy = mean = top = None
+        if not self.statistics:
+            return log_probs, entropy, None, mean, top
         with torch.no_grad():
             if "entropy" in outputs:  # log Z - Σ p z
                 log_z = logits.gather(1, targets[:, None])[:, 0] - log_probs
-                entropy = log_z - torch.einsum("nv,nv->n", torch.softmax(logits, -1), logits)
+                entropy = log_z - torch.linalg.vecdot(torch.softmax(logits, -1), logits)
             if "mean_logits" in outputs:
                 mean = logits.mean(-1)
             if "is_top1" in outputs:
@@ -54,10 +60,11 @@ class _Kept:
 
 
 @contextmanager
-def answers_only() -> Iterator[None]:
-    """TRL's trainers compute the head as above while the block runs."""
-    _trl._ChunkedLogProbFunction, _trl._use_triton = _Kept, lambda device: True
+def answers_only(*, statistics: bool = True) -> Iterator[None]:
+    """TRL's trainers compute the head as above while the block runs; a reference needs no statistics."""
+    usual = _trl._ChunkedLogProbFunction, _trl._use_triton
+    _trl._ChunkedLogProbFunction, _trl._use_triton = Kept(statistics), lambda device: True
     try:
         yield
     finally:
-        _trl._ChunkedLogProbFunction, _trl._use_triton = _chunked, _on_gpu
+        _trl._ChunkedLogProbFunction, _trl._use_triton = usual

@@ -57,7 +57,7 @@ class Watched:
     micro = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with answers_only():  # the reference's log-probabilities are computed here
+        with answers_only(statistics=False):  # the reference's log-probabilities are computed here
             super().__init__(*args, **kwargs)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -185,3 +185,7 @@ class Cpo(ByRows, CPOTrainer):
 
 class Kto(ByRows, KTOTrainer):
     """TRL's KTO; z_ref is estimated within each micro-batch."""
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
+        with answers_only(statistics=False):
+            return super()._compute_kl_logps(model, batch)

@@ -269,13 +269,13 @@ def test_the_head_is_computed_for_the_answers_tokens_only(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    apply = head._Kept.apply
+    apply = head.Kept.apply
 
-    def watched(hidden: torch.Tensor, *others: Any) -> Any:
+    def watched(self: head.Kept, hidden: torch.Tensor, *others: Any) -> Any:
         seen.append(len(hidden))
-        return apply(hidden, *others)
+        return apply(self, hidden, *others)
 
-    monkeypatch.setattr(head._Kept, "apply", staticmethod(watched))
+    monkeypatch.setattr(head.Kept, "apply", watched)
     trainer, *_ = run(method, tmp_path, 4, effective_batch=8, micro_batch=8)
     (batch,) = trainer.get_train_dataloader()
     seen.clear()  # the reference's
@@ -298,7 +298,7 @@ def test_the_head_gives_what_trls_gives(special: dict[str, float]) -> None:
     outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
     settings = (1.0, 16, special.get("softcap"), special.get("scale", 1.0), outputs)
     found = []
-    for function in (head._Kept, ChunkedLogProbFunction):
+    for function in (head.Kept(), ChunkedLogProbFunction):
         hidden = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
         values = function.apply(hidden, weight, None, targets, *settings)
         values[0].sum().backward()
