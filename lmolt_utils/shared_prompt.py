@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+_SIDES = ("chosen", "rejected")
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -53,9 +55,6 @@ def joined(batch: dict[str, Any], padding: int, dtype: torch.dtype) -> Joined:
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     mask.masked_fill_(~visible, torch.finfo(dtype).min)
     return Joined(both("input_ids", padding), positions, both("labels", -100), part == 1, part == 2, mask[:, None])
-
-
-_SIDES = ("chosen", "rejected")
 
 
 def _common(chosen: dict[str, torch.Tensor], rejected: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -43,8 +43,7 @@ disable_progress_bars()  # our own bar shows the training; the others only flood
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
-    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`, by their answers' length within each optimiser
-    step.
+    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`, by their answers' length within each step.
     """
     layout, method = recipe.train_prompt, recipe.method
     if method == "kto":
