@@ -16,17 +16,19 @@ What TRL computes twice or for nothing is left out: :mod:`lmolt_utils.head`, :mo
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.head import answers_only
-from lmolt_utils.shared_prompt import joined
+from lmolt_utils.shared_prompt import joined, matched_and_not, padded
 
 
 class TrainingError(CompanionError):
@@ -156,6 +158,11 @@ class Cpo(ByRows, CPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        padding: Any = self.pad_token_id
+        self.data_collator = partial(padded, padding=padding)
+        rows: Any = self.train_dataset
+        unread = [name for name in rows.column_names if name.endswith("_mask") or name.startswith("prompt_")]
+        self.train_dataset = rows.remove_columns(unread)
         # TRL's CPO computes all logits; its other trainers have this head.
         adapted: Any = self.model
         add_fused_lm_head(adapted.get_base_model(), outputs=("log_probs", "mean_logits"))
@@ -184,8 +191,30 @@ class Cpo(ByRows, CPOTrainer):
 
 
 class Kto(ByRows, KTOTrainer):
-    """TRL's KTO; z_ref is estimated within each micro-batch."""
+    """TRL's KTO; z_ref is estimated within each micro-batch. The reference has to be computed before the training."""
+
+    mismatched: torch.Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.precompute_ref_logps:
+            raise ValueError("Kto keeps the policy's mismatched answers only: set precompute_ref_log_probs")
+
+    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+        reference: Any = self.model
+        with reference.disable_adapter():  # once, not for each batch
+            return super()._precompute_ref_logps(*args, **kwargs)
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """Log π of a batch's answers, and of its mismatched ones (rows), by a model whose adapter is off."""
+        settings: Any = self.args.gradient_checkpointing_kwargs
+        with torch.no_grad(), disable_gradient_checkpointing(model, settings), self.accelerator.autocast():
+            found, mismatched = matched_and_not(model, inputs)
+        return found.log_probs.sum(dim=1), mismatched
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        found, self.mismatched = matched_and_not(model, inputs)
+        return super()._compute_loss(lambda **_: found, inputs, return_outputs)
 
     def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
-        with answers_only(statistics=False):
-            return super()._compute_kl_logps(model, batch)
+        return self.mismatched

@@ -43,7 +43,7 @@ disable_progress_bars()  # our own bar shows the training; the others only flood
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
-    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`, by their answers' length within each step.
+    KTO's rows are :func:`~lmolt_utils.unpaired.unpaired`, by their length within each step.
     """
     layout, method = recipe.train_prompt, recipe.method
     if method == "kto":
@@ -53,8 +53,8 @@ def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerB
         if recipe.kto_format == "chatml":
             prompts, answers = [chat_prompt(text) for text in prompts], [chat_answer(text) for text in answers]
         texts = pd.DataFrame({"prompt": prompts, "completion": answers, "label": rows["label"]})
-        tokens = [len(ids) for ids in tokenizer(answers).input_ids]
-        return Dataset.from_dict(alike(texts, tokens, recipe.effective_batch).to_dict("list"))
+        own, others = ([len(ids) for ids in tokenizer(part).input_ids] for part in (prompts, answers))
+        return Dataset.from_dict(alike(texts, own, others, recipe.effective_batch).to_dict("list"))
     prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
     chosen = [answer(text, layout) for text in pairs["chosen"]]
     rejected = [answer(text, layout) for text in pairs["rejected"]]
@@ -77,15 +77,14 @@ def _without_eos(text: str, target: str, recipe: Recipe, tokenizer: PreTrainedTo
 
 def lengths(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, layout: Any = "printed") -> pd.DataFrame:
     """Tokens of each pair's ``prompt`` (BOS included), ``chosen`` and ``rejected`` answer (EOS not included)."""
-    columns = ("task", "source", "chosen", "rejected")
-    counts = [
-        (
-            len(tokenizer(prompt(task, source, layout)).input_ids),
-            *(len(ids) for ids in tokenizer([chosen, rejected], add_special_tokens=False).input_ids),
-        )
-        for task, source, chosen, rejected in zip(*(pairs[name] for name in columns), strict=True)
-    ]
-    return pd.DataFrame(counts, columns=["prompt", "chosen", "rejected"])
+    prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
+    texts = {"prompt": prompts, "chosen": list(pairs["chosen"]), "rejected": list(pairs["rejected"])}
+    return pd.DataFrame(
+        {
+            name: [len(ids) for ids in (tokenizer(rows, add_special_tokens=name == "prompt").input_ids if rows else [])]
+            for name, rows in texts.items()
+        }
+    )
 
 
 def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable[[str], None] = print) -> pd.DataFrame:

@@ -23,15 +23,18 @@ def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows[["task", "source", "answer", "label"]].reset_index(drop=True)
 
 
-def alike(rows: pd.DataFrame, tokens: Sequence[int], step_rows: int) -> pd.DataFrame:
-    """:func:`unpaired` rows by the ``tokens`` of their answers, within each class of a step's ``step_rows`` rows.
+def alike(rows: pd.DataFrame, prompts: Sequence[int], answers: Sequence[int], step_rows: int) -> pd.DataFrame:
+    """:func:`unpaired` rows by the tokens of their prompts and answers, within each class of a step's rows.
 
-    A step keeps its rows, and chosen and rejected answers still alternate, but the answers of a micro-batch are of like
-    length: also those that z_ref pairs with another row's prompt, so little of either forward pass is padding.
+    A step keeps its rows, and chosen and rejected answers still alternate, but what meets in a micro-batch is of like
+    length: the sequences, and also the answers by themselves, which z_ref pairs with another row's prompt. So rows with
+    the longer prompt (molecules to find) come first, longest first, then those with the longer answer, longest last.
     """
-    step = [index // step_rows for index in range(len(rows))]
-    sizes = rows.assign(step=step, tokens=list(tokens))
-    ranked = sizes.sort_values(["step", "tokens"], kind="stable")
+    sizes = rows.assign(
+        step=[index // step_rows for index in range(len(rows))],
+        size=[own + answer if own < answer else -own - answer for own, answer in zip(prompts, answers, strict=True)],
+    )
+    ranked = sizes.sort_values(["step", "size"], kind="stable")
     place = ranked.groupby(["step", "label"]).cumcount()
     order = ranked.assign(place=place).sort_values(["step", "place", "label"], ascending=[True, True, False])
     return order[list(rows)].reset_index(drop=True)

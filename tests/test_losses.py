@@ -14,13 +14,15 @@ import pandas as pd
 import pytest
 import torch
 from transformers import TrainerCallback
+from trl import KTOTrainer
+from trl.experimental.utils import DPODataCollatorWithPadding
 from trl.kernels import ChunkedLogProbFunction
 
 from lmolt_utils import head
 from lmolt_utils.losses import Cpo, kto_pair
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.prompts import answer, prompt
-from lmolt_utils.shared_prompt import joined
+from lmolt_utils.shared_prompt import joined, matched_and_not, padded
 from lmolt_utils.training import build_trainer
 from tests.test_training import recipe
 
@@ -264,6 +266,65 @@ def test_cpo_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_pat
         assert places < sum(batch[f"{side}_input_ids"].numel() for side in ("chosen", "rejected"))
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_kto_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
+    trainer, *_ = run("kto", tmp_path, 12, effective_batch=12, micro_batch=6)
+    trainer.model.get_base_model().set_attn_implementation(attention)
+    trainer.train()  # so that the adapter is not zero
+    read: list[int] = []
+    trainer.model.get_base_model().model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for batch in trainer.get_train_dataloader():
+        found, mismatched = matched_and_not(trainer.model, batch)
+        own, other = read
+        theirs = KTOTrainer._compute_kl_logps(trainer, trainer.model, batch)
+        torch.testing.assert_close(mismatched, theirs, rtol=2e-6, atol=1e-6)
+        assert own == batch["input_ids"].numel()
+        assert other < batch["KL_input_ids"].numel() == read[2]
+        assert found.log_probs.requires_grad, "the answers are trained on"
+        assert not mismatched.requires_grad, "z_ref is not"
+        read.clear()
+        with torch.no_grad(), trainer.model.disable_adapter():
+            reference = matched_and_not(trainer.model, batch)
+        stored = torch.stack([batch["ref_logps"], batch["ref_KL_logps"]])
+        torch.testing.assert_close(
+            torch.stack([reference[0].log_probs.sum(dim=1), reference[1]]), stored, rtol=2e-6, atol=1e-6
+        )
+        assert not torch.allclose(mismatched, stored[1]), "policy and reference differ by now"
+        read.clear()
+
+
+def test_kto_reads_prompts_twice_where_activations_are_recomputed(tmp_path: Path) -> None:
+    trainer, *_ = run("kto", tmp_path, 6, effective_batch=12, micro_batch=12)
+    trainer.train()
+    (batch,) = trainer.get_train_dataloader()
+    trainer.model.train()
+    results = []
+    for recompute in (False, True):
+        if recompute:
+            trainer.model.enable_input_require_grads()
+            trainer.model.gradient_checkpointing_enable()
+        trainer.model.zero_grad()
+        found, mismatched = matched_and_not(trainer.model, batch)
+        found.log_probs.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        results.append((found.log_probs.detach(), mismatched, gradient))
+    torch.testing.assert_close(results[0], results[1], rtol=2e-5, atol=1e-5)
+
+
+def test_cpo_batches_are_those_of_trls_collator(tmp_path: Path) -> None:
+    trainer, *_ = run("cpo", tmp_path, 7, effective_batch=8, micro_batch=8)
+    rows = [dict(row) for row in trainer.train_dataset]
+    found = padded(rows, padding=3)
+    for row in rows:
+        row |= {f"{side}_attention_mask": [1] * len(row[f"{side}_input_ids"]) for side in ("chosen", "rejected")}
+    wanted = DPODataCollatorWithPadding(pad_token_id=3)(rows)
+    assert set(found) == {name for name, value in wanted.items() if isinstance(value, torch.Tensor)}
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name])
+
+
 @pytest.mark.parametrize("method", ["sft", "dpo", "cpo", "kto"])
 def test_the_head_is_computed_for_the_answers_tokens_only(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -284,8 +345,8 @@ def test_the_head_is_computed_for_the_answers_tokens_only(
         labels = [(batch["labels"][:, 1:] != -100).sum()]
     elif method == "cpo":
         labels = [sum((batch[f"{side}_labels"] != -100).sum() for side in ("chosen", "rejected"))]
-    else:  # of KTO the mismatched answers come first
-        names = ["KL_completion_mask", "completion_mask"] if method == "kto" else ["completion_mask"]
+    else:  # of KTO the mismatched answers too
+        names = ["completion_mask", "KL_completion_mask"] if method == "kto" else ["completion_mask"]
         labels = [batch[name].sum() for name in names]
     assert seen == [int(count) for count in labels] * 2, "two epochs of one step"
 

@@ -92,11 +92,13 @@ def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
     assert single_class_batches([True] * 5 + [False] * 5, 2) == [0, 1, 3, 4]
 
 
-def test_a_step_of_kto_keeps_its_rows_in_order_of_their_answers_length() -> None:
+def test_a_step_of_kto_keeps_its_rows_with_like_lengths_together() -> None:
     rows = pd.DataFrame({"answer": [*"abcdefghij"], "label": [True, False] * 5})
-    found = alike(rows, [5, 9, 3, 9, 4, 7, 1, 2, 6, 8], step_rows=6)
-    # steps abcdef and ghij; chosen a 5, c 3, e 4 | g 1, i 6; rejected b 9, d 9, f 7 | h 2, j 8
-    assert "".join(found["answer"]) == "cfebad" + "ghij"
+    prompts, answers = [2, 9, 9, 3, 4, 1, 5, 5, 5, 8], [5, 2, 3, 9, 4, 7, 1, 6, 6, 2]
+    found = alike(rows, prompts, answers, step_rows=6)
+    # Long prompts from the longest, then long answers to the longest; steps abcdef and ghij:
+    # chosen c 9+3, e 4+4, a 2+5 | g 5+1, i 5+6; rejected b 9+2, f 1+7, d 3+9 | j 8+2, h 5+6
+    assert "".join(found["answer"]) == "cbefad" + "gjih"
     assert found["label"].tolist() == [True, False] * 5
     assert list(found) == ["answer", "label"]
 
