@@ -7,8 +7,8 @@
 # files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote.
 import sys
 
-from lmolt_utils.notebook import NOTEBOOKS, notebook_path
-from lmolt_utils.runner import AFTER, jobs_of_systems, notebook_params, package_sources, receipt_path
+from lmolt_utils.notebook_files import NOTEBOOKS, notebook_params, notebook_path, package_sources
+from lmolt_utils.runner import AFTER, jobs_of_systems, receipt_path
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from lmolt_utils.effects import look
 from lmolt_utils.files import read_json
-from lmolt_utils.notebook import NOTEBOOKS, Run
+from lmolt_utils.notebook import Run
+from lmolt_utils.notebook_files import NOTEBOOKS
 from lmolt_utils.params import load
 from lmolt_utils.paths import run_folder
 from lmolt_utils.results import all_scores

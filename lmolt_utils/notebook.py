@@ -5,14 +5,11 @@ changes there, or papermill injects (``-f params/cpu.yaml -y 'systems: [cpo]'``)
 and wrong types stop here, before any work.
 """
 
-import ast
-import json
 import os
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,69 +19,15 @@ from IPython.core.getipython import get_ipython
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, write_json
+from lmolt_utils.notebook_files import NOTEBOOKS, assigned, declared, made_from
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
-from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.paths import run_folder, shown
 from lmolt_utils.semantics import resolve_data
 from lmolt_utils.steps import record_path, step
 from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
 
-NOTEBOOKS = (
-    "01_data",
-    "02_negatives",
-    "03_sft",
-    "04_alignment",
-    "05_merging",
-    "06_ablation",
-    "07_nli_evaluation",
-    "08_figures",
-)
-#: Parameters every notebook has, whether its cell lists them or not: they decide how it runs.
-ALWAYS = ("profile", "seed", "threads", "device", "dtype", "quantize")
 DEFAULT_PROFILE = "cpu"
 _WITH_MODELS = NOTEBOOKS[1:7]
-
-
-def notebook_path(notebook: str) -> Path:
-    """The source of a notebook; raises ``ValueError`` for an unknown one."""
-    if notebook not in NOTEBOOKS:
-        raise ValueError(f"no notebook {notebook!r}{nearest(notebook, list(NOTEBOOKS))}")
-    return root() / "notebooks" / f"{notebook}.ipynb"
-
-
-def code_cells(notebook: str) -> list[tuple[str, list[str]]]:
-    """Source and tags of each code cell, in order.
-
-    Read as the JSON that it is: importing nbformat takes two seconds (its validator's), and every process of a run
-    asks.
-    """
-    book = json.loads(notebook_path(notebook).read_text(encoding="utf-8"))
-    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-    return [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
-
-
-@cache
-def declared(notebook: str) -> tuple[str, ...]:
-    """The parameters that a notebook's parameters cell lists, and those that every notebook has."""
-    cells = [source for source, tags in code_cells(notebook) if "parameters" in tags]
-    if len(cells) != 1:
-        raise ParameterError(f"{notebook} has {len(cells)} cells tagged parameters, not one")
-    names = list(_assigned(cells[0]))
-    return tuple(dict.fromkeys([*names, *ALWAYS]))
-
-
-def _assigned(source: str) -> dict[str, ast.expr]:
-    """Names that a cell assigns at its top level, with their expressions."""
-    found: dict[str, ast.expr] = {}
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a cell with IPython magics assigns no parameter
-        return found
-    for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            found[node.target.id] = node.value
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = node.value
-    return found
 
 
 def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +37,7 @@ def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for source in namespace.get("In", []):
-        names = _assigned(source)
+        names = assigned(source)
         if "profile" in names or source.startswith("# Parameters"):
             values |= {name: namespace[name] for name in names if name in namespace}
     return {name: value for name, value in values.items() if value is not None}
@@ -129,6 +72,7 @@ class Run:
     params: Params
     wanted: tuple[str, ...] | None = None
     changed: tuple[str, ...] = ()
+    made_from: Mapping[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
@@ -165,7 +109,7 @@ class Run:
         self.written.extend(path for path in outputs if path not in self.written)
 
     def finish(self) -> pd.DataFrame:
-        """Write the receipt (which files, which hashes) and return the list of files with time and memory.
+        """Write the receipt (which files, which hashes, made from what) and return the files with time and memory.
 
         A receipt tells ``make reproduce`` that the notebook is done. Files made with parameters other than the
         profile's get none, and the next ``make reproduce`` makes them again.
@@ -175,7 +119,7 @@ class Run:
             if self.changed:
                 receipt.unlink(missing_ok=True)
             else:
-                write_json(receipt, {"notebook": self.notebook, "files": files})
+                write_json(receipt, {"notebook": self.notebook, "made_from": self.made_from, "files": files})
         if self.changed:
             print(f"no receipt: {', '.join(self.changed)} differ from profile {self.params.profile}")
         return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
@@ -230,7 +174,8 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     params, wanted = resolve(notebook, given(namespace))
     profile = _with_data_switches(load(params.profile)).model_dump()
     changed = tuple(sorted(name for name, value in params.model_dump().items() if profile[name] != value))
-    run = Run(notebook, run_folder(params.profile), params, tuple(wanted) if wanted else None, changed)
+    made = made_from(notebook, params.profile)
+    run = Run(notebook, run_folder(params.profile), params, tuple(wanted) if wanted else None, changed, made)
     if notebook in {system.notebook for system in load_systems()}:
         _ = run.systems  # a mistyped system stops here
     elif wanted:

@@ -1,6 +1,5 @@
 """Run notebooks headlessly: one by papermill, all eight by Snakemake."""
 
-import ast
 import fcntl
 import os
 import re
@@ -15,10 +14,9 @@ from typing import Any, TextIO
 
 from lmolt_utils.errors import remedy
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.notebook import NOTEBOOKS, code_cells, declared, notebook_path
+from lmolt_utils.notebook_files import made_from, notebook_path
 from lmolt_utils.params import load
 from lmolt_utils.paths import root, run_folder, shown
-from lmolt_utils.steps import PACKAGE, closure, sources
 from lmolt_utils.systems import load_systems, with_ratio_grid
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
@@ -44,41 +42,6 @@ class NotebookError(RuntimeError):
 def receipt_path(profile: str, notebook: str) -> Path:
     """What tells that a notebook is done: the hashes of the files it wrote."""
     return run_folder(profile) / "receipts" / f"{notebook}.json"
-
-
-#: Files that are no code but change what a notebook that uses the module makes.
-_DATA_OF = {
-    f"{PACKAGE}.models": Path(__file__).parent / "embedded" / "models" / "hashes.json",
-    f"{PACKAGE}.published": root() / "params" / "published.yaml",
-}
-
-
-def package_sources(notebook: str) -> list[str]:
-    """Files of the package that ``notebook`` uses, directly or not, with the data that belongs to them."""
-    modules: set[str] = {f"{PACKAGE}.notebook"}
-    for source, _ in code_cells(notebook):
-        modules |= _imported(source)
-    data = [path for module, path in _DATA_OF.items() if module in closure(sorted(modules))]
-    return [str(path) for path in [*sources(sorted(modules)), *data]]
-
-
-def _imported(source: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
-    """The values ``notebook`` depends on in ``profile``, and the rows of the systems table that it makes or draws."""
-    values = load(profile).model_dump()
-    used = {name: values[name] for name in declared(notebook) if name in values}
-    rows = with_ratio_grid(load_systems(), load(profile))
-    own = [row for row in rows if row.notebook == notebook]
-    if own or notebook in ("07_nli_evaluation", "08_figures"):
-        used["systems"] = [row.model_dump() for row in (own or rows)]
-    return used
 
 
 def jobs_of_systems(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, list[str]]]:
@@ -163,18 +126,25 @@ def _explain(notebook: str, error: Any, executed: Path, log: Path) -> str:
 
 
 def drop_stale_receipts(profile: str) -> list[str]:
-    """Remove receipts whose files are missing or were changed; returns one line per removed receipt."""
+    """Remove receipts whose files are missing or changed, or were made from something else; a line for each.
+
+    Snakemake goes by times and by what it noted under a file's full path: it cannot tell for a run's folder that was
+    copied or moved.
+    """
     lines = []
-    for notebook in NOTEBOOKS:
-        receipt = receipt_path(profile, notebook)
-        if receipt.exists() and (reason := _stale(receipt, run_folder(profile))):
+    for receipt in sorted(receipt_path(profile, "any").parent.glob("*.json")):
+        if reason := _stale(receipt, profile):
             receipt.unlink()
-            lines.append(f"{notebook} runs again: {reason}")
+            lines.append(f"{receipt.stem} runs again: {reason}")
     return lines
 
 
-def _stale(receipt: Path, folder: Path) -> str | None:
-    for name, digest in read_json(receipt)["files"].items():
+def _stale(receipt: Path, profile: str) -> str | None:
+    told, folder = read_json(receipt), run_folder(profile)
+    then, now = told.get("made_from", {}), made_from(told["notebook"], profile)
+    if differing := [name for name in now if then.get(name) != now[name]]:
+        return f"{', '.join(differing)} changed"
+    for name, digest in told["files"].items():
         path = folder / name if (folder / name).exists() else root() / name
         if not path.exists():
             return f"{name} is missing"

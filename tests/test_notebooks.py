@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from lmolt_utils import notebook_files
 from lmolt_utils.files import read_json
-from lmolt_utils.notebook import ALWAYS, NOTEBOOKS, declared, notebook_path
+from lmolt_utils.notebook_files import ALWAYS, NOTEBOOKS, declared, notebook_params, notebook_path, package_sources
 from lmolt_utils.params import Params, load
 from lmolt_utils.paths import root
 from lmolt_utils.prompts import TASKS
-from lmolt_utils.runner import jobs_of_systems, notebook_params, package_sources
+from lmolt_utils.runner import drop_stale_receipts, jobs_of_systems
 from lmolt_utils.systems import load_systems, with_ratio_grid
 
 LMOLT = [sys.executable, "-m", "lmolt_utils.cli"]
@@ -125,6 +126,24 @@ def test_nothing_changed_nothing_runs_and_what_changed_is_named(reproduced: Path
     assert "08_figures runs again" in repaired.stdout
     assert "07_nli_evaluation: starting" not in repaired.stdout
     assert lost.exists()
+
+
+@pytest.mark.slow
+def test_a_copied_run_is_done_only_for_what_it_was_made_from(
+    reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake's own notes do not come along, and the copied receipts are newer than all sources."""
+    for profile in ("smoke", "seeds"):
+        shutil.copytree(reproduced, tmp_path / profile)
+    monkeypatch.setenv("LMOLT_RUNS", str(tmp_path))
+    assert drop_stale_receipts("smoke") == []
+    lines = drop_stale_receipts("seeds")
+    assert "03_sft runs again: " in "\n".join(lines)
+    assert all(line.endswith(" changed") and "profile" in line for line in lines)
+    assert "seeds" in next(line for line in lines if line.startswith("03_sft"))
+    assert not list((tmp_path / "seeds" / "receipts").glob("*.json"))
+    monkeypatch.setattr(notebook_files, "code_hash", lambda modules: "other code")
+    assert {line.split(": ")[1] for line in drop_stale_receipts("smoke")} == {"code changed"}
 
 
 @pytest.mark.slow

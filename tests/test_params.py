@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lmolt_utils.notebook import declared, given, resolve, start
+from lmolt_utils.notebook import given, resolve, start
+from lmolt_utils.notebook_files import declared
 from lmolt_utils.params import ParameterError, Params, describe, load, profiles
 from lmolt_utils.systems import chosen, load_systems, replicas
 
