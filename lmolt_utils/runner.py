@@ -126,17 +126,17 @@ def _explain(notebook: str, error: Any, executed: Path, log: Path) -> str:
 
 
 def drop_stale_receipts(profile: str) -> list[str]:
-    """Remove receipts whose files are missing or changed, or were made from something else; a line for each.
+    """Remove receipts whose files are missing or changed, or were made from something else; a line for each reason.
 
     Snakemake goes by times and by what it noted under a file's full path: it cannot tell for a run's folder that was
     copied or moved.
     """
-    lines = []
+    reasons: dict[str, list[str]] = {}
     for receipt in sorted(receipt_path(profile, "any").parent.glob("*.json")):
         if reason := _stale(receipt, profile):
             receipt.unlink()
-            lines.append(f"{receipt.stem} runs again: {reason}")
-    return lines
+            reasons.setdefault(reason, []).append(receipt.stem.removesuffix(".system"))
+    return [f"again: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
 def _stale(receipt: Path, profile: str) -> str | None:
@@ -146,10 +146,8 @@ def _stale(receipt: Path, profile: str) -> str | None:
         return f"{', '.join(differing)} changed"
     for name, digest in told["files"].items():
         path = folder / name if (folder / name).exists() else root() / name
-        if not path.exists():
-            return f"{name} is missing"
-        if fingerprint(path) != digest:
-            return f"{name} was changed"
+        if not path.exists() or fingerprint(path) != digest:
+            return f"{name} is missing or was changed"
     return None
 
 
