@@ -4,7 +4,8 @@
 # snakemake-executor-plugin-slurm).
 #
 # A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
-# files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote.
+# files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote and of what they
+# were made from (which a copied or moved run is checked by).
 import sys
 
 from lmolt_utils.notebook_files import NOTEBOOKS, notebook_params, notebook_path, package_sources

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,7 +41,7 @@ class NotebookError(RuntimeError):
 
 
 def receipt_path(profile: str, notebook: str) -> Path:
-    """What tells that a notebook is done: the hashes of the files it wrote."""
+    """What tells that a notebook is done: the hashes of the files it wrote and of what they were made from."""
     return run_folder(profile) / "receipts" / f"{notebook}.json"
 
 
@@ -132,16 +133,18 @@ def drop_stale_receipts(profile: str) -> list[str]:
     copied or moved.
     """
     reasons: dict[str, list[str]] = {}
+    now = cache(partial(made_from, profile=profile))  # a notebook's systems have receipts of their own
     for receipt in sorted(receipt_path(profile, "any").parent.glob("*.json")):
-        if reason := _stale(receipt, profile):
+        told = read_json(receipt)
+        if reason := _stale(told, now(told["notebook"]), run_folder(profile)):
             receipt.unlink()
             reasons.setdefault(reason, []).append(receipt.stem.removesuffix(".system"))
     return [f"again: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
-def _stale(receipt: Path, profile: str) -> str | None:
-    told, folder = read_json(receipt), run_folder(profile)
-    then, now = told.get("made_from", {}), made_from(told["notebook"], profile)
+def _stale(told: Mapping[str, Any], now: Mapping[str, str], folder: Path) -> str | None:
+    """Why a receipt no longer holds, if so; ``now``: what its notebook's files would be made from."""
+    then = told.get("made_from", {})
     if differing := [name for name in now if then.get(name) != now[name]]:
         return f"{', '.join(differing)} changed"
     for name, digest in told["files"].items():
