@@ -18,10 +18,18 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _notebook(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from lmolt_utils.params import load
+    from lmolt_utils.params import ParameterError, load
     from lmolt_utils.runner import run_notebook
 
-    overrides = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)}
+    overrides: dict[str, Any] = {}
+    for pair in arguments.set:
+        name, given, value = pair.partition("=")
+        if not given or not name or name in overrides:
+            raise ParameterError(f"--set {pair}: give each parameter once, as NAME=VALUE, such as beta=0.5")
+        try:
+            overrides[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ParameterError(f"--set {pair}: the value is not YAML ({str(error).splitlines()[0]})") from None
     os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
     seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
     only = f" ({', '.join(arguments.systems)})" if arguments.systems else ""
@@ -81,19 +89,40 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _atoms(arguments: argparse.Namespace) -> int:
     from lmolt_utils.grammar.atoms import print_atoms
 
+    _check_device(arguments.device)
     return print_atoms(arguments.file, arguments.vocabulary, arguments.decomposer, arguments.device, arguments.dtype)
 
 
 def _nli(arguments: argparse.Namespace) -> int:
     from lmolt_utils.nli_command import run
 
+    _check_device(arguments.device)
     return run(arguments)
+
+
+def _check_device(name: str) -> None:
+    """Torch would say that it was not compiled so, after the model was loaded."""
+    if name == "cpu":
+        return
+    import torch
+
+    from lmolt_utils.errors import CompanionError
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CompanionError(f"--device {name} is not to be had here ({reason}): leave it out, for the CPU") from None
+
+
+#: Two digits more than the third one that is shown need; a thousand million would fill the memory.
+_MOST_RESAMPLES = 100_000
 
 
 def _resamples(text: str) -> int:
     """Told before anything is computed: fewer than 100 give no 95 % interval."""
-    if not text.isdecimal() or int(text) < 100:
-        raise argparse.ArgumentTypeError(f"{text}: give a number of 100 or more")
+    if not text.isdecimal() or not 100 <= int(text) <= _MOST_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 100 to {_MOST_RESAMPLES:,}")
     return int(text)
 
 
@@ -145,15 +174,16 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("notebook", _notebook, "run one notebook; its executed copy and log go to runs/PROFILE")
     sub.add_argument("name", help="such as 04_alignment")
     profile(sub)
-    sub.add_argument("--systems", nargs="+", default=[], metavar="SYSTEM", help="only these rows of the systems table")
-    sub.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    sub.add_argument("--systems", **several, metavar="SYSTEM", help="only these rows of the systems table")
+    sub.add_argument("--set", **several, metavar="NAME=VALUE", help="parameters other than the profile's")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
     sub = command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
     sub.add_argument("--only", nargs="+", choices=("language", "translators", "nli"), help="train only these")
     sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")
-    sub.add_argument("file", help="JSON lines, a table or a submission; gzipped or not")
+    sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
     sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--invalid", choices=("lpm24", "molt5"), default="lpm24", help="default: %(default)s")
@@ -179,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     cores(sub)
     sub.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
     sub = command("atoms", _atoms, "split captions, one per line, into atomic facts: one JSON object per line")
-    sub.add_argument("file", help="text file with one caption per line; - for standard input")
+    sub.add_argument("file", help="one caption per line, or predictions as for lmolt score; - for standard input")
     sub.add_argument(
         "--vocabulary",
         metavar="FILE",

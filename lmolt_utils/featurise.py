@@ -32,7 +32,10 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
 
 SECONDS = 10.0  # processor time per molecule and request; ordinary molecules take 3 ms
 _FIRST_TRY = 0.2  # of these seconds, before a molecule is asked for feature by feature
-MEMORY = 4 << 30  # bytes of address space of a worker
+MEMORY = 4 << 30  # bytes of address space of a worker, or less where the system grants less
+#: Characters: RDKit is not asked about longer strings, for which its time grows with the square of the length. The
+#: longest molecule of L+M-24 has 990.
+LONGEST = 5_000
 _CHUNK = 50  # molecules per request: small enough that the workers end together
 
 #: Every feature, the cheap ones first: what comes before one that hangs is kept.
@@ -47,6 +50,7 @@ class Molecule:
     valid: it parses. canonical: canonical SMILES, empty for the empty molecule. formula: Hill notation.
     MACCS, RDK, Morgan: fingerprints (bits, bits, sparse counts). inchi: empty where InChI has no name for it.
     gave_up: the feature that reached the limit of time or memory, or empty; the ones after it are missing too.
+    "length": the string is longer than LONGEST, and nothing is known of it.
     """
 
     valid: bool = False
@@ -76,15 +80,15 @@ class Featuriser:
         """Every distinct string of `smiles` with its molecule; all features but InChI."""
         wanted = list(dict.fromkeys(smiles))
         new = [text for text in wanted if text not in self.table]
-        self.table |= {text: Molecule() for text in new}
-        self._compute(new, BASIC)
+        self.table |= {text: Molecule(gave_up="length" if len(text) > LONGEST else "") for text in new}
+        self._compute([text for text in new if len(text) <= LONGEST], BASIC)
         found = {text: self.table[text] for text in wanted}
         for text in list(self.table)[: max(0, len(self.table) - self.capacity)]:
             del self.table[text]
         return found
 
     def add_inchi(self, molecules: dict[str, Molecule]) -> None:
-        """Compute `inchi` of those that have none yet."""
+        """Compute `inchi` of those that have none yet; they are molecules of this featuriser."""
         self.table |= molecules
         self._compute([text for text, molecule in molecules.items() if molecule.inchi is None], INCHI)
 
@@ -130,6 +134,7 @@ class Featuriser:
                 answered += 1
         molecule = self.table[smiles]
         if not answered or (molecule.valid and answered < len(features)):
+            _check_workers(features)
             molecule.gave_up = features[answered]
 
     def _fill(self, smiles: str, features: Sequence[str], values: Sequence[str]) -> None:
@@ -165,6 +170,20 @@ _READ: dict[str, Callable[[Molecule, str], None]] = {
     "RDK": _set("RDK", _bits),
     "Morgan": _set("Morgan", _counts),
 }
+
+
+def _check_workers(features: Sequence[str]) -> None:
+    """A molecule was given up: is it its fault? A worker that cannot do methane either says nothing of molecules."""
+    from lmolt_utils.errors import CompanionError  # here: a worker runs this file, perhaps without the package
+
+    with _worker() as worker:
+        answers = list(_request(worker, ["C"], features, SECONDS))
+    if answers and len(answers[0]) == len(features):
+        return
+    raise CompanionError(
+        f"RDKit's worker processes die (the last with exit status {worker.returncode}): no molecule can be judged. "
+        "Is there too little memory (ulimit -v, a batch system's limit), or a system that kills processes?"
+    )
 
 
 # ------------------------------------------------------------------------------------ this side of the pipes
@@ -284,8 +303,11 @@ def _serve() -> None:
     import resource
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks; a closed pipe ends this one
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    with suppress(ValueError, OSError):  # macOS knows no such limit; the one of time stays
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     block = rdBase.BlockLogs()
     for line in sys.stdin.buffer:
         smiles, features, seconds, careful = json.loads(line)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmolt_utils.crossnli import QUANTITIES, PairCounts, cross_nli, summary, texts_of
-from lmolt_utils.files import BadFileError, fingerprint, write_json
+from lmolt_utils.files import BadFileError, as_json
 from lmolt_utils.grammar.atoms import decomposer_for
 from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model
 from lmolt_utils.intervals import intervals
@@ -20,6 +20,7 @@ from lmolt_utils.nli import Classifier
 from lmolt_utils.nli_cache import PairScorer
 from lmolt_utils.prediction_files import read_predictions
 from lmolt_utils.rivals import methods_for
+from lmolt_utils.score_command import check_outputs, told_files, write_output
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     file = Path(arguments.file)
     reference = None if arguments.reference is None else Path(arguments.reference)
     json = None if arguments.json is None else Path(arguments.json)
-    if json is not None and not json.absolute().parent.is_dir():
-        raise BadFileError(f"{json} cannot be written: there is no folder {json.parent}")
+    cache = None if arguments.cache is None else Path(arguments.cache)
+    check_outputs([json, cache], [file, reference])
     frame = captions_of(read_predictions(file, task="mol2cap", reference=reference), file)
     decomposer = decomposer_for(arguments.vocabulary)
     classifier = Classifier(
         arguments.model, device=arguments.device, dtype=arguments.dtype, batch_tokens=arguments.batch_tokens
     )
-    scorer = PairScorer(classifier, None if arguments.cache is None else Path(arguments.cache))
+    scorer = PairScorer(classifier, cache)
     model = None
     if arguments.decomposer is not None:
         texts = [text for pair in texts_of(frame) for text in pair]
@@ -83,13 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     table = means(rows[""], resamples=arguments.resamples)
     told = {"pairs": asdict(pairs), "pairs_to_fit_convolution": fitted, "truncated_pairs": classifier.truncated}
     print(show(file, len(frame), classifier, table, pairs, told, left_out))
+    for note in frame.attrs["notes"]:
+        print(f"note: {note}")
     agreed = None if model is None else agreement_with_rules(model, decomposer)
     if agreed is not None:
         print(f"facts by {arguments.decomposer}; {agreed}")
     if json is not None:
-        files = {"predictions": file} | ({} if reference is None else {"references": reference})
         report = {
-            "files": {name: {"name": path.name, "sha256": fingerprint(path)} for name, path in files.items()},
+            "files": told_files(file, reference, frame),
             "model": classifier.identity,
             "decomposer": arguments.decomposer or "grammar",
             "agreement_with_rules": None if agreed is None else _plain(pd.DataFrame([asdict(agreed)]))[0],
@@ -98,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             "means": _plain(table),
             "rows": _plain(rows[""]),
         }
-        write_json(json, report)
+        write_output(json, as_json(report))
     return 0
 
 

@@ -68,6 +68,18 @@ def postprocess(raw: Sequence[str], rule: Rule) -> tuple[list[str], dict[str, in
     return texts, counts
 
 
+def postprocess_references(texts: Sequence[str], rule: Rule) -> tuple[list[str], int]:
+    """References under the same rule as the outputs, and how many of them it changed.
+
+    `clean` undoes storing, which references went through as well (a backslash doubled on one side only is an edit).
+    `as_released` touches outputs alone, as the released code does.
+    """
+    if rule == "as_released":
+        return list(texts), 0
+    after, counts = postprocess(texts, rule)
+    return after, counts["outputs changed"]
+
+
 def clean(raw: str) -> str:
     """One raw output under the rule `clean`."""
     return postprocess([raw], "clean")[0][0]

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.files import read_rows
-from lmolt_utils.postprocess import Rule, postprocess
+from lmolt_utils.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.systems import System
 
 #: ``raw`` is the model's output as it came, ``prediction`` the same under the rule ``clean``, for readers.
@@ -25,6 +25,8 @@ def rule_of(run: Any, system: System) -> Rule:
 
 
 def scored_answers(run: Any, system: System, task: str) -> pd.DataFrame:
-    """The predictions of ``system``, with ``prediction`` as :func:`rule_of` makes it from ``raw``."""
+    """The predictions of ``system``, ``prediction`` made from ``raw`` by :func:`rule_of`, references likewise."""
     frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)
-    return frame.assign(prediction=postprocess(list(frame["raw"]), rule_of(run, system))[0])
+    rule = rule_of(run, system)
+    references, _ = postprocess_references(list(frame["reference"]), rule)
+    return frame.assign(reference=references, prediction=postprocess(list(frame["raw"]), rule)[0])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.featurise import Featuriser
-from lmolt_utils.files import BadFileError, fingerprint, write_json, write_text
+from lmolt_utils.files import BadFileError, as_json, fingerprint, write_text
 from lmolt_utils.intervals import intervals
 from lmolt_utils.metrics.captions import caption_tokenizer
 from lmolt_utils.prediction_files import read_predictions
@@ -34,9 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in (arguments.file, arguments.reference, arguments.json, arguments.csv)
     )
     assert file is not None
-    for output in (json, csv):
-        if output is not None and not output.absolute().parent.is_dir():
-            raise BadFileError(f"{output} cannot be written: there is no folder {output.parent}")
+    check_outputs([json, csv], [file, reference])
     frame = read_predictions(file, task=arguments.task, reference=reference)
     scorer = Scorer(
         caption_tokenizer(arguments.tokenizer), arguments.invalid, arguments.meteor, Featuriser(arguments.workers)
@@ -45,13 +44,47 @@ def run(arguments: argparse.Namespace) -> int:
     report = to_report(scores, arguments.resamples)
     table = to_table(report)
     print(show(file, scores, table))
+    for note in frame.attrs["notes"]:
+        print(f"note: {note}")
     if json is not None:
-        inputs = {"predictions": file, "references": reference}
-        files = {name: {"name": p.name, "sha256": fingerprint(p)} for name, p in inputs.items() if p is not None}
-        write_json(json, {**report, "files": files})
+        write_output(json, as_json({**report, "files": told_files(file, reference, frame)}))
     if csv is not None:
-        write_text(csv, table.to_csv(index=False))
+        write_output(csv, table.to_csv(index=False))
     return 0
+
+
+def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
+    """Raise :class:`BadFileError`, before anything is computed, for a file that cannot or must not be written."""
+    kept = {path.resolve() for path in inputs if path is not None}
+    for output in (path for path in outputs if path is not None):
+        if not output.absolute().parent.is_dir():
+            raise BadFileError(f"{output} cannot be written: there is no folder {output.parent}")
+        if output.is_dir():
+            raise BadFileError(f"{output} cannot be written: it is a folder; name a file")
+        if output.resolve() in kept:
+            raise BadFileError(f"{output} is also given as another file: name one that may be replaced")
+        if output.is_file() or not output.exists():  # two reports may both go to the screen
+            kept.add(output.resolve())
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a report: a file as a whole, a link's target, a device or pipe (``/dev/stdout``) in place."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+    else:
+        write_text(path.resolve(), text)
+
+
+def told_files(file: Path, reference: Path | None, frame: pd.DataFrame) -> dict[str, Any]:
+    """Which files a report is made from, and how they were read."""
+    inputs = {"predictions": file, "references": reference}
+    files: dict[str, Any] = {
+        name: {"name": path.name, "sha256": fingerprint(path) if path.is_file() else None}
+        for name, path in inputs.items()
+        if path is not None
+    }
+    return {**files, "notes": frame.attrs["notes"]}
 
 
 def to_report(scores: Scores, resamples: int = 1000) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from lmolt_utils.metrics.distributions import (
     wrong_modality_rate,
 )
 from lmolt_utils.metrics.molecules import ChemNet, FCDStatistics, InvalidConvention, molecule_scores
-from lmolt_utils.postprocess import Rule, postprocess
+from lmolt_utils.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.prediction_files import read_predictions
 
 TASKS = ("mol2cap", "cap2mol")
@@ -102,31 +102,33 @@ class Scorer:
         NaN) is scored as an empty one.
         task: "mol2cap" or "cap2mol"; None where the file's header or the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
-        (`prediction` where there is none), and what it changed is counted in the conventions.
+        (`prediction` where there is none), `clean` to the references too; what it changed is counted in the
+        conventions.
 
-        Raises ValueError for a missing column, no rows, an id that comes twice, a missing reference, another
-        task's rows or an unknown setting.
+        Raises ValueError for a missing column, no rows, an id that comes twice, a missing reference, a cell that is
+        no text, another task's rows or an unknown setting.
         """
         frame = predictions if isinstance(predictions, pd.DataFrame) else read_predictions(predictions, task=task)
         task = _task(frame, task)
         ids = _ids(frame)
-        references = [str(text) for text in frame["reference"]]
-        column = frame["raw"] if rule is not None and "raw" in frame.columns else frame["prediction"]
-        missing = column.isna().tolist()
-        outputs = ["" if gone else str(text) for text, gone in zip(column, missing, strict=True)]
-        outputs, changes = postprocess(outputs, "none" if rule is None else rule)
+        references, mended = postprocess_references(_texts(frame, "reference"), rule or "none")
+        column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
+        missing = int(frame[column].isna().sum())
+        outputs, changes = postprocess(_texts(frame, column), rule or "none")
         if task == "mol2cap":
             metrics, conventions, columns, statistics = self._captions(references, outputs)
             outputs = [strip_cls(text) for text in outputs]  # as caption_scores does
         else:
             metrics, conventions, columns, statistics = self._molecules(references, outputs)
         conventions |= {
-            "missing_predictions": sum(missing),
+            "missing_predictions": missing,
             "empty_predictions": sum(not text.strip() for text in outputs),
             "wrong_modality_rate": wrong_modality_rate(outputs, task),
             "postprocess": rule or "as given",
         }
-        conventions |= {f"postprocess: {name}": count for name, count in changes.items() if rule not in (None, "none")}
+        if rule not in (None, "none"):
+            conventions |= {f"postprocess: {name}": count for name, count in changes.items()}
+            conventions["postprocess: references changed"] = mended
         edits = character_edits(references, outputs)
         columns |= {
             "chr_f": chr_f(references, outputs),
@@ -246,6 +248,15 @@ def _ids(frame: pd.DataFrame) -> np.ndarray:
             f"id {ids[no_reference].iloc[0]!r}: without one nothing can be scored"
         )
     return ids.to_numpy()
+
+
+def _texts(frame: pd.DataFrame, column: str) -> list[str]:
+    """The cells of a column, a missing one as an empty text."""
+    cells = ["" if gone else cell for cell, gone in zip(frame[column], frame[column].isna(), strict=True)]
+    for row, cell in enumerate(cells, start=1):
+        if not isinstance(cell, str):
+            raise ValueError(f"{column} in row {row} is {type(cell).__name__} ({cell!r:.40}): text is needed")
+    return cells
 
 
 def _versions(*packages: str) -> dict[str, str]:

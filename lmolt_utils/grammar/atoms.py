@@ -2,28 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from lmolt_utils.files import BadFileError
 from lmolt_utils.grammar.decompose import Atom, Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
-
-
-def _captions(file: str) -> Iterator[str]:
-    """The lines of a file, one at a time: a file of any size is read in little memory."""
-    if file != "-" and not Path(file).is_file():
-        raise BadFileError(f"{file} is missing or no file: give a text file with one caption per line")
-    handle = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115  # closed below
-    try:
-        for number, line in enumerate(handle, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise BadFileError(f"{file} line {number} is not UTF-8 ({error}): save the file as UTF-8") from None
-    finally:
-        if file != "-":
-            handle.close()
+from lmolt_utils.prediction_files import read_captions
 
 
 def decomposer_for(vocabulary: str | None) -> Decomposer:
@@ -36,7 +20,7 @@ def decomposer_for(vocabulary: str | None) -> Decomposer:
 def print_atoms(
     file: str, vocabulary: str | None, model: str | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> int:
-    """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every line, empty ones too.
+    """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every caption, empty ones too.
 
     With a ``model`` (a causal one: folder, hub id or ``embedded:NAME``) the facts are those it names when asked with
     the paper's prompt, and their agreement with the rules' is told. What could not be explained is counted on
@@ -45,12 +29,13 @@ def print_atoms(
     :class:`~lmolt_utils.grammar.llm.LlmAnswerError` for a model that names no fact.
     """
     decompose = decomposer_for(vocabulary)
-    lines: Iterable[str] = _captions(file)
+    lines, notes = read_captions(file)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     cut: Callable[[str], list[Atom]] = decompose
     if model is not None:
         from lmolt_utils.grammar.llm import agreement_with_rules, decomposer_by_model
 
-        lines = list(lines)
         by_model = decomposer_by_model(model, lines, decompose, device=device, dtype=dtype)
         cut = by_model
         print(agreement_with_rules(by_model, decompose), file=sys.stderr)

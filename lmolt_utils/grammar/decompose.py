@@ -55,9 +55,13 @@ _CLASS_END = re.compile(r" class(?:es)?(?: of molecules)?$", re.IGNORECASE)
 _ARTICLE = re.compile(r"(?:both )?(an? |the )?", re.IGNORECASE)
 #: A name with the rest of a broken clause glued on: "fat storage that impactsyes".
 _BROKEN_CLAUSE = re.compile(r"(.+?),? (?:that|which|it|with|who)\b")
+#: Abbreviations that a name follows: their stop ends no sentence.
+_ABBREVIATIONS = r"St Ste Mt Mr Mrs Ms Dr Prof Fig Figs sp spp ssp subsp var vs cf ca approx e\.g i\.e"
+_NO_ABBREVIATION = re.sub(r"(\S+) ?", r"(?<!\\b\1\.)", _ABBREVIATIONS)
 #: New sentences: after a stop before a capital, wherever a molecule is named anew, and glued ones.
 _SENTENCE_BREAK = re.compile(
-    r"(?<=[.!?]) (?=[A-Z])| (?=(?:The|This) molecule\b)|(?<=[.!?]) ?(?=(?:[Tt]he|[Tt]his) molecule\b)"
+    rf"(?<=[.!?]){_NO_ABBREVIATION} (?=[A-Z])"
+    r"| (?=(?:The|This) molecule\b)|(?<=[.!?]) ?(?=(?:[Tt]he|[Tt]his) molecule\b)"
     rf"|(?<=[.!?]) ?(?=[Ii]t (?:{_any_of(head.split()[0] for head in _VERBS)})\b)"
 )
 _STOP = " .!?;,\"'"

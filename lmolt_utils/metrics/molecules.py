@@ -49,7 +49,7 @@ SIMILARITIES = ("MACCS", "RDK", "Morgan")
 InvalidConvention = Literal["lpm24", "molt5"]
 
 FCD_WIDTH = 350  # tokens that ChemNet reads, the end mark among them
-_BATCH = 256  # molecules that go through ChemNet together
+_BATCH = 32  # molecules that go through ChemNet together
 FCD_FULL_RANK = 513  # molecules from which a covariance of ChemNet's 512 activations can have full rank
 
 
@@ -212,7 +212,8 @@ def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
 class ChemNet:
     """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
 
-    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each).
+    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each). Every batch has the same shape,
+    so a molecule's numbers do not depend on which others are new: a resumed run gives the same bytes.
     """
 
     capacity: int = 100_000
@@ -226,7 +227,8 @@ class ChemNet:
                 warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
                 for start in range(0, len(new), _BATCH):
                     batch = new[start : start + _BATCH]
-                    self.table |= zip(batch, _last_but_one_layer(batch), strict=True)
+                    filled = [*batch, *["C"] * (_BATCH - len(batch))]
+                    self.table |= zip(batch, _last_but_one_layer(filled), strict=False)
         found = [self.table[smiles] for smiles in canonical_smiles]
         for smiles in list(self.table)[: max(0, len(self.table) - self.capacity)]:
             del self.table[smiles]
