@@ -473,6 +473,14 @@ def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, content: bytes, me
         Vocabulary.read(tmp_path / "none.txt")
 
 
+def test_abbreviations_end_no_sentence() -> None:
+    whole = ["It is used against St. Louis fever.", "Dr. Smith and sp. Nova agree, e.g. Ann vs. Bob."]
+    assert sentences(" ".join(whole)) == whole
+    assert sentences("It has vitamin C. Isolated from oil. Used as St. Johns wort.") == [
+        *("It has vitamin C.", "Isolated from oil.", "Used as St. Johns wort.")
+    ]
+
+
 def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, names = tmp_path / "captions.txt", tmp_path / "names.txt"
     path.write_text("The molecule is a widget that impacts aging.\n\nCCO\n", "utf-8")
@@ -496,7 +504,10 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
     path.write_bytes(b"fine\n\xff\n")
     assert main(["atoms", str(path)]) == 1
-    assert "line 2 is not UTF-8" in capsys.readouterr().err
+    assert "not UTF-8 text (line 2" in capsys.readouterr().err
+    path.write_text('id,prediction\n1,"The molecule is a widget, dye."\n', "utf-8")
+    assert main(["atoms", str(path)]) == 0
+    assert [atom["property"] for atom in json.loads(capsys.readouterr().out)["atoms"]] == ["widget", "dye"]
     assert main(["atoms", str(tmp_path / "none.txt")]) == 1
 
 

@@ -7,6 +7,8 @@ import math
 import os
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from nltk.translate.meteor_score import meteor_score
 from rdkit import Chem, rdBase
 from rouge_score.rouge_scorer import RougeScorer
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.featurise import Featuriser
 from lmolt_utils.metrics import captions, meteor, molecules
 from lmolt_utils.metrics.bleu import bleu_statistics
@@ -31,7 +34,7 @@ from lmolt_utils.metrics.distributions import (
     wrong_modality_rate,
 )
 from lmolt_utils.metrics.meteor import MeteorMatcher
-from lmolt_utils.metrics.molecules import frechet_chemnet_distance, molecule_scores, parse_smiles
+from lmolt_utils.metrics.molecules import ChemNet, frechet_chemnet_distance, molecule_scores, parse_smiles
 
 REGEX = caption_tokenizer("regex")
 STEM = meteor_matcher("exact+stem")
@@ -488,6 +491,31 @@ def test_a_dead_worker_is_replaced() -> None:
     assert molecule_scores(["CC"], ["CC"], fcd=False).metrics["Exact"] == 1
 
 
+def test_workers_that_die_are_an_error_and_no_invalid_molecules(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmolt_utils import featurise
+
+    featurise.stop_workers()
+    monkeypatch.setattr(featurise.sys, "executable", "/bin/false")
+    with pytest.raises(CompanionError, match="worker processes die"):
+        molecule_scores(["CC"], ["CCO"], fcd=False)
+
+
+def test_workers_live_with_less_memory_than_they_would_take() -> None:
+    # As on a cluster: a hard limit below the workers' own. The interpreter of this test itself stays as it is.
+    program = "from lmolt_utils.featurise import Featuriser as F; print(F(1).molecules(['CCO', 'C1CC'])['CCO'].valid)"
+    command = f'ulimit -v 2000000; exec {sys.executable} -c "{program}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_rdkit_is_not_asked_about_endless_strings() -> None:
+    # Each would take RDKit seconds, or all of its time.
+    outputs = ["C" * 30_000, "c1ccccc1" * 2_500, "(" * 20_000, "CCO"]
+    scores = molecule_scores(["CCO"] * 4, outputs, fcd=False)
+    assert scores.gave_up == {"length": 3}
+    assert scores.samples["Validity"].tolist() == [0, 0, 0, 1]
+
+
 def test_rdkit_is_silent_only_inside(capfd: pytest.CaptureFixture[str]) -> None:
     before = rdBase.LogStatus()
     molecule_scores(["CCO", "*CC"], ["C1CC", "CC*"])
@@ -516,6 +544,15 @@ def test_fcd_of_a_set_with_itself_is_zero() -> None:
     fcd = frechet_chemnet_distance(smiles, smiles[::-1])
     assert fcd.value == pytest.approx(0, abs=1e-9)
     assert "singular" in fcd.note
+
+
+def test_chemnet_gives_the_same_bits_whatever_was_asked_before() -> None:
+    smiles = [f"{'C' * n}{end}" for n in range(1, 12) for end in ("O", "N", "c1ccccc1", "C(=O)O")]
+    whole = ChemNet().activations(smiles)
+    resumed = ChemNet()
+    for some in (smiles[40:], smiles[7:8], smiles[3:20]):
+        resumed.activations(some)
+    assert resumed.activations(smiles).tobytes() == whole.tobytes()
 
 
 def test_fcd_formula_on_known_gaussians() -> None:

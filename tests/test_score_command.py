@@ -2,10 +2,12 @@
 
 import csv
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lmolt_utils.cli import main
 from lmolt_utils.scoring import score
@@ -79,6 +81,46 @@ def test_submission_and_postprocessing(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*command, "--json", str(out)]) == 0
     assert json.loads(out.read_text())["metrics"]["Validity"]["value"] == 0
     capsys.readouterr()
+
+
+def test_reports_go_to_devices_in_place_and_through_links(molecules: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "target.json")
+    assert main(["score", str(molecules), "--json", str(link), "--csv", "/dev/null"]) == 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "target.json").read_text())["files"]["notes"] == []
+
+
+def test_a_report_never_replaces_an_input(molecules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hard = tmp_path / "same.txt"
+    hard.symlink_to(molecules)
+    for arguments in (
+        ["score", str(molecules), "--json", str(molecules)],
+        ["score", str(molecules), "--csv", str(hard)],
+        ["score", str(molecules), "--reference", str(molecules), "--json", str(hard)],
+        ["nli", str(molecules), "--json", str(hard)],
+        ["score", str(molecules), "--json", str(tmp_path / "o"), "--csv", str(tmp_path / "o")],
+    ):
+        assert main(arguments) == 1
+        assert "also given as another file" in capsys.readouterr().err
+    assert molecules.read_text() == MOLECULES
+    assert main(["score", str(molecules), "--json", str(tmp_path)]) == 1
+    assert "it is a folder" in capsys.readouterr().err
+
+
+def test_options_that_cannot_be_are_told_at_once(molecules: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("lora_rank", "=5", "beta=[1"):
+        assert main(["notebook", "04_alignment", "--set", given]) == 1
+        assert f"lmolt: --set {given}" in capsys.readouterr().err
+    assert main(["notebook", "04_alignment", "--set", "beta=1", "--set", "beta=2"]) == 1
+    assert "give each parameter once" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["nli", str(molecules), "--device", "cuda"]) == 1
+        assert "--device cuda is not to be had here" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["score", str(molecules), "--resamples", "1000000000"])
+    assert "from 100 to 100,000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".
 def frame(references: list[Any], predictions: list[Any], **columns: Any) -> pd.DataFrame:
     ids = [f"row-{i}" for i in range(len(references))]
     data = {"id": ids, "source": "-", "reference": references, "prediction": predictions, **columns}
-    return pd.DataFrame(data)
+    return pd.DataFrame(data, dtype=object)  # pandas's own text type holds no lone surrogates
 
 
 CAPTIONS = frame(
@@ -138,6 +138,8 @@ def test_scores_are_frozen() -> None:
         (MOLECULES, None, "do not say which task"),
         (MOLECULES.assign(task="caption"), None, "unknown task 'caption' in the column"),
         (MOLECULES.assign(id=["a", "b", "a", "b"]), "cap2mol", "id 'a' comes twice, the second time in row 3"),
+        (frame(["CCO", "C"], ["CCO", ["C"]]), "cap2mol", r"prediction in row 2 is list \(\['C'\]\): text is needed"),
+        (frame(["CCO", 7], ["CCO", "C"]), "cap2mol", "reference in row 2 is int"),
     ],
 )
 def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: str) -> None:
@@ -175,7 +177,7 @@ def test_ids_are_not_needed_and_the_task_is_read() -> None:
 
 BAD = [
     *(None, math.nan, "", "   ", "['CCO']", "CCO\\n", "CC\\\\C=C", "CCO is ethanol", "(x" * 5000, "C\u4e2d\U0001f600"),
-    *("\ud800", "C\0C", "C" * 10_000, "[" * 10_000, 7, "nan"),
+    *("\ud800", "C\0C", "C" * 5_000, "[" * 10_000, "C" * 10_000, "nan"),
 ]
 
 
@@ -187,11 +189,12 @@ def test_bad_outputs_are_scored_and_counted(task: str) -> None:
     json.dumps(scores.to_dict(), allow_nan=False)
     if task == "cap2mol":
         # An empty one parses (spaces do not), as do two backslashes, what precedes a space or a last character that is
-        # not ASCII, and the long chain.
+        # not ASCII, and a long chain, but not one that RDKit is not asked about.
         assert scores.samples["Validity"].tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0]
         assert scores.conventions["invalid_predictions"] == 9
         assert scores.conventions["fcd_dropped_empty"] == 3
         assert scores.conventions["fcd_over_349_characters"] == 1
+        assert scores.conventions["rdkit_gave_up_on"] == "length: 3"
         assert scores.samples["Levenshtein"].tolist()[:4] == [3, 3, 3, 3]
 
 
@@ -260,6 +263,16 @@ def test_clean_on_a_published_submission() -> None:
     _, counts = postprocess(lines, "clean")
     assert counts["literal \\n at the end removed"] == 1441
     assert counts["doubled backslash made one"] == 4281
+
+
+def test_clean_is_applied_to_references_too_and_released_cleaning_is_not() -> None:
+    doubled, triple = "CCCC/C=C\\\\CCCC", "CCCCCC#N"
+    table = frame([doubled, triple], [doubled, triple])
+    cleaned, kept = score(table, "cap2mol", rule="clean"), score(table, "cap2mol")
+    assert cleaned.metrics["Levenshtein"] == kept.metrics["Levenshtein"] == 0
+    assert cleaned.metrics["BLEU"] == kept.metrics["BLEU"] == 1
+    assert cleaned.conventions["postprocess: references changed"] == 1
+    assert score(table, "cap2mol", rule="as_released").samples["Levenshtein"].tolist() == [2, 1]
 
 
 def test_rule_is_applied_to_raw_outputs_when_scored() -> None:
