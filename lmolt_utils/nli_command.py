@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     reference = None if arguments.reference is None else Path(arguments.reference)
     json = None if arguments.json is None else Path(arguments.json)
     cache = None if arguments.cache is None else Path(arguments.cache)
-    check_outputs([json, cache], [file, reference])
+    check_outputs([json], [file, reference, cache])
+    if cache is not None and cache.resolve() in {path.resolve() for path in (file, reference) if path is not None}:
+        raise BadFileError(f"{cache} is an input: name another file for --cache")
     frame = captions_of(read_predictions(file, task="mol2cap", reference=reference), file)
     decomposer = decomposer_for(arguments.vocabulary)
     classifier = Classifier(

@@ -16,6 +16,7 @@ from typing import Any
 import nltk
 import numpy as np
 import pytest
+import torch
 from nltk.translate.bleu_score import corpus_bleu
 from nltk.translate.meteor_score import meteor_score
 from rdkit import Chem, rdBase
@@ -549,10 +550,17 @@ def test_fcd_of_a_set_with_itself_is_zero() -> None:
 def test_chemnet_gives_the_same_bits_whatever_was_asked_before() -> None:
     smiles = [f"{'C' * n}{end}" for n in range(1, 12) for end in ("O", "N", "c1ccccc1", "C(=O)O")]
     whole = ChemNet().activations(smiles)
-    resumed = ChemNet()
-    for some in (smiles[40:], smiles[7:8], smiles[3:20]):
-        resumed.activations(some)
-    assert resumed.activations(smiles).tobytes() == whole.tobytes()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            resumed = ChemNet()
+            for some in (smiles[40:], smiles[7:8], smiles[3:20]):
+                resumed.activations(some)
+            assert resumed.activations(smiles).tobytes() == whole.tobytes()
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_fcd_formula_on_known_gaussians() -> None:

@@ -212,8 +212,9 @@ def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
 class ChemNet:
     """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
 
-    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each). Every batch has the same shape,
-    so a molecule's numbers do not depend on which others are new: a resumed run gives the same bytes.
+    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each). Every batch has the same shape
+    and goes through one thread (three would divide it unevenly): a molecule's numbers do not depend on which others
+    are new, and a resumed run gives the same bytes.
     """
 
     capacity: int = 100_000
@@ -241,9 +242,14 @@ def _last_but_one_layer(canonical_smiles: Sequence[str]) -> np.ndarray:
     from fcd_torch.utils import get_one_hot
 
     characters = np.array([get_one_hot(smiles, FCD_WIDTH) for smiles in canonical_smiles], dtype=np.float32)
-    with torch.inference_mode():
-        scaled = torch.from_numpy(characters / characters.shape[2])
-        return np.asarray(chemnet_network().model(scaled.transpose(1, 2)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            scaled = torch.from_numpy(characters / characters.shape[2])
+            return np.asarray(chemnet_network().model(scaled.transpose(1, 2)))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)
