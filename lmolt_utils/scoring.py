@@ -129,6 +129,9 @@ class Scorer:
         if rule not in (None, "none"):
             conventions |= {f"postprocess: {name}": count for name, count in changes.items()}
             conventions["postprocess: references changed"] = mended
+        doubled = sum(_backslashes(r) * _backslashes(o) < 0 for r, o in zip(references, outputs, strict=True))
+        if doubled:
+            conventions["doubled_backslashes_on_one_side"] = doubled  # as edits; the rule `clean` makes them single
         edits = character_edits(references, outputs)
         columns |= {
             "chr_f": chr_f(references, outputs),
@@ -257,6 +260,11 @@ def _texts(frame: pd.DataFrame, column: str) -> list[str]:
         if not isinstance(cell, str):
             raise ValueError(f"{column} in row {row} is {type(cell).__name__} ({cell!r:.40}): text is needed")
     return cells
+
+
+def _backslashes(text: str) -> int:
+    """1: doubled ones, -1: single ones only, 0: none."""
+    return 1 if "\\\\" in text else -1 if "\\" in text else 0
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -272,6 +272,10 @@ def test_clean_is_applied_to_references_too_and_released_cleaning_is_not() -> No
     assert cleaned.metrics["Levenshtein"] == kept.metrics["Levenshtein"] == 0
     assert cleaned.metrics["BLEU"] == kept.metrics["BLEU"] == 1
     assert cleaned.conventions["postprocess: references changed"] == 1
+    one_side = frame([doubled, triple], ["CCCC/C=C\\CCCC", triple])
+    assert score(one_side, "cap2mol").conventions["doubled_backslashes_on_one_side"] == 1
+    assert "doubled_backslashes_on_one_side" not in cleaned.conventions | kept.conventions
+    assert score(one_side, "cap2mol", rule="clean").metrics["BLEU"] == 1
     assert score(table, "cap2mol", rule="as_released").samples["Levenshtein"].tolist() == [2, 1]
 
 
