@@ -125,7 +125,9 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
         raise BadFileError(f"{path} is missing: give the path of a predictions file") from None
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
         # RuntimeError: a zip with a password, or packed in a way that Python does not know.
-        raise BadFileError(f"{path} cannot be read ({error}): fetch it again, or unpack it") from None
+        plain_error = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+        hint = "" if plain_error else ": fetch it again, or unpack it"
+        raise BadFileError(f"{path} cannot be read ({error}){hint}") from None
     if data.startswith((_GZIP, *_ZIP)):
         raise BadFileError(f"{path} is packed more than twice: unpack it")
     if len(data) > MAX_BYTES:

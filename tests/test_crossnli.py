@@ -256,7 +256,7 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     ("content", "message"),
     [
         ('{"id": 1, "task": "cap2mol", "reference": "CCO", "prediction": "CCO"}\n', "NLI judges captions"),
-        ('{"id": 1, "task": "mol2cap", "reference": null, "prediction": "CCO"}\n', "1 rows have no reference"),
+        ('{"id": 1, "task": "mol2cap", "reference": null, "prediction": "CCO"}\n', "line 1: 'reference' is null"),
     ],
 )
 def test_command_refuses(tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,8 @@ def test_a_report_never_replaces_an_input(molecules: Path, tmp_path: Path, capsy
     ):
         assert main(arguments) == 1
         assert "also given as another file" in capsys.readouterr().err
+    assert main(["nli", str(molecules), "--cache", str(hard)]) == 1
+    assert "is an input" in capsys.readouterr().err
     assert molecules.read_text() == MOLECULES
     assert main(["score", str(molecules), "--json", str(tmp_path)]) == 1
     assert "it is a folder" in capsys.readouterr().err
