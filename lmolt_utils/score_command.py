@@ -22,8 +22,10 @@ _TOLD = {
     "cap2mol": ("invalid", "rdkit_version", "postprocess"),
 }
 #: Counts of what was odd, and notes: shown below the table where there are any.
-_ODD = ("missing_", "empty_", "invalid_", "unparsable_", "fcd_", "rdkit_gave_up", "wrong_modality", "doubled_")
-_ODD += ("postprocess: ",)
+_ODD = (
+    *("missing_", "empty_", "invalid_", "unparsable_", "doubled_", "fcd_", "rdkit_gave_up", "wrong_modality"),
+    "postprocess: ",
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
