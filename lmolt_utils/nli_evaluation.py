@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -50,7 +51,8 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
         rows, pairs = cross_nli(frames, methods, scorer)
         for system in systems:
             frame = frames[system.name]
-            known = truth(list(frame["reference"]), list(frame["prediction"]), reader)
+            judged = texts_of(frame)
+            known = truth([reference for reference, _ in judged], [output for _, output in judged], reader)
             known["words"] = word_count(list(frame["reference"]))
             copies = pd.concat([known] * len(methods), ignore_index=True)
             rows[system.name] = pd.concat([rows[system.name], copies], axis=1)
@@ -87,10 +89,10 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             "device": run.device,
             "decomposer": run.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
-            "property_tree": run.property_tree,
             "seed": run.seed,
         },
         inputs={
+            **({"property_tree": Path(run.property_tree)} if run.property_tree else {}),
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
             "model": fingerprintable(run.nli_model),
