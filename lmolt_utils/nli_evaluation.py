@@ -1,5 +1,6 @@
 """Cross-NLI of a run's systems, from predictions to the files that notebook 07 shows and 08 draws."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.crossnli import cross_nli, texts_of
+from lmolt_utils.crossnli import QUANTITIES, cross_nli, rules_of, texts_of
 from lmolt_utils.divergence import CUTS, by_length, sensitivity
 from lmolt_utils.files import write_json, write_rows
 from lmolt_utils.metrics.distributions import word_count
@@ -63,6 +64,9 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             ignore_index=True,
         )
         first = everything[everything["method"] == methods[0].name]
+        # What a rule decides says nothing of a method: 0 for SMILES on both sides would flatter every one of them.
+        decided = [bool(rule) for system in systems for rule in rules_of(frames[system.name])]
+        everything.loc[decided * len(methods), list(QUANTITIES)] = math.nan
         table = correlations(everything, first, seed=run.seed)
         texts = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(

@@ -52,6 +52,8 @@ def cross_nli_report(run: Any) -> dict[str, Any]:
 def correlation_table(run: Any) -> pd.DataFrame:
     """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
 
+    Outputs that are empty or of the wrong modality, which no method judges, are left out.
+
     :data:`~lmolt_utils.nli_truth.COLUMNS`; no rows before 07 ran.
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []

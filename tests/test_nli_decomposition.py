@@ -226,6 +226,8 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
         assert rows["coverage"].tolist()[:5] == rows["recall"].tolist()[:5] == [0.0] * 5, method
         assert rows["hallucinated"].iloc[:5].isna().all(), method
     assert mean_table(judged).loc[WORSE.name, ["empty_outputs", "wrong_modality"]].tolist() == [1, 4]
+    counts = {line["n"] for line in cross_nli_report(run)["correlations"] if line["quantity"] == "coverage"}
+    assert counts == {1}, "what the rule decides says nothing of a method"
 
 
 def test_a_property_tree_is_known_by_its_content(
