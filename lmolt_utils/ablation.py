@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem, rdBase
 from scipy.stats import bootstrap
 
-from lmolt_utils.metrics.distributions import chr_f
+from lmolt_utils.metrics.distributions import chr_f, right_modality
 from lmolt_utils.predictions import scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System, load_systems
@@ -17,20 +16,14 @@ COLUMNS = ("system", "against", "task", "measure", "before", "after", "differenc
 
 
 def row_values(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Per prediction: Chr-F (0 to 1), share in the right language (1 or 0), length in characters.
+    """Per prediction: Chr-F (0 to 1), whether it is in the right language (1 or 0), length in characters.
 
-    In the right language is a caption that begins as a sentence of the corpus does, a molecule that RDKit can read.
+    In the right language is what :func:`~lmolt_utils.metrics.distributions.modality` takes for what the task asks for.
     """
     answers = predictions["prediction"].astype(str)
-    if task == "mol2cap":
-        right = answers.str.match(r"(The molecule|It) \w+")
-    else:
-        quiet = rdBase.BlockLogs()
-        right = answers.map(lambda text: bool(text) and " " not in text and Chem.MolFromSmiles(text) is not None)
-        del quiet
     values = {
         "Chr-F": chr_f(list(predictions["reference"]), list(answers)),
-        "right language": right.astype(float).to_numpy(),
+        "right language": right_modality(list(answers), task).astype(float),
         "characters": answers.str.len().astype(float).to_numpy(),
     }
     return pd.DataFrame(values, index=predictions["id"])

@@ -17,7 +17,7 @@ from lmolt_utils.embedded.rules import LIPID_RULES, ODORANT_RULES, PHARMACOPHORE
 from lmolt_utils.files import read_json, read_rows, write_json
 from lmolt_utils.intervals import COMPARISON_COLUMNS, compare_all
 from lmolt_utils.metrics.captions import caption_tokenizer
-from lmolt_utils.metrics.distributions import copied, modality
+from lmolt_utils.metrics.distributions import copied, modality, wrong_modality_rate
 from lmolt_utils.metrics.molecules import parse_smiles
 from lmolt_utils.metrics.properties import (
     PropertyScores,
@@ -117,10 +117,11 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
 
     Outputs are those that were scored: the raw ones after the run's rule for post-processing. mol2cap: L+M-24's
     property metrics, omitted and hallucinated properties (mean per caption, and by how often training has them),
-    wrong modality, copies of training captions, NLI win rate with its curve. cap2mol: wrong modality, copies of
-    training molecules (as canonical SMILES), win rate with its curve.
+    outputs that are no caption, copies of training captions, NLI win rate with its curve. cap2mol: outputs that are no
+    molecule, copies of training molecules (as canonical SMILES), win rate with its curve.
     """
     loaded: dict[str, Any] = {}
+    tokenizer = caption_tokenizer(run.caption_tokenizer)
 
     def training() -> dict[str, Any]:
         if not loaded:
@@ -132,7 +133,6 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
                 frequency=counts,
                 captions=list(train["caption"]),
                 molecules=canonical(train["molecule"]),
-                tokenizer=caption_tokenizer(run.caption_tokenizer),
                 combinations=withheld_pairs(run),
             )
         return loaded
@@ -151,7 +151,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             references = list(frames["mol2cap"]["reference"])
             known = training()
             properties = property_scores(
-                references, captions, known["tree"], known["tokenizer"], combinations=known["combinations"]
+                references, captions, known["tree"], tokenizer, combinations=known["combinations"]
             )
             samples = read_rows(files["rows"], ("id",))
             spoken = _captions(captions, known["captions"]) | property_summary(properties, known["frequency"])
@@ -166,7 +166,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             f"behaviour {system.name}",
             make,
             outputs=[output],
-            params={"tokenizer": run.caption_tokenizer, "corpus": run.corpus, "postprocess": rule_of(run, system)},
+            params={"tokenizer": tokenizer.name, "corpus": run.corpus, "postprocess": rule_of(run, system)},
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
@@ -196,18 +196,17 @@ def canonical(molecules: Iterable[str]) -> list[str]:
 
 
 def _captions(captions: Sequence[str], training: Iterable[str]) -> dict[str, Any]:
-    return _modality(captions, "molecule") | {"copied": float(copied(captions, training).mean())}
+    return _modality(captions, "mol2cap") | {"copied": float(copied(captions, training).mean())}
 
 
 def _molecules(molecules: Sequence[str], training: Iterable[str]) -> dict[str, Any]:
-    return _modality(molecules, "caption") | {"copied": float(copied(canonical(molecules), training).mean())}
+    return _modality(molecules, "cap2mol") | {"copied": float(copied(canonical(molecules), training).mean())}
 
 
-def _modality(outputs: Sequence[str], wrong: str) -> dict[str, float]:
-    kinds = [modality(text) for text in outputs]
+def _modality(outputs: Sequence[str], task: Task) -> dict[str, float]:
     return {
-        "wrong_modality": float(np.mean([kind == wrong for kind in kinds])),
-        "empty": float(np.mean([kind == "empty" for kind in kinds])),
+        "wrong_modality": wrong_modality_rate(outputs, task),
+        "empty": float(np.mean([modality(text) == "empty" for text in outputs])),
     }
 
 

@@ -43,4 +43,5 @@ def _report(profile: str, wall: float | None) -> None:
     print(table.to_string(na_rep="not run"))
     sides = f"; wall time {wall:.0f} s" if wall is not None else ""
     print(f"sum {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
-    print(look(all_scores(run, load_systems())).to_string(index=False))
+    systems = load_systems()
+    print(look(all_scores(run, systems), systems).to_string(index=False))

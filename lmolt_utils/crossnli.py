@@ -10,13 +10,18 @@ both directions, and pools the answers. Three numbers per row, all 0..1:
 
 Rules, the same for every method:
 
-- an *empty output* (no units) covers nothing, coverage 0, and says nothing that could be wrong: hallucination and
-  unsupported are undefined (NaN), such rows are counted, and means are also given with 0 in their place;
+- an *empty output* states nothing (no units), so it covers nothing, coverage 0, and nothing it says could be wrong:
+  hallucination and unsupported are undefined (NaN), such rows are counted, and means are also given with 0 in their
+  place;
+- an output of the *wrong modality*, which by :func:`~lmolt_utils.metrics.distributions.modality` is no caption (SMILES,
+  pieces of it, a single word), states nothing either: the NLI model, which cannot tell SMILES from text and often
+  calls them entailed, is not asked, and the row is scored as an empty output and counted apart. References are never
+  tested;
 - an *empty reference* leaves nothing to compare with: all three are undefined and the row is counted;
 - *repeated atoms* count as often as they are stated, as in the equations (``repeats="once"``: each fact once);
 - a caption of more than 256 units (L+M-24's longest has about 18) is cut to the first 256, and counted;
-- a caption the grammar cannot read (SMILES, HTML, another language) is its sentences as they stand, a unit each; a
-  pair longer than the model reads is cut by its tokenizer, and counted there (``Classifier.truncated``).
+- a caption the grammar cannot read (HTML, another language) is its sentences as they stand, a unit each; a pair longer
+  than the model reads is cut by its tokenizer, and counted there (``Classifier.truncated``).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.metrics.distributions import modality
 from lmolt_utils.nli import CONTRADICTION, ENTAILMENT, Pair
 from lmolt_utils.nli_cache import Answer
 
@@ -39,7 +45,8 @@ QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
 COLUMNS = ("id", "method", *QUANTITIES, "reference_units", "output_units", "rule")
 #: What the column ``rule`` may say; empty for a row that needed none.
-EMPTY_REFERENCE, EMPTY_OUTPUT, CUT = "empty reference", "empty output", f"cut to {MOST_UNITS} units"
+EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
+CUT = f"cut to {MOST_UNITS} units"
 
 
 class Method(Protocol):
@@ -132,7 +139,8 @@ def cross_nli(
 ) -> tuple[dict[str, pd.DataFrame], PairCounts]:
     """Every method on every system, all new pairs asked in one go.
 
-    systems: name to a frame with id, reference and prediction (None and NaN are empty outputs).
+    systems: name to a frame with id, reference and prediction (None and NaN are empty outputs). Every method judges the
+    texts of :func:`texts_of`.
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
     Besides the rows themselves (some 50 bytes each), memory grows with the distinct captions and pairs only.
     """
@@ -163,10 +171,12 @@ def _rows(
     scores = np.empty((length, len(QUANTITIES)))
     units = np.empty((length, 2), dtype=np.int16)  # at most MOST_UNITS
     rule = np.empty(length, dtype=object)
-    texts = ((method, *pair) for method in methods for pair in _texts(frame))
-    for place, (method, reference, output) in enumerate(texts):
+    told = rules_of(frame)
+    texts = ((method, *line) for method in methods for line in zip(_texts(frame), told, strict=True))
+    for place, (method, (reference, output), known) in enumerate(texts):
         cut = cutters[method.name]
-        scores[place], units[place], rule[place] = _score(method, *cut(reference), *cut(output), answers)
+        scores[place], units[place], decided = _score(method, *cut(reference), *cut(output), answers)
+        rule[place] = known or decided
     return pd.DataFrame(
         {
             "id": np.tile(frame["id"].to_numpy(), len(methods)),
@@ -180,16 +190,31 @@ def _rows(
 
 
 def texts_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Reference and prediction of each row as they are judged: empty for None and NaN, without lone surrogates."""
+    """Reference and prediction of each row as they are judged.
+
+    Empty for None and NaN, without lone surrogates; a prediction of the wrong modality is empty too.
+    """
     return list(_texts(frame))
 
 
+def rules_of(frame: pd.DataFrame) -> list[str]:
+    """What decides each row before any method sees it (empty reference, empty output, wrong modality), else ""."""
+    pairs = zip(_column(frame, "reference"), _column(frame, "prediction"), strict=True)
+    of = {"caption": "", "empty": EMPTY_OUTPUT}
+    return [
+        of.get(modality(output), WRONG_MODALITY) if reference.strip() else EMPTY_REFERENCE
+        for reference, output in pairs
+    ]
+
+
 def _texts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    reference, output = (
-        ("" if gone else _utf8(str(text)) for text, gone in zip(frame[column], frame[column].isna(), strict=True))
-        for column in ("reference", "prediction")
-    )
-    return zip(reference, output, strict=True)
+    outputs = (text if modality(text) == "caption" else "" for text in _column(frame, "prediction"))
+    return zip(_column(frame, "reference"), outputs, strict=True)
+
+
+def _column(frame: pd.DataFrame, name: str) -> Iterator[str]:
+    cells = zip(frame[name], frame[name].isna(), strict=True)
+    return ("" if gone else _utf8(str(text)) for text, gone in cells)
 
 
 def _utf8(text: str) -> str:
@@ -237,20 +262,21 @@ def _score(
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means of a system's rows: one line per method and quantity, with what the means leave out.
 
-    Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an empty output leaves the
-    quantity undefined), empty_outputs, empty_references, cut.
+    Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an output that is empty or no
+    caption leaves the quantity undefined), empty_outputs, wrong_modality, empty_references, cut.
     """
     lines = []
     for method, group in rows.groupby("method", sort=False):
         rule = group["rule"]
         odd = {
             "empty_outputs": int((rule == EMPTY_OUTPUT).sum()),
+            "wrong_modality": int((rule == WRONG_MODALITY).sum()),
             "empty_references": int((rule == EMPTY_REFERENCE).sum()),
             "cut": int((rule == CUT).sum()),
         }
         for quantity in QUANTITIES:
             values = group[quantity]
-            filled = values.where(rule != EMPTY_OUTPUT, values.fillna(0.0))
+            filled = values.where(~rule.isin([EMPTY_OUTPUT, WRONG_MODALITY]), values.fillna(0.0))
             lines.append(
                 {
                     "method": method,

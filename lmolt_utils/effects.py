@@ -1,15 +1,17 @@
 """The papers' headline effects, looked for in the scores: what a run saw, whether or not it agrees."""
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from lmolt_utils.prompts import Task
+from lmolt_utils.systems import System
 
-UNDECIDED = 0.025  # of the resamples on either side: a 95 % interval
+UNDECIDED = 0.025  # of the draws on either side: a 95 % interval
 CAPTION, MOLECULE = "BLEU-2", "MACCS"
 
 
@@ -144,46 +146,103 @@ EFFECTS = (
 _TASKS: dict[str, Task] = {CAPTION: "mol2cap", MOLECULE: "cap2mol", "Validity": "cap2mol"}
 
 
-def wanted() -> list[tuple[str, Task, str]]:
-    """Every (system, task, metric) that an effect rests on."""
+def wanted(systems: Sequence[System]) -> list[tuple[str, Task, str]]:
+    """Every (system, task, metric) that an effect rests on, with the copies for further seeds among ``systems``."""
     pairs = dict.fromkeys(pair for effect in EFFECTS for pair in effect.rests_on)
-    return [(system, _TASKS[metric], metric) for system, metric in pairs]
+    names = [system.name for system in systems]
+    return [(copy, _TASKS[metric], metric) for name, metric in pairs for copy in _seeds(name, names)]
 
 
-def look(scores: pd.DataFrame, replicates: Mapping[tuple[str, str], np.ndarray] | None = None) -> pd.DataFrame:
-    """Each effect with the numbers it rests on, ``seen`` (yes, no, undecided, not run) and ``resamples``.
+def look(
+    scores: pd.DataFrame,
+    systems: Sequence[System],
+    replicates: Mapping[tuple[str, str], np.ndarray] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each effect with the numbers it rests on, whether it is seen, in which share of the draws, over how many seeds.
 
-    replicates: values by (system, metric) under the same draws of the test rows. ``resamples`` is the share of them
-    in which the effect is seen, "–" without: how far the answer hangs on these test rows. It is undecided where more
-    than 2.5 % of them say otherwise. One training seed.
+    scores: of ``systems`` with their copies for further seeds (``<system>@seed<k>``). replicates: values by (system,
+    metric) under the same draws of the test rows. Of a system with several seeds the mean counts; each draw moves it
+    by what other test rows would do (the mean of its seeds' replicates) and, independently of other systems, by what
+    other training seeds would do (Student's t times standard deviation over the root of the number of seeds). An
+    effect is undecided where more than 2.5 % of the draws say otherwise; ``draws`` is the share in which it is seen,
+    "–" where neither spread is known. Where a trained system has one seed its verdict knows the test rows only, and
+    says so.
     """
-    found = {(s, t, m): v for s, t, m, v in scores[["system", "task", "metric", "value"]].itertuples(index=False)}
-    rows = []
-    for effect in EFFECTS:
-        values = [found.get((system, _TASKS[metric], metric)) for system, metric in effect.rests_on]
-        numbers = ", ".join(
-            f"{system} {'not run' if value is None else format(value, '.2f')}"
-            for (system, _), value in zip(effect.rests_on, values, strict=True)
+    rng = np.random.default_rng(seed)
+    names = [system.name for system in systems]
+    trained = {system.name for system in systems if system.method != "none"}
+    values = {
+        (s, m): v for s, m, v in scores[["system", "metric", "value"]].itertuples(index=False) if not math.isnan(v)
+    }
+    found = {
+        (name, metric): _Known.of(
+            {copy: values[copy, metric] for copy in _seeds(name, names) if (copy, metric) in values},
+            [replicates[copy, metric] for copy in _seeds(name, names) if replicates and (copy, metric) in replicates],
+            draws,
+            rng,
         )
-        missing = any(value is None for value in values)
-        share = math.nan if missing else _share(effect, replicates or {})
-        undecided = UNDECIDED < share < 1 - UNDECIDED
-        seen = "not run" if missing else "undecided" if undecided else "yes" if effect.holds(*values) else "no"
-        rows.append(
-            {
-                "effect": effect.statement,
-                "source": effect.source,
-                "here": numbers,
-                "seen": seen,
-                "resamples": "–" if math.isnan(share) else f"{share:.0%}",
-            }
-        )
-    return pd.DataFrame(rows)
+        for name, metric in dict.fromkeys(pair for effect in EFFECTS for pair in effect.rests_on)
+    }
+    return pd.DataFrame([_line(effect, [found[pair] for pair in effect.rests_on], trained) for effect in EFFECTS])
 
 
-def _share(effect: Effect, replicates: Mapping[tuple[str, str], np.ndarray]) -> float:
-    """Share of the resamples in which an effect holds, NaN where there are none."""
-    if not all(pair in replicates for pair in effect.rests_on):
-        return math.nan
-    columns = [replicates[pair] for pair in effect.rests_on]
-    return float(np.mean([effect.holds(*line) for line in zip(*columns, strict=True)]))
+def _seeds(name: str, names: Sequence[str]) -> list[str]:
+    """``name`` and its copies for further seeds."""
+    copy = re.compile(rf"{re.escape(name)}@seed\d+")
+    return [name, *(other for other in names if copy.fullmatch(other))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A system's number: its mean over ``seeds``, their standard deviation, its draws (None: no spread is known)."""
+
+    mean: float
+    spread: float
+    seeds: int
+    draws: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls, values: Mapping[str, float], replicates: Sequence[np.ndarray], draws: int, rng: np.random.Generator
+    ) -> "_Known":
+        k = len(values)
+        if not k:
+            return cls(math.nan, math.nan, 0, None)
+        mean = float(np.mean(list(values.values())))
+        spread = float(np.std(list(values.values()), ddof=1)) if k > 1 else math.nan
+        if not replicates and k == 1:
+            return cls(mean, spread, k, None)
+        drawn = np.mean(replicates, axis=0) if replicates else np.full(draws, mean)
+        if k > 1:
+            drawn = drawn + rng.standard_t(k - 1, len(drawn)) * spread / math.sqrt(k)
+        return cls(mean, spread, k, drawn)
+
+
+def _line(effect: Effect, numbers: Sequence[_Known], trained: Collection[str]) -> dict[str, str]:
+    names = [name for name, _ in effect.rests_on]
+    missing = any(not number.seeds for number in numbers)
+    share = math.nan
+    if all(number.draws is not None for number in numbers):
+        share = float(np.mean([effect.holds(*line) for line in zip(*(n.draws for n in numbers), strict=True)]))
+    holds = not missing and effect.holds(*(number.mean for number in numbers))
+    undecided = UNDECIDED < share < 1 - UNDECIDED
+    seen = "not run" if missing else "undecided" if undecided else "yes" if holds else "no"
+    seeds = {name: number.seeds for name, number in zip(names, numbers, strict=True) if name in trained}
+    one = not missing and 1 in seeds.values()
+    return {
+        "effect": effect.statement,
+        "source": effect.source,
+        "here": ", ".join(f"{name} {_shown(number)}" for name, number in zip(names, numbers, strict=True)),
+        "seen": f"{seen} (one seed)" if one else seen,
+        "draws": "–" if math.isnan(share) else f"{share:.0%}",
+        "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()) or "none trained",
+    }
+
+
+def _shown(number: _Known) -> str:
+    if not number.seeds:
+        return "not run"
+    return f"{number.mean:.2f}" + ("" if math.isnan(number.spread) else f" ± {number.spread:.2f}")

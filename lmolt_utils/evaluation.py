@@ -1,11 +1,12 @@
 """Score every system that has predictions: metrics, per-row values, entailment."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.crossnli import texts_of
+from lmolt_utils.crossnli import EMPTY_REFERENCE, rules_of, texts_of
 from lmolt_utils.featurise import Featuriser
 from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
 from lmolt_utils.intervals import intervals, write_statistics
@@ -16,6 +17,9 @@ from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.scoring import Scorer
 from lmolt_utils.systems import System
+
+_UNDEFINED: Answer = (math.nan,) * 3
+_NEUTRAL: Answer = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
 def predicted(run: Any, systems: Sequence[System]) -> list[System]:
@@ -41,8 +45,10 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
     beside it.
 
     Scored are the raw outputs after the system's rule for post-processing. ``shared``: the scorer of the systems
-    before.
+    before. What "auto" means for tokenizer and METEOR is part of what the scores are known by: when SciBERT or WordNet
+    appears, they are made again.
     """
+    used = shared or scorer(run)
     predictions = prediction_path(run, system.name, task)
     whole = run.path("scores", f"{system.name}.{task}.json")
     rows = run.path("scores", f"{system.name}.{task}.samples.jsonl")
@@ -50,14 +56,14 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
 
     def make() -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
-        result = (shared or scorer(run)).score(frame, task, rule=rule_of(run, system))
+        result = used.score(frame, task, rule=rule_of(run, system))
         found = {name: interval.to_dict() for name, interval in intervals(result).items()}
         made_from = {"system": system.name, "predictions": fingerprint(predictions)}
         write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)
         write_statistics(statistics, result.statistics)
 
-    settings = {"tokenizer": run.caption_tokenizer} if task == "mol2cap" else {"invalid": run.invalid}
+    settings = used.caption_conventions() if task == "mol2cap" else {"invalid": run.invalid}
     run.step(
         f"score {system.name} {task}",
         make,
@@ -72,8 +78,10 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
 def entail_systems(run: Any, systems: Sequence[System]) -> None:
     """Probability that the reference entails the caption, per row: ``scores/<system>.nli.jsonl``.
 
-    The model is loaded only if a system needs it, once for all of them, and asked about equal pairs once; its answers
-    are kept for cross-NLI, whose full-text method asks about the same pairs.
+    By the rules of :mod:`~lmolt_utils.crossnli`: the model is not asked about an output that is empty or no caption,
+    its entailment is 0 (neutral 1); with an empty reference all three are undefined. ``rule`` says so. The model is
+    loaded only if a system needs it, once for all of them, and asked about equal pairs once; its answers are kept for
+    cross-NLI, whose full-text method asks about the same pairs.
     """
     loaded: list[PairScorer] = []
 
@@ -89,10 +97,14 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
         def make(system: System = system, output: Any = output) -> None:
             frame = scored_answers(run, system, "mol2cap")
-            pairs = texts_of(frame)
-            answers = ask(pairs)
-            result = pd.DataFrame([answers[pair] for pair in pairs], columns=list(LABELS))
-            write_rows(output, result.assign(id=frame["id"])[["id", *LABELS]])
+            pairs, rules = texts_of(frame), rules_of(frame)
+            answers = ask([pair for pair, rule in zip(pairs, rules, strict=True) if not rule])
+            rows = [
+                answers[pair] if not rule else _UNDEFINED if rule == EMPTY_REFERENCE else _NEUTRAL
+                for pair, rule in zip(pairs, rules, strict=True)
+            ]
+            result = pd.DataFrame(rows, columns=list(LABELS), dtype=float)
+            write_rows(output, result.assign(id=frame["id"], rule=rules)[["id", *LABELS, "rule"]])
 
         run.step(
             f"entailment {system.name}",

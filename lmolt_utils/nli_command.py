@@ -145,14 +145,15 @@ def show(
     ]
     odd = {
         "empty outputs": int(table["empty_outputs"].max()),
+        "outputs that are no caption (wrong modality)": int(table["wrong_modality"].max()),
         "empty references": int(table["empty_references"].max()),
         "captions of too many units, cut": int(table["cut"].max()),
         "pairs longer than the model reads, cut": told["truncated_pairs"],
     }
     lines += [f"{name}: {count}" for name, count in odd.items() if count]
-    if odd["empty outputs"]:
+    if table["empty_outputs"].max() or table["wrong_modality"].max():
         zero = table[(table["method"] == "atomic") & (table["quantity"] == "hallucination")]["mean_empty_as_0"]
-        lines.append(f"atomic hallucination with 0 for empty outputs: {float(zero.iloc[0]):.4f}")
+        lines.append(f"atomic hallucination with 0 for these outputs: {float(zero.iloc[0]):.4f}")
     if left_out:
         lines.append(f"SummaC-Conv: not run ({left_out})")
     if classifier.reference.startswith("embedded:"):

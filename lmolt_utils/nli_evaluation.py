@@ -1,12 +1,14 @@
 """Cross-NLI of a run's systems, from predictions to the files that notebook 07 shows and 08 draws."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.crossnli import cross_nli, texts_of
+from lmolt_utils.crossnli import QUANTITIES, cross_nli, rules_of, texts_of
 from lmolt_utils.divergence import CUTS, by_length, sensitivity
 from lmolt_utils.files import write_json, write_rows
 from lmolt_utils.metrics.distributions import word_count
@@ -50,7 +52,8 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
         rows, pairs = cross_nli(frames, methods, scorer)
         for system in systems:
             frame = frames[system.name]
-            known = truth(list(frame["reference"]), list(frame["prediction"]), reader)
+            judged = texts_of(frame)
+            known = truth([reference for reference, _ in judged], [output for _, output in judged], reader)
             known["words"] = word_count(list(frame["reference"]))
             copies = pd.concat([known] * len(methods), ignore_index=True)
             rows[system.name] = pd.concat([rows[system.name], copies], axis=1)
@@ -61,6 +64,9 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             ignore_index=True,
         )
         first = everything[everything["method"] == methods[0].name]
+        # What a rule decides says nothing of a method: 0 for SMILES on both sides would flatter every one of them.
+        decided = [bool(rule) for system in systems for rule in rules_of(frames[system.name])]
+        everything.loc[decided * len(methods), list(QUANTITIES)] = math.nan
         table = correlations(everything, first, seed=run.seed)
         texts = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(
@@ -87,10 +93,10 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             "device": run.device,
             "decomposer": run.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
-            "property_tree": run.property_tree,
             "seed": run.seed,
         },
         inputs={
+            **({"property_tree": Path(run.property_tree)} if run.property_tree else {}),
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
             "model": fingerprintable(run.nli_model),

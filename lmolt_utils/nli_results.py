@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.crossnli import EMPTY_OUTPUT, WRONG_MODALITY
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.nli_truth import COLUMNS, TRUTH_OF
 from lmolt_utils.systems import System
@@ -51,6 +52,8 @@ def cross_nli_report(run: Any) -> dict[str, Any]:
 def correlation_table(run: Any) -> pd.DataFrame:
     """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
 
+    Outputs that are empty or of the wrong modality, which no method judges, are left out.
+
     :data:`~lmolt_utils.nli_truth.COLUMNS`; no rows before 07 ran.
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
@@ -72,12 +75,19 @@ def divergence_report(run: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:
 
 
 def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
-    """Mean scores of each system by one method beside the truth they ought to follow; empty outputs counted."""
+    """Mean scores of each system by one method beside the truth they ought to follow.
+
+    Outputs that state nothing, because they are empty or of the wrong modality, are counted.
+    """
     chosen = rows[rows["method"] == method]
     names = ["coverage", "recall", "hallucination", "unsupported", "hallucinated"]
     table = chosen.groupby("system", sort=False)[names].mean()
-    empty = chosen["rule"].eq("empty output").groupby(chosen["system"], sort=False).sum()
-    return table.assign(empty_outputs=empty)
+    of = chosen["system"]
+    counts = {
+        name: chosen["rule"].eq(rule).groupby(of, sort=False).sum()
+        for name, rule in (("empty_outputs", EMPTY_OUTPUT), ("wrong_modality", WRONG_MODALITY))
+    }
+    return table.assign(**counts)
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.intervals import StoredStatistics, across_seeds, additive, read_statistics, resampled
 from lmolt_utils.prompts import TASKS, Task
@@ -18,6 +19,12 @@ SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
 SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "seeds", "wanted")
 QUANTITIES = ("length_deviation", "chr_f", "entailment")
 NOT_RUN = "not run"
+#: What scores must have in common to stand in one table.
+COMPARABLE = ("tokenizer", "meteor_matcher", "wordnet", "invalid")
+
+
+class MixedScoresError(CompanionError, ValueError):
+    """Scores by different conventions, which must not share a table."""
 
 
 def all_scores(run: Any, systems: Sequence[System]) -> pd.DataFrame:
@@ -121,15 +128,22 @@ def _long(frame: pd.DataFrame, system: str, task: str) -> pd.DataFrame:
 def conventions(run: Any, systems: Sequence[System], task: Task) -> dict[str, Any]:
     """What all scores of a task have in common (tokenizer, matcher, versions).
 
-    Raises ``ValueError`` when systems were scored with different tokenizers: their numbers must not share a table.
+    Raises :class:`MixedScoresError` when systems were scored by different conventions (:data:`COMPARABLE`).
     """
-    found = [
-        read_json(p)["conventions"] for s in systems if (p := run.path("scores", f"{s.name}.{task}.json")).exists()
-    ]
-    names = {entry.get("tokenizer") for entry in found}
-    if len(names) > 1:
-        raise ValueError(f"scores were made with different tokenizers ({', '.join(map(str, names))}): score again")
-    return found[0] if found else {}
+    found = {
+        system.name: read_json(path)["conventions"]
+        for system in systems
+        if (path := run.path("scores", f"{system.name}.{task}.json")).exists()
+    }
+    first, *others = found or [""]
+    for name in COMPARABLE:
+        for other in others:
+            if (one := found[first].get(name)) != (two := found[other].get(name)):
+                raise MixedScoresError(
+                    f"{task}: {first} was scored with {name} {one!r}, {other} with {two!r}; such numbers do not share "
+                    "a table. Run 07_nli_evaluation again, which scores all systems alike."
+                )
+    return found.get(first, {})
 
 
 def overview(run: Any, systems: Sequence[System], task: Task) -> pd.DataFrame:

@@ -150,16 +150,23 @@ class Scorer:
             metrics["CharacTER"] = float(np.mean(columns["CharacTER"]))
         return Scores(task, len(ids), metrics, conventions, pd.DataFrame({"id": ids, **columns}), statistics)
 
-    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
+    def caption_conventions(self) -> dict[str, str]:
+        """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
+        tokenizer, matcher = self._words()
+        return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name, "wordnet": matcher.version}
+
+    def _words(self) -> tuple[CaptionTokenizer, MeteorMatcher]:
         if isinstance(self.tokenizer, str):
             self.tokenizer = caption_tokenizer(self.tokenizer)
         if isinstance(self.meteor, str):
             self.meteor = meteor_matcher(self.meteor)
-        scores = caption_scores(references, outputs, self.tokenizer, self.meteor)
+        return self.tokenizer, self.meteor
+
+    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
+        tokenizer, matcher = self._words()
+        scores = caption_scores(references, outputs, tokenizer, matcher)
         conventions: dict[str, str | int | float] = {
-            "tokenizer": self.tokenizer.name,
-            "meteor_matcher": self.meteor.name,
-            "wordnet": self.meteor.version,
+            **self.caption_conventions(),
             **_versions("nltk", "rapidfuzz", "tokenizers"),
         }
         columns: dict[str, Any] = dict(scores.samples)

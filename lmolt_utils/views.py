@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from rdkit import Chem, rdBase
 
 from lmolt_utils.files import read_rows
+from lmolt_utils.metrics.distributions import right_modality
 from lmolt_utils.predictions import scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.systems import System
@@ -38,22 +38,12 @@ def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width
     return pd.DataFrame(table).T.style.set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
-def _is_molecule(text: str) -> bool:
-    return bool(text) and " " not in text and Chem.MolFromSmiles(text) is not None
-
-
 def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
-    """Share of outputs in the right language: captions that begin as a sentence, molecules that RDKit can read."""
-    quiet = rdBase.BlockLogs()
+    """Share of outputs in the right language: what looks like a caption, like a molecule (valid or not)."""
     rows = []
     for system in systems:
-        right: dict[Task, float] = {}
-        for task in TASKS:
-            outputs = scored_answers(run, system, task)["prediction"]
-            if task == "mol2cap":
-                right[task] = outputs.str.match(r"(The molecule|It) \w+").mean()
-            else:
-                right[task] = outputs.map(_is_molecule).mean()
-        rows.append({"system": system.label, "captions": right["mol2cap"], "molecules": right["cap2mol"]})
-    del quiet
+        captions, molecules = (
+            right_modality(list(scored_answers(run, system, task)["prediction"]), task).mean() for task in TASKS
+        )
+        rows.append({"system": system.label, "captions": captions, "molecules": molecules})
     return pd.DataFrame(rows).set_index("system")

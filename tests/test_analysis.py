@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lmolt_utils.analysis import (
     all_significance,
@@ -18,11 +20,14 @@ from lmolt_utils.analysis import (
     significance,
     win_curves,
 )
-from lmolt_utils.effects import look
+from lmolt_utils.effects import look, wanted
 from lmolt_utils.evaluation import score_system
 from lmolt_utils.files import read_json, write_json, write_rows
+from lmolt_utils.metrics.captions import CaptionTokenizer, MeteorMatcher, caption_tokenizer, meteor_matcher
+from lmolt_utils.notebook import Run as NotebookRun
+from lmolt_utils.notebook import resolve
 from lmolt_utils.params import Params, load
-from lmolt_utils.results import all_scores, overview, replicates, seed_spread
+from lmolt_utils.results import MixedScoresError, all_scores, conventions, overview, replicates, seed_spread
 from lmolt_utils.seed_tables import seed_table, to_markdown, write_seed_table
 from lmolt_utils.systems import System, replicas
 
@@ -124,24 +129,94 @@ def test_scores_come_back_with_intervals(run: Run) -> None:
     assert set(text.loc["KTO"]) == {"not run"}
 
 
-def test_effects_say_in_how_many_resamples_they_are_seen(run: Run) -> None:
-    drawn = replicates(
-        run, [("cpo", "mol2cap", "BLEU-2"), ("meditron", "mol2cap", "BLEU-2"), ("kto", "mol2cap", "BLEU-2")]
-    )
-    assert set(drawn) == {("cpo", "BLEU-2"), ("meditron", "BLEU-2")}
-    seen = look(all_scores(run, SYSTEMS).reset_index(), drawn).set_index("effect")
-    line = seen.loc["CPO beats the per-task model in captions (BLEU-2)"]
-    assert (line["seen"], line["resamples"]) == ("no", "0%")
-    assert seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)", "resamples"] == "–"
+BEATS = "CPO beats the per-task model in captions (BLEU-2)"
+
+
+def verdict(
+    cpo: Sequence[float], draws: Mapping[tuple[str, str], np.ndarray] | None = None, meditron: float = 0.5
+) -> dict[str, str]:
+    """The line of :data:`BEATS` for BLEU-2 values of CPO, one per seed, against the per-task model's."""
+    untrained = system("meditron").model_copy(update={"method": "none"})
+    rows = [system("cpo" if seed == 0 else f"cpo@seed{seed}") for seed in range(len(cpo))]
+    values = [*cpo, meditron]
+    names = [row.name for row in rows]
+    scores = pd.DataFrame({"system": [*names, "meditron"], "task": "mol2cap", "metric": "BLEU-2", "value": values})
+    return dict(look(scores, [*rows, untrained], draws).set_index("effect").loc[BEATS])
+
+
+def test_effects_say_in_how_many_draws_they_are_seen(run: Run) -> None:
+    pairs = wanted(SYSTEMS)
+    assert ("kto", "mol2cap", "BLEU-2") in pairs
+    drawn = replicates(run, pairs)  # type: ignore[arg-type]
+    assert {("cpo", "BLEU-2"), ("meditron", "BLEU-2")} < set(drawn)
+    assert not [pair for pair in drawn if pair[0] == "kto"], "it did not run"
+    seen = look(all_scores(run, SYSTEMS), SYSTEMS, drawn).set_index("effect")
+    assert (seen.loc[BEATS, "seen"], seen.loc[BEATS, "draws"]) == ("no (one seed)", "0%")
+    kto = seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)"]
+    assert (kto["seen"], kto["here"], kto["draws"]) == ("not run", "kto not run", "–")
     # Seen or not in the point values, it is undecided where the draws of the test rows do not agree.
     for above, told in ((0, "no"), (20, "no"), (500, "undecided"), (980, "yes")):
-        cpo = np.where(np.arange(1000) < above, 0.9, 0.1)
-        values = {("cpo", "BLEU-2"): cpo, ("meditron", "BLEU-2"): np.full(1000, 0.5)}
-        scores = all_scores(run, SYSTEMS).reset_index()
-        best = (scores["system"] == "cpo") & (scores["metric"] == "BLEU-2")
-        scores.loc[best, "value"] = 2.0 if told == "yes" else 0.0
-        line = look(scores, values).set_index("effect").loc["CPO beats the per-task model in captions (BLEU-2)"]
-        assert line["seen"] == told
+        of_cpo = np.where(np.arange(1000) < above, 0.9, 0.1)
+        line = verdict([0.6 if told == "yes" else 0.4], {("cpo", "BLEU-2"): of_cpo, ("meditron", "BLEU-2"): HALF})
+        assert line["seen"] == f"{told} (one seed)"
+
+
+HALF = np.full(1000, 0.5)
+
+
+def test_a_verdict_takes_the_spread_over_seeds_into_account() -> None:
+    # All test rows agree with every seed's own value: with one seed that is "yes, 100 %".
+    sure: dict[tuple[str, str], np.ndarray] = {("meditron", "BLEU-2"): HALF, ("cpo", "BLEU-2"): np.full(1000, 0.52)}
+    line = verdict([0.52], sure)
+    assert (line["seen"], line["draws"], line["seeds"]) == ("yes (one seed)", "100%", "cpo 1")
+    spread = [0.52, 0.58, 0.46]
+    of_seeds = {("cpo" if k == 0 else f"cpo@seed{k}", "BLEU-2"): np.full(1000, v) for k, v in enumerate(spread)}
+    line = verdict(spread, {**sure, **of_seeds})
+    assert (line["seen"], line["seeds"], line["here"]) == ("undecided", "cpo 3", "cpo 0.52 ± 0.06, meditron 0.50")
+    # Student's t of the mean with two degrees of freedom: P(t > -(0.52 - 0.5) / (0.06 / sqrt(3))) = 0.69.
+    assert float(line["draws"].rstrip("%")) / 100 == pytest.approx(stats.t.sf(-0.02 * 3**0.5 / 0.06, 2), abs=0.04)
+    assert verdict([0.72, 0.71, 0.73])["seen"] == "yes", "far beyond the seeds' spread; no draws of rows are needed"
+    assert verdict([0.30, 0.29, 0.31])["seen"] == "no"
+    assert verdict([0.52])["draws"] == "–", "one seed and no draws of the rows: no spread is known"
+    # Rows that disagree are not hidden by seeds that agree.
+    rows = {**sure, **{name: np.where(np.arange(1000) < 500, 0.3, 0.9) for name in of_seeds}}
+    assert verdict([0.6, 0.6001, 0.5999], rows)["seen"] == "undecided"
+    nothing = verdict([])
+    assert (nothing["seen"], nothing["seeds"]) == ("not run", "none trained")
+
+
+def test_scores_are_keyed_by_what_auto_meant_and_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WordNet, then SciBERT appear on a machine that has scores: they are made again, both systems alike."""
+    params, _ = resolve("07_nli_evaluation", {"profile": "smoke", "caption_tokenizer": "auto"})
+    run = NotebookRun("07_nli_evaluation", tmp_path / "smoke", params)
+    for name in ("meditron", "cpo"):
+        frame = pd.DataFrame(
+            {"id": range(24), "task": "mol2cap", "source": "x", "reference": CAPTIONS, "raw": CAPTIONS}
+        )
+        write_rows(run.path("predictions", f"{name}.mol2cap.jsonl"), frame.assign(prediction=CAPTIONS))
+    both = [system("meditron"), system("cpo")]
+
+    def appears(matcher: MeteorMatcher, tokenizer: CaptionTokenizer) -> None:
+        monkeypatch.setattr("lmolt_utils.scoring.meteor_matcher", lambda _: matcher)
+        monkeypatch.setattr("lmolt_utils.scoring.caption_tokenizer", lambda _: tokenizer)
+
+    plain, words = meteor_matcher("exact+stem"), caption_tokenizer("regex")
+    wordnet = MeteorMatcher("wordnet", "3.0", SimpleNamespace(synsets=lambda _: []))
+    scibert = CaptionTokenizer("scibert", words.split, words.whole)
+    appears(plain, words)
+    for one in both:
+        score_system(run, one, "mol2cap")
+    for matcher, tokenizer, name in ((wordnet, words, "meteor_matcher"), (wordnet, scibert, "tokenizer")):
+        appears(matcher, tokenizer)
+        score_system(run, both[0], "mol2cap")
+        with pytest.raises(MixedScoresError, match=f"meditron was scored with {name} .* Run 07_nli_evaluation again"):
+            conventions(run, both, "mol2cap")
+        score_system(run, both[1], "mol2cap")
+        assert conventions(run, both, "mol2cap")["tokenizer"] == tokenizer.name
+        made = run.path("scores", "cpo.mol2cap.json").stat().st_mtime_ns
+        score_system(run, both[1], "mol2cap")
+        assert run.path("scores", "cpo.mol2cap.json").stat().st_mtime_ns == made, "up to date"
+    assert conventions(run, [], "mol2cap") == {}
 
 
 def with_seeds(seeds: list[int]) -> list[System]:

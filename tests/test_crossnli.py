@@ -17,6 +17,7 @@ from lmolt_utils.crossnli import (
     EMPTY_OUTPUT,
     EMPTY_REFERENCE,
     MOST_UNITS,
+    WRONG_MODALITY,
     AtomicNli,
     canonical_atoms,
     coverage,
@@ -30,7 +31,7 @@ from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli import Pair
 from lmolt_utils.nli_cache import Answer
 from lmolt_utils.nli_truth import correlations, pearson, spearman, truth
-from lmolt_utils.rivals import FullText, SentenceLevel, SummacZeroShot
+from lmolt_utils.rivals import FullText, SentenceLevel, SummacConvolution, SummacZeroShot
 
 NAMES = Vocabulary.of(
     {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
@@ -135,19 +136,42 @@ def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
     fact = "The molecule is a nutrient."
     rows = judge((fact, caption), (caption, fact), (caption, caption))
     for row in rows.itertuples():
-        if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE):
+        if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
             continue
         assert all(0 <= value <= 1 for value in (row.hallucination, row.coverage, row.unsupported))
         assert max(row.reference_units, row.output_units) <= MOST_UNITS
         assert (row.rule == CUT) == (max(row.reference_units, row.output_units) == MOST_UNITS)
     assert rows["rule"][2] != EMPTY_OUTPUT
+    assert rows["rule"][1] in ("", CUT), "a reference is never tested"
 
 
-def test_smiles_for_a_caption_covers_nothing() -> None:
-    (row,) = judge(("The molecule is a nutrient.", "CCO")).itertuples()
-    assert row.output_units == 1
-    assert row.coverage < 0.1
-    assert row.unsupported > 0.9
+class Credulous(Table):
+    """Calls everything entailed, as NLI models do with many pieces of SMILES."""
+
+    @staticmethod
+    def _judge(premise: str, hypothesis: str) -> Answer:
+        return 0.01, 0.98, 0.01
+
+
+def test_what_is_no_caption_states_nothing_in_every_method() -> None:
+    fact = "The molecule is a nutrient."
+    outputs = [fact, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
+    frame = pd.DataFrame({"id": range(5), "reference": fact, "prediction": outputs})
+    rule = ["", EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY]
+    methods = [AtomicNli(canonical_atoms(DECOMPOSER)), FullText(), SentenceLevel(), SummacZeroShot()]
+    methods.append(SummacConvolution(np.linspace(0, 1, 50), 0.0))
+    table = Credulous()
+    found = cross_nli({"s": frame}, methods, table)[0]["s"]
+    assert {text for pair in table.seen for text in pair} == {fact}, "the model is not asked about the others"
+    for method, rows in found.groupby("method"):
+        assert list(rows["rule"]) == rule, method
+        assert rows["coverage"].tolist()[1:] == [0.0] * 4, method
+        assert rows["coverage"].iloc[0] > 0.5, method
+        assert rows[["hallucination", "unsupported"]].iloc[1:].isna().all(axis=None), method
+        assert set(rows["output_units"].iloc[1:]) == {0}, method
+    counts = summary(found)
+    assert set(counts["wrong_modality"]) == {3}
+    assert set(counts["empty_outputs"]) == {1}
 
 
 def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> None:

@@ -31,6 +31,7 @@ from lmolt_utils.metrics.distributions import (
     chr_f,
     length_deviation,
     modality,
+    right_modality,
     word_count,
     wrong_modality_rate,
 )
@@ -615,7 +616,16 @@ def test_word_count() -> None:
         ("CC(=O)Oc1ccccc1C(=O)O", "molecule"),
         ("C[C@@H](N)C(=O)[O-].[Na+]", "molecule"),
         ("C C ( = O", "molecule"),  # modality is not validity
-        ("aspirin", "other"),
+        (")OC(=O)CCC[C@@H", "molecule"),  # a piece: a bracket without its end,
+        ("nH]c1,CC", "molecule"),  # or without its beginning
+        ("CO", "molecule"),
+        ("Cl insulat=Cl1", "other"),
+        ("impactscc(COC)c1", "other"),
+        ("water", "other"),  # a word is no caption
+        ("It is sweet.", "caption"),
+        ("c1ccccc1 is aromatic", "caption"),
+        ("Das Molekül schmeckt süß.", "caption"),
+        ("[CC]" * 5000 + "z", "other"),  # in linear time
         ("", "empty"),
         (" \n", "empty"),
     ],
@@ -625,9 +635,11 @@ def test_modality(text: str, kind: str) -> None:
 
 
 def test_wrong_modality_rate() -> None:
-    outputs = ["CCO", "a fatty acid", "", "CCN"]
-    assert wrong_modality_rate(outputs, "mol2cap") == 0.5
-    assert wrong_modality_rate(outputs, "cap2mol") == 0.25
+    outputs = ["CCO", "a fatty acid", "", "aspirin"]
+    assert wrong_modality_rate(outputs, "mol2cap") == 0.5  # an empty output is not of the wrong modality, nor right
+    assert wrong_modality_rate(outputs, "cap2mol") == 0.5
+    assert right_modality(outputs, "mol2cap").tolist() == [False, True, False, False]
+    assert right_modality(outputs, "cap2mol").tolist() == [True, False, False, False]
 
 
 # ------------------------------------------------------------------------------------- the official scripts

@@ -17,8 +17,9 @@ from lmolt_utils.cli import main
 from lmolt_utils.evaluation import entail_systems
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.grammar.llm import LlmAnswerError, prompt
+from lmolt_utils.metrics.winrates import caption_wins
 from lmolt_utils.models import load_model, load_tokenizer
-from lmolt_utils.nli import Classifier
+from lmolt_utils.nli import LABELS, Classifier
 from lmolt_utils.nli_decomposition import (
     agreement_table,
     answers_path,
@@ -27,7 +28,7 @@ from lmolt_utils.nli_decomposition import (
     differences,
 )
 from lmolt_utils.nli_evaluation import cross_nli_systems, divergence_systems
-from lmolt_utils.nli_results import cross_nli_report, cross_nli_rows, divergence_report
+from lmolt_utils.nli_results import cross_nli_report, cross_nli_rows, divergence_report, mean_table
 from lmolt_utils.notebook import Run, resolve
 from lmolt_utils.params import ParameterError, load
 from lmolt_utils.predictions import prediction_path
@@ -122,7 +123,7 @@ def test_answers_are_kept_through_a_kill_and_a_new_system_costs_its_own(
     patience[0] = 1000
     ask_language_model(run, [BETTER, WORSE])
     assert len(asked) == len(set(asked)) == 9
-    predict(run, OTHER, ["It impacts aging.", "x" * 5000, *references[2:]], references)
+    predict(run, OTHER, ["It impacts aging.", "x " * 2500, *references[2:]], references)
     ask_language_model(run, [BETTER, WORSE, OTHER])
     assert asked[9:] == ["It impacts aging."]  # the overlong one is not asked
     table = agreement_table(run, [BETTER, WORSE, OTHER])
@@ -183,7 +184,8 @@ def test_without_a_model_the_rules_decide_and_entailment_shares_its_answers(
         frame = read_rows(prediction_path(run, system.name, "mol2cap"), ("reference", "raw"))
         kept = read_rows(run.path("scores", f"{system.name}.nli.jsonl"), ("id", "entailment"))
         plain = Classifier(run.nli_model).probabilities(list(frame["reference"]), list(frame["raw"]), progress=False)
-        assert np.allclose(kept["entailment"], plain["entailment"], atol=1e-5)
+        asked = frame["raw"] != ""
+        assert np.allclose(kept["entailment"], plain["entailment"].where(asked, 0), atol=1e-5)
         assert list(kept["id"]) == list(frame["id"])
     cross_nli_systems(run, [BETTER, WORSE])
     report = cross_nli_report(run)
@@ -200,6 +202,46 @@ def test_without_a_model_the_rules_decide_and_entailment_shares_its_answers(
     divergence_systems(run, [WORSE])
     assert divergence_report(run)[2] == "slerp+cpo not run"
     assert divergence_report(run)[0].empty
+
+
+def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
+    run = run_with(runs)
+    reference = "The molecule is a apoptosis, a cholesterol translocation that impacts aging."
+    outputs = [" CCC(C)C", " CC1", ")COC(=O)CCCC", ")OC(=O)CCC[C@@H", "", reference, reference]
+    references = [reference] * 6 + [""]
+    plain = Classifier(run.nli_model).probabilities(references, outputs, progress=False)
+    assert caption_wins(plain)[:4].any(), "the model itself calls some of them entailed, or this shows nothing"
+    predict(run, WORSE, outputs, references)
+    entail_systems(run, [WORSE])
+    kept = read_rows(run.path("scores", f"{WORSE.name}.nli.jsonl"), ("id", "rule", *LABELS))
+    assert list(kept["rule"]) == [*["wrong modality"] * 4, "empty output", "", "empty reference"]
+    assert kept["entailment"].tolist()[:5] == [0.0] * 5
+    assert kept[list(LABELS)].iloc[6].isna().all()
+    assert caption_wins(kept).tolist() == [*[False] * 5, True, False]
+    assert caption_wins(kept, 0.0).tolist() == [*[False] * 5, True, False]
+    cross_nli_systems(run, [WORSE])
+    judged = cross_nli_rows(run, [WORSE])
+    for method, rows in judged.groupby("method"):
+        assert list(rows["rule"]) == list(kept["rule"]), method
+        assert rows["coverage"].tolist()[:5] == rows["recall"].tolist()[:5] == [0.0] * 5, method
+        assert rows["hallucinated"].iloc[:5].isna().all(), method
+    assert mean_table(judged).loc[WORSE.name, ["empty_outputs", "wrong_modality"]].tolist() == [1, 4]
+    counts = {line["n"] for line in cross_nli_report(run)["correlations"] if line["quantity"] == "coverage"}
+    assert counts == {1}, "what the rule decides says nothing of a method"
+
+
+def test_a_property_tree_is_known_by_its_content(
+    runs: Path, references: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tmp_path / "tree.json"
+    tree.write_text(json.dumps({"Biomedical": ["nutrient", "surfactant", "aging"]}))
+    run = run_with(runs, property_tree=str(tree))
+    cross_nli_systems(run, [WORSE])
+    cross_nli_systems(run, [WORSE])
+    assert "cross-NLI: up to date" in capsys.readouterr().out
+    tree.write_text(json.dumps({"Biomedical": ["nutrient", "surfactant", "aging", "cancer"]}))
+    cross_nli_systems(run, [WORSE])
+    assert "cross-NLI: changed inputs: property_tree" in capsys.readouterr().out
 
 
 def test_a_run_by_a_language_model_needs_one() -> None:

@@ -287,7 +287,7 @@ def test_effects_by_hand(tmp_path: Path, runs: Path) -> None:
 
     base = System(name="base", label="Base", notebook="06_ablation", init="cap2mol", method="cpo")
     changed = base.model_copy(update={"name": "changed", "label": "Changed", "against": "base"})
-    for name, answers in (("base", ["CCO", "C1"]), ("changed", ["CCO", "CC"])):
+    for name, answers in (("base", ["CCO", "zz"]), ("changed", ["CCO", "C1"])):
         for task in TASKS:
             texts = ["The molecule is a toxin.", answers[1]] if task == "mol2cap" else answers
             frame = pd.DataFrame({"id": ["a", "b"], "task": task, "source": "x", "reference": "CCO", "raw": texts})

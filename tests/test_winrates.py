@@ -40,6 +40,8 @@ def test_captions_win_where_entailment_is_likeliest() -> None:
         {"entailment": [0.4, 0.45, 0.34], "neutral": [0.35, 0.5, 0.33], "contradiction": [0.25, 0.05, 0.33]}
     )
     assert caption_wins(frame).tolist() == [True, False, True]
+    odd = pd.DataFrame({"contradiction": [0, None], "entailment": [0, None], "neutral": [1, None]})
+    assert caption_wins(odd).tolist() == caption_wins(odd, 0.0).tolist() == [False, False], "no caption; no reference"
     assert caption_wins(frame, 0.4).tolist() == [False, True, False]
     with pytest.raises(ValueError, match="neutral"):
         caption_wins(frame[["entailment"]])

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.crossnli import QUANTITIES, AtomicNli, Method, canonical_atoms, cross_nli, pooled
+from lmolt_utils.crossnli import QUANTITIES, AtomicNli, Method, canonical_atoms, cross_nli, pooled, texts_of
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli import Classifier, Pair
@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 def naive(frame: pd.DataFrame, decompose: Decomposer, classifier: Classifier) -> tuple[np.ndarray, int]:
     """Scores of each row, shape (n, 3), and how many pairs were asked."""
     cut = canonical_atoms(decompose)
-    atoms = [(cut(r), cut(p)) for r, p in zip(frame["reference"], frame["prediction"], strict=True)]
+    atoms = [(cut(r), cut(p)) for r, p in texts_of(frame)]
     pairs: list[Pair] = []
     for wanted, said in atoms:
         pairs += [(premise, hypothesis) for hypothesis in said for premise in wanted]

@@ -13,6 +13,7 @@ from lmolt_utils.metrics.distributions import (
     chr_f,
     length_deviation,
     modality,
+    right_modality,
     word_count,
     wrong_modality_rate,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "modality",
     "molecule_scores",
     "parse_smiles",
+    "right_modality",
     "word_count",
     "wrong_modality_rate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -145,15 +146,21 @@ def word_count(texts: Sequence[str]) -> np.ndarray:
 
 Modality = Literal["molecule", "caption", "empty", "other"]
 
-_SMILES_WORD = re.compile(r"(?:\[[^\[\]\s]+\]|Br|Cl|[BCNOPSFI]|[bcnops]|[-=#$/\\:~.+@()%*\d])+")
-_LETTERS = re.compile(r"[A-Za-z][A-Za-z'-]*[,.;:]?")
+#: What an output of each task ought to be.
+RIGHT: dict[str, Modality] = {"mol2cap": "caption", "cap2mol": "molecule"}
+
+# Whole SMILES and pieces of it: a bracket may lack its beginning or its end. Possessive, so that time is linear.
+_SMILES_WORD = re.compile(r"(?:\[[^\[\]\s]*+|\]|H(?=[-+\d]*\])|Br|Cl|[BCNOPSFIbcnops]|[-=#$/\\:~.,+@()%*\d])++")
+_LETTERS = re.compile(r"[^\W\d_](?:[^\W\d_]|['-])*[,.;:]?")
 
 
+@lru_cache(65_536)
 def modality(text: str) -> Modality:
     """What a text looks like, by its words alone (it need not be a valid molecule or a good caption).
 
-    "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise,
-    every word is written in SMILES symbols; "empty"; "other": neither ("aspirin").
+    "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise, every word
+    is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl"). Nothing else
+    in the package decides what language an output is in.
     """
     words = text.split()
     if not words:
@@ -164,8 +171,11 @@ def modality(text: str) -> Modality:
     return "molecule" if all(smiles) else "other"
 
 
+def right_modality(predictions: Sequence[str], task: str) -> np.ndarray:
+    """Which outputs look like what the task asks for, shape (n,), bool."""
+    return np.array([modality(text) == RIGHT[task] for text in predictions], dtype=bool)
+
+
 def wrong_modality_rate(predictions: Sequence[str], task: str) -> float:
-    """Share of outputs (0..1) that look like the other task's: molecules for mol2cap, captions for
-    cap2mol."""
-    wrong = {"mol2cap": "molecule", "cap2mol": "caption"}[task]
-    return float(np.mean([modality(text) == wrong for text in predictions]))
+    """Share of outputs (0..1) that look like something else; empty ones are counted apart, not here."""
+    return float(np.mean([modality(text) not in (RIGHT[task], "empty") for text in predictions]))

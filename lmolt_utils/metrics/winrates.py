@@ -1,7 +1,8 @@
 """Win rates (Feedback-aligned Mixed LLMs, section 3.4): the share of outputs that pass every criterion.
 
 A molecule wins if its Chr-F is above a threshold, its length is less than so many characters off and RDKit reads it; a
-caption wins if the NLI model calls it entailed by its reference. The paper says only that its thresholds were found
+caption wins if the NLI model calls it entailed by its reference; an output that is empty or no caption is not asked
+about and loses (the rules of :mod:`~lmolt_utils.crossnli`). The paper says only that its thresholds were found
 experimentally (audit D35), on what is not said; hence the curves.
 """
 
@@ -41,13 +42,15 @@ def caption_wins(probabilities: pd.DataFrame, threshold: float | None = None) ->
     """Which captions win, shape (n,), bool.
 
     probabilities: columns entailment, neutral, contradiction (0..1). threshold None: entailment is the likeliest of
-    the three, which is the paper's "classified as entailment"; else its probability must be greater.
+    the three, which is the paper's "classified as entailment"; else its probability must be greater. An undefined
+    one (empty reference) does not win.
     """
     if threshold is not None:
         _need(probabilities, NLI_LABELS[:1])
-        return np.asarray(probabilities["entailment"] > threshold)
+        return np.asarray(probabilities["entailment"].astype(float) > threshold)
     _need(probabilities, NLI_LABELS)
-    return np.asarray(probabilities["entailment"] > probabilities[list(NLI_LABELS[1:])].max(axis=1))
+    values = probabilities[list(NLI_LABELS)].astype(float)
+    return np.asarray(values["entailment"] > values[list(NLI_LABELS[1:])].max(axis=1))
 
 
 def win_rate(wins: np.ndarray) -> dict[str, float | int]:
