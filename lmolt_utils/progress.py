@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -46,7 +47,9 @@ class Clock(TrainerCallback):
             watched.tokens = int(self.rows[-1]["tokens"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on."""
+        """Start, or go on; the peak is this training's own, not that of what ran before."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else 0.0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
