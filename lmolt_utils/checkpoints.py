@@ -48,7 +48,7 @@ class Checkpoints(TrainerCallback):
     def left(self) -> str:
         """Which checkpoint a failed training leaves."""
         steps = self._steps()
-        return f"the checkpoint of step {steps[-1]} is kept in {self.folder}." if steps else "no checkpoint was due yet."
+        return f"the checkpoint of step {steps[-1]} is kept in {self.folder}." if steps else "no checkpoint was due."
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The receipt of a checkpoint that is completely written."""

@@ -20,6 +20,7 @@ What TRL computes twice or for nothing is left out: :mod:`lmolt_utils.head`, :mo
 """
 
 import math
+import time
 from functools import partial
 from typing import Any
 
@@ -95,6 +96,7 @@ class Watched:
     peak_mb = 0.0
     micro = 0
     precision = ""
+    reference_s = 0.0
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
         # On some processors bitsandbytes packs 4-bit weights at the first evaluation, for a kernel without a gradient,
@@ -106,6 +108,12 @@ class Watched:
         with answers_only(statistics=False):  # the reference's log-probabilities are computed here
             super().__init__(*args, **kwargs)
         self.precision = same_precision(self.model)  # type: ignore[attr-defined]
+
+    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        found = super()._precompute_ref_logps(*args, **kwargs)  # type: ignore[misc]
+        self.reference_s += time.perf_counter() - begin
+        return found
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss of a micro-batch."""

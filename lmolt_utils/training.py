@@ -3,8 +3,8 @@
 Both directions go into one adapter, as in the papers (25.4k triples at full scale: audit D3). Every
 hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
 
-A step has ``effective_batch`` rows; the last one of an epoch has what is left. The order of the rows is drawn once: each
-epoch goes through the same steps, as rows of like length share a micro-batch and KTO's mismatched answers are
+A step has ``effective_batch`` rows; the last one of an epoch has what is left. The order of the rows is drawn once:
+each epoch goes through the same steps, as rows of like length share a micro-batch and KTO's mismatched answers are
 neighbours. Transformers would shuffle at each epoch.
 """
 
