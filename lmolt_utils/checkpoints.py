@@ -34,13 +34,21 @@ class Checkpoints(TrainerCallback):
             self.folder.mkdir(parents=True)
             write_json(key, self.made_from)
             return None
-        for step in sorted((int(p.name.split("-")[1]) for p in self.folder.glob("checkpoint-*/")), reverse=True):
+        for step in reversed(self._steps()):
             checkpoint = self.folder / f"checkpoint-{step}"
             receipt = _readable(_receipt(checkpoint))
             if receipt and receipt["fingerprint"] == fingerprint(checkpoint):
                 return checkpoint, receipt["notes"]
             shutil.rmtree(checkpoint)
         return None
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name.split("-")[1]) for path in self.folder.glob("checkpoint-*/"))
+
+    def left(self) -> str:
+        """Which checkpoint a failed training leaves."""
+        steps = self._steps()
+        return f"the checkpoint of step {steps[-1]} is kept in {self.folder}." if steps else "no checkpoint was due."
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The receipt of a checkpoint that is completely written."""

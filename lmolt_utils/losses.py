@@ -5,22 +5,28 @@ SFT       -log π(y_w|x), mean over the answer tokens of an optimiser step (L4M 
 DPO       -log σ(β (Δ_w - Δ_l)), Δ = log π(y|x) - log π_ref(y|x) over the answer's tokens (Eq. 3), + α NLL
 kto_pair  what the released "DPO" ran: 1 - σ(β (Δ_w - max(Δ_l, 0))) and 1 - σ(β (max(Δ_w, 0) - Δ_l)), averaged
 CPO       -log σ(β (log π(y_w|x) - log π(y_l|x))) + α NLL (Eq. 4; the printed sign of the first term is reversed)
+NLL       -log π(y_w|x) (``sum``), or that divided by the answer's tokens (``row_mean``); in DPO and CPO alike
 KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ))) for rejected answers (Eq. 5; printed
           with the wrong sign before λ_l); z_ref: mean Δ of mismatched prompts and answers, at least 0
 ========  ==============================================================================================
 
 All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which weighs the
-rows of a smaller last micro-batch more: :class:`ByRows` corrects that.
+rows of a smaller last micro-batch more: :class:`ByRows` corrects that. So no objective depends on ``micro_batch``, but
+for KTO's z_ref, which is estimated within each micro-batch.
+
+TRL also casts differently under QLoRA: :func:`same_precision` undoes that.
 
 What TRL computes twice or for nothing is left out: :mod:`lmolt_utils.head`, :mod:`lmolt_utils.shared_prompt`.
 """
 
 import math
+import time
 from functools import partial
 from typing import Any
 
 import psutil
 import torch
+from torch.nn import functional
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -46,6 +52,38 @@ def kto_pair(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch
     return (up + down) / 2
 
 
+def negative_log_likelihood(log_probs: torch.Tensor, tokens: torch.Tensor, kind: str) -> torch.Tensor:
+    """The SFT term per row from log π(y_w|x) and the answer's tokens (both per row); audit D9.
+
+    ``sum``: as Eq. 4 prints it. ``row_mean``: per token of the answer, which is what the released code ran (TRL's mean
+    over a micro-batch's tokens, at one row per micro-batch); an answer's length times weaker.
+    """
+    return -log_probs if kind == "sum" else -log_probs / tokens
+
+
+def same_precision(model: Any) -> str:
+    """Give the weights of a new trainer's ``model`` the same types for every method; says which.
+
+    The adapter is float32: AdamW's updates at the papers' learning rate are smaller than what bfloat16 keeps of LoRA's
+    A. Under QLoRA embeddings, norms and head are float32 too, as PEFT prepares them. Left to itself, TRL rounds the
+    adapter to bfloat16 in SFT, DPO and KTO, and embeddings and head in CPO. The adapter's first values are rounded
+    for all, so that all start from the same ones.
+    """
+    quantised = getattr(model, "is_loaded_in_4bit", False)
+    frozen: set[str] = {"nf4"} if quantised else set()
+    trained: set[str] = set()
+    for parameter in model.parameters():
+        if type(parameter).__name__ == "Params4bit":
+            continue
+        if quantised and parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+        if quantised or parameter.requires_grad:
+            parameter.data = parameter.data.float()
+        kept = trained if parameter.requires_grad else frozen
+        kept.add(str(parameter.dtype).removeprefix("torch."))
+    return f"adapter {', '.join(sorted(trained))}, base {', '.join(sorted(frozen, reverse=True))}"
+
+
 def _rows(batch: dict[str, Any]) -> int:
     """Training rows in a micro-batch (DPO's tensors hold two sequences per row, which no ratio of counts notices)."""
     return len(batch["input_ids"] if "input_ids" in batch else batch["chosen_input_ids"])
@@ -57,15 +95,36 @@ class Watched:
     tokens = 0
     peak_mb = 0.0
     micro = 0
+    precision = ""
+    reference_s = 0.0
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        # On some processors bitsandbytes packs 4-bit weights at the first evaluation, for a kernel without a gradient,
+        # and uses it in the training too: the reference's evaluation would cut the gradient off, without a word.
+        for part in model.modules():
+            if hasattr(part, "support_avx512bf16_for_cpu"):
+                part.support_avx512bf16_for_cpu = False
+        kwargs["model"] = model
         with answers_only(statistics=False):  # the reference's log-probabilities are computed here
             super().__init__(*args, **kwargs)
+        self.precision = same_precision(self.model)  # type: ignore[attr-defined]
+
+    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        found = super()._precompute_ref_logps(*args, **kwargs)  # type: ignore[misc]
+        self.reference_s += time.perf_counter() - begin
+        return found
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss of a micro-batch."""
         with answers_only():
-            return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
+            loss = super().compute_loss(*args, **kwargs)  # type: ignore[misc]
+        self.note_memory()  # activations are still held
+        return loss
+
+    def note_memory(self) -> None:
+        """Sample the memory in use."""
+        self.peak_mb = max(self.peak_mb, _memory_mb(self.args.device))  # type: ignore[attr-defined]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of the next step; their rows are counted."""
@@ -85,7 +144,7 @@ class Watched:
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self.tokens += tokens
         self.micro += 1
-        self.peak_mb = max(self.peak_mb, _memory_mb(loss.device))
+        self.note_memory()
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise TrainingError(
@@ -95,7 +154,7 @@ class Watched:
 
 
 def _memory_mb(device: torch.device) -> float:
-    """Memory in use now: of the GPU if the model is there, else of this process."""
+    """Memory in use: a GPU's peak since the training began (``Clock`` begins the count), else this process's, now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return float(psutil.Process().memory_info().rss) / 2**20
@@ -120,8 +179,14 @@ class Dpo(ByRows, DPOTrainer):
     """TRL's DPO."""
 
 
-class KtoPair(ByRows, DPOTrainer):
-    """DPO's trainer with :func:`kto_pair` for a loss, which TRL gave up in 0.9.6."""
+class _OwnLoss(ByRows, DPOTrainer):
+    """DPO's trainer with a loss of ours."""
+
+    def losses(
+        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss per pair from Δ_w, Δ_l, log π(y_w|x) and the chosen answer's tokens (all per pair)."""
+        raise NotImplementedError
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> torch.Tensor:
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
@@ -132,8 +197,9 @@ class KtoPair(ByRows, DPOTrainer):
             labels=labels,
             fused_lm_head=True,
         )
-        chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2, dim=0)
-        chosen, rejected = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+        log_probs, other = outputs.log_probs.sum(dim=1).chunk(2, dim=0)
+        tokens = inputs["completion_mask"][:, 1:].sum(dim=1).chunk(2, dim=0)[0]
+        chosen, rejected = log_probs - inputs["ref_chosen_logps"], other - inputs["ref_rejected_logps"]
         metrics = self._metrics["train" if model.training else "eval"]
         with torch.no_grad():
             for name, value in (
@@ -143,18 +209,41 @@ class KtoPair(ByRows, DPOTrainer):
             ):
                 metrics[name].append(self.beta * value.mean().item())
             metrics["rewards/accuracies"].append((chosen > rejected).float().mean().item())
-        return kto_pair(chosen, rejected, self.beta).mean()
+        return self.losses(chosen, rejected, log_probs, tokens).mean()
+
+
+class KtoPair(_OwnLoss):
+    """:func:`kto_pair`, which TRL gave up in 0.9.6."""
+
+    def losses(
+        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Of the log-ratios alone."""
+        return kto_pair(chosen, rejected, self.beta)
+
+
+class DpoNll(_OwnLoss):
+    """DPO with an SFT term of weight ``alpha``. TRL's is a mean over the tokens of a micro-batch."""
+
+    nll = "sum"
+    alpha = 1.0
+
+    def losses(
+        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Eq. 3 and :func:`negative_log_likelihood`."""
+        return self.alpha * negative_log_likelihood(log_probs, tokens, self.nll) - functional.logsigmoid(
+            self.beta * (chosen - rejected)
+        )
 
 
 class Cpo(ByRows, CPOTrainer):
-    """TRL's CPO, with a choice of what its SFT term is averaged over (audit D9).
+    """TRL's CPO, with :func:`negative_log_likelihood` of kind ``nll`` for its SFT term.
 
-    ``token_mean``: over the tokens of the micro-batch (TRL). ``row_mean``: over each answer's tokens, then over rows:
-    TRL at one row per micro-batch, which is what the released code ran. ``sum``: -log π(y_w|x) as in Eq. 4,
-    mean over rows: an answer's length times stronger.
+    TRL's is a mean over the tokens of a micro-batch, so that its objective changes with the size of one.
     """
 
-    nll = "token_mean"
+    nll = "sum"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -180,13 +269,7 @@ class Cpo(ByRows, CPOTrainer):
         )
         sides = [(part & (pairs.labels != -100))[:, 1:] for part in (pairs.chosen, pairs.rejected)]
         chosen, rejected = ((found.log_probs * side).sum(dim=1) for side in sides)
-        tokens = sides[0].sum(dim=1)
-        if self.nll == "sum":
-            nll = -chosen.mean()
-        elif self.nll == "row_mean":
-            nll = -(chosen / tokens).mean()
-        else:
-            nll = -chosen.sum() / tokens.sum()
+        nll = negative_log_likelihood(chosen, sides[0].sum(dim=1), self.nll).mean()
         return chosen, rejected, *(found.mean_logits[side] for side in sides), nll
 
 

@@ -112,7 +112,13 @@ class Params(BaseModel):
 
     epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)
     effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
-    micro_batch: int = _p("rows per forward pass (KTO needs at least 2)", "ours; gradients accumulate", "rows", ge=2)
+    micro_batch: int = _p(
+        "rows per forward pass, a divisor of effective_batch (even: KTO pairs chosen with rejected answers)",
+        "ours; gradients accumulate",
+        "rows",
+        ge=2,
+        multiple_of=2,
+    )
     learning_rate: float = _p("peak learning rate", "L4M Fig. 14: 5.0e-5 at 7B", gt=0)
     scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
     warmup_share: float = _p("share of the steps spent warming up", "L4M Fig. 14", ge=0, lt=1)
@@ -120,9 +126,9 @@ class Params(BaseModel):
     weight_decay: float = _p("AdamW's weight decay", "library default; code: 0.001 in SFT alone", ge=0)
     beta: float = _p("strength of the preference term", "code: 0.1; L4M App. C: 0.1 to 0.5", gt=0)
     cpo_alpha: float = _p("weight of CPO's SFT term", "TRL default; L4M Eq. 4", ge=0)
-    cpo_nll: Literal["token_mean", "row_mean", "sum"] = _p(
-        "what CPO's SFT term averages: a micro-batch's tokens (TRL), each answer's (TRL at batch 1), nothing (Eq. 4)",
-        "TRL default; audit D9",
+    cpo_nll: Literal["sum", "row_mean"] = _p(
+        "SFT term of CPO (and of DPO with dpo_alpha): the answer's log-likelihood, or that per token",
+        "L4M Eq. 4: sum; code: row_mean; audit D9",
     )
     dpo_loss: Literal["sigmoid", "kto_pair"] = _p("DPO's loss", "L4M Eq. 3; code: kto_pair")
     dpo_alpha: float = _p("weight of an SFT term in DPO (0: none)", "L4M Eq. 3 has none", ge=0)
@@ -210,6 +216,23 @@ class Params(BaseModel):
     @classmethod
     def _known_switches(cls, value: dict[str, str]) -> dict[str, str]:
         return check_choices(value)
+
+    @field_validator("seeds")
+    @classmethod
+    def _different_seeds(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed comes twice, which would be the same training again")
+        return value
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _whole_steps(cls, value: int, info: ValidationInfo) -> int:
+        rows = info.data.get("effective_batch", value)
+        if rows % value:
+            fitting = [size for size in range(2, min(rows, value) + 1, 2) if rows % size == 0]
+            hint = f": {max(fitting)} would do" if fitting else ": make effective_batch even"
+            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}{hint}")
+        return value
 
     @field_validator("decomposer_model")
     @classmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -36,7 +37,10 @@ class Progress(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """Per step: seconds since training began (time before a kill included, the pause not), tokens read, peak memory."""
+    """Per step: seconds of training, tokens read, peak memory.
+
+    Seconds include the reference's log-probabilities, and the time before a kill, but not the pause.
+    """
 
     def __init__(self, watched: Watched, rows: Sequence[dict[str, Any]] = ()) -> None:
         self.watched = watched
@@ -46,8 +50,10 @@ class Clock(TrainerCallback):
             watched.tokens = int(self.rows[-1]["tokens"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on."""
-        self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else 0.0)
+        """Start, or go on; the peak is this training's own, not that of what ran before."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else self.watched.reference_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One row."""

@@ -10,7 +10,7 @@ from lmolt_utils.prompts import Layout
 #: Fields that one method alone uses.
 _OWN = {
     "sft": {"sft_eos", "sft_loss_on", "lora_dropout"},  # TRL switches dropout off in the three preference trainers
-    "dpo": {"dpo_loss", "dpo_alpha"},
+    "dpo": {"dpo_loss", "dpo_alpha", "cpo_nll"},
     "cpo": {"cpo_alpha", "cpo_nll"},
     "kto": {"kto_format", "kto_desirable", "kto_undesirable"},
 }
@@ -55,7 +55,9 @@ class Recipe:
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change this method's result: what its record is keyed by."""
-        unused = set().union(*(names for method, names in _OWN.items() if method != self.method)) | _GUARDS
+        unused = set().union(*_OWN.values()) - _OWN[self.method] | _GUARDS
+        if self.method == "dpo" and not self.dpo_alpha:
+            unused |= {"cpo_nll"}
         if self.method == "sft":
             unused |= {"beta"}
         return {name: value for name, value in asdict(self).items() if name not in unused}

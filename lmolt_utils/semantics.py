@@ -147,7 +147,7 @@ SWITCHES: dict[str, Switch] = {
         {"cpo": {"cpo_nll": "sum"}},
         {"cpo": {"cpo_nll": "row_mean"}},
         "SFT term of CPO. Printed: the answer's log-likelihood. Released: its mean per token, tens of times weaker. "
-        "Corrected: TRL's mean over the tokens of a micro-batch.",
+        "Corrected: as printed.",
         "D9",
     ),
     "kto_format": Switch(

@@ -2,15 +2,17 @@
 
 Both directions go into one adapter, as in the papers (25.4k triples at full scale: audit D3). Every
 hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
+
+A step has ``effective_batch`` rows; the last one of an epoch has what is left. The order of the rows is drawn once:
+each epoch goes through the same steps, as rows of like length share a micro-batch and KTO's mismatched answers are
+neighbours. Transformers would shuffle at each epoch.
 """
 
-import gc
 import hashlib
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ from lmolt_utils.adapters import check_vocabulary, identity, save_adapter
 from lmolt_utils.chat import chat_answer, chat_prompt, chat_tokens
 from lmolt_utils.checkpoints import Checkpoints
 from lmolt_utils.files import atomic_folder, write_rows
-from lmolt_utils.losses import Cpo, Dpo, Kto, KtoPair, Sft, TrainingError
-from lmolt_utils.memory import keep_freed_memory
+from lmolt_utils.losses import Cpo, Dpo, DpoNll, Kto, KtoPair, Sft, TrainingError
+from lmolt_utils.memory import keep_freed_memory, releasing
 from lmolt_utils.models import load_model, load_tokenizer
 from lmolt_utils.progress import Clock, Progress, timing_path
 from lmolt_utils.prompts import answer, prompt
@@ -40,6 +42,16 @@ from lmolt_utils.unpaired import alike, single_class_batches, unpaired
 disable_progress_bars()  # our own bar shows the training; the others only flood a notebook
 
 
+def _texts(rows: pd.DataFrame, names: list[str], layout: Any, chat: bool) -> dict[str, list[str]]:
+    """``prompt`` of each row and its answers in the columns ``names``, as they are trained on."""
+    asked = [prompt(task, source, layout) for task, source in zip(rows["task"], rows["source"], strict=True)]
+    found = {"prompt": [chat_prompt(text) for text in asked] if chat else asked}
+    for name in names:
+        answers = [answer(text, layout) for text in rows[name]]
+        found[name] = [chat_answer(text) for text in answers] if chat else answers
+    return found
+
+
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
@@ -48,16 +60,11 @@ def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerB
     layout, method = recipe.train_prompt, recipe.method
     if method == "kto":
         rows = unpaired(pairs, recipe.seed)
-        answers = [answer(text, layout) for text in rows["answer"]]
-        prompts = [prompt(task, source, layout) for task, source in zip(rows["task"], rows["source"], strict=True)]
-        if recipe.kto_format == "chatml":
-            prompts, answers = [chat_prompt(text) for text in prompts], [chat_answer(text) for text in answers]
+        prompts, answers = _texts(rows, ["answer"], layout, recipe.kto_format == "chatml").values()
         texts = pd.DataFrame({"prompt": prompts, "completion": answers, "label": rows["label"]})
         own, others = ([len(ids) for ids in tokenizer(part).input_ids] for part in (prompts, answers))
         return Dataset.from_dict(alike(texts, own, others, recipe.effective_batch).to_dict("list"))
-    prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
-    chosen = [answer(text, layout) for text in pairs["chosen"]]
-    rejected = [answer(text, layout) for text in pairs["rejected"]]
+    prompts, chosen, rejected = _texts(pairs, ["chosen", "rejected"], layout, chat=False).values()
     if method == "sft" and recipe.sft_eos == "none":
         return Dataset.from_list([_without_eos(*row, recipe, tokenizer) for row in zip(prompts, chosen, strict=True)])
     if method == "sft":
@@ -75,10 +82,14 @@ def _without_eos(text: str, target: str, recipe: Recipe, tokenizer: PreTrainedTo
     return {"input_ids": ids, "labels": [-100] * hidden + ids[hidden:]}
 
 
-def lengths(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, layout: Any = "printed") -> pd.DataFrame:
-    """Tokens of each pair's ``prompt`` (BOS included), ``chosen`` and ``rejected`` answer (EOS not included)."""
-    prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
-    texts = {"prompt": prompts, "chosen": list(pairs["chosen"]), "rejected": list(pairs["rejected"])}
+def lengths(
+    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, layout: Any = "printed", chat: bool = False
+) -> pd.DataFrame:
+    """Tokens of each pair's ``prompt`` (BOS included), ``chosen`` and ``rejected`` answer (EOS not included).
+
+    With ``chat`` as KTO's ChatML has them: the tokenizer needs the chat tokens by then.
+    """
+    texts = _texts(pairs, ["chosen", "rejected"], layout, chat)
     return pd.DataFrame(
         {
             name: [len(ids) for ids in (tokenizer(rows, add_special_tokens=name == "prompt").input_ids if rows else [])]
@@ -98,7 +109,7 @@ def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable
         )
     lost = counts["prompt"] >= limit
     answers = counts[["chosen", "rejected"]].max(axis=1)
-    cut = ~lost & (counts["prompt"] + answers + 2 > limit)  # the space before the answer, and EOS
+    cut = ~lost & (counts["prompt"] + answers + 1 > limit)  # EOS
     if lost.any() or cut.any():
         say(
             f"longer than {limit} tokens: {int(cut.sum())} of {len(pairs)} pairs have an answer that is cut, "
@@ -132,21 +143,28 @@ def sequence_tokens(counts: pd.DataFrame, method: str) -> pd.Series:
 
 
 def check_batches(labels: list[bool], size: int) -> None:
-    """Raise :class:`TrainingError` if any micro-batch of KTO's rows, in order, holds a single class."""
+    """Raise :class:`TrainingError` if any micro-batch of KTO's rows, in order, holds a single class or row."""
     if wrong := single_class_batches(labels, size):
-        raise TrainingError(f"KTO batch {wrong[0]} holds one class only: use a larger micro_batch or another seed")
+        alone = "or a row alone, which z_ref would pair with itself"
+        raise TrainingError(
+            f"KTO batch {wrong[0]} of {size} rows holds one class only, {alone}: use an even micro_batch"
+        )
 
 
-def _arguments(recipe: Recipe, folder: Path, rows: int, save_steps: int | None) -> dict[str, Any]:
+def _arguments(
+    recipe: Recipe, folder: Path, rows: int, save_steps: int | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Trainer arguments that all four methods share."""
-    micro = min(recipe.micro_batch, recipe.effective_batch, max(2, rows))
-    accumulation = max(1, round(recipe.effective_batch / micro))
-    on_cpu = recipe.device == "cpu"
+    step, micro, on_cpu = recipe.effective_batch, recipe.micro_batch, recipe.device == "cpu"
+    if step % micro:
+        raise TrainingError(f"effective_batch {step} is no multiple of micro_batch {micro}")
+    if rows < step:
+        say(f"{rows} rows are less than effective_batch {step}: one step of {rows} rows per epoch")
     return {
         "output_dir": str(folder),
         "num_train_epochs": recipe.epochs,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": step // micro,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.scheduler,
         "warmup_steps": recipe.warmup_share,  # a fraction is a share of all steps
@@ -171,16 +189,6 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, save_steps: int | None) 
     }
 
 
-@cache
-def _keep_imports() -> None:
-    """Once per process: what is imported by now is not looked through again.
-
-    The trainer collects garbage at each start, which takes a third of a second over the libraries' million objects.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def build_trainer(
     recipe: Recipe,
     model: Any,
@@ -195,19 +203,19 @@ def build_trainer(
 
     Raises :class:`TrainingError` for pairs that cannot be trained on.
     """
-    _keep_imports()
     if recipe.device == "cpu":
         keep_freed_memory()
     limit = min(recipe.max_length, getattr(model.config, "max_position_embeddings", recipe.max_length))
-    counts = lengths(pairs, tokenizer, recipe.train_prompt)
+    chat = recipe.method == "kto" and recipe.kto_format == "chatml"
+    if chat:
+        chat_tokens(model, tokenizer, recipe.seed)
+    counts = lengths(pairs, tokenizer, recipe.train_prompt, chat)
     pairs = fitting(pairs, counts, limit, say)
     counts = counts.loc[(counts["prompt"] < limit).to_numpy()]
     if recipe.method != "kto":
         pairs = arranged(pairs, sequence_tokens(counts, recipe.method), recipe.effective_batch, recipe.seed)
-    if recipe.method == "kto" and recipe.kto_format == "chatml":
-        chat_tokens(model, tokenizer, recipe.seed)
     data = dataset(pairs, recipe, tokenizer)
-    common = _arguments(recipe, folder, len(data), save_steps) | {"max_length": limit}
+    common = _arguments(recipe, folder, len(data), save_steps, say) | {"max_length": limit}
     parts: dict[str, Any] = {
         "model": model,
         "train_dataset": data,
@@ -224,13 +232,16 @@ def build_trainer(
         sft = SFTConfig(**common, completion_only_loss=recipe.sft_loss_on == "answer")
         return Sft(args=sft, **parts)
     if recipe.method == "dpo":
-        terms: dict[str, Any] = {"loss_type": ["sigmoid"]}
-        if recipe.dpo_alpha:
-            terms = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, recipe.dpo_alpha]}
-        dpo = DPOConfig(**common, beta=recipe.beta, **terms, **reference)
-        if recipe.dpo_loss == "kto_pair" and recipe.dpo_alpha:
-            raise TrainingError("dpo_alpha goes with dpo_loss sigmoid: the released kto_pair has no NLL term")
-        return (KtoPair if recipe.dpo_loss == "kto_pair" else Dpo)(args=dpo, **parts)
+        dpo = DPOConfig(**common, beta=recipe.beta, loss_type=["sigmoid"], **reference)
+        if recipe.dpo_loss == "kto_pair":
+            if recipe.dpo_alpha:
+                raise TrainingError("dpo_alpha goes with dpo_loss sigmoid: the released kto_pair has no NLL term")
+            return KtoPair(args=dpo, **parts)
+        if not recipe.dpo_alpha:
+            return Dpo(args=dpo, **parts)
+        with_nll = DpoNll(args=dpo, **parts)
+        with_nll.alpha, with_nll.nll = recipe.dpo_alpha, recipe.cpo_nll
+        return with_nll
     if recipe.method == "cpo":
         cpo = CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha, remove_unused_columns=False)
         trainer = Cpo(args=cpo, **parts)
@@ -282,8 +293,10 @@ class Trained:
     tokens: int
     peak_mb: float
     resumed_at: int
+    precision: str
 
 
+@releasing
 def train(
     recipe: Recipe,
     initial: str,
@@ -330,7 +343,7 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except TrainingError as error:
-        raise TrainingError(f"{title}: {error}; {_left(kept)} Try a smaller learning_rate.") from error
+        raise TrainingError(f"{title}: {error}; {kept.left()} Try a smaller learning_rate.") from error
     moved = _moved(trainer.model)
     if not moved > 0:
         raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
@@ -356,11 +369,12 @@ def train(
         tokens=int(times["tokens"].max()),
         peak_mb=float(times["peak_mb"].max()),
         resumed_at=int(found[1][-1]["step"]) if found else 0,
+        precision=trainer.precision,
     )
     say(
         f"{title}: {result.steps} steps over {result.rows} rows in {result.seconds:.0f} s "
         f"({result.tokens / result.seconds:,.0f} tokens/s), loss {result.first_loss:.3f} -> {result.last_loss:.3f}, "
-        f"{result.trainable:,} weights trained, mean |B| {moved:.2e}"
+        f"{result.trainable:,} weights trained, mean |B| {moved:.2e}, {result.precision}"
     )
     return result
 
@@ -373,12 +387,6 @@ def _made_from(recipe: Recipe, pairs: pd.DataFrame, initial: str) -> dict[str, A
         "initial": identity(initial),
         "code": code_hash([__name__]),
     }
-
-
-def _left(kept: Checkpoints) -> str:
-    """Which checkpoint a failed training leaves."""
-    steps = sorted(int(p.name.split("-")[1]) for p in kept.folder.glob("checkpoint-*/"))
-    return f"the checkpoint of step {steps[-1]} is kept in {kept.folder}." if steps else "no checkpoint was due before."
 
 
 def _moved(model: Any) -> float:

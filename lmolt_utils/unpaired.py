@@ -41,6 +41,9 @@ def alike(rows: pd.DataFrame, prompts: Sequence[int], answers: Sequence[int], st
 
 
 def single_class_batches(labels: Sequence[bool], size: int) -> list[int]:
-    """Numbers of the batches of ``size`` rows, in order, that hold one class only (a shorter last one is left out)."""
-    starts = range(0, len(labels) - size + 1, size)
+    """Numbers of the batches of ``size`` rows, in order, that hold one class only.
+
+    A last batch of one row is such a batch; z_ref would pair that row's prompt with its own answer.
+    """
+    starts = range(0, len(labels), size)
     return [start // size for start in starts if len(set(labels[start : start + size])) == 1]

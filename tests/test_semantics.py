@@ -44,7 +44,7 @@ def test_corrected_is_every_profile_as_it_stands() -> None:
         # What the repaired form is, apart from what scale decides.
         assert (values.sft_eos, values.sft_loss_on, values.dora) == ("append", "answer", False)
         assert (values.dpo_loss, values.dpo_alpha, values.kto_format) == ("sigmoid", 0.0, "plain")
-        assert (values.postprocess, values.cpo_nll) == ("clean", "token_mean")
+        assert (values.postprocess, values.cpo_nll) == ("clean", "sum")
         assert values.train_prompt == values.test_prompt == ("card" if profile == "paper" else "printed")
 
 
@@ -265,6 +265,33 @@ def test_seeds_add_copies_of_the_tables_trained_systems() -> None:
     assert copy.params(load("cpu")).model_dump(exclude={"seed"}) == load("cpu").model_dump(exclude={"seed"})
     with pytest.raises(ParameterError, match="the first must be the run's seed, 0"):
         replicas(systems, load("cpu", {"seeds": [1, 2]}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"effective_batch": 64, "micro_batch": 24},
+            "effective_batch 64 is no multiple of micro_batch 24: 16 would do",
+        ),
+        ({"effective_batch": 10, "micro_batch": 4}, "10 is no multiple of micro_batch 4: 2 would do"),
+        ({"effective_batch": 8, "micro_batch": 16}, "8 is no multiple of micro_batch 16: 8 would do"),
+        ({"effective_batch": 9, "micro_batch": 2}, "no multiple of micro_batch 2: make effective_batch even"),
+        ({"effective_batch": 9, "micro_batch": 3}, "multiple of 2"),
+    ],
+)
+def test_a_batch_that_cannot_be_made_stops_before_any_work(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        load("cpu", values)
+    for method in ("sft", "dpo", "cpo", "kto"):  # a row's own settings, too
+        with pytest.raises(ParameterError, match=message):
+            system(method, **values).params(load("cpu"))
+
+
+def test_a_seed_comes_once() -> None:
+    with pytest.raises(ParameterError, match=r"seeds.*a seed comes twice"):
+        load("cpu", {"seeds": [0, 0]})
+    assert load("cpu", {"seeds": [0, 3]}).seeds == [0, 3]
 
 
 def test_rows_that_name_no_system_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """One trainer entry for four methods: the rows they see, EOS learned once, adapters that move."""
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,8 +15,11 @@ from transformers import (
     LlamaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
+    TrainerCallback,
+    set_seed,
 )
 
+from lmolt_utils import training
 from lmolt_utils.adapters import load_trained
 from lmolt_utils.files import read_rows
 from lmolt_utils.losses import TrainingError
@@ -40,7 +45,7 @@ def recipe(method: str, **changes: object) -> Recipe:
     values: dict[str, object] = {
         "method": method, "epochs": 2.0, "effective_batch": 4, "micro_batch": 2, "learning_rate": 5.0e-3,
         "scheduler": "constant", "warmup_share": 0.0, "max_grad_norm": 1.0, "weight_decay": 0.0, "beta": 0.1,
-        "dpo_loss": "sigmoid", "dpo_alpha": 0.0, "cpo_alpha": 1.0, "cpo_nll": "token_mean", "kto_format": "plain",
+        "dpo_loss": "sigmoid", "dpo_alpha": 0.0, "cpo_alpha": 1.0, "cpo_nll": "sum", "kto_format": "plain",
         "kto_desirable": 1.0, "kto_undesirable": 1.0, "sft_eos": "append", "sft_loss_on": "answer", "lora_rank": 8,
         "lora_alpha": 16, "lora_dropout": 0.0, "dora": False, "train_prompt": "printed", "max_length": 128,
         "stop_above": 3.0, "quantize": "none",
@@ -65,6 +70,8 @@ def test_each_method_trains_and_saves_an_adapter_that_moved(method: str, tmp_pat
     assert len(read_rows(tmp_path / "log.jsonl", ["step", "loss"])) == result.steps
     assert read_rows(tmp_path / "log.seconds.jsonl", ["step", "seconds"])["seconds"].is_monotonic_increasing
     assert f"{result.trainable:,} weights trained" in said[-1]
+    assert result.precision == "adapter float32, base float32"
+    assert said[-1].endswith(result.precision)
     machine = {"device": "cpu", "dtype": "float32", "quantize": "none"}
     before, tokenizer = load_trained(START, None, **machine)
     after, _ = load_trained(START, tmp_path / "adapter", **machine)
@@ -100,8 +107,102 @@ def test_kto_rows_hold_both_classes_in_every_batch() -> None:
     data = dataset(PAIRS, recipe("kto"), load_tokenizer(START))
     assert sorted(data["label"]) == [False] * 8 + [True] * 8
     check_batches(list(data["label"]), 8)
-    with pytest.raises(TrainingError, match="batch 0 holds one class only"):
+    with pytest.raises(TrainingError, match="batch 0 of 4 rows holds one class only"):
         check_batches([True] * 8 + [False] * 8, 4)
+
+
+@pytest.mark.parametrize(("pairs", "micro"), [(5, 3), (7, 13), (4, 7)])
+def test_kto_never_leaves_a_row_alone(pairs: int, micro: int, tmp_path: Path) -> None:
+    """The last batch would be a single row, whose mismatched answer is its own: z_ref is then its own log-ratio."""
+    settings = recipe("kto", micro_batch=micro, effective_batch=micro)
+    with pytest.raises(TrainingError, match=f"of {micro} rows holds one class only, or a row alone"):
+        build_trainer(settings, load_model(START, "causal"), load_tokenizer(START), PAIRS[:pairs], tmp_path)
+
+
+def test_the_steps_rows_are_those_asked_for_or_the_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="effective_batch 64 is no multiple of micro_batch 24"):
+        trainer_for("dpo", tmp_path, effective_batch=64, micro_batch=24)
+    seen: list[int] = []
+    said: list[str] = []
+    for rows, expected in ((8, [6, 2]), (5, [5])):
+        trainer = build_trainer(
+            recipe("sft", effective_batch=6, epochs=1.0), load_model(START, "causal"), load_tokenizer(START),
+            PAIRS[:rows], tmp_path, say=said.append,
+        )  # fmt: skip
+        trainer.add_callback(Rows(trainer, seen))
+        trainer.train()
+        assert seen == expected
+        seen.clear()
+    assert said == ["5 rows are less than effective_batch 6: one step of 5 rows per epoch"]
+
+
+class Rows(TrainerCallback):
+    """Rows of each step."""
+
+    def __init__(self, trainer: Any, seen: list[int]) -> None:
+        self.trainer, self.seen = trainer, seen
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seen.append(self.trainer.rows_in_step)
+
+
+def test_no_trained_model_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[weakref.ref[Any]] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        model = load_model(*args, **kwargs)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(training, "load_model", watched)
+    for method in ("sft", "cpo", "kto"):
+        train(recipe(method, epochs=1.0), START, PAIRS, tmp_path / method, tmp_path / "l.jsonl", title=method)
+    assert len(models) == 3
+    assert [model() for model in models] == [None, None, None]
+
+
+def test_all_methods_train_in_the_same_precision(tmp_path: Path) -> None:
+    """QLoRA on a GPU, as far as a processor can do it: NF4, bfloat16 compute (bf16 switches TRL's own casts on)."""
+    folder = hub_like(tmp_path)
+    found, first = {}, []
+    for method in ("sft", "dpo", "cpo", "kto"):
+        model = load_model(str(folder), "causal", quantize="nf4", dtype="bfloat16")
+        settings = recipe(method, quantize="nf4", dtype="bfloat16", device="cuda", epochs=1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            own = training._arguments
+            patch.setattr(training, "_arguments", lambda *args, own=own: own(*args) | {"use_cpu": True})
+            set_seed(0)
+            trainer = build_trainer(settings, model, load_tokenizer(START), PAIRS, tmp_path / method)
+        assert trainer.args.bf16
+        found[method] = trainer.precision
+        first.append(torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad]).detach().clone())
+        kinds = {n: p.dtype for n, p in trainer.model.named_parameters() if type(p).__name__ != "Params4bit"}
+        assert set(kinds.values()) == {torch.float32}, method
+        trainer.train()
+        assert all(torch.isfinite(torch.tensor([row["loss"] for row in trainer.state.log_history if "loss" in row])))
+        packed = [getattr(p.quant_state, "packing_format_for_cpu", False) for n, p in trainer.model.named_parameters()
+                  if type(p).__name__ == "Params4bit"]  # fmt: skip
+        assert packed
+        assert not any(packed), "for a kernel that has no gradient"
+    assert set(found.values()) == {"adapter float32, base nf4, float32"}
+    for other in first[1:]:
+        torch.testing.assert_close(first[0], other, rtol=0, atol=0)
+
+
+def test_chatml_rows_are_measured_as_they_are_trained_on(tmp_path: Path) -> None:
+    """The chat tokens and the words around the answer count: a row that they push over the limit is announced."""
+    plain = lengths(PAIRS, load_tokenizer(START))
+    limit = int((plain["prompt"] + plain[["chosen", "rejected"]].max(axis=1)).max()) + 1
+    said: list[str] = []
+    for form in ("plain", "chatml"):
+        settings = recipe("kto", kto_format=form, max_length=limit)
+        trainer = build_trainer(
+            settings, load_model(START, "causal"), load_tokenizer(START), PAIRS, tmp_path, say=said.append
+        )
+        if form == "plain":
+            assert not said
+    assert "have an answer that is cut" in said[0]
+    assert len(trainer.train_dataset) <= 2 * len(PAIRS)
 
 
 def test_same_seed_same_adapter(tmp_path: Path) -> None:

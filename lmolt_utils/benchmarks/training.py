@@ -5,7 +5,8 @@ step, the reference's log-probabilities computed at every step with the adapter 
 attention, no recomputed activations. Ours is what :func:`lmolt_utils.training.build_trainer` makes with the profile's
 micro-batch. Both begin from the same weights and see the same rows in each step; the first step's loss and gradient are
 compared. The time is that of building the trainer (tokenising, our reference) and of training the papers' three epochs.
-CPO's SFT term is the released one: TRL's mean over a micro-batch's tokens would depend on the micro-batch.
+CPO's SFT term is the released one: TRL's mean over a micro-batch's tokens would depend on the micro-batch. Tokens are
+counted as in :mod:`lmolt_utils.benchmarks.gpu`.
 """
 
 import argparse
@@ -22,16 +23,15 @@ from typing import Any
 import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
-from trl.experimental.cpo import CPOConfig, CPOTrainer
 
+from lmolt_utils.benchmarks import gpu
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.models import load_model, load_tokenizer, locate
 from lmolt_utils.params import Params, load
 from lmolt_utils.recipes import Recipe
-from lmolt_utils.training import arranged, build_trainer, dataset, lengths, sequence_tokens
+from lmolt_utils.training import arranged, build_trainer, lengths, sequence_tokens
 
-METHODS = ("sft", "dpo", "cpo", "kto")
+METHODS = gpu.METHODS
 EPOCHS = 3.0
 
 
@@ -92,40 +92,18 @@ def stock(recipe: Recipe, initial: str, pairs: pd.DataFrame, folder: Path) -> An
     if recipe.method != "kto":
         tokens = sequence_tokens(lengths(pairs, tokenizer), recipe.method)
         pairs = arranged(pairs, tokens, recipe.effective_batch, recipe.seed)
-    micro = 2 if recipe.method == "kto" else 1
-    common: dict[str, Any] = {
-        "output_dir": str(folder),
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": recipe.effective_batch // micro,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": recipe.scheduler,
-        "warmup_steps": recipe.warmup_share,
-        "max_grad_norm": recipe.max_grad_norm,
-        "max_length": recipe.max_length,
-        "activation_checkpointing": False,
-        "train_sampling_strategy": "sequential",
-        "use_cpu": recipe.device == "cpu",
-        "bf16": False,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "seed": recipe.seed,
-    }
-    parts: dict[str, Any] = {
-        "model": model,
-        "train_dataset": dataset(pairs, recipe, tokenizer),
-        "processing_class": tokenizer,
-        "peft_config": recipe.lora(),
-    }
-    if recipe.method == "sft":
-        return SFTTrainer(args=SFTConfig(**common, completion_only_loss=True), **parts)
-    if recipe.method == "dpo":
-        return DPOTrainer(args=DPOConfig(**common, beta=recipe.beta), **parts)
-    if recipe.method == "cpo":
-        return CPOTrainer(args=CPOConfig(**common, beta=recipe.beta, cpo_alpha=recipe.cpo_alpha), **parts)
-    return KTOTrainer(args=KTOConfig(**common, beta=recipe.beta), **parts)
+    return gpu.stock(
+        replace(recipe, micro_batch=2 if recipe.method == "kto" else 1),
+        model,
+        tokenizer,
+        pairs,
+        str(folder),
+        lr_scheduler_type=recipe.scheduler,
+        warmup_steps=recipe.warmup_share,
+        activation_checkpointing=False,
+        train_sampling_strategy="sequential",
+        bf16=False,
+    )
 
 
 def ours(recipe: Recipe, initial: str, pairs: pd.DataFrame, folder: Path) -> Any:
@@ -156,8 +134,7 @@ def measure(params: Params, methods: Sequence[str], rows: int, repeats: int) -> 
             for _ in range(repeats)
         ]
         before, after = runs[0]
-        answers = ["chosen"] if method == "sft" else ["chosen", "rejected"]
-        tokens = EPOCHS * int(sum((counts["prompt"] + counts[name]).sum() for name in answers))
+        tokens = EPOCHS * gpu.row_tokens(counts, method)
         table[method] = {
             "stock tokens/s": tokens / median(run[0].seconds for run in runs),
             "ours tokens/s": tokens / median(run[1].seconds for run in runs),
