@@ -129,7 +129,21 @@ def load_model(
         if type(error).__name__ != "SafetensorError":
             raise
         raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
+    if quantize == "nf4":
+        _same_on_every_processor(model)
     return (model if quantize == "nf4" else model.to(device)).eval()
+
+
+def _same_on_every_processor(model: Any) -> None:
+    """Switch off what bitsandbytes does on a processor with AVX512-BF16 alone.
+
+    It repacks a layer's weights at its first forward pass in evaluation mode. That fails where the layer's width is no
+    multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which ask the reference
+    before they train, would train next to nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def labels(reference: str) -> dict[int, str]:

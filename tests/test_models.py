@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
 from lmolt_utils.embedded.build import HASHES, hashes
 from lmolt_utils.files import read_json
@@ -118,3 +120,24 @@ def test_nli_answers_equal_pairs_once_and_in_order() -> None:
     assert result.iloc[0].equals(result.iloc[2])
     assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
     assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("avx512_bf16", [False, True])
+def test_four_bits_mean_the_same_on_every_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool
+) -> None:
+    """bitsandbytes repacks layers on processors with AVX512-BF16: a head of three fails, and gradients are lost."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: avx512_bf16)
+    config = DebertaV2Config(
+        vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3
+    )
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "classifier", quantize="nf4", dtype="bfloat16")
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+    logits = model(inputs_embeds=inputs).logits
+    logits[0, 0].backward()
+    assert torch.equal(before, logits.detach())
+    assert inputs.grad is not None and inputs.grad.abs().sum() > 0
