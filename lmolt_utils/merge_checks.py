@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import get_safetensors_metadata, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+from huggingface_hub.errors import NotASafetensorsRepoError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from lmolt_utils.files import read_json
-from lmolt_utils.models import ModelError, locate
+from lmolt_utils.models import HUB_TROUBLES, ModelError, locate, pretrained, split_hub_id
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -100,13 +100,14 @@ def headers(reference: str) -> dict[str, Header]:
 
 def _hub_headers(reference: str) -> dict[str, Header]:
     try:
-        metadata = get_safetensors_metadata(reference)
+        name, revision = split_hub_id(reference)
+        metadata = get_safetensors_metadata(name, revision=revision)
     except NotASafetensorsRepoError:
         raise MergeError(
             f"{reference} has no safetensors weights on the hub, and pickled ones are refused: choose a revision or "
             "a copy with safetensors"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except HUB_TROUBLES as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MergeError(
             f"{reference} is no folder here and the hub does not give it ({problem}): check the name, the network, "
@@ -123,13 +124,16 @@ def _hub_headers(reference: str) -> dict[str, Header]:
 def local_folder(reference: str) -> str:
     """The model's folder on this machine; a hub model's safetensors and JSON files are downloaded (once)."""
     found = locate(reference)
-    return found if Path(found).is_dir() else str(snapshot_download(found, allow_patterns=NEEDED_FILES))
+    if Path(found).is_dir():
+        return found
+    name, revision = split_hub_id(found)
+    return str(snapshot_download(name, revision=revision, allow_patterns=NEEDED_FILES))
 
 
 def vocabulary(reference: str) -> dict[str, int]:
     """Token to id, added tokens included; raises :class:`MergeError` when the model has no tokenizer."""
     try:
-        return dict(AutoTokenizer.from_pretrained(locate(reference)).get_vocab())
+        return dict(AutoTokenizer.from_pretrained(**pretrained(reference)).get_vocab())
     except (OSError, ValueError) as error:
         raise MergeError(
             f"{reference} has no usable tokenizer ({str(error).splitlines()[0]}): copy the files of the tokenizer "

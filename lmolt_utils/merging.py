@@ -35,7 +35,7 @@ from lmolt_utils.merge_checks import (
     stored_type,
     vocabularies_differ,
 )
-from lmolt_utils.models import locate
+from lmolt_utils.models import fingerprintable
 
 #: mergekit's name of each rule.
 METHODS = {
@@ -180,8 +180,10 @@ def mergekit_yaml(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> str
 
     Folders are absolute paths: mergekit reads a relative one from wherever it is started.
     """
-    models = {role: locate(name) for role, name in {"cap2mol": cap2mol, "mol2cap": mol2cap}.items()}
-    models["base"] = locate(base) if merge.rule in TASK_VECTOR_RULES else base
+    given = {"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}
+    models: dict[str, Any] = given | {
+        role: str(fingerprintable(name)) for role, name in needed_models(merge, **given).items()
+    }
     facts = _facts(merge, base=base, cap2mol=cap2mol, mol2cap=mol2cap)
     command = "python -m lmolt_utils.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
     seed = f" --random-seed {merge.seed}" if merge.rule == "dare_ties" else ""
@@ -211,7 +213,7 @@ def merge_models(
     tensors = headers(cap2mol)
     check_space(folder, tensors, merge.dtype)
     text = mergekit_yaml(merge, **models)
-    places = {**models, **{role: local_folder(name) for role, name in needed.items()}}
+    places: dict[str, Any] = {**models, **{role: local_folder(name) for role, name in needed.items()}}
     facts = _facts(merge, **models)
     config = configuration(merge, **places, **facts)
     if merge.rule == "ties" and facts["stored"] == merge.dtype:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import fingerprint
-from lmolt_utils.models import ModelError, fingerprintable, labels, load_model, load_tokenizer
+from lmolt_utils.models import ModelError, fingerprintable, labels, load_model, load_tokenizer, split_hub_id
 
 #: Columns of every probability, in this order whatever the model's own is.
 LABELS = ("contradiction", "entailment", "neutral")
@@ -72,8 +72,7 @@ class Classifier:
         because a GPU rounds otherwise.
         """
         found = fingerprintable(self.reference)
-        commit = getattr(self.model.config, "_commit_hash", None)
-        revision = str(commit or "unknown") if isinstance(found, str) else fingerprint(found)
+        revision = (split_hub_id(found)[1] or "unknown") if isinstance(found, str) else fingerprint(found)
         return {
             "model": self.reference,
             "revision": revision,

@@ -23,7 +23,7 @@ import pandas as pd
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint
-from lmolt_utils.paths import root
+from lmolt_utils.paths import from_root
 from lmolt_utils.rows import (
     FORMATS,
     PROPERTY_FILE,
@@ -66,9 +66,9 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The local file or folder: as given, or below the repository; ``None`` if there is none."""
-        given = Path(self.name).expanduser()
-        return next((p for p in (given, root() / given) if p.exists()), None) if self.name != EMBEDDED else None
+        """The local file or folder, relative to the repository's root; ``None`` if there is none."""
+        place = Path(from_root(self.name))
+        return place if self.name != EMBEDDED and place.is_absolute() and place.exists() else None
 
     def relevant(self) -> dict[str, str | int | None]:
         """The values that decide the rows: what the corpus's record is keyed by."""
@@ -318,14 +318,14 @@ def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] 
 
 def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
     """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
-    import httpx  # what the hub's client speaks; neither is needed for local data
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     fetch: Callable[..., Any] = partial(
         snapshot_download, source.name, repo_type="dataset", cache_dir=constants.HF_HUB_CACHE
     )
-    troubles = (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
+    troubles: tuple[type[BaseException], ...]
+    troubles = (*HfHubHTTPError.__bases__, HFValidationError, OSError)  # whichever client the hub speaks with
     wanted: list[str] = []
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision, timeout=30)
