@@ -23,7 +23,8 @@ CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
 #: Premise and hypothesis: what the hypothesis is judged by, and what is judged.
 Pair = tuple[str, str]
 
-_SELF_TEST = (
+#: Two pairs that any NLI model gets right: what is asked of one before it is used.
+SELF_TEST = (
     ("The molecule is a nutrient.", "The molecule is a nutrient.", "entailment"),
     ("The molecule is a nutrient.", "The molecule is not a nutrient.", "contradiction"),
 )
@@ -56,8 +57,8 @@ class Classifier:
         self._self_test()
 
     def _self_test(self) -> None:
-        result = self.forward([(premise, hypothesis) for premise, hypothesis, _ in _SELF_TEST])
-        for (premise, hypothesis, expected), row in zip(_SELF_TEST, result, strict=True):
+        result = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
+        for (premise, hypothesis, expected), row in zip(SELF_TEST, result, strict=True):
             got = LABELS[int(row.argmax())]
             if got != expected:
                 raise ModelError(
