@@ -583,17 +583,17 @@ def test_hub_models_are_judged_by_their_headers_alone(monkeypatch: pytest.Monkey
     found = SafetensorsRepoMetadata(
         metadata=None, sharded=False, weight_map={"a.weight": "x"}, files_metadata={"x": file}
     )
-    monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", lambda _: found)
+    monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", lambda _, **__: found)
     assert {name: (h.dtype, h.shape) for name, h in headers("somebody/model").items()} == {"a.weight": ("F32", (2, 3))}
 
-    def pickled(_: str) -> None:
+    def pickled(_: str, **__: object) -> None:
         raise NotASafetensorsRepoError("no")
 
     monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", pickled)
     with pytest.raises(MergeError, match="no safetensors weights on the hub, and pickled ones are refused"):
         check_parents({"cap2mol": "somebody/model", "mol2cap": "embedded:mol2cap"})
 
-    def offline(_: str) -> None:
+    def offline(_: str, **__: object) -> None:
         raise OSError("offline")
 
     monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", offline)

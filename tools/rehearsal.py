@@ -3,8 +3,8 @@
     python tools/rehearsal.py [FOLDER]      (default: runs/hub; what is there already is kept)
 
 Names, files, tokenizers, types and shapes are as in the repositories that profile `paper` names; only sizes inside are
-small. Two of the models know one thing each, because the package refuses models that know nothing: the NLI classifier
-tells a sentence from its negation, and the chat model answers every request with one fact.
+small. Some models know one thing, because the package refuses those that know nothing: the NLI classifier tells a
+sentence from its negation; the chat model names one fact, and each translator gives one answer, whatever is asked.
 """
 
 import json
@@ -42,6 +42,17 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 
+OWN_CODE = """from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "chem_llm_stand_in"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
 
 def build(folder: Path) -> None:
     """Every repository below ``folder``, unless they are there, made by this very file."""
@@ -54,8 +65,10 @@ def build(folder: Path) -> None:
     with atomic_folder(folder) as part:
         data_sets(part / "language-plus-molecules", corpus)
         meditron(part, texts)
-        for task in ("smiles2caption", "caption2smiles"):
-            t5(part / "language-plus-molecules" / f"molt5-large-{task}-LPM24", texts, seed=len(task))
+        for task, answer in {"smiles2caption": FACT.lstrip("- "), "caption2smiles": "CCO"}.items():
+            t5(part / "language-plus-molecules" / f"molt5-large-{task}-LPM24", texts, answer)
+        t5(part / "GT4SD" / "multitask-text-and-chemistry-t5-base-standard", texts, FACT.lstrip("- "))
+        chem_llm(part / "AI4Chem" / "ChemLLM-7B-Chat", texts)
         chat_model(part / "meta-llama" / "Meta-Llama-3-8B-Instruct", texts)
         classifier(part / "MoritzLaurer" / "DeBERTa-v3-large-mnli-fever-anli-ling-wanli", texts)
         scibert(part / "allenai" / "scibert_scivocab_uncased", texts)
@@ -86,7 +99,8 @@ def sentencepiece(texts: list[str], size: int) -> Tokenizer:
     small.pre_tokenizer = pre_tokenizers.Split(Regex("▁[^▁]*"), "isolated")
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     small.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=[*special, *byte_pieces], show_progress=False)
+        texts,
+        trainers.BpeTrainer(vocab_size=min(2000, size), special_tokens=[*special, *byte_pieces], show_progress=False),
     )
     learned = json.loads(small.to_str())["model"]
     vocabulary: dict[str, int] = learned["vocab"]
@@ -158,15 +172,20 @@ def save_llama(model: Any, tokenizer: Tokenizer, folder: Path, **special: Any) -
     write_json(folder / "generation_config.json", kept | stray)
 
 
-def t5(folder: Path, texts: list[str], seed: int) -> None:
-    """MolT5: a T5 whose table of embeddings is padded beyond its tokenizer."""
-    torch.manual_seed(seed)
+def t5(folder: Path, texts: list[str], answer: str) -> None:
+    """MolT5: a T5 whose table of embeddings is padded beyond its tokenizer; it answers everything with ``answer``."""
+    torch.manual_seed(2)
     special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(100))]
     tokenizer = unigram(texts, special, "<unk>", 1000)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     sizes = {"d_model": 64, "d_kv": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64}
-    config = T5Config(vocab_size=tokenizer.get_vocab_size() + 28, decoder_start_token_id=0, **sizes)
-    T5ForConditionalGeneration(config).save_pretrained(folder, max_shard_size="200KB")
+    rows = tokenizer.get_vocab_size() + 28
+    config = T5Config(vocab_size=rows, decoder_start_token_id=0, tie_word_embeddings=False, **sizes)
+    model = T5ForConditionalGeneration(config)
+    asked = texts[-4:] if "C" in answer else texts[:4]
+    wanted = tokenizer.encode(answer).ids
+    learn(model, [{"input_ids": tokenizer.encode(text).ids, "labels": wanted} for text in asked])
+    model.save_pretrained(folder, max_shard_size="200KB")
     save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
@@ -195,6 +214,15 @@ def chat_model(folder: Path, texts: list[str]) -> None:
     learn(model, [{"input_ids": ids + answer, "labels": [-100] * len(ids) + answer} for ids in asked])
     special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "unk_token": None}
     save_llama(model.to(torch.bfloat16), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
+
+
+def chem_llm(folder: Path, texts: list[str]) -> None:
+    """A model that comes with code of its own, as InternLM2 does: here it names a Llama."""
+    save_llama(LlamaForCausalLM(llama_config(1000)), sentencepiece(texts, 1000), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "chem_llm_stand_in"}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    write_json(folder / "config.json", config)
+    write_text(folder / "own.py", OWN_CODE)
 
 
 def classifier(
