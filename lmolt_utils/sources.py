@@ -13,6 +13,7 @@ import ast
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -324,8 +325,8 @@ def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
     fetch: Callable[..., Any] = partial(
         snapshot_download, source.name, repo_type="dataset", cache_dir=constants.HF_HUB_CACHE
     )
-    troubles: tuple[type[BaseException], ...]
-    troubles = (*HfHubHTTPError.__bases__, HFValidationError, OSError)  # whichever client the hub speaks with
+    # Whichever client the hub speaks with, its errors have the bases of this one.
+    troubles: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
     wanted: list[str] = []
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision, timeout=30)
@@ -334,14 +335,12 @@ def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
         return Path(fetch(revision=info.sha, allow_patterns=wanted)), str(info.sha)
     except troubles as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    try:
+    with suppress(DataError, *troubles):
         folder = Path(fetch(revision=source.revision, local_files_only=True))
         kept, _ = select(sorted(path.relative_to(folder).as_posix() for path in _files(folder)), splits, source.name)
         # A cache may hold part of a data set: a corpus without its training split is no corpus.
         if set(kept) >= set(wanted) and ("train" not in (splits or ()) or {"train", None} & set(kept.values())):
             return folder, folder.name
-    except (*troubles, DataError):
-        pass
     cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}" / "snapshots"
     needed = ", ".join(wanted) or f"the data files of {', '.join(splits or ('test',))}"
     raise DataError(

@@ -1,6 +1,6 @@
 """Builds what profile `rehearsal` runs on: folders laid out as the hub's repositories, filled with tiny random models.
 
-    python tools/rehearsal.py [FOLDER]      (default: runs/hub; what is there already is kept)
+    python -m tools.rehearsal [FOLDER]      (default: runs/hub; what is there already is kept)
 
 Names, files, tokenizers, types and shapes are as in the repositories that profile `paper` names; only sizes inside are
 small. Some models know one thing, because the package refuses those that know nothing: the NLI classifier tells a
