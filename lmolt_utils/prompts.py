@@ -71,9 +71,8 @@ _BEFORE_ANSWER: dict[Layout, str] = {
 }
 
 
-#: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or that of the released code, which the
-#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around the papers'
-#: instruction.
+#: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
+#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around the papers' words.
 _BASELINES: dict[str, dict[str, dict[Task, str]]] = {
     "txtchem": {
         "native": {

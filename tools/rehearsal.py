@@ -8,7 +8,6 @@ sentence from its negation; the chat model names one fact, and each translator g
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def build(folder: Path) -> None:
     stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == made_by:
         return
-    shutil.rmtree(folder, ignore_errors=True)
     corpus = generate(500, 0)
     texts = [*corpus["molecule"], *corpus["caption"]]
     with atomic_folder(folder) as part:
