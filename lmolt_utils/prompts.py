@@ -72,7 +72,7 @@ _BEFORE_ANSWER: dict[Layout, str] = {
 
 
 #: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
-#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around the papers' words.
+#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around our prompt.
 _BASELINES: dict[str, dict[str, dict[Task, str]]] = {
     "txtchem": {
         "native": {

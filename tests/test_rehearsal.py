@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lmolt_utils import runner
 from lmolt_utils.experiment import plan
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.generation import generate
@@ -125,3 +126,14 @@ def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
     assert (hub / "meta-llama" / "Meta-Llama-3-8B-Instruct" / "chat_template.jinja").is_file()
     parquet = next((hub / "language-plus-molecules" / "LPM-24_train").rglob("split_train*.parquet"))
     assert list(pd.read_parquet(parquet).columns) == ["molecule", "caption"]
+
+
+def test_a_gpu_gets_one_notebook_at_a_time(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four 7B models at once do not fit one card."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(runner, "_follow", lambda command, _: started.append(list(command)) or 0)
+    for profile in ("paper", "rehearsal"):
+        assert runner.reproduce(profile, 4, extra=["--dry-run"]) == 0
+    assert started[0][-3:] == ["--resources", "gpu=1", "--dry-run"]
+    assert "--resources" not in started[1]
+    assert (root() / "Snakefile").read_text().count("gpu=1,") == 2, "notebooks, and jobs of single systems"
