@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
 #
 # Settings, given as `make TARGET NAME=value`:
-#   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu or paper
+#   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu, rehearsal or paper
 #   ARGS           more arguments for the target's own command, as in: make test ARGS='-k environment'
 #   PYTHON         the Python that .venv is made from, 3.11 or newer (default: python3)
 #   TORCH_BACKEND  the build of torch: auto (default), cpu, cu128, ... With uv, auto looks for a GPU; with pip, auto
@@ -29,7 +29,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce smoke test lab embedded-models bench lint clean FORCE
+.PHONY: help env lock reproduce rehearse smoke test lab embedded-models bench lint clean FORCE
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=cpu] [ARGS='...'] [PYTHON=python3] [TORCH_BACKEND=auto]; the Makefile's head explains them"
@@ -45,6 +45,11 @@ reproduce: .venv/.installed ## run the eight notebooks at PROFILE and regenerate
 smoke: .venv/.installed ## the same eight notebooks, small, in under three minutes
 	@echo "running notebooks 01 to 08 at profile smoke"
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile smoke $(ARGS)
+
+rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and data in small and random
+	@echo "running notebooks 01 to 08 at profile rehearsal"
+	@.venv/bin/python -m tools.rehearsal
+	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
 
 test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"

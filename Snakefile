@@ -6,6 +6,7 @@
 # A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
 # files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote and of what they
 # were made from (which a copied or moved run is checked by).
+# On a GPU one notebook runs at a time (`--resources gpu=1`): a 7B model fills it.
 import sys
 
 from lmolt_utils.notebook_files import NOTEBOOKS, notebook_params, notebook_path, package_sources
@@ -58,6 +59,8 @@ for notebook, priority in zip(NOTEBOOKS, (0, 0, 1, 2, 3, 4, 0, 0)):
             values=uses(notebook),
         priority: priority
         threads: 1
+        resources:
+            gpu=1,
         shell:
             f"{LMOLT} notebook {{params.name}} --profile {PROFILE}"
 
@@ -77,5 +80,7 @@ for job, (notebook, names) in JOBS.items():
             values=uses(notebook),
         priority: 5
         threads: 1
+        resources:
+            gpu=1,
         shell:
             f"{LMOLT} notebook {{params.notebook}} --profile {PROFILE} --systems {{params.names}}"

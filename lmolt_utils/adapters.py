@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.models import ModelError, fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models import Kind, ModelError, fingerprintable, load_model, load_tokenizer
 
 BASE = "base.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -70,7 +70,14 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, reference: 
 
 
 def load_trained(
-    initial: str, adapter: Path | None, *, device: str, dtype: str, quantize: str
+    initial: str,
+    adapter: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    quantize: str,
+    kind: Kind = "causal",
+    remote_code: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """The initial model with its adapter (or without, for systems that are not trained) and its tokenizer.
 
@@ -78,8 +85,8 @@ def load_trained(
     """
     if adapter is not None:
         check_adapter(adapter, initial)
-    tokenizer = load_tokenizer(initial)
-    model = load_model(initial, "causal", device=device, dtype=dtype, quantize=quantize)
+    tokenizer = load_tokenizer(initial, remote_code=remote_code)
+    model = load_model(initial, kind, device=device, dtype=dtype, quantize=quantize, remote_code=remote_code)
     check_vocabulary(model, tokenizer, initial)
     if adapter is not None:
         try:

@@ -27,6 +27,7 @@ from lmolt_utils.metrics.properties import (
     read_tree,
 )
 from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
+from lmolt_utils.paths import from_root
 from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.results import NOT_RUN, read_scores
@@ -98,7 +99,7 @@ def embedded_tree() -> dict[str, list[str]]:
 def property_tree(run: Any, corpus: pd.DataFrame) -> dict[str, list[Any]]:
     """The tree that properties are averaged up: the parameter's file, else the embedded one, else one category."""
     if run.property_tree:
-        return read_tree(Path(run.property_tree))
+        return read_tree(Path(from_root(run.property_tree)))
     if run.corpus == "embedded":
         return embedded_tree()
     names = {name for properties in corpus["properties"] for name in properties.split("|") if name}
@@ -108,7 +109,7 @@ def property_tree(run: Any, corpus: pd.DataFrame) -> dict[str, list[Any]]:
 def withheld_pairs(run: Any) -> list[tuple[str, str]]:
     """The property pairs that training withholds: the parameter's file, else the embedded corpus's, else none."""
     if run.withheld_combinations:
-        return read_combinations(Path(run.withheld_combinations))
+        return read_combinations(Path(from_root(run.withheld_combinations)))
     return list(WITHHELD_PAIRS) if run.corpus == "embedded" else []
 
 
@@ -171,7 +172,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
                 **{
-                    name: Path(given)
+                    name: Path(from_root(given))
                     for name in ("property_tree", "withheld_combinations")
                     if (given := getattr(run, name))
                 },

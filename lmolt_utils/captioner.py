@@ -7,6 +7,7 @@ from pathlib import Path
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.vocabulary import Vocabulary
+from lmolt_utils.paths import from_root
 from lmolt_utils.sources import EMBEDDED, Compose
 
 
@@ -19,7 +20,7 @@ def captioner(corpus: str, property_tree: str | None) -> Compose:
     if corpus == EMBEDDED:
         return caption_for
     composers: dict[frozenset[str], Composer] = {}
-    tree = Vocabulary.read(Path(property_tree)) if property_tree else None
+    tree = Vocabulary.read(Path(from_root(property_tree))) if property_tree else None
 
     def compose(molecule: str, properties: Sequence[str], seed: int, variant: int) -> str:
         names = frozenset(properties)

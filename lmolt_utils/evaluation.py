@@ -13,6 +13,7 @@ from lmolt_utils.intervals import intervals, write_statistics
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.nli import LABELS, Classifier, Pair
 from lmolt_utils.nli_cache import Answer, PairScorer, answer_file
+from lmolt_utils.paths import from_root
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path, rule_of, scored_answers
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.scoring import Scorer
@@ -29,7 +30,7 @@ def predicted(run: Any, systems: Sequence[System]) -> list[System]:
 
 def scorer(run: Any) -> Scorer:
     """A scorer with the run's settings; one for all systems parses and featurises each molecule once."""
-    return Scorer(run.caption_tokenizer, run.invalid, featuriser=Featuriser())
+    return Scorer(from_root(run.caption_tokenizer), run.invalid, featuriser=Featuriser())
 
 
 def score_systems(run: Any, systems: Sequence[System]) -> None:

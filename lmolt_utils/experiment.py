@@ -17,12 +17,12 @@ from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.generation import generate
 from lmolt_utils.merge_step import make_merge, merge_of, with_weights
 from lmolt_utils.merging import Merge
-from lmolt_utils.models import fingerprintable
+from lmolt_utils.models import Kind, fingerprintable
 from lmolt_utils.postprocess import clean
 from lmolt_utils.predictions import PREDICTION_COLUMNS, prediction_path
-from lmolt_utils.prompts import TASKS, Layout, Task, prompt
+from lmolt_utils.prompts import TASKS, Layout, Task, baseline_prompt, prompt
 from lmolt_utils.recipes import Recipe
-from lmolt_utils.systems import System, load_systems
+from lmolt_utils.systems import PUBLISHED, System, load_systems
 from lmolt_utils.training import train
 
 
@@ -38,6 +38,9 @@ class Plan:
     base_model: str
     cap2mol_model: str
     mol2cap_model: str
+    published_model: str | None
+    baseline_prompt: str
+    remote_code: tuple[str, ...]
     test_prompt: Layout
     max_new_tokens: int
     generation_batch: int
@@ -59,6 +62,9 @@ def plan(run: Any, system: Any) -> Plan:
         base_model=params.base_model,
         cap2mol_model=params.cap2mol_model,
         mol2cap_model=params.mol2cap_model,
+        published_model=getattr(params, PUBLISHED[system.init]) if system.init in PUBLISHED else None,
+        baseline_prompt=params.baseline_prompt,
+        remote_code=tuple(params.remote_code),
         test_prompt=params.test_prompt,
         max_new_tokens=params.max_new_tokens,
         generation_batch=params.generation_batch,
@@ -68,6 +74,8 @@ def plan(run: Any, system: Any) -> Plan:
 
 def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
     """The model that ``todo`` starts from for ``task`` (merging it if it is a merge): a folder or a hub id."""
+    if todo.published_model is not None:
+        return todo.published_model
     if todo.merge is None:
         own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
         return own[task if todo.init == "per_task" else todo.init]
@@ -123,20 +131,28 @@ def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str
     )
 
 
+def _asked(todo: Plan, task: Task, text: str) -> str:
+    if todo.published_model is not None:
+        return baseline_prompt(todo.init, todo.baseline_prompt, task, text)
+    return prompt(task, text, todo.test_prompt)
+
+
 def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
     test = run.path("data", "test.jsonl")
     output = prediction_path(run, todo.name, task)
 
     def make() -> None:
+        kind: Kind = "translator" if todo.init == "txtchem" else "causal"
         machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
-        model, tokenizer = load_trained(with_weights(todo, initial), adapter, **machine)
+        code = initial in todo.remote_code
+        model, tokenizer = load_trained(with_weights(todo, initial), adapter, kind=kind, remote_code=code, **machine)
         rows = read_rows(test, TEST_COLUMNS)
         columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
         source, reference = rows[columns[0]], rows[columns[1]]
         raw = generate(
             model,
             tokenizer,
-            [prompt(task, text, todo.test_prompt) for text in source],
+            [_asked(todo, task, text) for text in source],
             max_new_tokens=todo.max_new_tokens,
             batch_size=todo.generation_batch,
             title=f"{todo.name} {task}",
@@ -154,7 +170,7 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
         outputs=[output],
         params={
             "task": task,
-            "prompt": todo.test_prompt,
+            "prompt": todo.test_prompt if todo.published_model is None else todo.baseline_prompt,
             "max_new_tokens": todo.max_new_tokens,
             "generation_batch": todo.generation_batch,
             "dtype": todo.recipe.dtype,

@@ -57,7 +57,9 @@ def stream(
     try:
         for chunk in batches(_lengths(tokenizer, prompts), batch_size, batch_size * PROMPT_TOKENS):
             texts = [prompts[index] for index in chunk]
-            batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+            # A decoder goes on from the last token. An encoder may count positions from the first (BART; T5 does not).
+            side = "right" if model.config.is_encoder_decoder else "left"
+            batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side=side).to(model.device)
             with torch.inference_mode():
                 ids = model.generate(
                     input_ids=batch["input_ids"],

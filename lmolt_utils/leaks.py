@@ -98,7 +98,8 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     with two different, non-empty answers: columns task, features, accuracy, low, high (95 %, bootstrap over groups),
     pairs, groups, held_together. No text is in two folds, and neither are the two answers of a pair (``pair and
     text``), unless shared texts chain more than half of the pairs together, as in a permutation: then texts alone
-    are kept together (``text``). NaN where there are fewer than five groups.
+    are kept together (``text``). NaN where there are fewer than five groups, or too few
+    texts of one kind for them.
     """
     rows = []
     for task, group in pairs.groupby("task", sort=False):
@@ -145,7 +146,10 @@ def _accuracy(
 ) -> tuple[float, float, float]:
     if len(set(groups)) < FOLDS:
         return float("nan"), float("nan"), float("nan")
-    guesses = cross_val_predict(classifier, np.array(texts, dtype=object), labels, groups=groups, cv=GroupKFold(FOLDS))
+    folds = list(GroupKFold(FOLDS).split(labels, groups=groups))
+    if any(len(set(labels[train])) < 2 for train, _ in folds):  # a translator that gives one answer
+        return float("nan"), float("nan"), float("nan")
+    guesses = cross_val_predict(classifier, np.array(texts, dtype=object), labels, cv=folds)
     right = (guesses == labels).astype(float)
     names, inverse = np.unique(groups, return_inverse=True)
     hits, sizes = np.bincount(inverse, right), np.bincount(inverse)

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import get_safetensors_metadata, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
+from huggingface_hub.errors import NotASafetensorsRepoError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from lmolt_utils.files import read_json
-from lmolt_utils.models import ModelError, locate
+from lmolt_utils.models import HUB_TROUBLES, ModelError, locate, pretrained, split_hub_id
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+#: Llamas of 2023 carry their rotary frequencies in their files: no weights, and computed again by every loader.
+_BUFFER = "rotary_emb.inv_freq"
+#: safetensors' and torch's names of the float types.
+FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 #: What a merge needs of a hub model: no pickled weights, no code.
 NEEDED_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt"]
 
@@ -43,14 +47,16 @@ def shards(folder: Path) -> dict[str, Path]:
     other names than transformers', or miss a shard that the index names.
     """
     if (folder / INDEX).is_file():
-        places = {name: folder / file for name, file in read_json(folder / INDEX)["weight_map"].items()}
+        listed = read_json(folder / INDEX)["weight_map"].items()
+        places = {name: folder / file for name, file in listed if not name.endswith(_BUFFER)}
         for file in sorted(set(places.values())):
             if not file.is_file():
                 raise MergeError(f"{file} is missing, though {INDEX} names it: download the model again")
         return places
     if (folder / SINGLE).is_file():
         with _opened(folder / SINGLE) as handle:
-            return dict.fromkeys(handle.keys(), folder / SINGLE)
+            names = [name for name in handle.keys() if not name.endswith(_BUFFER)]  # noqa: SIM118 (no mapping)
+            return dict.fromkeys(names, folder / SINGLE)
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
         raise MergeError(
@@ -83,7 +89,7 @@ def headers(reference: str) -> dict[str, Header]:
     places = shards(folder)
     for file in sorted(set(places.values())):
         with _opened(file) as handle:
-            for name in sorted(handle.keys()):
+            for name in sorted(set(handle.keys()) & set(places)):
                 part = handle.get_slice(name)
                 tensors[name] = Header(part.get_dtype(), tuple(part.get_shape()))
     missing = sorted(set(places) - set(tensors))
@@ -94,13 +100,14 @@ def headers(reference: str) -> dict[str, Header]:
 
 def _hub_headers(reference: str) -> dict[str, Header]:
     try:
-        metadata = get_safetensors_metadata(reference)
+        name, revision = split_hub_id(reference)
+        metadata = get_safetensors_metadata(name, revision=revision)
     except NotASafetensorsRepoError:
         raise MergeError(
             f"{reference} has no safetensors weights on the hub, and pickled ones are refused: choose a revision or "
             "a copy with safetensors"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except HUB_TROUBLES as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MergeError(
             f"{reference} is no folder here and the hub does not give it ({problem}): check the name, the network, "
@@ -110,19 +117,23 @@ def _hub_headers(reference: str) -> dict[str, Header]:
         name: Header(str(tensor.dtype), tuple(tensor.shape))
         for file in metadata.files_metadata.values()
         for name, tensor in file.tensors.items()
+        if not name.endswith(_BUFFER)
     }
 
 
 def local_folder(reference: str) -> str:
     """The model's folder on this machine; a hub model's safetensors and JSON files are downloaded (once)."""
     found = locate(reference)
-    return found if Path(found).is_dir() else str(snapshot_download(found, allow_patterns=NEEDED_FILES))
+    if Path(found).is_dir():
+        return found
+    name, revision = split_hub_id(found)
+    return str(snapshot_download(name, revision=revision, allow_patterns=NEEDED_FILES))
 
 
 def vocabulary(reference: str) -> dict[str, int]:
     """Token to id, added tokens included; raises :class:`MergeError` when the model has no tokenizer."""
     try:
-        return dict(AutoTokenizer.from_pretrained(locate(reference)).get_vocab())
+        return dict(AutoTokenizer.from_pretrained(**pretrained(reference)).get_vocab())
     except (OSError, ValueError) as error:
         raise MergeError(
             f"{reference} has no usable tokenizer ({str(error).splitlines()[0]}): copy the files of the tokenizer "
@@ -133,8 +144,10 @@ def vocabulary(reference: str) -> dict[str, int]:
 def check_parents(models: Mapping[str, str]) -> None:
     """Refuse to merge what does not fit. ``models``: role (cap2mol, mol2cap, base) to folder or hub id.
 
-    All must have the same tensors, in the same shapes and types, and the same tokens under the same ids. Two roles
-    of one model are refused: the merge would be that model. Raises :class:`MergeError`.
+    All must have the same tensors, in the same shapes and types, and the same tokens under the same ids. The base
+    alone may have another float type (its task vectors are computed in float32) and more rows in its vocabulary, as
+    long as they come after those of the two. Two roles of one model are refused: the merge would be that model.
+    Raises :class:`MergeError`.
     """
     roles = list(models)
     first, *others = roles
@@ -144,10 +157,37 @@ def check_parents(models: Mapping[str, str]) -> None:
                 raise MergeError(f"{role} and {earlier} are both {models[role]}: a merge needs two different models")
     found = {role: headers(models[role]) for role in roles}
     for role in others:
-        _same_tensors(f"{first} ({models[first]})", found[first], f"{role} ({models[role]})", found[role])
+        other = _as_base(found[first], found[role]) if role == "base" else found[role]
+        _same_tensors(f"{first} ({models[first]})", found[first], f"{role} ({models[role]})", other)
     tokens = {role: vocabulary(models[role]) for role in roles}
+    last = max(tokens[first].values(), default=0)
     for role in others:
-        _same_tokens(f"{first} ({models[first]})", tokens[first], f"{role} ({models[role]})", tokens[role])
+        other_tokens = tokens[role]
+        if role == "base":
+            other_tokens = {token: number for token, number in other_tokens.items() if number <= last}
+        _same_tokens(f"{first} ({models[first]})", tokens[first], f"{role} ({models[role]})", other_tokens)
+
+
+def vocabularies_differ(one: Mapping[str, Header], other: Mapping[str, Header]) -> bool:
+    """Whether two models that fit have unequal numbers of rows in their vocabulary."""
+    return any(one[name].shape != other[name].shape for name in one)
+
+
+def _as_base(tuned: Mapping[str, Header], base: Mapping[str, Header]) -> dict[str, Header]:
+    """The headers of ``base`` with what may differ from those of ``tuned`` made equal."""
+    kept = {}
+    for name, header in base.items():
+        own = tuned.get(name)
+        if own is not None and {own.dtype, header.dtype} <= set(FLOATS):
+            more_rows = header.shape[1:] == own.shape[1:] and header.shape[:1] > own.shape[:1] and _of_tokens(name)
+            header = Header(own.dtype, own.shape if more_rows else header.shape)
+        kept[name] = header
+    return kept
+
+
+def _of_tokens(name: str) -> bool:
+    """Whether a tensor has a row per token."""
+    return "embed" in name or "lm_head" in name
 
 
 def _same_tensors(one: str, first: dict[str, Header], two: str, second: dict[str, Header]) -> None:
@@ -161,7 +201,7 @@ def _same_tensors(one: str, first: dict[str, Header], two: str, second: dict[str
     shapes = [name for name in first if first[name].shape != second[name].shape]
     if shapes:
         name = shapes[0]
-        words = "resize one vocabulary to the other" if "embed" in name or "lm_head" in name else "choose two of a size"
+        words = "resize one vocabulary to the other" if _of_tokens(name) else "choose two of a size"
         raise MergeError(
             f"{len(shapes)} tensors differ in shape, first {name}: {list(first[name].shape)} in {one}, "
             f"{list(second[name].shape)} in {two}; {words}"
@@ -200,11 +240,10 @@ def check_space(folder: Path, tensors: Mapping[str, Header], dtype: str) -> None
         )
 
 
-def stored_type(tensors: Mapping[str, Header]) -> str | None:
+def stored_type(*models: Mapping[str, Header]) -> str | None:
     """torch's name of the type that all tensors have, or ``None`` when they differ or it is no usual one."""
-    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    types = {header.dtype for header in tensors.values()}
-    return names.get(types.pop()) if len(types) == 1 else None
+    types = {header.dtype for tensors in models for header in tensors.values()}
+    return FLOATS.get(types.pop()) if len(types) == 1 else None
 
 
 def _elements(shape: tuple[int, ...]) -> int:

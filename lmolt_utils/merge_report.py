@@ -69,7 +69,8 @@ class _Models:
             return
         rows = max(1, BLOCK // max(1, math.prod(shape[1:])))
         for start in range(0, shape[0], rows):
-            yield {role: part[start : start + rows].double().flatten() for role, part in parts.items()}
+            stop = min(start + rows, shape[0])  # a base may have more rows
+            yield {role: part[start:stop].double().flatten() for role, part in parts.items()}
 
 
 def _angle(dot: float, first: float, second: float) -> float:
@@ -248,8 +249,8 @@ def shrunk(base: str, cap2mol: str, mol2cap: str, share: float, factors: Sequenc
     """
     sums = dict.fromkeys(("oo", "os", "ot", "ss", "tt", "st"), 0.0)
     with ExitStack() as stack:
-        models = _Models({"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}, stack)
-        for name in models.places["base"]:
+        models = _Models({"cap2mol": cap2mol, "mol2cap": mol2cap, "base": base}, stack)
+        for name in models.places["cap2mol"]:
             for block in models.blocks(name):
                 o = block["base"]
                 vectors = {"o": o, "s": block["cap2mol"] - o, "t": block["mol2cap"] - o}

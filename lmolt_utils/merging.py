@@ -26,8 +26,16 @@ import yaml
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, write_text
 from lmolt_utils.memory import keep_freed_memory
-from lmolt_utils.merge_checks import check_parents, check_space, headers, local_folder, shards, stored_type
-from lmolt_utils.models import locate
+from lmolt_utils.merge_checks import (
+    check_parents,
+    check_space,
+    headers,
+    local_folder,
+    shards,
+    stored_type,
+    vocabularies_differ,
+)
+from lmolt_utils.models import fingerprintable
 
 #: mergekit's name of each rule.
 METHODS = {
@@ -113,10 +121,13 @@ def _setting(merge: Merge, of: Callable[[float], float]) -> Any:
     return [{"filter": part, "value": value(share)} for part, share in merge.filters] + [{"value": of(merge.share)}]
 
 
-def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored: str | None = None) -> dict[str, Any]:
+def configuration(
+    merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored: str | None = None, own_tokens: bool = False
+) -> dict[str, Any]:
     """The mergekit configuration of a merge; models are local folders, as absolute paths, or hub ids.
 
-    ``stored``: the type of the models' weights, where known. SLERP, the soup and the papers' TIES compute in float32
+    ``stored``: the type of the models' weights, where known and the same; ``own_tokens``: the base has more rows than
+    the two, which are left out. SLERP, the soup and the papers' TIES compute in float32
     block by block by themselves, so weights of the type to be written need no float32 copy first; the others do.
     Weights of the two models are their shares, which add up to 1: task arithmetic with ``scale`` 1 is the soup, and
     with a share of 1/2 the half in front of L4M's sum is what ``half_sum_ties`` multiplies by. Plain TIES divides
@@ -126,6 +137,8 @@ def configuration(merge: Merge, *, base: str, cap2mol: str, mol2cap: str, stored
         raise CompanionError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
     as_stored = merge.rule in ("slerp", "soup", "half_sum_ties") and stored == merge.dtype
     common: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": merge.dtype if as_stored else "float32"}
+    if own_tokens:
+        common["tokenizer"] = {"source": cap2mol}
     if merge.dtype != common["dtype"]:
         common["out_dtype"] = merge.dtype
     if merge.rule == "slerp":
@@ -167,13 +180,23 @@ def mergekit_yaml(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> str
 
     Folders are absolute paths: mergekit reads a relative one from wherever it is started.
     """
-    models = {role: locate(name) for role, name in {"cap2mol": cap2mol, "mol2cap": mol2cap}.items()}
-    models["base"] = locate(base) if merge.rule in TASK_VECTOR_RULES else base
-    stored = stored_type(headers(cap2mol))
+    given = {"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}
+    models: dict[str, Any] = given | {
+        role: str(fingerprintable(name)) for role, name in needed_models(merge, **given).items()
+    }
+    facts = _facts(merge, base=base, cap2mol=cap2mol, mol2cap=mol2cap)
     command = "python -m lmolt_utils.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
     seed = f" --random-seed {merge.seed}" if merge.rule == "dare_ties" else ""
-    body = yaml.safe_dump(configuration(merge, **models, stored=stored), sort_keys=False)
-    return f"# {command} THIS_FILE OUTPUT_FOLDER{seed}\n{body}"
+    body = yaml.safe_dump(configuration(merge, **models, **facts), sort_keys=False)
+    mixed = "" if facts["stored"] else "# The models' weights are of several types: all are read as float32.\n"
+    return f"# {command} THIS_FILE OUTPUT_FOLDER{seed}\n{mixed}{body}"
+
+
+def _facts(merge: Merge, **models: str) -> dict[str, Any]:
+    """What :func:`configuration` wants to know of the models' files."""
+    tensors = {role: headers(name) for role, name in needed_models(merge, **models).items()}
+    more = "base" in tensors and vocabularies_differ(tensors["cap2mol"], tensors["base"])
+    return {"stored": stored_type(*tensors.values()), "own_tokens": more}
 
 
 def merge_models(
@@ -190,9 +213,10 @@ def merge_models(
     tensors = headers(cap2mol)
     check_space(folder, tensors, merge.dtype)
     text = mergekit_yaml(merge, **models)
-    places = {**models, **{role: local_folder(name) for role, name in needed.items()}}
-    config = configuration(merge, **places, stored=stored_type(tensors))
-    if merge.rule == "ties" and stored_type(tensors) == merge.dtype:
+    places: dict[str, Any] = {**models, **{role: local_folder(name) for role, name in needed.items()}}
+    facts = _facts(merge, **models)
+    config = configuration(merge, **places, **facts)
+    if merge.rule == "ties" and facts["stored"] == merge.dtype:
         config["dtype"] = merge.dtype  # the command needs float32 copies; here TIES computes in float32 by itself
     with atomic_folder(folder) as part:
         _read_ahead({file for role in needed for file in shards(Path(places[role])).values()})

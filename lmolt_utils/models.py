@@ -1,9 +1,17 @@
-"""Loading models: from a folder, the hub, or the package's own embedded ones, all by ``from_pretrained``."""
+"""Loading models: from a folder, the hub, or the package's own embedded ones, all by ``from_pretrained``.
 
+A hub model is named ``org/name`` or ``org/name@revision``; a relative folder is meant from the repository's root. No
+code that comes with a model is run, unless a parameter names the model.
+"""
+
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,6 +24,7 @@ from transformers import (
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import emptied
+from lmolt_utils.paths import from_root
 
 Kind = Literal["causal", "translator", "classifier"]
 _CLASSES: dict[Kind, Any] = {
@@ -24,6 +33,7 @@ _CLASSES: dict[Kind, Any] = {
     "classifier": AutoModelForSequenceClassification,
 }
 EMBEDDED = "embedded:"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "models"
 
 
@@ -38,12 +48,18 @@ UNPICKLE = (
 _PADS = ("<pad>", "<PAD>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
 
 
+#: What keeps the hub from answering: no network, no such model. All errors of its client have HfHubHTTPError's bases.
+HUB_TROUBLES: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, HFValidationError)
+
+
 class ModelError(CompanionError):
     """A model that cannot be found or has no usable weights."""
 
 
 def locate(reference: str) -> str:
-    """The folder or hub id that ``reference`` means: ``embedded:NAME`` is a model shipped with the package.
+    """The folder or hub id (``org/name@revision``) that ``reference`` means.
+
+    ``embedded:NAME`` is a model shipped with the package.
 
     Raises :class:`ModelError` for an unknown embedded model, and for a folder without configuration or without
     safetensors weights (pickled weights are never opened).
@@ -56,11 +72,11 @@ def locate(reference: str) -> str:
                 f"no embedded model {reference!r} (there are: {known or 'none; run make embedded-models'})"
             )
     else:
-        folder = Path(reference)
-        if not folder.exists():
-            if folder.is_absolute() or reference.startswith("."):
-                raise ModelError(f"model folder {reference} does not exist")
-            return reference  # a hub id
+        folder = Path(from_root(reference))
+        if not (folder.is_absolute() and folder.exists()):
+            if folder.exists() or folder.is_absolute() or not _HUB_ID.fullmatch(reference):
+                raise ModelError(f"model folder {reference} does not exist (relative ones: from the repository's root)")
+            return reference
     for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors")):
         if not any(folder.glob(pattern)):
             if needed != "config.json" and any(folder.glob("*.bin")):
@@ -70,20 +86,54 @@ def locate(reference: str) -> str:
 
 
 def fingerprintable(reference: str) -> Path | str:
-    """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or its hub id."""
+    """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or hub id and commit.
+
+    The commit is that of the hub, or without a network that of the local cache; where neither knows it, it is left out.
+    """
     if emptied(Path(reference)):
         return Path(reference)
     found = locate(reference)
-    return Path(found) if Path(found).is_dir() else found
+    if Path(found).is_dir():
+        return Path(found)
+    name, revision = split_hub_id(found)
+    commit = _commit(name, revision)
+    return f"{name}@{commit}" if commit else found
 
 
-def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
+def split_hub_id(found: str) -> tuple[str, str | None]:
+    """Name and revision (``None``: the newest) of a hub model."""
+    name, _, revision = found.partition("@")
+    return name, revision or None
+
+
+@cache
+def _commit(name: str, revision: str | None) -> str | None:
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=10).sha
+    except HUB_TROUBLES:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` that say which model, which revision, and whether its own code may run."""
+    found = locate(reference)
+    name, revision = (found, None) if Path(found).is_dir() else split_hub_id(found)
+    return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": remote_code}
+
+
+def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token that is not EOS where the vocabulary has one.
 
     Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn
     to stop.
     """
-    tokenizer = AutoTokenizer.from_pretrained(locate(reference))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{reference} has no usable tokenizer: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
         for candidate in (*_PADS, tokenizer.unk_token):
             if candidate and candidate != tokenizer.eos_token and candidate in tokenizer.get_vocab():
@@ -101,13 +151,14 @@ def load_model(
     device: str = "cpu",
     dtype: str = "float32",
     quantize: str = "none",
+    remote_code: bool = False,
 ) -> Any:
     """The model in evaluation mode on ``device``; ``quantize='nf4'`` is QLoRA's 4-bit form (L4M Fig. 13).
 
     Raises :class:`ModelError` when the weights are damaged or do not fit the configuration.
     """
-    found = locate(reference)
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    options = pretrained(reference, remote_code=remote_code)
+    options |= {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if device == "cpu" and kind == "causal":
         # At short lengths the fused kernel's backward pass costs a CPU a third of a training step.
         options["attn_implementation"] = "eager"
@@ -120,7 +171,7 @@ def load_model(
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
     try:
-        model = _CLASSES[kind].from_pretrained(found, **options)
+        model = _CLASSES[kind].from_pretrained(**options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if "use_safetensors=True" in str(error):  # Transformers advises to unpickle
             raise ModelError(f"{reference} has no safetensors weights; {UNPICKLE}") from error
@@ -129,10 +180,27 @@ def load_model(
         if type(error).__name__ != "SafetensorError":
             raise
         raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
+    if quantize == "nf4":
+        _same_on_every_processor(model)
     return (model if quantize == "nf4" else model.to(device)).eval()
+
+
+def _same_on_every_processor(model: Any) -> None:
+    """Switch off what bitsandbytes does on a processor with AVX512-BF16 alone.
+
+    It repacks a layer's weights at its first forward pass in evaluation mode. That fails where the layer's width is no
+    multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which ask the reference
+    before they train, would train next to nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def labels(reference: str) -> dict[int, str]:
     """The classifier's labels in lower case, by index."""
-    config = AutoConfig.from_pretrained(locate(reference))
+    try:
+        config = AutoConfig.from_pretrained(**pretrained(reference))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{reference} has no usable configuration: {str(error).splitlines()[0]}") from error
     return {int(index): str(name).lower() for index, name in config.id2label.items()}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import fingerprint
-from lmolt_utils.models import ModelError, fingerprintable, labels, load_model, load_tokenizer
+from lmolt_utils.models import ModelError, fingerprintable, labels, load_model, load_tokenizer, split_hub_id
 
 #: Columns of every probability, in this order whatever the model's own is.
 LABELS = ("contradiction", "entailment", "neutral")
@@ -23,7 +23,8 @@ CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
 #: Premise and hypothesis: what the hypothesis is judged by, and what is judged.
 Pair = tuple[str, str]
 
-_SELF_TEST = (
+#: Two pairs that any NLI model gets right: what is asked of one before it is used.
+SELF_TEST = (
     ("The molecule is a nutrient.", "The molecule is a nutrient.", "entailment"),
     ("The molecule is a nutrient.", "The molecule is not a nutrient.", "contradiction"),
 )
@@ -56,8 +57,8 @@ class Classifier:
         self._self_test()
 
     def _self_test(self) -> None:
-        result = self.forward([(premise, hypothesis) for premise, hypothesis, _ in _SELF_TEST])
-        for (premise, hypothesis, expected), row in zip(_SELF_TEST, result, strict=True):
+        result = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
+        for (premise, hypothesis, expected), row in zip(SELF_TEST, result, strict=True):
             got = LABELS[int(row.argmax())]
             if got != expected:
                 raise ModelError(
@@ -72,8 +73,7 @@ class Classifier:
         because a GPU rounds otherwise.
         """
         found = fingerprintable(self.reference)
-        commit = getattr(self.model.config, "_commit_hash", None)
-        revision = str(commit or "unknown") if isinstance(found, str) else fingerprint(found)
+        revision = (split_hub_id(found)[1] or "unknown") if isinstance(found, str) else fingerprint(found)
         return {
             "model": self.reference,
             "revision": revision,

@@ -70,14 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     frame = captions_of(read_predictions(file, task="mol2cap", reference=reference), file)
     decomposer = decomposer_for(arguments.vocabulary)
     classifier = Classifier(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, batch_tokens=arguments.batch_tokens
+        _here(arguments.model), device=arguments.device, dtype=arguments.dtype, batch_tokens=arguments.batch_tokens
     )
     scorer = PairScorer(classifier, cache)
     model = None
     if arguments.decomposer is not None:
         texts = [text for pair in texts_of(frame) for text in pair]
         model = decomposer_by_model(
-            arguments.decomposer, texts, decomposer, device=arguments.device, dtype=arguments.dtype
+            _here(arguments.decomposer), texts, decomposer, device=arguments.device, dtype=arguments.dtype
         )
     atoms = None if model is None else model.units
     methods, left_out = methods_for(list(frame["reference"]), decomposer, scorer, atoms=atoms)
@@ -104,6 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
         }
         write_output(json, as_json(report))
     return 0
+
+
+def _here(model: str) -> str:
+    """A command's relative folder is meant from where it is typed, a parameter's from the repository's root."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def captions_of(frame: pd.DataFrame, file: Path) -> pd.DataFrame:

@@ -69,7 +69,8 @@ class Params(BaseModel):
     test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
 
     base_model: str = _p(
-        "model that both per-task models were fine-tuned from (TIES needs it)", "not stated; audit D40"
+        "model that both per-task models were fine-tuned from (TIES needs it); any model: folder or hub id[@revision]",
+        "not stated; audit D40",
     )
     cap2mol_model: str = _p("per-task model, caption to molecule", "L4M App. J")
     mol2cap_model: str = _p("per-task model, molecule to caption", "L4M App. J")
@@ -86,6 +87,16 @@ class Params(BaseModel):
     negatives_mol2cap_model: str = _p("translator that writes rejected captions", "code: create_negative.py")
     negatives_cap2mol_model: str = _p("translator that writes rejected molecules", "code: create_negative.py")
     nli_model: str = _p("NLI classifier (folder or hub id)", "L4M fn. 5")
+    txtchem_model: str | None = _p(
+        "the tables' TxtChem-T5, an encoder-decoder; null: not run", "code: Text+Chem T5, base-standard; audit D14"
+    )
+    chemllm_model: str | None = _p("the tables' Chem-LLM, a causal model; null: not run", "not stated; audit D14")
+    baseline_prompt: Literal["native", "released"] = _p(
+        "prompt of TxtChem-T5: its own, or the one of the released code", "its README; audit D14"
+    )
+    remote_code: list[str] = _p(
+        "models whose own Python code may run when they are loaded, as named here", "ours: none"
+    )
     quantize: Literal["none", "nf4"] = _p(
         "weights of the trained model in memory", "L4M Fig. 13 (prints nf64; audit D6)"
     )

@@ -19,6 +19,16 @@ def root() -> Path:
     return here
 
 
+def from_root(given: str) -> str:
+    """``given``, a parameter, as an absolute path where the repository has such a file or folder, else unchanged.
+
+    A relative path means the same wherever a notebook is started from: papermill starts it in the repository's root,
+    JupyterLab in ``notebooks/``.
+    """
+    path = root() / Path(given).expanduser()
+    return str(path) if path.exists() else given
+
+
 def run_folder(profile: str) -> Path:
     """The folder of one profile's files: below ``$LMOLT_RUNS``, by default ``runs/`` in the repository."""
     base = os.environ.get("LMOLT_RUNS")

@@ -6,12 +6,17 @@ import pandas as pd
 
 from lmolt_utils.alternatives import draw, same_properties
 from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.negatives import SIDES, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.shards import Shards
 from lmolt_utils.steps import code_hash
+
+
+class NegativesError(CompanionError):
+    """Rejected answers of which none can be trained on."""
 
 
 def make_negatives(run: Any, task: Task, translator: str) -> None:
@@ -95,6 +100,11 @@ def make_pairs(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
         rejected = {task: list(read_rows(path, ("rejected",))["rejected"]) for task, path in answers.items()}
         pairs = preference_pairs(read_rows(sampled, SAMPLE_COLUMNS), rejected)
         kept = usable(pairs, drop_equal=run.drop_equal)
+        if kept.empty:
+            raise NegativesError(
+                f"none of {len(pairs)} rejected answers can be used: each is empty or equals its reference; "
+                "is negatives_..._model a translator for this task?"
+            )
         write_rows(output, kept[list(PAIR_COLUMNS)])
         write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))
 

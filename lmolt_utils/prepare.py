@@ -10,6 +10,7 @@ from lmolt_utils import manifest
 from lmolt_utils.captioner import captioner
 from lmolt_utils.data import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, triples
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows, write_text
+from lmolt_utils.paths import from_root
 from lmolt_utils.rows import REJECTED_COLUMNS
 from lmolt_utils.sources import EMBEDDED, Source, load
 from lmolt_utils.testsets import TEST_SETS, draw, source_of
@@ -132,7 +133,7 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _tree(run: Any) -> dict[str, str | None]:
     """What decides composed captions besides the data: nothing for the embedded corpus, which has its own grammar."""
     tree = run.property_tree
-    return {} if run.corpus == EMBEDDED else {"property_tree": fingerprint(Path(tree)) if tree else None}
+    return {} if run.corpus == EMBEDDED else {"property_tree": fingerprint(Path(from_root(tree))) if tree else None}
 
 
 def _verify(record: Path, section: str, source: Source) -> None:

@@ -71,6 +71,30 @@ _BEFORE_ANSWER: dict[Layout, str] = {
 }
 
 
+#: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
+#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around our prompt.
+_BASELINES: dict[str, dict[str, dict[Task, str]]] = {
+    "txtchem": {
+        "native": {
+            "mol2cap": "Caption the following SMILES: {}",
+            "cap2mol": "Write in SMILES the described molecule: {}",
+        },
+        "released": {
+            "mol2cap": "Translate the following molecule smile string to a descriptive caption: {}",
+            "cap2mol": "Write in SMILES the described molecule: {}",
+        },
+    },
+    "chemllm": {"native": dict.fromkeys(TASKS, "<|user|>:\n{}\n<|Bot|>:\n")},
+}
+
+
+def baseline_prompt(init: str, form: str, task: Task, source: str) -> str:
+    """What a published baseline (``init``) is asked, in its ``native`` or its ``released`` form."""
+    forms = _BASELINES[init]
+    text = source if init == "txtchem" else prompt(task, source)
+    return forms.get(form, forms["native"])[task].format(text)
+
+
 def _segments(task: Task, layout: Layout) -> tuple[str, str]:
     """Text before and after the source."""
     known, given, source, question, response = _WORDS[task]

@@ -159,7 +159,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
 
     Refuses to start while another run of the same profile is under way. A run that was killed leaves no lock.
     """
-    load(profile)  # a mistyped profile or parameter stops here
+    params = load(profile)  # a mistyped profile or parameter stops here
     load_systems()
     folder = run_folder(profile)
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,8 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile")]
         command += ["--config", f"profile={profile}", f"per_system={per_system}"]
         command += ["--directory", str(folder), "--cores", str(cores), "--nolock", "--rerun-incomplete"]
-        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host", *extra]
+        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host"]
+        command += [*(["--resources", "gpu=1"] if params.device == "cuda" else []), *extra]
         return _follow(command, folder / "logs" / "snakemake.log")
 
 

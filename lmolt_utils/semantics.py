@@ -84,6 +84,13 @@ SWITCHES: dict[str, Switch] = {
         "Corrected: as in training.",
         "D10",
     ),
+    "baseline_prompt": Switch(
+        None,
+        {"txtchem": {"baseline_prompt": "released"}},
+        "Prompt of TxtChem-T5. Printed: nothing. Released: a prefix that the model was never trained on. Corrected: "
+        "the one that its authors document.",
+        "D14",
+    ),
     "sft_eos": Switch(
         {"sft": {"sft_eos": "append"}},
         {"sft": {"sft_eos": "none"}},

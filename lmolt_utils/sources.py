@@ -13,6 +13,7 @@ import ast
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint
-from lmolt_utils.paths import root
+from lmolt_utils.paths import from_root
 from lmolt_utils.rows import (
     FORMATS,
     PROPERTY_FILE,
@@ -66,9 +67,9 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The local file or folder: as given, or below the repository; ``None`` if there is none."""
-        given = Path(self.name).expanduser()
-        return next((p for p in (given, root() / given) if p.exists()), None) if self.name != EMBEDDED else None
+        """The local file or folder, relative to the repository's root; ``None`` if there is none."""
+        place = Path(from_root(self.name))
+        return place if self.name != EMBEDDED and place.is_absolute() and place.exists() else None
 
     def relevant(self) -> dict[str, str | int | None]:
         """The values that decide the rows: what the corpus's record is keyed by."""
@@ -318,14 +319,14 @@ def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] 
 
 def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
     """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
-    import httpx  # what the hub's client speaks; neither is needed for local data
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     fetch: Callable[..., Any] = partial(
         snapshot_download, source.name, repo_type="dataset", cache_dir=constants.HF_HUB_CACHE
     )
-    troubles = (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
+    # Whichever client the hub speaks with, its errors have the bases of this one.
+    troubles: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
     wanted: list[str] = []
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision, timeout=30)
@@ -334,14 +335,12 @@ def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
         return Path(fetch(revision=info.sha, allow_patterns=wanted)), str(info.sha)
     except troubles as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    try:
+    with suppress(DataError, *troubles):
         folder = Path(fetch(revision=source.revision, local_files_only=True))
         kept, _ = select(sorted(path.relative_to(folder).as_posix() for path in _files(folder)), splits, source.name)
         # A cache may hold part of a data set: a corpus without its training split is no corpus.
         if set(kept) >= set(wanted) and ("train" not in (splits or ()) or {"train", None} & set(kept.values())):
             return folder, folder.name
-    except (*troubles, DataError):
-        pass
     cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}" / "snapshots"
     needed = ", ".join(wanted) or f"the data files of {', '.join(splits or ('test',))}"
     raise DataError(

@@ -24,6 +24,8 @@ Init = Literal[
     "ties",
     "dare_ties",
     "half_sum_ties",
+    "txtchem",
+    "chemllm",
     "baseline",
 ]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
@@ -34,12 +36,15 @@ MERGES = ("slerp", "nuslerp", "soup", "task_arithmetic", "ties", "dare_ties", "h
 TRIMMING = ("ties", "dare_ties", "half_sum_ties")
 #: Rows of init ``baseline``: their name says what they answer (:mod:`lmolt_utils.baselines`).
 BASELINES = ("constant", "nearest-neighbour", "rule")
+#: Inits that are published baselines of the papers' tables: the parameter that names the model.
+PUBLISHED = {"txtchem": "txtchem_model", "chemllm": "chemllm_model"}
 #: What a row may set for itself; everything else comes from the profile.
 SETTINGS = [
     "switches",
     "adapter_of",
     "train_prompt",
     "test_prompt",
+    "baseline_prompt",
     "epochs",
     "effective_batch",
     "micro_batch",
@@ -105,6 +110,8 @@ class System(BaseModel):
             raise ValueError(f"mol2cap_share belongs to merges ({', '.join(MERGES)}), not to init {self.init!r}")
         if self.init == "per_task" and self.method != "none":
             raise ValueError("init 'per_task' is two models: it can be scored, not trained")
+        if self.init in PUBLISHED and self.method != "none":
+            raise ValueError(f"init {self.init!r} is a published baseline: it is scored, not trained")
         if (self.init == "baseline") != (self.notebook == "01_data"):
             raise ValueError("init 'baseline' and notebook '01_data' belong together")
         if self.init == "baseline" and (self.method != "none" or self.settings):
@@ -235,12 +242,13 @@ def ratio(share: float) -> str:
 
 
 def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
-    """``systems``, and a row ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` that the table lacks.
+    """The rows of ``systems`` that a run makes, and ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` they lack.
 
+    A published baseline whose model the profile does not name is not run.
     A share counts as there when a row trains CPO from SLERP at it with no settings of its own (within 0.0001:
     names give four digits), be it the row's own share or the profile's.
     """
-    rows = list(systems)
+    rows = [row for row in systems if row.init not in PUBLISHED or getattr(params, PUBLISHED[row.init]) is not None]
     for share in params.ratio_grid:
         there = [
             params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share

@@ -131,3 +131,9 @@ def test_molt5_larges_official_molecules_lack_characters_that_lpm24_has() -> Non
     rejected = list(np.random.default_rng(0).choice(outputs, 1000))
     found = separability(_pairs(list(drawn), rejected), 0).set_index("features")
     assert found.loc["character set", "low"] > 0.6
+
+
+def test_a_translator_that_gives_one_answer_is_not_judged_by_its_surface() -> None:
+    """All its answers lie in one fold, and a classifier without them has one class to learn from."""
+    table = separability(_pairs([f"CCO{'C' * size}" for size in range(30)], ["CCO"] * 30), 0)
+    assert table["accuracy"].isna().all()

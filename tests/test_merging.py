@@ -31,7 +31,7 @@ from lmolt_utils.merging import (
     merge_models,
     yaml_path,
 )
-from lmolt_utils.models import EMBEDDED_FOLDER, ModelError
+from lmolt_utils.models import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer
 from lmolt_utils.notebook import Run
 from lmolt_utils.params import ParameterError, load
 from lmolt_utils.steps import record_path
@@ -491,6 +491,43 @@ def test_parents_that_do_not_fit_are_refused_before_any_work(
     assert not (tmp_path / "m").exists()
 
 
+def test_a_base_of_another_float_type_with_more_tokens_merges_as_if_it_had_theirs(
+    family: dict[str, str], tmp_path: Path
+) -> None:
+    """Meditron-7B is bfloat16 with 32,017 tokens; L+M-24's fine-tunes of it are float32."""
+    own = {name: tensor.bfloat16() for name, tensor in load_file(Path(family["base"]) / "model.safetensors").items()}
+    for name, more in (("same", 0), ("wide", 17)):
+        shutil.copytree(family["base"], tmp_path / name)
+        tensors = dict(own) if more else {name: tensor.float() for name, tensor in own.items()}
+        if more:
+            tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)  # no weight, and no part of a merge
+            for table in [part for part in own if len(own[part]) == 1024 and own[part].dim() == 2]:
+                tensors[table] = torch.cat([own[table], torch.ones(more, own[table].shape[1], dtype=torch.bfloat16)])
+        save_file(tensors, tmp_path / name / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "wide" / "config.json").read_text())
+    (tmp_path / "wide" / "config.json").write_text(json.dumps({**config, "vocab_size": 1024 + 17}))
+    tokens = json.loads((tmp_path / "wide" / "tokenizer.json").read_text())
+    added = {"id": 1024, "content": "<EOD>", "single_word": False, "lstrip": False, "rstrip": False}
+    tokens["added_tokens"].append({**added, "normalized": False, "special": True})
+    (tmp_path / "wide" / "tokenizer.json").write_text(json.dumps(tokens))
+    for rule in (*RULES, "ties in bfloat16"):
+        merge = Merge(rule.split()[0], 0.5, dtype="bfloat16" if " in " in rule else "float32")
+        for name in ("same", "wide"):
+            merge_models(merge, tmp_path / f"{rule} {name}", **{**family, "base": str(tmp_path / name)})
+        got, expected = (load_file(tmp_path / f"{rule} {name}" / "model.safetensors") for name in ("wide", "same"))
+        assert got.keys() == expected.keys()
+        assert all(torch.equal(got[part], expected[part]) for part in got), rule
+        model, tokenizer = load_model(str(tmp_path / f"{rule} wide"), "causal"), load_tokenizer(family["cap2mol"])
+        assert model.config.vocab_size == 1024
+        assert load_tokenizer(str(tmp_path / f"{rule} wide")).get_vocab() == tokenizer.get_vocab()
+    report = tensor_report(
+        family["cap2mol"], family["mol2cap"], str(tmp_path / "ties wide"), str(tmp_path / "wide"), share=0.5
+    )
+    assert report["update"].notna().all()
+    assert shrunk(str(tmp_path / "wide"), family["cap2mol"], family["mol2cap"], 0.5, [1.0])["task_norm"].notna().all()
+    assert "float32" in yaml_path(tmp_path / "ties wide").read_text().splitlines()[1]
+
+
 def test_different_tokens_are_refused(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_FOLDER / "mol2cap", tmp_path / "other")
     file = tmp_path / "other" / "tokenizer.json"
@@ -546,17 +583,17 @@ def test_hub_models_are_judged_by_their_headers_alone(monkeypatch: pytest.Monkey
     found = SafetensorsRepoMetadata(
         metadata=None, sharded=False, weight_map={"a.weight": "x"}, files_metadata={"x": file}
     )
-    monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", lambda _: found)
+    monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", lambda _, **__: found)
     assert {name: (h.dtype, h.shape) for name, h in headers("somebody/model").items()} == {"a.weight": ("F32", (2, 3))}
 
-    def pickled(_: str) -> None:
+    def pickled(_: str, **__: object) -> None:
         raise NotASafetensorsRepoError("no")
 
     monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", pickled)
     with pytest.raises(MergeError, match="no safetensors weights on the hub, and pickled ones are refused"):
         check_parents({"cap2mol": "somebody/model", "mol2cap": "embedded:mol2cap"})
 
-    def offline(_: str) -> None:
+    def offline(_: str, **__: object) -> None:
         raise OSError("offline")
 
     monkeypatch.setattr("lmolt_utils.merge_checks.get_safetensors_metadata", offline)

@@ -2,14 +2,23 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+)
 
 from lmolt_utils.embedded.build import HASHES, hashes
 from lmolt_utils.files import read_json
 from lmolt_utils.generation import generate
-from lmolt_utils.models import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer, locate
+from lmolt_utils.models import EMBEDDED_FOLDER, ModelError, fingerprintable, load_model, load_tokenizer, locate
 from lmolt_utils.nli import Classifier
 from lmolt_utils.prompts import SEGMENTS, answer, prompt
 
@@ -118,3 +127,99 @@ def test_nli_answers_equal_pairs_once_and_in_order() -> None:
     assert result.iloc[0].equals(result.iloc[2])
     assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
     assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("avx512_bf16", [False, True])
+def test_four_bits_mean_the_same_on_every_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool
+) -> None:
+    """bitsandbytes repacks layers on processors with AVX512-BF16: a head of three fails, and gradients are lost."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: avx512_bf16)
+    config = DebertaV2Config(
+        vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3
+    )
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "classifier", quantize="nf4", dtype="bfloat16")
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+    logits = model(inputs_embeds=inputs).logits
+    logits[0, 0].backward()
+    assert torch.equal(before, logits.detach())
+    assert inputs.grad is not None
+    assert inputs.grad.abs().sum() > 0
+
+
+def test_a_relative_folder_means_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """papermill starts notebooks in the repository's root, JupyterLab in notebooks/."""
+    (tmp_path / "params").mkdir()
+    shutil.copytree(EMBEDDED_FOLDER / "base", tmp_path / "own" / "model")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+    for place in (tmp_path, tmp_path / "params"):
+        monkeypatch.chdir(place)
+        assert locate("own/model") == str(tmp_path / "own" / "model")
+    monkeypatch.chdir(tmp_path / "own")
+    with pytest.raises(ModelError, match="from the repository's root"):
+        locate("model")
+
+
+def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, by that of the cache; a revision goes with the name."""
+    cache = tmp_path / "models--org--tiny"
+    commits = {"main": "a" * 40, "v1": "b" * 40}
+    for revision, commit in commits.items():
+        shutil.copytree(EMBEDDED_FOLDER / "base", cache / "snapshots" / commit)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / revision).write_text(commit)
+    config = cache / "snapshots" / commits["v1"] / "config.json"
+    config.write_text(config.read_text().replace('"eos_token_id"', '"marked": 1, "eos_token_id"'))
+    for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert fingerprintable("org/tiny") == f"org/tiny@{'a' * 40}"
+    assert fingerprintable("org/tiny@v1") == f"org/tiny@{'b' * 40}"
+    assert fingerprintable(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
+    assert hasattr(load_model("org/tiny@v1", "causal").config, "marked")
+    assert not hasattr(load_model("org/tiny", "causal").config, "marked")
+    assert load_tokenizer("org/tiny@v1").eos_token
+
+
+def test_a_models_own_code_is_never_run_nor_asked_about(tmp_path: Path) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(EMBEDDED_FOLDER / "base", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
+    config["auto_map"] = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    code = f"""
+from lmolt_utils.models import *
+from lmolt_utils.nli import Classifier
+from lmolt_utils.merge_checks import vocabulary
+for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifier, vocabulary):
+    try:
+        use({str(folder)!r})
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True, check=True)
+    assert "[y/N]" not in done.stdout + done.stderr
+    assert not ran.exists()
+    assert set(done.stdout.split()) == {"ModelError"}
+
+
+def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer("embedded:negatives-mol2cap")
+    size = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos")}
+    config = BartConfig(vocab_size=len(tokenizer), init_std=1.0, **size, **heads, **ids, decoder_start_token_id=0)
+    config.forced_eos_token_id = None
+    BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "translator")
+    texts = ["C" * length + "O" for length in range(1, 50, 3)]
+    together = generate(model, tokenizer, texts, max_new_tokens=12, batch_size=len(texts))
+    alone = [generate(model, tokenizer, [text], max_new_tokens=12, batch_size=1)[0] for text in texts]
+    assert together == alone
+    assert len(set(together)) > 3

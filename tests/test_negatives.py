@@ -27,7 +27,7 @@ from lmolt_utils.models import ModelError, load_model, load_tokenizer
 from lmolt_utils.negatives import LONGEST_SOURCE, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.notebook import Run
 from lmolt_utils.params import load
-from lmolt_utils.preferences import make_negatives, make_pairs
+from lmolt_utils.preferences import NegativesError, make_negatives, make_pairs
 from lmolt_utils.prompts import TASKS, Task
 from lmolt_utils.shards import Shards, answered
 from lmolt_utils.unpaired import alike, single_class_batches, unpaired
@@ -386,3 +386,12 @@ def test_the_switch_makes_pairs_of_both_tasks_from_files(
     for task in TASKS:
         assert set(pairs[pairs["task"] == task]["id"]) == set(for_task(marked, task)["id"])
     assert counts.loc["both", "molecules"] == len(marked) < counts.loc["both", "triples"]
+
+
+def test_rejected_answers_that_are_all_useless_are_said_to_be(tmp_path: Path, sampled: pd.DataFrame) -> None:
+    run = _run(tmp_path, sampled.assign(tasks="mol2cap|cap2mol"))
+    for task in TASKS:
+        rows = for_task(read_rows(run.path("data", "sample.jsonl"), ("id",)), task)
+        write_rows(run.path("data", f"negatives.{task}.jsonl"), pd.DataFrame({"id": rows["id"], "rejected": ""}))
+    with pytest.raises(NegativesError, match="each is empty or equals its reference"):
+        make_pairs(run)

@@ -45,7 +45,7 @@ def test_corrected_is_every_profile_as_it_stands() -> None:
         assert (values.sft_eos, values.sft_loss_on, values.dora) == ("append", "answer", False)
         assert (values.dpo_loss, values.dpo_alpha, values.kto_format) == ("sigmoid", 0.0, "plain")
         assert (values.postprocess, values.cpo_nll) == ("clean", "sum")
-        assert values.train_prompt == values.test_prompt == ("card" if profile == "paper" else "printed")
+        assert values.train_prompt == values.test_prompt == ("card" if profile in ("paper", "rehearsal") else "printed")
 
 
 def test_as_printed_is_the_papers_listing() -> None:
@@ -110,7 +110,7 @@ def test_every_switch_sets_parameters_that_exist_and_says_so() -> None:
         assert f"| {number} |" in (Path(__file__).parent.parent / "docs" / "audit.md").read_text()
         for choice in CHOICES[:2]:
             for key, values in (getattr(switch, choice) or {}).items():
-                assert key in {"*", "data", "sft", "dpo", "cpo", "kto", "slerp", "soup"}
+                assert key in {"*", "data", "sft", "dpo", "cpo", "kto", "slerp", "soup", "txtchem"}
                 for parameter, value in values.items():
                     assert parameter in Params.model_fields, name
                     if not isinstance(value, Times):

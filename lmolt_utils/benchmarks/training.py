@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback,
 
 from lmolt_utils.benchmarks import gpu
 from lmolt_utils.embedded.corpus import generate
-from lmolt_utils.models import load_model, load_tokenizer, locate
+from lmolt_utils.models import load_model, load_tokenizer, pretrained
 from lmolt_utils.params import Params, load
 from lmolt_utils.recipes import Recipe
 from lmolt_utils.training import arranged, build_trainer, lengths, sequence_tokens
@@ -88,7 +88,7 @@ def timed(build: Callable[[Path], Any]) -> Timed:
 def stock(recipe: Recipe, initial: str, pairs: pd.DataFrame, folder: Path) -> Any:
     """TRL's trainer at the released batch size."""
     tokenizer = load_tokenizer(initial)
-    model = AutoModelForCausalLM.from_pretrained(locate(initial), dtype=getattr(torch, recipe.dtype))
+    model = AutoModelForCausalLM.from_pretrained(**pretrained(initial), dtype=getattr(torch, recipe.dtype))
     if recipe.method != "kto":
         tokens = sequence_tokens(lengths(pairs, tokenizer), recipe.method)
         pairs = arranged(pairs, tokens, recipe.effective_batch, recipe.seed)

@@ -1,0 +1,280 @@
+"""Builds what profile `rehearsal` runs on: folders laid out as the hub's repositories, filled with tiny random models.
+
+    python -m tools.rehearsal [FOLDER]      (default: runs/hub; what is there already is kept)
+
+Names, files, tokenizers, types and shapes are as in the repositories that profile `paper` names; only sizes inside are
+small. Some models know one thing, because the package refuses those that know nothing: the NLI classifier tells a
+sentence from its negation; the chat model names one fact, and each translator gives one answer, whatever is asked.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
+from lmolt_utils.nli import SELF_TEST
+from lmolt_utils.paths import root
+from lmolt_utils.sources import recaptioned
+
+TOKENS = 32_000
+#: Meditron's own tokens, behind Llama 2's.
+ADDED = 17
+FACT = "- The molecule is a nutrient."
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+OWN_CODE = """from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "chem_llm_stand_in"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def build(folder: Path) -> None:
+    """Every repository below ``folder``, unless they are there, made by this very file."""
+    stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == made_by:
+        return
+    corpus = generate(500, 0)
+    texts = [*corpus["molecule"], *corpus["caption"]]
+    with atomic_folder(folder) as part:
+        data_sets(part / "language-plus-molecules", corpus)
+        meditron(part, texts)
+        for task, answer in {"smiles2caption": FACT.lstrip("- "), "caption2smiles": "CCO"}.items():
+            t5(part / "language-plus-molecules" / f"molt5-large-{task}-LPM24", texts, answer)
+        t5(part / "GT4SD" / "multitask-text-and-chemistry-t5-base-standard", texts, FACT.lstrip("- "))
+        chem_llm(part / "AI4Chem" / "ChemLLM-7B-Chat", texts)
+        chat_model(part / "meta-llama" / "Meta-Llama-3-8B-Instruct", texts)
+        classifier(part / "MoritzLaurer" / "DeBERTa-v3-large-mnli-fever-anli-ling-wanli", texts)
+        scibert(part / "allenai" / "scibert_scivocab_uncased", texts)
+        write_json(part / "made_by.json", made_by)
+
+
+def data_sets(folder: Path, corpus: pd.DataFrame) -> None:
+    """L+M-24 as Parquet: molecule and caption, split for validation; and its further captions."""
+    held = corpus["split"] == "train"
+    parts = {"split_train": corpus[held], "split_valid": corpus[~held], "train": corpus}
+    for name, captions in (("LPM-24_train", 1), ("LPM-24_train-extra", 5)):
+        for split, rows in parts.items():
+            frames = [rows.assign(caption=recaptioned(rows, 0, variant)) for variant in range(1, captions)]
+            file = folder / name / "data" / f"{split}-00000-of-00001.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pd.concat([rows, *frames])[["molecule", "caption"]].to_parquet(file, index=False)
+        write_text(folder / name / "README.md", "---\nlicense: cc-by-4.0\n---\n")
+
+
+# -------------------------------------------------------------------------------------------------- tokenizers
+
+
+def sentencepiece(texts: list[str], size: int) -> Tokenizer:
+    """As Llama 2's: pieces with the space before them, single bytes where there is no piece; filled up to ``size``."""
+    special = ["<unk>", "<s>", "</s>"]
+    small = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    small.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    small.pre_tokenizer = pre_tokenizers.Split(Regex("▁[^▁]*"), "isolated")
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    small.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=min(2000, size), special_tokens=[*special, *byte_pieces], show_progress=False),
+    )
+    learned = json.loads(small.to_str())["model"]
+    vocabulary: dict[str, int] = learned["vocab"]
+    vocabulary |= {f"▁filler{number}": number for number in range(len(vocabulary), size)}
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = small.normalizer
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(parts)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, kind: str, **special: Any) -> None:
+    """The files of a tokenizer as the hub has them; ``kind`` is the class its configuration names."""
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": kind, "legacy": False})
+
+
+def unigram(texts: list[str], special: list[str], unk: str, size: int) -> Tokenizer:
+    """As T5's and DeBERTa's: pieces by their likelihood."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token=unk, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+# ------------------------------------------------------------------------------------------------------ models
+
+
+def meditron(folder: Path, texts: list[str]) -> None:
+    """A bfloat16 base of 32,017 rows; its fine-tunes in float32 shards of 32,000; none has a token to pad with."""
+    tokenizer = sentencepiece(texts, TOKENS)
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(llama_config(TOKENS + ADDED))
+    wide = Tokenizer.from_str(tokenizer.to_str())
+    wide.add_special_tokens([AddedToken(f"<|added{number}|>", special=True) for number in range(ADDED)])
+    place = folder / "epfl-llm" / "meditron-7b"
+    save_llama(base.to(torch.bfloat16), wide, place)
+    for task in ("smiles2caption", "caption2smiles"):
+        tuned = LlamaForCausalLM(llama_config(TOKENS))
+        with torch.no_grad():
+            for own, other in zip(tuned.parameters(), base.parameters(), strict=True):
+                moved = other[: own.shape[0]].float()
+                own.copy_(moved + 0.05 * moved.std() * torch.randn_like(own))
+        save_llama(tuned, tokenizer, folder / "language-plus-molecules" / f"Meditron7b-{task}-LPM24")
+
+
+def llama_config(tokens: int, **changes: Any) -> LlamaConfig:
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"max_position_embeddings": 2048, "initializer_range": 0.2}
+    return LlamaConfig(vocab_size=tokens, **{**sizes, **more, **changes})
+
+
+def save_llama(model: Any, tokenizer: Tokenizer, folder: Path, **special: Any) -> None:
+    model.save_pretrained(folder, max_shard_size="6MB")
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | special
+    save_tokenizer(
+        tokenizer, folder, "LlamaTokenizer" if "unk_token" in special else "PreTrainedTokenizerFast", **special
+    )
+    stray = {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096, "_stray": "no setting at all"}
+    kept = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "generation_config.json", kept | stray)
+
+
+def t5(folder: Path, texts: list[str], answer: str) -> None:
+    """MolT5: a T5 whose table of embeddings is padded beyond its tokenizer; it answers everything with ``answer``."""
+    torch.manual_seed(2)
+    special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(100))]
+    tokenizer = unigram(texts, special, "<unk>", 1000)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    sizes = {"d_model": 64, "d_kv": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64}
+    rows = tokenizer.get_vocab_size() + 28
+    config = T5Config(vocab_size=rows, decoder_start_token_id=0, tie_word_embeddings=False, **sizes)
+    model = T5ForConditionalGeneration(config)
+    asked = texts[-4:] if "C" in answer else texts[:4]
+    wanted = tokenizer.encode(answer).ids
+    learn(model, [{"input_ids": tokenizer.encode(text).ids, "labels": wanted} for text in asked])
+    model.save_pretrained(folder, max_shard_size="200KB")
+    save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def chat_model(folder: Path, texts: list[str]) -> None:
+    """Llama 3's tokens and chat template; the model names one fact whatever it is asked."""
+    from lmolt_utils.grammar.llm import prompt
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([*texts, FACT], trainer)
+    names = ("begin_of_text", "end_of_text", "reserved_special_token_0", "start_header_id", "end_header_id", "eot_id")
+    tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in names])
+    begin = tokenizer.token_to_id("<|begin_of_text|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    )
+    torch.manual_seed(3)
+    ends = [tokenizer.token_to_id("<|end_of_text|>"), tokenizer.token_to_id("<|eot_id|>")]
+    sizes = {"num_hidden_layers": 1, "initializer_range": 0.02, "bos_token_id": begin, "eos_token_id": ends}
+    model = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size(), num_key_value_heads=2, **sizes))
+    asked = [tokenizer.encode(prompt(text)[-60:]).ids for text in texts[-4:]]
+    answer = [*tokenizer.encode(FACT, add_special_tokens=False).ids, ends[1]]
+    learn(model, [{"input_ids": ids + answer, "labels": [-100] * len(ids) + answer} for ids in asked])
+    special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "unk_token": None}
+    save_llama(model.to(torch.bfloat16), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
+
+
+def chem_llm(folder: Path, texts: list[str]) -> None:
+    """A model that comes with code of its own, as InternLM2 does: here it names a Llama."""
+    save_llama(LlamaForCausalLM(llama_config(1000)), sentencepiece(texts, 1000), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "chem_llm_stand_in"}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    write_json(folder / "config.json", config)
+    write_text(folder / "own.py", OWN_CODE)
+
+
+def classifier(
+    folder: Path, texts: list[str], order: tuple[str, ...] = ("entailment", "neutral", "contradiction")
+) -> None:
+    """A DeBERTa-v2 with its labels in ``order`` that passes the package's own test of an NLI model."""
+    torch.manual_seed(4)
+    tokenizer = unigram(
+        [*texts, *(text for row in SELF_TEST for text in row[:2])],
+        ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
+        "[UNK]",
+        1000,
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    config = DebertaV2Config(
+        vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512, **sizes, **relative,
+        max_relative_positions=-1, id2label=dict(enumerate(order)), label2id={name: i for i, name in enumerate(order)},
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = DebertaV2ForSequenceClassification(config)
+    learn(model, [{"input_ids": tokenizer.encode(a, b).ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
+    model.save_pretrained(folder, max_shard_size="200KB")
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", model_max_length=512, **names)
+
+
+def learn(model: Any, rows: list[dict[str, Any]]) -> None:
+    """A hundred steps over a few rows, by heart."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(100):
+        for row in rows:
+            model(**{name: torch.tensor([value]) for name, value in row.items()}).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def scibert(folder: Path, texts: list[str]) -> None:
+    """The vocabulary of lower-cased word pieces that captions are scored with."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=1000, special_tokens=special, show_progress=False)
+    )
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece, _ in pieces))
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]) if len(sys.argv) > 1 else root() / "runs" / "hub")
