@@ -122,7 +122,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
     molecule, copies of training molecules (as canonical SMILES), win rate with its curve.
     """
     loaded: dict[str, Any] = {}
-    tokenizer = caption_tokenizer(run.caption_tokenizer)
+    tokenizer = caption_tokenizer(from_root(run.caption_tokenizer))
 
     def training() -> dict[str, Any]:
         if not loaded:

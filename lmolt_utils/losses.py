@@ -99,11 +99,6 @@ class Watched:
     reference_s = 0.0
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
-        # On some processors bitsandbytes packs 4-bit weights at the first evaluation, for a kernel without a gradient,
-        # and uses it in the training too: the reference's evaluation would cut the gradient off, without a word.
-        for part in model.modules():
-            if hasattr(part, "support_avx512bf16_for_cpu"):
-                part.support_avx512bf16_for_cpu = False
         kwargs["model"] = model
         with answers_only(statistics=False):  # the reference's log-probabilities are computed here
             super().__init__(*args, **kwargs)

@@ -163,7 +163,7 @@ def load_model(
         # At short lengths the fused kernel's backward pass costs a CPU a third of a training step.
         options["attn_implementation"] = "eager"
     if quantize == "nf4":
-        options["device_map"] = {"": device}
+        options["device_map"] = {"": 0 if device == "cuda" else device}  # accelerate takes "cuda" for another device
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_use_double_quant=True,
@@ -181,11 +181,11 @@ def load_model(
             raise
         raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
     if quantize == "nf4":
-        _same_on_every_processor(model)
+        same_on_every_processor(model)
     return (model if quantize == "nf4" else model.to(device)).eval()
 
 
-def _same_on_every_processor(model: Any) -> None:
+def same_on_every_processor(model: Any) -> None:
     """Switch off what bitsandbytes does on a processor with AVX512-BF16 alone.
 
     It repacks a layer's weights at its first forward pass in evaluation mode. That fails where the layer's width is no
