@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from lmolt_utils.errors import remedy
+from lmolt_utils.errors import CompanionError, remedy
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -18,11 +20,24 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _notebook(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from lmolt_utils.params import load
-    from lmolt_utils.runner import run_notebook
+    from lmolt_utils.notebook_files import notebook_path
+    from lmolt_utils.params import ParameterError, load
+    from lmolt_utils.runner import end_with_parent, run_notebook
+    from lmolt_utils.systems import chosen, load_systems, with_ratio_grid
 
-    overrides = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)}
-    os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
+    if wrong := [pair for pair in arguments.set if "=" not in pair]:
+        raise ParameterError(f"--set {wrong[0]}: NAME=VALUE is needed, such as --set beta=0.5")
+    try:
+        overrides = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in arguments.set)}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"--set: a value is not readable YAML: {error}") from None
+    params = load(arguments.profile, overrides)  # what is mistyped stops here, before a kernel starts
+    notebook_path(arguments.name)
+    if arguments.systems:
+        chosen(with_ratio_grid(load_systems(), params), arguments.name, arguments.systems)
+    os.environ["OMP_NUM_THREADS"] = str(params.threads)
+    if arguments.end_with_parent:
+        end_with_parent()
     seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
     only = f" ({', '.join(arguments.systems)})" if arguments.systems else ""
     print(f"{arguments.name}{only}: done in {seconds:.0f} s", flush=True)
@@ -147,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     profile(sub)
     sub.add_argument("--systems", nargs="+", default=[], metavar="SYSTEM", help="only these rows of the systems table")
     sub.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters other than the profile's")
+    sub.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)  # for the Snakefile
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
@@ -201,8 +217,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: returns the exit status; known errors are printed without a traceback."""
+    """Entry point: returns the exit status; known errors are printed without a traceback.
+
+    2: something asked for or given is wrong (as argparse does); 1: a step failed; 130: interrupted or terminated.
+    """
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends cleanly, as Ctrl-C does
     try:
         return int(arguments.do(arguments))
     except KeyboardInterrupt:
@@ -213,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"lmolt: {remedy(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, CompanionError) else 1
 
 
 if __name__ == "__main__":
