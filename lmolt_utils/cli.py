@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from lmolt_utils.errors import CompanionError, remedy
+from lmolt_utils.errors import remedy
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"lmolt: {remedy(error)}", file=sys.stderr)
-        return 2 if isinstance(error, CompanionError) else 1
+        return 2 if isinstance(error, ValueError) else 1
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.files import BadFileError, fingerprint, read_json, write_json
-from lmolt_utils.notebook_files import NOTEBOOKS, assigned, changes, declared, made_from, untouched
+from lmolt_utils.files import fingerprint, read_kept, write_json
+from lmolt_utils.notebook_files import AFTER, NOTEBOOKS, assigned, changes, declared, made_from, outdated, untouched
 from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest
 from lmolt_utils.paths import figures_folder, run_folder, shown
 from lmolt_utils.semantics import resolve_data
@@ -164,8 +164,7 @@ class Run:
 
 def _cost(path: Path) -> dict[str, Any]:
     """Seconds and peak memory from the record beside a file, where it has one."""
-    record = record_path(path)
-    facts = read_json(record) if record.exists() else {}
+    facts = read_kept(record_path(path)) or {}
     return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": _size(path) // 1024}
 
 
@@ -194,8 +193,29 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
         _prepare(params)
     if changed:
         _take_over(run)
+    _check_earlier(run)
     print(f"{notebook}: profile {run.title}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
     return run
+
+
+def _check_earlier(run: Run) -> None:
+    """Raise :class:`ParameterError` if a notebook whose files this one reads was run with other parameters."""
+    earlier = set(AFTER[run.notebook])
+    for notebook in reversed(NOTEBOOKS):
+        earlier |= set(AFTER[notebook]) if notebook in earlier else set()
+    for notebook in sorted(earlier):
+        told = _receipt(run.path("receipts", f"{notebook}.json"))
+        if told and (names := outdated(told, run.params.profile)):
+            raise ParameterError(
+                f"{notebook} was run when profile {run.params.profile} had another {' and '.join(names)}: run it "
+                "again before this one, or lmolt reproduce, which runs all that changed"
+            )
+
+
+def _receipt(path: Path) -> dict[str, Any] | None:
+    """A receipt, or ``None`` where there is none or a damaged one (which the profile's next run sees to)."""
+    told = read_kept(path)
+    return told if isinstance(told, dict) and {"notebook", "made_from", "files"} <= set(told) else None
 
 
 def _take_over(run: Run) -> None:
@@ -205,16 +225,11 @@ def _take_over(run: Run) -> None:
     parameter, and counts as not run until it is made here. A receipt that came along says what has been taken.
     """
     base = run_folder(run.params.profile)
-    kept = untouched(run.changed)
+    kept = [notebook for notebook in untouched(run.changed) if notebook != NOTEBOOKS[-1]]
     for receipt in sorted((base / "receipts").glob("*.json")):
         here = run.path("receipts", receipt.name)
-        try:
-            told = read_json(receipt)
-            now = made_from(told["notebook"], run.params.profile)
-            current = all(told["made_from"].get(name) == now[name] for name in now if name != "code")
-        except (BadFileError, KeyError, TypeError):  # the profile's next run sees to it
-            continue
-        if told["notebook"] not in kept[: len(NOTEBOOKS) - 1] or not current:
+        told = _receipt(receipt)
+        if told is None or told["notebook"] not in kept or outdated(told, run.params.profile):
             continue
         if here.exists() and here.read_bytes() == receipt.read_bytes():
             continue

@@ -157,7 +157,26 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
 
 def made_from(notebook: str, profile: str) -> dict[str, str]:
     """A hash of each thing that ``notebook``'s files depend on: its parameters, its systems, its code."""
-    parts = {name: json.dumps(value, sort_keys=True) for name, value in notebook_params(notebook, profile).items()}
     cells = [source for source, _ in code_cells(notebook)]
-    parts["code"] = "\0".join([code_hash(_modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+    code = "\0".join([code_hash(_modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
+    return {name: _short_hash(value) for name, value in notebook_params(notebook, profile).items()} | {
+        "code": _short_hash(code)
+    }
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def outdated(receipt: Mapping[str, Any], profile: str) -> list[str]:
+    """Parameters that the notebook of ``receipt`` was run with at other values than ``profile`` has now.
+
+    What only adds systems does not count, nor what changes no number.
+    """
+    now = notebook_params(receipt["notebook"], profile)
+    then = receipt["made_from"]
+    return [
+        name
+        for name, value in now.items()
+        if name not in ("systems", "seeds", "ratio_grid", *SAME_NUMBERS) and then.get(name) != _short_hash(value)
+    ]

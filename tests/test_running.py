@@ -218,6 +218,20 @@ def test_another_parameter_makes_another_run(runs: Path) -> None:
     ), "the profile's run was made again"
 
 
+def test_files_of_a_profile_that_was_edited_meanwhile_are_refused(repository: Path) -> None:
+    """04 alone run again after the edit: 07 and 08 would mix the merged systems' old beta with it."""
+    _finish(run_folder("smoke"))
+    profile = repository / "params" / "smoke.yaml"
+    profile.write_text(profile.read_text().replace("beta: 0.1\n", "beta: 0.5\n").replace("seeds: [0]", "seeds: [0, 1]"))
+    start("04_alignment", _cell(profile="smoke")).finish()
+    for reader in ("07_nli_evaluation", "08_figures"):
+        with pytest.raises(ParameterError, match="03_sft was run when profile smoke had another beta: run it again"):
+            start(reader, _cell(profile="smoke"))
+    for name in ("03_sft", "05_merging", "06_ablation"):
+        start(name, _cell(profile="smoke")).finish()
+    assert start("07_nli_evaluation", _cell(profile="smoke")).folder == run_folder("smoke")
+
+
 def test_what_does_not_change_a_number_makes_no_other_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     same = start("01_data", _cell(profile="smoke", threads=2, systems=["constant"], corpus_rows=400))
     assert same.folder == runs / "smoke"

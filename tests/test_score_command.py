@@ -92,7 +92,7 @@ def test_submission_and_postprocessing(tmp_path: Path, capsys: pytest.CaptureFix
 def test_errors_are_one_message(
     molecules: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["score", str(molecules), *arguments]) == 1
+    assert main(["score", str(molecules), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("lmolt: ")
     assert message in error
