@@ -184,7 +184,7 @@ def test_training_curves_state_time_and_throughput() -> None:
 
 
 def test_a_label_is_text_and_no_formula(tmp_path: Path) -> None:
-    label = "CPO, ${x_1$ at 5 $"
+    label = "CPO, ${x_1$ at 5"
     figure, data = figures.training_curves(LOGS, {"cpo": label, "kto": "KTO"})
     assert label in words(figure)
     figures.save(figure, data, "curves", tmp_path, "alt")
