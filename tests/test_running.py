@@ -149,7 +149,7 @@ def _alive(pids: list[int]) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process(repository: Path, number: signal.Signals) -> None:
     """The main process alone gets the signal; Snakemake, notebook and kernel follow, whatever the signal was."""
     _notebook(repository, "01_data", _AT_WORK)
