@@ -26,6 +26,7 @@ MAKEFLAGS += --no-print-directory
 
 # Nothing the caller has activated or set may change what the programs in .venv import or start.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Where it is followed by exec, a signal that make passes on reaches the program itself, not a shell before it.
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
@@ -40,11 +41,11 @@ env: .venv/.installed ## make .venv from requirements.lock (every other target d
 
 reproduce: .venv/.installed ## run the eight notebooks at PROFILE and regenerate figures/
 	@echo "running notebooks 01 to 08 at profile $(PROFILE)"
-	@$(IN_VENV) .venv/bin/lmolt reproduce --profile $(PROFILE) $(ARGS)
+	@export $(IN_VENV); exec .venv/bin/lmolt reproduce --profile $(PROFILE) $(ARGS)
 
 smoke: .venv/.installed ## the same eight notebooks, small, in under three minutes
 	@echo "running notebooks 01 to 08 at profile smoke"
-	@$(IN_VENV) .venv/bin/lmolt reproduce --profile smoke $(ARGS)
+	@export $(IN_VENV); exec .venv/bin/lmolt reproduce --profile smoke $(ARGS)
 
 rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and data in small and random
 	@echo "running notebooks 01 to 08 at profile rehearsal"
@@ -57,7 +58,7 @@ test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	@echo "starting JupyterLab on notebooks/ (stop it with Ctrl-C)"
-	@$(IN_VENV) .venv/bin/jupyter lab notebooks $(ARGS)
+	@export $(IN_VENV); exec .venv/bin/jupyter lab notebooks $(ARGS)
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"

@@ -4,21 +4,23 @@
 # snakemake-executor-plugin-slurm).
 #
 # A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
-# files changed; Snakemake prints the reason. Its output is a receipt: the hashes of the files it wrote and of what they
-# were made from (which a copied or moved run is checked by).
+# files changed; Snakemake prints the reason. Its output is a receipt, in the run's folder (Snakemake's --directory):
+# the hashes of the files it wrote and of what they were made from (which a copied or moved run is checked by).
 # On a GPU one notebook runs at a time (`--resources gpu=1`): a 7B model fills it.
+import shlex
 import sys
 
-from lmolt_utils.notebook_files import NOTEBOOKS, notebook_params, notebook_path, package_sources
-from lmolt_utils.runner import AFTER, jobs_of_systems, receipt_path
+from lmolt_utils.notebook_files import AFTER, NOTEBOOKS, notebook_params, notebook_path, package_sources
+from lmolt_utils.runner import jobs_of_systems
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"
-LMOLT = f"{sys.executable} -m lmolt_utils.cli"
+# exec: a signal sent to the job reaches Python itself, and Python sees it when Snakemake is killed.
+LMOLT = f"exec {shlex.quote(sys.executable)} -m lmolt_utils.cli"
 
 
 def receipt(notebook):
-    return str(receipt_path(PROFILE, notebook))
+    return f"receipts/{notebook}.json"
 
 
 JOBS = jobs_of_systems(PROFILE, per_system=PER_SYSTEM)
@@ -38,9 +40,10 @@ def uses(notebook):
     return notebook_params(notebook, PROFILE)
 
 
+# Every one, not the last alone: Snakemake does not miss a file in the middle as long as the later ones are there.
 rule all:
     input:
-        receipt("08_figures"),
+        map(receipt, NOTEBOOKS),
 
 
 # The longest notebooks first, so that two cores end together.
@@ -62,7 +65,7 @@ for notebook, priority in zip(NOTEBOOKS, (0, 0, 1, 2, 3, 4, 0, 0)):
         resources:
             gpu=1,
         shell:
-            f"{LMOLT} notebook {{params.name}} --profile {PROFILE}"
+            f"{LMOLT} notebook {{params.name}} --profile {PROFILE} --end-with-parent"
 
 
 for job, (notebook, names) in JOBS.items():
@@ -83,4 +86,4 @@ for job, (notebook, names) in JOBS.items():
         resources:
             gpu=1,
         shell:
-            f"{LMOLT} notebook {{params.notebook}} --profile {PROFILE} --systems {{params.names}}"
+            f"{LMOLT} notebook {{params.notebook}} --profile {PROFILE} --end-with-parent --systems {{params.names}}"

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +20,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _notebook(arguments: argparse.Namespace) -> int:
     import yaml
 
+    from lmolt_utils.notebook_files import notebook_path
     from lmolt_utils.params import ParameterError, load
-    from lmolt_utils.runner import run_notebook
+    from lmolt_utils.runner import end_with_parent, run_notebook
+    from lmolt_utils.systems import chosen, load_systems, with_ratio_grid
 
     overrides: dict[str, Any] = {}
     for pair in arguments.set:
@@ -30,7 +34,13 @@ def _notebook(arguments: argparse.Namespace) -> int:
             overrides[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ParameterError(f"--set {pair}: the value is not YAML ({str(error).splitlines()[0]})") from None
-    os.environ["OMP_NUM_THREADS"] = str(load(arguments.profile, overrides).threads)
+    params = load(arguments.profile, overrides)  # what is mistyped stops here, before a kernel starts
+    notebook_path(arguments.name)
+    if arguments.systems:
+        chosen(with_ratio_grid(load_systems(), params), arguments.name, arguments.systems)
+    os.environ["OMP_NUM_THREADS"] = str(params.threads)
+    if arguments.end_with_parent:
+        end_with_parent()
     seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
     only = f" ({', '.join(arguments.systems)})" if arguments.systems else ""
     print(f"{arguments.name}{only}: done in {seconds:.0f} s", flush=True)
@@ -177,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     sub.add_argument("--systems", **several, metavar="SYSTEM", help="only these rows of the systems table")
     sub.add_argument("--set", **several, metavar="NAME=VALUE", help="parameters other than the profile's")
+    sub.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)  # for the Snakefile
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
@@ -231,8 +242,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: returns the exit status; known errors are printed without a traceback."""
+    """Entry point: returns the exit status; known errors are printed without a traceback.
+
+    2: something asked for or given is wrong (as argparse does); 1: a step failed; 130: interrupted or terminated.
+    """
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends cleanly, as Ctrl-C does
     try:
         return int(arguments.do(arguments))
     except KeyboardInterrupt:
@@ -243,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"lmolt: {remedy(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
 
 
 if __name__ == "__main__":

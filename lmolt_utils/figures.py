@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from lmolt_utils.files import atomic, write_text
 from lmolt_utils.metrics.winrates import CHR_F, LENGTH
@@ -60,6 +61,8 @@ def _styled(draw: Callable[_P, Drawn]) -> Callable[_P, Drawn]:
         with plt.style.context(STYLE):
             figure, data = draw(*args, **kwargs)
             plt.close(figure)
+        for text in figure.findobj(Text):  # a system's label is text, also with "${" in it
+            text.set_parse_math("$" not in text.get_text())
         return figure, data
 
     return styled

@@ -84,6 +84,14 @@ def read_json(path: Path) -> Any:
         raise BadFileError(f"{path} is damaged ({error}): delete it and run again") from None
 
 
+def read_kept(path: Path) -> Any:
+    """Read JSON that was kept to save work; ``None`` where it is missing or damaged, so that the work is done again."""
+    try:
+        return read_json(path)
+    except BadFileError:
+        return None
+
+
 def write_rows(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as JSON lines, atomically."""
     with atomic(path) as part:

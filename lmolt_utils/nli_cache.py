@@ -25,6 +25,7 @@ Answer = tuple[float, float, float]
 
 _BLOB = struct.Struct("<3d")
 _WAIT_S = 60.0
+_MAGIC = b"SQLite format 3\0"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS answers (
@@ -55,12 +56,13 @@ class AnswerFile:
     none, and of two that stored the same pair the last one's answer stays. Not for network file systems, on which
     SQLite's write-ahead log does not work. An answer that is no probabilities counts as missing.
 
-    Raises :class:`~lmolt_utils.files.BadFileError` for a file that is no such database.
+    A database that was cut short is begun anew. Raises :class:`~lmolt_utils.files.BadFileError` for another file.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._drop_if_cut()
         key = json.dumps(dict(identity), sort_keys=True)
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -68,6 +70,20 @@ class AnswerFile:
             connection.execute("INSERT OR IGNORE INTO models (identity) VALUES (?)", (key,))
             (self._model,) = connection.execute("SELECT id FROM models WHERE identity = ?", (key,)).fetchone()
             connection.commit()
+
+    def _drop_if_cut(self) -> None:
+        if not self.path.is_file() or _first_bytes(self.path) != _MAGIC:
+            return  # no file yet, or one that is not ours to remove
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection:
+                whole = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        except sqlite3.OperationalError:
+            return  # in use, or not readable: told when it is opened
+        except sqlite3.DatabaseError:
+            whole = False
+        if not whole:
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -102,6 +118,11 @@ class AnswerFile:
         rows = [(self._model, _key(pair), _BLOB.pack(*answer)) for pair, answer in answers.items()]
         with self._open() as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        return handle.read(len(_MAGIC))
 
 
 def _key(pair: Pair) -> bytes:

@@ -7,6 +7,7 @@ and wrong types stop here, before any work.
 
 import os
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,10 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.notebook_files import NOTEBOOKS, assigned, declared, made_from
-from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest, profile_path, read_yaml
-from lmolt_utils.paths import run_folder, shown
+from lmolt_utils.files import fingerprint, read_kept, write_json
+from lmolt_utils.notebook_files import AFTER, NOTEBOOKS, assigned, changes, declared, made_from, outdated, untouched
+from lmolt_utils.params import ParameterError, Params, check, describe, load, nearest
+from lmolt_utils.paths import figures_folder, run_folder, shown
 from lmolt_utils.semantics import resolve_data
 from lmolt_utils.steps import record_path, step
 from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
@@ -53,8 +54,7 @@ def resolve(notebook: str, values: Mapping[str, Any]) -> tuple[Params, list[str]
     if systems is not None and not (isinstance(systems, list) and all(isinstance(s, str) for s in systems)):
         raise ParameterError(f"parameter 'systems' = {systems!r}: a list of names is needed, such as [cpo]")
     profile = values.get("profile") or os.environ.get("LMOLT_PROFILE") or DEFAULT_PROFILE
-    base = read_yaml(profile_path(profile))
-    return _with_data_switches(check({**base, **values, "profile": profile})), systems or None
+    return _with_data_switches(load(profile, {**values, "profile": profile})), systems or None
 
 
 def _with_data_switches(params: Params) -> Params:
@@ -71,7 +71,8 @@ class Run:
     folder: Path
     params: Params
     wanted: tuple[str, ...] | None = None
-    changed: tuple[str, ...] = ()
+    #: Parameters that differ from the profile's, and make this a run of its own.
+    changed: Mapping[str, Any] = field(default_factory=dict)
     made_from: Mapping[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
 
@@ -94,6 +95,17 @@ class Run:
         rows = with_ratio_grid(load_systems(), self.params)
         return replicas(chosen(rows, self.notebook, list(self.wanted) if self.wanted else None), self.params)
 
+    @property
+    def title(self) -> str:
+        """Which run this is, for the captions of tables: ``cpu``, or ``cpu, beta = 0.5``."""
+        return ", ".join([self.params.profile, *(f"{name} = {value}" for name, value in self.changed.items())])
+
+    @property
+    def figures(self) -> Path:
+        """Where tables and figures go: only a run with the profile's own parameters writes the tracked ones."""
+        profiles_own = figures_folder(self.folder, self.params.figures_dir)
+        return self.path("figures") if self.changed else profiles_own
+
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
         return self.folder.joinpath(*parts)
@@ -111,17 +123,13 @@ class Run:
     def finish(self) -> pd.DataFrame:
         """Write the receipt (which files, which hashes, made from what) and return the files with time and memory.
 
-        A receipt tells ``make reproduce`` that the notebook is done. Files made with parameters other than the
-        profile's get none, and the next ``make reproduce`` makes them again.
+        A receipt tells ``make reproduce`` that the notebook is done. It knows profiles alone: a run with other
+        parameters has none, and figures that went to another folder do not count as the profile's.
         """
-        files = {self.shown(path): fingerprint(path) for path in self.written}
-        for receipt in self.receipts():
-            if self.changed:
-                receipt.unlink(missing_ok=True)
-            else:
+        if not self.changed and self.params.figures_dir == load(self.params.profile).figures_dir:
+            files = {self.shown(path): fingerprint(path) for path in self.written}
+            for receipt in self.receipts():
                 write_json(receipt, {"notebook": self.notebook, "made_from": self.made_from, "files": files})
-        if self.changed:
-            print(f"no receipt: {', '.join(self.changed)} differ from profile {self.params.profile}")
         return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
 
     def receipts(self) -> list[Path]:
@@ -156,8 +164,7 @@ class Run:
 
 def _cost(path: Path) -> dict[str, Any]:
     """Seconds and peak memory from the record beside a file, where it has one."""
-    record = record_path(path)
-    facts = read_json(record) if record.exists() else {}
+    facts = read_kept(record_path(path)) or {}
     return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": _size(path) // 1024}
 
 
@@ -171,19 +178,85 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     Raises :class:`~lmolt_utils.params.ParameterError`; says which profile runs and where its files are.
     """
     _short_errors()
-    params, wanted = resolve(notebook, given(namespace))
-    profile = _with_data_switches(load(params.profile)).model_dump()
-    changed = tuple(sorted(name for name, value in params.model_dump().items() if profile[name] != value))
+    values = given(namespace)
+    params, wanted = resolve(notebook, values)
+    changed = changes(params.profile, values)
+    folder = run_folder(params.profile, changed)
     made = made_from(notebook, params.profile)
-    run = Run(notebook, run_folder(params.profile), params, tuple(wanted) if wanted else None, changed, made)
+    run = Run(notebook, folder, params, tuple(wanted) if wanted else None, changed, made)
+    _ = run.figures  # a folder that nothing may be written to stops here
     if notebook in {system.notebook for system in load_systems()}:
         _ = run.systems  # a mistyped system stops here
     elif wanted:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' out")
     if notebook in _WITH_MODELS:
         _prepare(params)
-    print(f"{notebook}: profile {params.profile}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
+    if changed:
+        _take_over(run)
+    _check_earlier(run)
+    print(f"{notebook}: profile {run.title}, files in {shown(run.folder)}, seed {params.seed}, on {params.device}")
     return run
+
+
+def _check_earlier(run: Run) -> None:
+    """Raise :class:`ParameterError` if a notebook whose files this one reads was run with other parameters."""
+    earlier = set(AFTER[run.notebook])
+    for notebook in reversed(NOTEBOOKS):
+        earlier |= set(AFTER[notebook]) if notebook in earlier else set()
+    for notebook in sorted(earlier):
+        told = _receipt(run.path("receipts", f"{notebook}.json"))
+        if told and (names := outdated(told, run.params.profile)):
+            raise ParameterError(
+                f"{notebook} was run when profile {run.params.profile} had another {' and '.join(names)}: run it "
+                "again before this one, or lmolt reproduce, which runs all that changed"
+            )
+
+
+def _receipt(path: Path) -> dict[str, Any] | None:
+    """A receipt, or ``None`` where there is none or a damaged one (which the profile's next run sees to)."""
+    told = read_kept(path)
+    return told if isinstance(told, dict) and {"notebook", "made_from", "files"} <= set(told) else None
+
+
+def _take_over(run: Run) -> None:
+    """Link into a changed run's folder what the profile's run has and what no changed parameter can touch.
+
+    Whole notebooks only, with all that they read: a system that 04 makes is not taken over when 04 lists a changed
+    parameter, and counts as not run until it is made here. A receipt that came along says what has been taken.
+    """
+    base = run_folder(run.params.profile)
+    kept = [notebook for notebook in untouched(run.changed) if notebook != NOTEBOOKS[-1]]
+    for receipt in sorted((base / "receipts").glob("*.json")):
+        here = run.path("receipts", receipt.name)
+        told = _receipt(receipt)
+        if told is None or told["notebook"] not in kept or outdated(told, run.params.profile):
+            continue
+        if here.exists() and here.read_bytes() == receipt.read_bytes():
+            continue
+        for name in told["files"]:
+            if (base / name).exists():
+                _link(base / name, run.path(name))
+                if record_path(base / name).exists():
+                    _link(record_path(base / name), record_path(run.path(name)))
+        _link(receipt, here)
+
+
+def _link(source: Path, target: Path) -> None:
+    """``target`` as another name of ``source`` (a copy on another disk): files are replaced, never written into."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        target.unlink(missing_ok=True)
+        _link_file(str(source), str(target))
+
+
+def _link_file(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _short_errors() -> None:

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,54 @@ NOTEBOOKS = (
     "07_nli_evaluation",
     "08_figures",
 )
+#: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
+AFTER: dict[str, tuple[str, ...]] = {
+    "01_data": (),
+    "02_negatives": ("01_data",),
+    "03_sft": ("02_negatives",),
+    "04_alignment": ("02_negatives",),
+    "05_merging": ("02_negatives",),
+    "06_ablation": ("02_negatives",),
+    "07_nli_evaluation": ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"),
+    "08_figures": ("07_nli_evaluation",),
+}
 #: Parameters every notebook has, whether its cell lists them or not: they decide how it runs.
 ALWAYS = ("profile", "seed", "threads", "device", "dtype", "quantize")
+#: Parameters that change no number, only how or where a run works: with another value it stays the same run.
+SAME_NUMBERS = (
+    "threads",
+    "ablation_jobs",
+    "figures_dir",
+    "save_steps",
+    "negatives_shard_rows",
+    "keep_merges",
+    "stop_above",
+)
+
+
+def changes(profile: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``values``, those that make another run than the profile's; raises :class:`ParameterError` for wrong ones.
+
+    ``systems`` does not count: a notebook narrowed to some of them makes the same files of these.
+    """
+    given = {name: value for name, value in values.items() if name not in ("profile", "systems")}
+    base, own = load(profile).model_dump(), load(profile, given).model_dump()
+    return {name: own[name] for name in sorted(own) if own[name] != base[name] and name not in SAME_NUMBERS}
+
+
+def untouched(changed: Iterable[str]) -> list[str]:
+    """The notebooks whose files do not depend on the parameters ``changed``, nor on a notebook whose files do."""
+    found: list[str] = []
+    for notebook in NOTEBOOKS:
+        if not set(changed) & set(declared(notebook)) and set(AFTER[notebook]) <= set(found):
+            found.append(notebook)
+    return found
 
 
 def notebook_path(notebook: str) -> Path:
-    """The source of a notebook; raises ``ValueError`` for an unknown one."""
+    """The source of a notebook; raises :class:`ParameterError` for an unknown one."""
     if notebook not in NOTEBOOKS:
-        raise ValueError(f"no notebook {notebook!r}{nearest(notebook, list(NOTEBOOKS))}")
+        raise ParameterError(f"no notebook {notebook!r}{nearest(notebook, list(NOTEBOOKS))}")
     return root() / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -73,6 +114,7 @@ def assigned(source: str) -> dict[str, ast.expr]:
 #: Files that are no code but change what a notebook that uses the module makes.
 _DATA_OF = {
     f"{PACKAGE}.models": Path(__file__).parent / "embedded" / "models" / "hashes.json",
+    f"{PACKAGE}.figures": Path(__file__).parent / "companion.mplstyle",
     f"{PACKAGE}.published": root() / "params" / "published.yaml",
 }
 
@@ -115,7 +157,26 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
 
 def made_from(notebook: str, profile: str) -> dict[str, str]:
     """A hash of each thing that ``notebook``'s files depend on: its parameters, its systems, its code."""
-    parts = {name: json.dumps(value, sort_keys=True) for name, value in notebook_params(notebook, profile).items()}
     cells = [source for source, _ in code_cells(notebook)]
-    parts["code"] = "\0".join([code_hash(_modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+    code = "\0".join([code_hash(_modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
+    return {name: _short_hash(value) for name, value in notebook_params(notebook, profile).items()} | {
+        "code": _short_hash(code)
+    }
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def outdated(receipt: Mapping[str, Any], profile: str) -> list[str]:
+    """Parameters that the notebook of ``receipt`` was run with at other values than ``profile`` has now.
+
+    What only adds systems does not count, nor what changes no number.
+    """
+    now = notebook_params(receipt["notebook"], profile)
+    then = receipt["made_from"]
+    return [
+        name
+        for name, value in now.items()
+        if name not in ("systems", "seeds", "ratio_grid", *SAME_NUMBERS) and then.get(name) != _short_hash(value)
+    ]

@@ -5,6 +5,7 @@ stops the run before any work; the message names the key and the nearest right o
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -269,7 +270,7 @@ def nearest(name: str, known: list[str]) -> str:
 def profile_path(profile: str) -> Path:
     """The YAML file of a profile; raises :class:`ParameterError` naming the nearest one if there is none."""
     path = root() / "params" / f"{profile}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", profile) or not path.is_file():
         known = profiles()
         raise ParameterError(
             f"no profile {profile!r} in {path.parent}{nearest(profile, known)} (there are: {', '.join(known)})"
@@ -296,6 +297,11 @@ def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
     values = read_yaml(profile_path(profile))
     if not isinstance(values, dict):
         raise ParameterError(f"{profile_path(profile)} is empty or no mapping of names to values")
+    if values.get("profile", profile) != profile:
+        raise ParameterError(
+            f"{profile_path(profile)} says 'profile: {values['profile']}': write 'profile: {profile}' there, so that "
+            "its files go to a folder of their own"
+        )
     return check({**values, **(overrides or {})})
 
 

@@ -1,7 +1,13 @@
 """Where things are: the repository root, and the folder of one run."""
 
+import hashlib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from lmolt_utils.errors import CompanionError
 
 
 def root() -> Path:
@@ -29,10 +35,22 @@ def from_root(given: str) -> str:
     return str(path) if path.exists() else given
 
 
-def run_folder(profile: str) -> Path:
-    """The folder of one profile's files: below ``$LMOLT_RUNS``, by default ``runs/`` in the repository."""
+def run_folder(profile: str, changed: Mapping[str, Any] | None = None) -> Path:
+    """The folder of one run's files: below ``$LMOLT_RUNS``, by default ``runs/`` in the repository.
+
+    A run whose parameters differ from its profile's has a folder of its own, named by what differs: nothing made with
+    other parameters ever lies among the profile's files.
+    """
     base = os.environ.get("LMOLT_RUNS")
-    return (Path(base) if base else root() / "runs") / profile
+    name = "+".join([profile, *(f"{key}={_plain(value)}" for key, value in (changed or {}).items())])
+    if len(name) > 80 or not re.fullmatch(r"[A-Za-z0-9._,=+@-]+", name):  # a path, a mapping, or many parameters
+        digest = hashlib.sha256(repr(sorted((changed or {}).items())).encode()).hexdigest()[:8]
+        name = "+".join([profile, *(changed or {})])[:70] + f"-{digest}"
+    return (Path(base) if base else root() / "runs") / name
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def shown(path: Path) -> str:
@@ -43,8 +61,15 @@ def shown(path: Path) -> str:
         return path.as_posix()
 
 
-def figures_folder(profile: str, figures_dir: str) -> Path:
-    """Where tables and figures go: ``figures_dir`` in the repository, or the run's folder when runs lie elsewhere."""
-    if os.environ.get("LMOLT_RUNS"):
-        return run_folder(profile) / "figures"
-    return root() / figures_dir
+def figures_folder(run: Path, figures_dir: str) -> Path:
+    """Where a profile's tables and figures go: ``figures_dir`` in the repository, or ``run`` when runs lie elsewhere.
+
+    Raises :class:`~lmolt_utils.errors.CompanionError` for a folder outside the repository.
+    """
+    folder = root() / figures_dir
+    if not folder.resolve().is_relative_to(root().resolve()):
+        raise CompanionError(
+            f"figures_dir = {figures_dir!r} lies outside the repository: name a folder in it, or let all files of "
+            "runs go elsewhere with LMOLT_RUNS"
+        )
+    return run / "figures" if os.environ.get("LMOLT_RUNS") else folder

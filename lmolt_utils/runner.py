@@ -4,33 +4,24 @@ import fcntl
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from lmolt_utils.errors import remedy
-from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.notebook_files import made_from, notebook_path
+from lmolt_utils.files import BadFileError, fingerprint, read_json, write_json
+from lmolt_utils.notebook_files import NOTEBOOKS, changes, made_from, notebook_path
 from lmolt_utils.params import load
-from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.paths import figures_folder, root, run_folder, shown
+from lmolt_utils.steps import cut_short
 from lmolt_utils.systems import load_systems, with_ratio_grid
-
-#: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
-AFTER: dict[str, tuple[str, ...]] = {
-    "01_data": (),
-    "02_negatives": ("01_data",),
-    "03_sft": ("02_negatives",),
-    "04_alignment": ("02_negatives",),
-    "05_merging": ("02_negatives",),
-    "06_ablation": ("02_negatives",),
-    "07_nli_evaluation": ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"),
-    "08_figures": ("07_nli_evaluation",),
-}
 
 #: Makes about as many systems as all others together.
 LONGEST = "06_ablation"
@@ -77,12 +68,12 @@ def run_notebook(
     if systems:
         values["systems"] = list(systems)
         tag = f".{systems[0]}" + (f"+{len(systems) - 1}" if len(systems) > 1 else "")
-    folder = run_folder(profile)
+    folder = run_folder(profile, changes(profile, overrides or {}))
     executed = folder / "notebooks" / f"{notebook}{tag}.ipynb"
     log = folder / "logs" / f"{notebook}{tag}.log"
     for path in (executed, log):
         path.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    began, started = time.time(), time.perf_counter()
     with open(log, "w", encoding="utf-8") as stream, _errors_to(stream):
         try:
             papermill.execute_notebook(
@@ -97,7 +88,8 @@ def run_notebook(
         except papermill.PapermillExecutionError as error:
             raise NotebookError(_explain(notebook, error, executed, log)) from None
         except Exception as error:  # a dead kernel, a full disk: papermill has no common class for these
-            raise NotebookError(f"{notebook} stopped: {remedy(error)}\n  log: {shown(log)}") from error
+            at = "".join(f"\n  at work on: {name}" for name in cut_short(folder, began))
+            raise NotebookError(f"{notebook}{tag} stopped: {remedy(error)}{at}\n  log: {shown(log)}") from error
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})
@@ -129,25 +121,28 @@ def _explain(notebook: str, error: Any, executed: Path, log: Path) -> str:
 def drop_stale_receipts(profile: str) -> list[str]:
     """Remove receipts whose files are missing or changed, or were made from something else; a line for each reason.
 
-    Snakemake goes by times and by what it noted under a file's full path: it cannot tell for a run's folder that was
-    copied or moved.
+    Snakemake goes by times: it cannot tell for a file that was damaged, nor for a folder that was copied or moved.
+    What reads such files runs again with them: the Snakefile wants every notebook's receipt.
     """
     reasons: dict[str, list[str]] = {}
     now = cache(partial(made_from, profile=profile))  # a notebook's systems have receipts of their own
     for receipt in sorted(receipt_path(profile, "any").parent.glob("*.json")):
-        told = read_json(receipt)
-        if reason := _stale(told, now(told["notebook"]), run_folder(profile)):
+        if reason := _stale(receipt, now, run_folder(profile)):
             receipt.unlink()
             reasons.setdefault(reason, []).append(receipt.stem.removesuffix(".system"))
     return [f"again: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
-def _stale(told: Mapping[str, Any], now: Mapping[str, str], folder: Path) -> str | None:
-    """Why a receipt no longer holds, if so; ``now``: what its notebook's files would be made from."""
-    then = told.get("made_from", {})
-    if differing := [name for name in now if then.get(name) != now[name]]:
+def _stale(receipt: Path, now: Callable[[str], Mapping[str, str]], folder: Path) -> str | None:
+    """Why a receipt no longer holds, if so; ``now``: what a notebook's files would be made from."""
+    try:
+        told = read_json(receipt)
+        then, files, wanted = dict(told["made_from"]), dict(told["files"]), now(told["notebook"])
+    except (BadFileError, KeyError, TypeError, ValueError):
+        return "its receipt is damaged"
+    if differing := [name for name in wanted if then.get(name) != wanted[name]]:
         return f"{', '.join(differing)} changed"
-    for name, digest in told["files"].items():
+    for name, digest in files.items():
         path = folder / name if (folder / name).exists() else root() / name
         if not path.exists() or fingerprint(path) != digest:
             return f"{name} is missing or was changed"
@@ -157,11 +152,13 @@ def _stale(told: Mapping[str, Any], now: Mapping[str, str], folder: Path) -> str
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
     """Run what is not done yet of the eight notebooks, in order, through Snakemake; its exit status.
 
-    Refuses to start while another run of the same profile is under way. A run that was killed leaves no lock.
+    Refuses to start while another run of the same profile is under way. A run that was killed leaves no lock, once
+    its notebooks have ended too. Status 0 says that every notebook is done and every file is what was made.
     """
     params = load(profile)  # a mistyped profile or parameter stops here
     load_systems()
     folder = run_folder(profile)
+    figures_folder(folder, params.figures_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".running", "w", encoding="utf-8") as handle:
         try:
@@ -172,12 +169,51 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
             ) from None
         for line in drop_stale_receipts(profile):
             print(line, flush=True)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile")]
+        command = [sys.executable, "-c", _SNAKEMAKE, "--snakefile", str(root() / "Snakefile")]
         command += ["--config", f"profile={profile}", f"per_system={per_system}"]
         command += ["--directory", str(folder), "--cores", str(cores), "--nolock", "--rerun-incomplete"]
-        command += ["--rerun-triggers", "mtime", "params", "input", "--keep-going", "--quiet", "host"]
-        command += [*(["--resources", "gpu=1"] if params.device == "cuda" else []), *extra]
-        return _follow(command, folder / "logs" / "snakemake.log")
+        command += ["--rerun-triggers", "mtime", "params", "input", "--quiet", "host"]
+        command += [*(["--resources", "gpu=1"] if params.device == "cuda" else []), "--keep-going", *extra]
+        status = _follow(command, folder / "logs" / "snakemake.log", handle.fileno())
+        if status == 0 and not extra:  # Snakemake's own arguments may leave notebooks out
+            left = drop_stale_receipts(profile)
+            missing = [name for name in NOTEBOOKS if not receipt_path(profile, name).exists()]
+            if left or missing:
+                print("\n".join([*left, f"not done: {', '.join(missing)}"]), file=sys.stderr)
+                return 1
+        return 1 if status else 0
+
+
+#: Snakemake, started so that it and the notebooks it runs end with the process that started it.
+_SNAKEMAKE = "from lmolt_utils.runner import end_with_parent; end_with_parent(); from snakemake.cli import main; main()"
+
+
+def end_with_parent() -> None:
+    """End this process, and its group where it leads one, once the process that started it has ended, however.
+
+    A terminated run ends its own; this is for one that was killed, which can do nothing. (Kernels do the same.)
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        _signal(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
+        _signal(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _signal(process: int, number: int) -> None:
+    """Send a signal to a process, with all of its group where it leads one."""
+    try:
+        if os.getpgid(process) == process:
+            os.killpg(process, number)
+        else:
+            os.kill(process, number)
+    except ProcessLookupError:
+        return
 
 
 #: Of Snakemake's output, what a reader wants to follow: which notebook, why, how many are left, what failed.
@@ -188,17 +224,33 @@ _SHOWN = re.compile(
 _HIDDEN = re.compile(r"^\s+(input|output|jobid|resources|priority|threads|wildcards|shell|log|message|tmpdir)\b|^\s*\(")
 
 
-def _follow(command: Sequence[str], log: Path) -> int:
-    """Run ``command``; print the lines a reader wants, keep all of them in ``log``; the exit status."""
+#: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
+_GRACE = 20.0
+
+
+def _follow(command: Sequence[str], log: Path, lock: int) -> int:
+    """Run ``command``; print the lines a reader wants, keep all of them in ``log``; the exit status.
+
+    It has a process group of its own, which is ended with this process, and holds ``lock`` as long as it lives.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    piped |= {"start_new_session": True, "pass_fds": (lock,)}
     with open(log, "w", encoding="utf-8") as stream, subprocess.Popen(command, **piped) as process:
-        for line in process.stdout or ():
-            stream.write(line)
-            stream.flush()
-            if _SHOWN.search(line) and not _HIDDEN.search(line):
-                print(_short(line), end="", flush=True)
+        try:
+            for line in process.stdout or ():
+                stream.write(line)
+                stream.flush()
+                if _SHOWN.search(line) and not _HIDDEN.search(line):
+                    print(_short(line), end="", flush=True)
+        except BaseException:
+            _signal(process.pid, signal.SIGTERM)  # Snakemake starts nothing more, and ends with the notebooks
+            try:
+                process.wait(_GRACE)
+            finally:
+                _signal(process.pid, signal.SIGKILL)
+            raise
     return process.returncode
 
 

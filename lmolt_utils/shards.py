@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from lmolt_utils.files import read_json, read_rows, write_json, write_rows
+from lmolt_utils.files import BadFileError, read_kept, read_rows, write_json, write_rows
 
 #: Asks a model: for texts, batches of (position among them, answer).
 Ask = Callable[[Sequence[str]], Iterator[list[tuple[int, str]]]]
@@ -26,16 +26,19 @@ class Shards:
         self.folder, self.rows = folder, rows
         self._waiting: dict[int, str] = {}
         made_from = folder / "key.json"
-        if folder.exists() and not (made_from.exists() and read_json(made_from) == dict(key)):
+        if folder.exists() and read_kept(made_from) != dict(key):
             shutil.rmtree(folder)
         if not made_from.exists():
             write_json(made_from, dict(key))
 
     def read(self) -> dict[int, str]:
-        """Every answer written so far."""
+        """Every answer written so far; those of a damaged file are asked for again."""
         answers: dict[int, str] = {}
         for path in self._files():
-            shard = read_rows(path, ("row", "answer"))
+            try:
+                shard = read_rows(path, ("row", "answer"))
+            except BadFileError:
+                shard = pd.DataFrame(columns=["row", "answer"])
             answers |= dict(zip(shard["row"].astype(int), shard["answer"], strict=True))
         return answers
 

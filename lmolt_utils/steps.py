@@ -11,6 +11,7 @@ import hashlib
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.files import fingerprint, read_json, write_json
+from lmolt_utils.files import BadFileError, fingerprint, read_json, write_json
 from lmolt_utils.paths import root, shown
 
 PACKAGE = "lmolt_utils"
@@ -100,11 +101,15 @@ def _meaning(path: Path, _mtime_ns: int, _size: int) -> bytes:
 
 @cache
 def commit() -> str:
-    """The repository's commit, marked ``+changes`` when the working tree differs; ``unknown`` without git."""
+    """The repository's commit, marked ``+changes`` when the working tree differs; ``unknown`` without git.
+
+    figures/ does not count: it is what a run writes, not what it is made from.
+    """
     try:
         git = ["git", "-C", str(root())]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        status = [*git, "status", "--porcelain", "--", ".", ":(exclude)figures"]
+        dirty = subprocess.run(status, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if dirty.strip() else "")
@@ -117,17 +122,55 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process since :func:`forget_peak`, in MB.
+
+    Where the kernel cannot forget (macOS), since its start.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_memory_mb` begin anew: a step's record names its own peak, not an earlier step's."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return
 
 
 @contextmanager
-def _locked(path: Path) -> Any:
-    """Only one process works on a step; the lock goes with the process, also when it is killed."""
+def _locked(path: Path, name: str) -> Any:
+    """Only one process works on a step; the lock goes with the process, also when it is killed.
+
+    The file holds the step's ``name`` while it is at work: :func:`cut_short` finds it there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as handle:
+    with open(path, "a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        handle.truncate(0)
+        handle.write(name)
+        handle.flush()
+        try:
+            yield
+        finally:
+            handle.truncate(0)
+
+
+def cut_short(folder: Path, since: float) -> list[str]:
+    """Names of the steps in ``folder`` that began after ``since`` (seconds of the clock) and whose process died."""
+    names = []
+    for path in sorted(folder.rglob(".*.lock")):
+        with open(path, encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process is at work on it
+                continue
+            if path.stat().st_mtime >= since and (name := handle.read()):
+                names.append(name)
+    return names
 
 
 def record_path(output: Path) -> Path:
@@ -143,9 +186,13 @@ def why_not(outputs: Sequence[Path], key: Mapping[str, Any]) -> str | None:
         return f"{missing[0]} is not there yet"
     if not path.exists():
         return f"{shown(outputs[0])} has no record of what made it"
-    record = read_json(path)
+    try:
+        record = read_json(path)
+        then, made = dict(record["key"]), dict(record["outputs"])
+    except (BadFileError, KeyError, TypeError, ValueError):
+        return f"{shown(path)} is damaged"
     for part in ("params", "inputs", "code"):
-        before, now = record["key"].get(part), key[part]
+        before, now = then.get(part), key[part]
         if before == now:
             continue
         if isinstance(now, dict) and isinstance(before, dict):
@@ -153,7 +200,7 @@ def why_not(outputs: Sequence[Path], key: Mapping[str, Any]) -> str | None:
             return f"changed {part}: {', '.join(names)}"
         return "its code changed"
     for output in outputs:
-        if fingerprint(output) != record["outputs"].get(output.name):
+        if fingerprint(output) != made.get(output.name):
             return f"{shown(output)} was changed after it was made"
     return None
 
@@ -175,7 +222,7 @@ def step(
     recorded then, so the next run tries again.
     """
     lock = outputs[0].parent / f".{outputs[0].name}.lock"
-    with _locked(lock):
+    with _locked(lock, name):
         made_from = {
             key: fingerprint(value) if isinstance(value, Path) else value for key, value in (inputs or {}).items()
         }
@@ -187,6 +234,7 @@ def step(
         say(f"{name}: {reason}")
         record_path(outputs[0]).unlink(missing_ok=True)
         start = time.perf_counter()
+        forget_peak()
         make()
         write_json(
             record_path(outputs[0]),

@@ -285,5 +285,5 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
 )
 def test_command_refuses(tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p.jsonl").write_text(content)
-    assert main(["nli", str(tmp_path / "p.jsonl")]) == 1
+    assert main(["nli", str(tmp_path / "p.jsonl")]) == 2
     assert message in capsys.readouterr().err

@@ -7,9 +7,12 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -334,3 +337,40 @@ def test_make_test_ignores_what_the_caller_activated(checkout: Checkout) -> None
     )
     assert outside.returncode != 0
     assert "run make in the repository's folder" in outside.stderr
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["reproduce", "smoke"])
+def test_a_signal_to_make_reaches_what_it_runs(checkout: Checkout, target: str) -> None:
+    checkout.make("env")
+    seen = checkout.folder / "seen"
+    program = checkout.folder / ".venv" / "bin" / "lmolt"
+    program.write_text(
+        "#!/bin/sh\ntrap 'echo ended >seen; exit 143' TERM\necho $$ >seen\nwhile :; do sleep 0.1; done\n"
+    )
+    program.chmod(0o755)
+    settings = [f"PYTHON={checkout.python}", "UV="]
+    process = subprocess.Popen(
+        ["make", *settings, target],
+        cwd=checkout.folder,
+        env={"PATH": os.environ["PATH"]},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until(lambda: seen.exists() and seen.read_text(encoding="utf-8").strip().isdigit())
+        own = int(seen.read_text(encoding="utf-8"))
+        process.terminate()
+        process.wait(10)
+        _wait_until(lambda: seen.read_text(encoding="utf-8") == "ended\n")
+    finally:
+        process.kill()
+        if seen.read_text(encoding="utf-8").strip().isdigit():
+            os.kill(own, signal.SIGKILL)
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

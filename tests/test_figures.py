@@ -183,6 +183,13 @@ def test_training_curves_state_time_and_throughput() -> None:
     assert any("Logged but not drawn: cpo" in text for text in words(shown))
 
 
+def test_a_label_is_text_and_no_formula(tmp_path: Path) -> None:
+    label = "CPO, ${x_1$ at 5"
+    figure, data = figures.training_curves(LOGS, {"cpo": label, "kto": "KTO"})
+    assert label in words(figure)
+    figures.save(figure, data, "curves", tmp_path, "alt")
+
+
 def test_paper_against_reproduced_leaves_out_other_scales_only() -> None:
     _, data = figures.paper_against_reproduced(tables())
     assert not {"Levenshtein", "FCD"} & set(data["metric"])

@@ -503,12 +503,12 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [atom["property"] for atom in json.loads(output.out.splitlines()[0])["atoms"]] == [None, "aging"]
     assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
     path.write_bytes(b"fine\n\xff\n")
-    assert main(["atoms", str(path)]) == 1
+    assert main(["atoms", str(path)]) == 2
     assert "not UTF-8 text (line 2" in capsys.readouterr().err
     path.write_text('id,prediction\n1,"The molecule is a widget, dye."\n', "utf-8")
     assert main(["atoms", str(path)]) == 0
     assert [atom["property"] for atom in json.loads(capsys.readouterr().out)["atoms"]] == ["widget", "dye"]
-    assert main(["atoms", str(tmp_path / "none.txt")]) == 1
+    assert main(["atoms", str(tmp_path / "none.txt")]) == 2
 
 
 # ------------------------------------------------------------------------------------------------ language model

@@ -223,3 +223,15 @@ def test_two_writers_and_a_kill_leave_whole_answers(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         (count,) = connection.execute("SELECT count(*) FROM answers").fetchone()
     assert count % 50 == 0
+
+
+def test_a_database_that_was_cut_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    answers = {(f"premise {n}", "hypothesis"): (0.25, 0.5, 0.25) for n in range(500)}
+    AnswerFile(path, {"model": "m"}).write(answers)
+    assert len(AnswerFile(path, {"model": "m"}).read(answers)) == 500
+    path.write_bytes(path.read_bytes()[:9000])
+    again = AnswerFile(path, {"model": "m"})
+    assert again.read(answers) == {}
+    again.write(answers)
+    assert len(again.read(answers)) == 500

@@ -316,7 +316,7 @@ def test_cross_nli_of_anyones_file_by_a_language_models_facts(
 def test_a_silent_language_model_is_refused(llama: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "captions.txt"
     file.write_text("It impacts aging.\n")
-    assert main(["atoms", str(file), "--decomposer", llama]) == 1
+    assert main(["atoms", str(file), "--decomposer", llama]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "named no fact of any of 1 captions" in err

@@ -119,13 +119,16 @@ def test_nothing_changed_nothing_runs_and_what_changed_is_named(reproduced: Path
     again = lmolt(runs, "reproduce", "--profile", "smoke")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
-    lost = reproduced / "figures" / "table_T3.md"
+    lost, cut = reproduced / "figures" / "table_T3.md", reproduced / "predictions" / "sft.mol2cap.jsonl"
+    whole = {path: path.read_bytes() for path in (lost, cut)}
     lost.unlink()
+    cut.write_bytes(whole[cut][:3000])
     repaired = lmolt(runs, "reproduce", "--profile", "smoke")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
-    assert "again: 08_figures (figures/table_T3.md is missing or was changed)" in repaired.stdout
-    assert "07_nli_evaluation: starting" not in repaired.stdout
-    assert lost.exists()
+    assert "08_figures (figures/table_T3.md is missing or was changed)" in repaired.stdout
+    assert "(predictions/sft.mol2cap.jsonl is missing or was changed)" in repaired.stdout
+    assert "04_alignment: starting" not in repaired.stdout
+    assert {path: path.read_bytes() for path in (lost, cut)} == whole
 
 
 @pytest.mark.slow
@@ -162,7 +165,7 @@ def test_one_system_by_papermill_trains_nothing_twice(reproduced: Path, tmp_path
 @pytest.mark.slow
 def test_mistakes_stop_with_the_name_and_the_remedy(reproduced: Path, tmp_path: Path) -> None:
     wrong = lmolt(tmp_path, "notebook", "04_alignment", "--profile", "smoke", "--systems", "cpoo")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "no system 'cpoo'; did you mean 'cpo'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     early = lmolt(tmp_path, "notebook", "02_negatives", "--profile", "smoke")
@@ -223,6 +226,7 @@ def test_a_notebook_depends_on_what_it_uses_and_nothing_else() -> None:
     assert "training.py" not in used["01_data"] | used["02_negatives"] | used["08_figures"]
     assert "tables.py" in used["08_figures"]
     assert "published.yaml" in used["08_figures"], "a corrected published value redraws the tables"
+    assert "companion.mplstyle" in used["08_figures"], "another style redraws the figures"
     assert "hashes.json" in used["05_merging"] & used["02_negatives"], "new embedded models are noticed"
     values = {name: notebook_params(name, "cpu") for name in NOTEBOOKS}
     assert "beta" in values["04_alignment"]

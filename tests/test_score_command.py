@@ -75,8 +75,8 @@ def test_submission_and_postprocessing(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "out.json"
     assert main([*command, "--postprocess", "clean", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
-    assert report["metrics"]["Exact"]["value"] == 1
-    assert report["conventions"]["postprocess: list repr unwrapped"] == 1
+    assert report["metrics"]["Exact"]["value"] == 2
+    assert report["conventions"]["postprocess: list repr unwrapped"] == 2
     assert report["files"]["references"]["name"] == "r.txt"
     assert main([*command, "--json", str(out)]) == 0
     assert json.loads(out.read_text())["metrics"]["Validity"]["value"] == 0
@@ -102,23 +102,23 @@ def test_a_report_never_replaces_an_input(molecules: Path, tmp_path: Path, capsy
         ["nli", str(molecules), "--json", str(hard)],
         ["score", str(molecules), "--json", str(tmp_path / "o"), "--csv", str(tmp_path / "o")],
     ):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
         assert "also given as another file" in capsys.readouterr().err
-    assert main(["nli", str(molecules), "--cache", str(hard)]) == 1
+    assert main(["nli", str(molecules), "--cache", str(hard)]) == 2
     assert "is an input" in capsys.readouterr().err
     assert molecules.read_text() == MOLECULES
-    assert main(["score", str(molecules), "--json", str(tmp_path)]) == 1
+    assert main(["score", str(molecules), "--json", str(tmp_path)]) == 2
     assert "it is a folder" in capsys.readouterr().err
 
 
 def test_options_that_cannot_be_are_told_at_once(molecules: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for given in ("lora_rank", "=5", "beta=[1"):
-        assert main(["notebook", "04_alignment", "--set", given]) == 1
+        assert main(["notebook", "04_alignment", "--set", given]) == 2
         assert f"lmolt: --set {given}" in capsys.readouterr().err
-    assert main(["notebook", "04_alignment", "--set", "beta=1", "--set", "beta=2"]) == 1
+    assert main(["notebook", "04_alignment", "--set", "beta=1", "--set", "beta=2"]) == 2
     assert "give each parameter once" in capsys.readouterr().err
     if not torch.cuda.is_available():
-        assert main(["nli", str(molecules), "--device", "cuda"]) == 1
+        assert main(["nli", str(molecules), "--device", "cuda"]) == 2
         assert "--device cuda is not to be had here" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["score", str(molecules), "--resamples", "1000000000"])
@@ -136,7 +136,7 @@ def test_options_that_cannot_be_are_told_at_once(molecules: Path, capsys: pytest
 def test_errors_are_one_message(
     molecules: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["score", str(molecules), *arguments]) == 1
+    assert main(["score", str(molecules), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("lmolt: ")
     assert message in error

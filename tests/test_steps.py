@@ -1,12 +1,14 @@
 """Steps and files: done once, repeated only for a reason, never half written."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from lmolt_utils.files import BadFileError, atomic, atomic_folder, fingerprint, read_json, read_rows, write_rows
+from lmolt_utils.shards import Shards
 from lmolt_utils.steps import closure, code_hash, record_path, step
 
 
@@ -63,6 +65,64 @@ def test_record_tells_what_made_the_file(tmp_path: Path) -> None:
     assert record["key"]["inputs"]["source"] == fingerprint(tmp_path / "in.txt")
     assert record["outputs"]["out.txt"] == fingerprint(tmp_path / "out.txt")
     assert {"commit", "versions", "hardware", "wall_s", "peak_mb"} <= set(record)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"key": 3}'])
+def test_a_damaged_record_counts_as_stale(tmp_path: Path, text: str) -> None:
+    (tmp_path / "in.txt").write_text("a")
+    _count(tmp_path, [], beta=1)
+    record_path(tmp_path / "out.txt").write_text(text)
+    ran, why = _count(tmp_path, [], beta=1)
+    assert ran
+    assert why.endswith("record.json is damaged")
+    assert _count(tmp_path, [], beta=1)[0] is False
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
+def test_peak_memory_is_the_steps_own(tmp_path: Path) -> None:
+    def peak(name: str, megabytes: int) -> float:
+        def make() -> None:
+            (tmp_path / name).write_bytes(bytes(len(bytearray(b"x") * (megabytes << 20)) % 7))
+
+        step(name, make, outputs=[tmp_path / name], params={}, modules=[], say=lambda _: None)
+        return float(read_json(record_path(tmp_path / name))["peak_mb"])
+
+    large, small = peak("large", 300), peak("small", 1)
+    assert large > small + 250
+
+
+def test_written_figures_are_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lmolt_utils.steps as steps
+
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "figures").mkdir()
+    for name in ("code.py", "figures/a.csv"):
+        (tmp_path / name).write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(steps, "root", lambda: tmp_path)
+
+    def now() -> str:
+        steps.commit.cache_clear()
+        return steps.commit()
+
+    (tmp_path / "figures" / "a.csv").write_text("2")
+    (tmp_path / "figures" / "b.csv").write_text("2")
+    assert len(now()) == 40
+    (tmp_path / "code.py").write_text("2")
+    assert now().endswith("+changes")
+    steps.commit.cache_clear()
+
+
+def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
+    first = Shards(tmp_path / "shards", 2, {"model": "m"})
+    first.add({0: "a", 1: "b"})
+    first.add({2: "c", 3: "d"})
+    cut = tmp_path / "shards" / "00001.jsonl"
+    cut.write_text(cut.read_text()[:-5])
+    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {0: "a", 1: "b"}
+    (tmp_path / "shards" / "key.json").write_text("")
+    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {}
 
 
 def test_code_hash_follows_imports_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

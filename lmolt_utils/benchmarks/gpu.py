@@ -37,6 +37,7 @@ from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
+from lmolt_utils.models import same_on_every_processor
 from lmolt_utils.prompts import TASKS, prompt
 from lmolt_utils.recipes import Recipe
 from lmolt_utils.training import build_trainer, dataset
@@ -155,6 +156,7 @@ def random_model(shape: dict[str, int], device: str) -> Any:
         for name, parameter in list(module.named_parameters(recurse=False)):
             module._parameters[name] = _random(module, parameter, device)
     model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
+    same_on_every_processor(model)
     return model.eval()
 
 
