@@ -75,8 +75,8 @@ def test_submission_and_postprocessing(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "out.json"
     assert main([*command, "--postprocess", "clean", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
-    assert report["metrics"]["Exact"]["value"] == 2
-    assert report["conventions"]["postprocess: list repr unwrapped"] == 2
+    assert report["metrics"]["Exact"]["value"] == 1
+    assert report["conventions"]["postprocess: list repr unwrapped"] == 1
     assert report["files"]["references"]["name"] == "r.txt"
     assert main([*command, "--json", str(out)]) == 0
     assert json.loads(out.read_text())["metrics"]["Validity"]["value"] == 0
