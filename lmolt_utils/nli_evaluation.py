@@ -38,6 +38,7 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
     """
     whole = report_path(run)
     by_model = run.decomposer == "llm"
+    tree = run.path("data", "property_tree.json")
 
     def make() -> None:
         reader = decomposer(run)
@@ -87,12 +88,12 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             "device": run.device,
             "decomposer": run.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
-            "property_tree": run.property_tree,
             "seed": run.seed,
         },
         inputs={
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
+            **({"property tree": tree} if tree.exists() else {}),
             "model": fingerprintable(run.nli_model),
         },
         modules=["lmolt_utils.nli_evaluation"],
