@@ -31,9 +31,32 @@ def names_in(cell: object) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in items))
 
 
-def separator_in(text: str) -> str | None:
-    """What parts the names if ``text`` is a list all the same: a semicolon, or a comma between words."""
-    return next((mark for mark, look in _OTHER_SEPARATORS.items() if look.search(text)), None)
+class PropertyCells:
+    """Reads the cells of one file, and notices when the file parts its names by something else than expected."""
+
+    def __init__(self) -> None:
+        self._several = False
+        self._suspect: tuple[int, str, str] | None = None
+
+    def read(self, cell: object, line: int) -> str:
+        """The names of one cell, joined by ``|``; ``ValueError`` as :func:`names_in`."""
+        names = names_in(cell)
+        if len(names) > 1 or not isinstance(cell, str) or cell.strip() != "".join(names):
+            self._several = True
+        elif self._suspect is None:
+            mark = next((mark for mark, look in _OTHER_SEPARATORS.items() if look.search(cell)), None)
+            self._suspect = (line, mark, cell) if mark else None
+        return "|".join(names)
+
+    def doubt(self) -> str:
+        """Why the file is not believed: no cell had several names, but one looks like a list with another separator."""
+        if self._several or self._suspect is None:
+            return ""
+        line, mark, text = self._suspect
+        return (
+            f"line {line}: the properties {text[:60]!r} look like a list parted by {mark!r}, which is not read because "
+            "names may hold it: write '|' between the names, or a JSON list"
+        )
 
 
 def _listed(text: str) -> object:

@@ -2,8 +2,7 @@
 
 Text files are read line by line: a cell never spans lines, so a stray quote cannot swallow the rows after it; a CSV
 record whose quoted cell does span lines is rejected whole. In tab-separated files quotes are ordinary characters, as in
-L+M-24's and MolT5's own reader (``QUOTE_NONE``).
-How a cell of properties is read, :mod:`lmolt_utils.property_cells` says.
+L+M-24's and MolT5's own reader (``QUOTE_NONE``). How a cell of properties is read: :mod:`lmolt_utils.property_cells`.
 """
 
 import csv
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.property_cells import names_in, separator_in
+from lmolt_utils.property_cells import PropertyCells
 
 #: What the columns are called elsewhere, in order of preference; case does not matter.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -45,8 +44,6 @@ PROPERTY_FILE = re.compile(r"(^|/)(molecule_properties|train_props)[^/]*\.(tsv|t
 #: The most lines that a quoted CSV cell is looked for on.
 _LONGEST_RECORD = 100
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
 #: What a damaged, encrypted (RuntimeError) or foreign (NotImplementedError, a zip's method) file raises.
 UNREADABLE = (
     *(OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError),
@@ -84,9 +81,7 @@ class _Reader:
     good: list[dict[str, Any]] = field(default_factory=list)
     bad: list[tuple[str, int, str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
-    #: Whether a cell of properties had several names, and the first that may have: line, separator, text.
-    several: bool = False
-    suspect: tuple[int, str, str] | None = None
+    cells: PropertyCells = field(default_factory=PropertyCells)
 
     def reject(self, line: int, reason: str, detail: str) -> None:
         self.bad.append((self.name, line, reason, detail))
@@ -112,12 +107,8 @@ def read_rows_of(path: Path, name: str | None = None, *, check: bool = True) -> 
         raise DataError(f"{path} is missing: check the path in corpus or test_corpus") from None
     except UNREADABLE as error:
         raise DataError(f"{path} is damaged, or not what its name says ({error}): fetch it again") from error
-    if reader.suspect and not reader.several:
-        line, separator, text = reader.suspect
-        raise DataError(
-            f"{reader.name} line {line}: the properties {text[:60]!r} look like a list parted by {separator!r}, which "
-            "is not read because names may hold it: write '|' between the names, or a JSON list"
-        )
+    if doubt := reader.cells.doubt():
+        raise DataError(f"{reader.name} {doubt}")
     frame = pd.DataFrame(reader.good, columns=["line", "molecule", "caption", "properties", "id", "split"])
     frame = frame.astype(dict.fromkeys(frame.columns[1:], object))
     if check:
@@ -134,15 +125,9 @@ def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _R
     properties = record.get("properties")
     if isinstance(properties, (str, list, tuple)):
         try:
-            names = names_in(properties)
+            record["properties"] = reader.cells.read(properties, line)
         except ValueError as error:
             return "not a property list", f"{error}: {properties!r:.60}"
-        if len(names) > 1 or not isinstance(properties, str) or properties.strip() != "".join(names):
-            reader.several = True
-        elif reader.suspect is None:
-            mark = separator_in(properties)
-            reader.suspect = (line, mark, properties) if mark else None
-        record["properties"] = "|".join(names)
     for column in ("molecule", "caption", "properties"):
         if column not in record:
             continue
