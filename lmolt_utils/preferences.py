@@ -80,8 +80,8 @@ def _drawn(run: Any, task: Task) -> None:
         make,
         outputs=[output],
         params={"negatives": run.negatives, "seed": run.seed},
-        inputs={"sample": sampled, "corpus": corpus},
-        modules=["lmolt_utils.alternatives"],
+        inputs={"sample": sampled, "corpus": corpus, "manifest": run.path("data", "corpus.manifest.json")},
+        modules=["lmolt_utils.alternatives", "lmolt_utils.captioner"],
     )
 
 
