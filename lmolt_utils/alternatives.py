@@ -16,9 +16,10 @@ import pandas as pd
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 
-from lmolt_utils.embedded.captions import compose
+from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.negatives import SIDES
 from lmolt_utils.prompts import Task
+from lmolt_utils.sources import Compose
 
 #: ``translator`` is the papers' way (:func:`lmolt_utils.negatives.translate`); the others are drawn here.
 Kind = Literal["translator", "shuffled", "random", "property_edited", "nearest"]
@@ -33,7 +34,14 @@ _BEFORE = {
 }
 
 
-def draw(kind: Kind, sampled: pd.DataFrame, corpus: pd.DataFrame, task: Task, seed: int) -> pd.DataFrame:
+def draw(
+    kind: Kind,
+    sampled: pd.DataFrame,
+    corpus: pd.DataFrame,
+    task: Task,
+    seed: int,
+    compose: Compose = caption_for,
+) -> pd.DataFrame:
     """A rejected answer for each row of ``sampled``: columns id, rejected, origin.
 
     ``origin`` is the id of the row that an answer was taken from, or the edit (``fruity -> waxy``). Where there is
@@ -41,8 +49,9 @@ def draw(kind: Kind, sampled: pd.DataFrame, corpus: pd.DataFrame, task: Task, se
 
     - ``shuffled``: the sample's references, permuted;
     - ``random``: references of the corpus;
-    - ``property_edited``: mol2cap: the caption with one property replaced by another of its kind; cap2mol: a molecule
-      whose property set differs by the fewest properties, but differs;
+    - ``property_edited``: mol2cap: the caption with one property replaced by another of its kind, or written anew by
+      ``compose`` where it does not spell the property out; cap2mol: a molecule whose property set differs by the fewest
+      properties, but differs;
     - ``nearest``: the reference of the most similar molecule (Tanimoto, Morgan radius 2) with another property set:
       with the same set it would be a right answer.
 
@@ -53,7 +62,9 @@ def draw(kind: Kind, sampled: pd.DataFrame, corpus: pd.DataFrame, task: Task, se
         "shuffled": lambda: _shuffled(sampled, task, seed),
         "random": lambda: _random(sampled, pool, task, seed),
         "property_edited": lambda: (
-            _edited_captions(sampled, pool, seed) if task == "mol2cap" else _edited_molecules(sampled, pool, seed)
+            _edited_captions(sampled, pool, seed, compose)
+            if task == "mol2cap"
+            else _edited_molecules(sampled, pool, seed)
         ),
         "nearest": lambda: _nearest(sampled, pool, task),
     }
@@ -124,7 +135,7 @@ def property_kinds(frame: pd.DataFrame) -> dict[str, str]:
     return {name: max(sorted(seen), key=lambda kind: seen[kind]) if seen else "role" for name, seen in votes.items()}
 
 
-def _edited_captions(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> list[tuple[str, str]]:
+def _edited_captions(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int, compose: Compose) -> list[tuple[str, str]]:
     """Another property comes in as often as captions state it, so that rare words give nothing away."""
     kinds = property_kinds(pd.concat([pool, sampled], ignore_index=True))
     counts = Counter(name for names in _sets(pool) for name in names)
@@ -135,7 +146,7 @@ def _edited_captions(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> li
     found = []
     for name, caption, own in zip(sampled["id"], sampled["caption"], _sets(sampled), strict=True):
         rng = random.Random(f"property_edited:{seed}:{name}")
-        found.append(_edited(caption, own, kinds, choices, rng))
+        found.append(_edited(caption, own, kinds, choices, rng, compose))
     return found
 
 
@@ -145,6 +156,7 @@ def _edited(
     kinds: dict[str, str],
     choices: dict[str, tuple[list[str], list[int]]],
     rng: random.Random,
+    compose: Compose,
 ) -> tuple[str, str]:
     old_names = sorted(own)
     rng.shuffle(old_names)
@@ -158,7 +170,7 @@ def _edited(
         if new is None:
             continue
         if old.lower() not in stated:
-            text = compose(sorted(own - {old} | {new}), rng)
+            text = compose("", sorted(own - {old} | {new}), rng.getrandbits(32), 0)
         else:
             text = caption
             for start, end in reversed(stated[old.lower()]):

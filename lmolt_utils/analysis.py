@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.embedded.corpus import WITHHELD_PAIRS
+from lmolt_utils.captioner import kept_tree
 from lmolt_utils.embedded.rules import LIPID_RULES, ODORANT_RULES, PHARMACOPHORE_RULES, properties_of
 from lmolt_utils.files import read_json, read_rows, write_json
 from lmolt_utils.intervals import COMPARISON_COLUMNS, compare_all
@@ -23,8 +23,6 @@ from lmolt_utils.metrics.properties import (
     PropertyScores,
     by_frequency,
     property_scores,
-    read_combinations,
-    read_tree,
 )
 from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
 from lmolt_utils.paths import from_root
@@ -35,6 +33,8 @@ from lmolt_utils.systems import System
 from lmolt_utils.tables import REFERENCE, pairs_to_test
 
 PERMUTATIONS = 9999
+#: What 01 keeps of the corpus's properties besides the rows.
+_KEPT = ("property_tree.json", "withheld_pairs.json")
 
 
 # ---- significance ----
@@ -97,20 +97,20 @@ def embedded_tree() -> dict[str, list[str]]:
 
 
 def property_tree(run: Any, corpus: pd.DataFrame) -> dict[str, list[Any]]:
-    """The tree that properties are averaged up: the parameter's file, else the embedded one, else one category."""
-    if run.property_tree:
-        return read_tree(Path(from_root(run.property_tree)))
+    """The tree that properties are averaged up: the one that 01 kept, else the embedded one, else one category."""
+    kept = kept_tree(run.path("data"))
+    if kept:
+        return kept
     if run.corpus == "embedded":
         return embedded_tree()
     names = {name for properties in corpus["properties"] for name in properties.split("|") if name}
-    return {"Properties": sorted(names)}
+    return {"Properties": sorted(names)} if names else {}
 
 
 def withheld_pairs(run: Any) -> list[tuple[str, str]]:
-    """The property pairs that training withholds: the parameter's file, else the embedded corpus's, else none."""
-    if run.withheld_combinations:
-        return read_combinations(Path(from_root(run.withheld_combinations)))
-    return list(WITHHELD_PAIRS) if run.corpus == "embedded" else []
+    """The property pairs that training withholds, as 01 kept them."""
+    path = run.path("data", "withheld_pairs.json")
+    return [(first, second) for first, second in read_json(path)] if path.exists() else []
 
 
 def behaviour(run: Any, systems: Sequence[System]) -> None:
@@ -151,11 +151,13 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             captions, molecules = (list(frames[task]["prediction"]) for task in TASKS)
             references = list(frames["mol2cap"]["reference"])
             known = training()
-            properties = property_scores(
-                references, captions, known["tree"], tokenizer, combinations=known["combinations"]
-            )
             samples = read_rows(files["rows"], ("id",))
-            spoken = _captions(captions, known["captions"]) | property_summary(properties, known["frequency"])
+            spoken = _captions(captions, known["captions"])
+            if known["tree"]:  # a corpus may state no properties, and the grammar find none
+                properties = property_scores(
+                    references, captions, known["tree"], tokenizer, combinations=known["combinations"]
+                )
+                spoken |= property_summary(properties, known["frequency"])
             if "nli" in files:
                 probabilities = read_rows(files["nli"], ("id",))
                 spoken |= _wins(caption_wins(probabilities), caption_curve(probabilities))
@@ -171,11 +173,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
-                **{
-                    name: Path(from_root(given))
-                    for name in ("property_tree", "withheld_combinations")
-                    if (given := getattr(run, name))
-                },
+                **{path.stem: path for name in _KEPT if (path := run.path("data", name)).exists()},
             },
             modules=["lmolt_utils.analysis"],
             say=_only_news,
@@ -257,11 +255,11 @@ def behaviour_table(run: Any, systems: Sequence[System]) -> pd.DataFrame:
         line: dict[str, Any] = {"system": system.label}
         if system.name in found:
             spoken, drawn = found[system.name]["mol2cap"], found[system.name]["cap2mol"]
-            overall = next(entry for entry in spoken["categories"] if entry["category"] == "Overall")
+            overall = [entry["f1"] for entry in spoken.get("categories", []) if entry["category"] == "Overall"]
             line |= {
-                "property F1": overall["f1"],
-                "omitted": spoken["omitted"],
-                "hallucinated": spoken["hallucinated"],
+                "property F1": overall[0] if overall else None,
+                "omitted": spoken.get("omitted"),
+                "hallucinated": spoken.get("hallucinated"),
                 "no caption": spoken["wrong_modality"],
                 "copied captions": spoken["copied"],
                 "caption wins": spoken.get("win_rate", {}).get("value"),

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import Fragments
 from sklearn.tree import DecisionTreeClassifier, export_text
 
@@ -144,9 +144,10 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments in readable molecules, shape (n, 85)."""
     counts: dict[str, list[int]] = {}
-    for text in dict.fromkeys(smiles):
-        mol = Chem.MolFromSmiles(text)
-        counts[text] = [count(mol) for _, count in _FRAGMENTS]
+    with rdBase.BlockLogs():  # RDKit warns of every lone hydrogen in L+M-24
+        for text in dict.fromkeys(smiles):
+            mol = Chem.MolFromSmiles(text)
+            counts[text] = [count(mol) for _, count in _FRAGMENTS]
     return np.array([counts[text] for text in smiles], dtype=np.float32)
 
 

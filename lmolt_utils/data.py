@@ -53,8 +53,12 @@ def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataF
     """At most ``rows`` molecules of ``split``, drawn with ``seed``, in corpus order."""
     held = corpus[corpus["split"] == split]
     if len(held) < 2:
+        counts = corpus["split"].value_counts()
+        there = ", ".join(f"{name} ({counts[name]:,})" for name in counts.index) or "no split at all"
         raise DataError(
-            f"the corpus has {len(held)} molecules in split {split!r}: raise corpus_rows or change test_set"
+            f"the test set has {len(held)} molecules: of the split {split!r} that it is drawn from. There is {there}. "
+            "Choose another test_set (validation: those molecules as they are; extra_valid: captioned again, as in "
+            "the papers), give one in test_corpus, or raise corpus_rows of the embedded corpus"
         )
     picked = sorted(random.Random(f"test:{seed}").sample(range(len(held)), min(rows, len(held))))
     return held.iloc[picked].reset_index(drop=True)

@@ -58,8 +58,11 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
 
 
 @_styled
-def card_figure(card: Card) -> Drawn:
-    """Skew of the property sets, and lengths of captions and SMILES per split, in one figure of four panels."""
+def card_figure(card: Card, note: str = "") -> Drawn:
+    """Skew of the property sets, and lengths of captions and SMILES per split, in one figure of four panels.
+
+    ``note`` is written below it: where the property sets come from.
+    """
     figure, grid = plt.subplots(2, 2, figsize=(TWO_COLUMNS, 4.1))
     data = [_skew(grid[0][0], card)]
     splits = list(dict.fromkeys(card.lengths["split"]))
@@ -79,6 +82,8 @@ def card_figure(card: Card) -> Drawn:
         axes.set_ylim(bottom=0)
     handles, names = grid[0][1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)))
+    if note:
+        _note(figure, note)
     return figure, pd.concat(data, ignore_index=True)
 
 

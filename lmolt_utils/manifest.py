@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json
-from lmolt_utils.sources import Loaded
+from lmolt_utils.sources import READ_OFF, Loaded
 
 
 class ManifestError(CompanionError):
@@ -67,3 +67,14 @@ def pinned(manifest: Path, section: str, source: str) -> str | None:
     facts = read_json(manifest)
     facts = facts.get(section, {}) if section else facts
     return facts.get("revision") if facts.get("source") == source else None
+
+
+def property_note(data: Path) -> str:
+    """What belongs beside every number that rests on property sets, if a run's were read off captions; else nothing.
+
+    ``data`` is the run's data folder.
+    """
+    record = data / "corpus.manifest.json"
+    if not record.exists() or read_json(record).get("properties") != READ_OFF:
+        return ""
+    return "Property sets were read off the captions by the grammar: the corpus states none."

@@ -12,13 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.captioner import kept_tree, reader
 from lmolt_utils.crossnli import texts_of
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.llm import LONGEST_CAPTION, LlmDecomposer, agreement, asker, fact_set, prompt
-from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.models import fingerprintable
-from lmolt_utils.paths import from_root
 from lmolt_utils.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.shards import Shards, answered
 from lmolt_utils.systems import System
@@ -26,9 +25,7 @@ from lmolt_utils.systems import System
 
 def decomposer(run: Any) -> Decomposer:
     """Reads captions with L+M-24's property tree where the run has one, else with the shipped names and others."""
-    if run.property_tree is not None:
-        return Decomposer(Vocabulary.read(Path(from_root(run.property_tree))))
-    return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
+    return reader(kept_tree(run.path("data")))
 
 
 def answers_path(run: Any) -> Path:

@@ -40,6 +40,7 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
     """
     whole = report_path(run)
     by_model = run.decomposer == "llm"
+    tree = run.path("data", "property_tree.json")
 
     def make() -> None:
         reader = decomposer(run)
@@ -99,6 +100,7 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             **({"property_tree": Path(run.property_tree)} if run.property_tree else {}),
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
+            **({"property tree": tree} if tree.exists() else {}),
             "model": fingerprintable(run.nli_model),
         },
         modules=["lmolt_utils.nli_evaluation"],

@@ -7,18 +7,23 @@ nearest neighbour.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmolt_utils.captioner import kept_captioner
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.features import Molecule, Molecules, fingerprints
 from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.rows import DataError
 from lmolt_utils.similarity import nearest
+from lmolt_utils.sources import Compose
+from lmolt_utils.testsets import draw
 
 #: What two rows may have in common, from the same molecule to the same words.
 BY = ("canonical SMILES", "InChIKey", "scaffold", "property set", "caption")
@@ -26,6 +31,13 @@ BY = ("canonical SMILES", "InChIKey", "scaffold", "property set", "caption")
 _OPTIONAL = ("property set", "caption")
 COUNT_COLUMNS = ("reference", "rows", "by", "seen", "of", "share")
 SIMILAR = 0.9
+#: What :func:`possible_test_sets` shows, with the ``test_set`` that draws it.
+POSSIBLE = {
+    "held out (test)": "test",
+    "withheld combinations": "withheld_combos",
+    "extra_train": "extra_train",
+    "extra_valid": "extra_valid",
+}
 
 
 class OverlapError(CompanionError):
@@ -146,33 +158,20 @@ def initialisation_data(corpus: pd.DataFrame, model: str) -> pd.DataFrame:
     return trained_on[trained_on["split"] == "train"]
 
 
-def recaptioned(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The same molecules with other captions of the same property sets, as in L+M-24's train-extra.
+def possible_test_sets(
+    corpus: pd.DataFrame, rows: int, seed: int, corpus_seed: int = 0, compose: Compose = caption_for
+) -> dict[str, pd.DataFrame]:
+    """Test sets one may draw from ``corpus``, at most ``rows`` each, as a run with that ``test_set`` draws them.
 
-    Rows without a property set keep their caption.
+    Held out, withheld combinations, and the papers' two readings: ``extra_train`` and ``extra_valid`` are what their
+    "supplementary data" is (audit D21), L+M-24's own training and validation molecules with new captions. What the
+    corpus has too few molecules for is left out.
     """
-    captions = [
-        caption_for(molecule, properties.split("|"), seed, variant=1) if property_key(properties) else caption
-        for molecule, properties, caption in rows[["molecule", "properties", "caption"]].itertuples(index=False)
-    ]
-    return rows.assign(caption=captions)
-
-
-def possible_test_sets(corpus: pd.DataFrame, rows: int, seed: int) -> dict[str, pd.DataFrame]:
-    """Test sets one may draw, at most ``rows`` each: held out, withheld combinations, and the papers' two readings.
-
-    ``extra_train`` and ``extra_valid`` are what the papers' "supplementary data" is (audit D21): L+M-24's own
-    training and validation molecules with new captions. A split that the corpus lacks is left out.
-    """
-    drawn = {
-        split: frame.sample(min(rows, len(frame)), random_state=seed)
-        for split in ("test", "withheld", "train", "validation")
-        if len(frame := corpus[corpus["split"] == split])
-    }
-    sets = {"held out (test)": drawn.get("test"), "withheld combinations": drawn.get("withheld")}
-    for name, split in (("extra_train", "train"), ("extra_valid", "validation")):
-        sets[name] = recaptioned(drawn[split], seed) if split in drawn else None
-    return {name: frame for name, frame in sets.items() if frame is not None}
+    sets = {}
+    for label, name in POSSIBLE.items():
+        with suppress(DataError):
+            sets[label] = draw(name, corpus, rows, seed, corpus_seed=corpus_seed, compose=compose)[0]
+    return sets
 
 
 def make_overlap(
@@ -193,7 +192,8 @@ def make_overlap(
         initial = {"the initialisation's training": initialisation_data(corpus, initial_model)}
         report = overlap_report(tested, {**references, **initial}, molecules)
         others = []
-        for name, frame in possible_test_sets(corpus, len(tested), run.seed).items():
+        compose = kept_captioner(run.path("data"))
+        for name, frame in possible_test_sets(corpus, len(tested), run.seed, run.corpus_seed, compose).items():
             other = overlap_report(frame, references, molecules)
             others.append(_with_neighbours(other).assign(**{"test set": name}))
         frames = (report.counts, report.similarities, report.unreadable, pd.concat(others, ignore_index=True))
@@ -204,8 +204,11 @@ def make_overlap(
         "overlap",
         make,
         outputs=paths,
-        params={"initial model": initial_model, "seed": run.seed},
-        inputs={name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")},
+        params={"initial model": initial_model, "seed": run.seed, "corpus_seed": run.corpus_seed},
+        inputs={
+            **{name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")},
+            "property tree": run.path("data", "property_tree.json"),
+        },
         modules=["lmolt_utils.overlap"],
     )
     counts, similarities, unreadable, possible = (

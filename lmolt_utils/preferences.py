@@ -5,9 +5,11 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.alternatives import draw, same_properties
+from lmolt_utils.captioner import kept_captioner
 from lmolt_utils.data import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows
+from lmolt_utils.manifest import property_note
 from lmolt_utils.models import fingerprintable
 from lmolt_utils.negatives import SIDES, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.prompts import TASKS, Task
@@ -70,11 +72,12 @@ def _drawn(run: Any, task: Task) -> None:
 
     def make() -> None:
         rows, everything = for_task(read_rows(sampled, SAMPLE_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
-        drawn = draw(run.negatives, rows, everything, task, run.seed)
+        drawn = draw(run.negatives, rows, everything, task, run.seed, kept_captioner(run.path("data")))
         write_rows(output, drawn)
         print(
             f"{run.negatives} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an answer; "
-            f"{same_properties(drawn, rows, everything)} answers come from a row with the same property set"
+            f"{same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
+            + property_note(run.path("data"))
         )
 
     run.step(
@@ -82,8 +85,8 @@ def _drawn(run: Any, task: Task) -> None:
         make,
         outputs=[output],
         params={"negatives": run.negatives, "seed": run.seed},
-        inputs={"sample": sampled, "corpus": corpus},
-        modules=["lmolt_utils.alternatives"],
+        inputs={"sample": sampled, "corpus": corpus, "manifest": run.path("data", "corpus.manifest.json")},
+        modules=["lmolt_utils.alternatives", "lmolt_utils.captioner"],
     )
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils import manifest
-from lmolt_utils.captioner import captioner
+from lmolt_utils.captioner import Knowledge, captioner, knowledge, reader
 from lmolt_utils.data import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, triples
 from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows, write_text
-from lmolt_utils.paths import from_root
 from lmolt_utils.rows import REJECTED_COLUMNS
 from lmolt_utils.sources import EMBEDDED, Source, load
-from lmolt_utils.testsets import TEST_SETS, draw, source_of
+from lmolt_utils.testsets import TEST_SETS, draw, source_of, unstated
 
 
 def corpus_source(run: Any) -> Source:
@@ -24,30 +23,41 @@ def corpus_source(run: Any) -> Source:
 def make_corpus(run: Any) -> pd.DataFrame:
     """The corpus (:data:`~lmolt_utils.data.CORPUS_COLUMNS`), loaded once and kept with its manifest and rejected rows.
 
-    Molecules without a caption get one (:func:`~lmolt_utils.captioner.captioner`). Raises
+    Molecules without a caption get one, captions without properties are read (:mod:`~lmolt_utils.captioner`). Beside
+    it lie the property tree and the withheld pairs there are, for the later notebooks. Raises
     :class:`~lmolt_utils.manifest.ManifestError` when a file that it was made from has changed since,
     :class:`~lmolt_utils.rows.DataError` when it cannot be loaded.
     """
     output, rejected = run.path("data", "corpus.jsonl"), run.path("data", "corpus.rejected.jsonl")
     record, source = run.path("data", "corpus.manifest.json"), corpus_source(run)
+    tree, pairs = run.path("data", "property_tree.json"), run.path("data", "withheld_pairs.json")
     _verify(record, "", source)
+    known = _knowledge(run)
 
     def make() -> None:
         revision = source.revision or manifest.pinned(record, "", source.name)
         found = Source(source.name, source.rows, source.seed, revision)
-        loaded = load(found, max_bad_share=run.max_bad_share, compose=captioner(run.corpus, run.property_tree))
+        loaded = load(
+            found,
+            max_bad_share=run.max_bad_share,
+            compose=captioner(run.corpus, known.tree),
+            read=reader(known.tree).properties,
+            withheld=known.withheld,
+        )
         frame = loaded.frame
         if "id" not in frame:
             frame = frame.assign(id=[f"m{index:07d}" for index in range(len(frame))])
         write_rows(output, frame[list(CORPUS_COLUMNS)])
         _write_rejected(rejected, loaded.rejected)
-        write_json(record, manifest.described(loaded))
+        write_json(tree, known.tree)
+        write_json(pairs, known.withheld)
+        write_json(record, manifest.described(loaded) | known.facts)
 
     run.step(
         "corpus",
         make,
-        outputs=[output, rejected, record],
-        params=source.relevant() | {"max_bad_share": run.max_bad_share} | _tree(run),
+        outputs=[output, rejected, record, tree, pairs],
+        params=source.relevant() | {"max_bad_share": run.max_bad_share} | known.facts,
         modules=["lmolt_utils.prepare", "lmolt_utils.captioner"],
     )
     return read_rows(output, CORPUS_COLUMNS)
@@ -65,6 +75,7 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     source = source_of(run.test_set, corpus_source(run), run.test_corpus, run.test_corpus_revision)
     if source:
         _verify(outputs[-1], "test", source)
+    known = _knowledge(run)
 
     def make() -> None:
         corpus = read_rows(corpus_file, CORPUS_COLUMNS)
@@ -85,12 +96,14 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
             source=found,
             corpus_seed=run.corpus_seed,
             max_bad_share=run.max_bad_share,
-            compose=captioner(run.corpus, run.property_tree),
+            compose=captioner(run.corpus, known.tree),
+            read=reader(known.tree).properties,
         )
         for path, frame in zip(outputs, (sampled, held, tested), strict=False):
             _write(path, frame)
         _write_rejected(outputs[3], loaded.rejected if loaded else pd.DataFrame(columns=list(REJECTED_COLUMNS)))
-        own = {"source": "the corpus", "files": {}, "exclusions": {}}
+        own = {"source": "the corpus", "files": {}, "exclusions": unstated(corpus, TEST_SETS[run.test_set])}
+        own["properties"] = read_json(facts_file)["properties"]
         facts = {
             "corpus": read_json(facts_file),
             "sample": {
@@ -121,7 +134,7 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
             "seed": run.seed,
             "corpus_seed": run.corpus_seed,
             "max_bad_share": run.max_bad_share,
-            **_tree(run),
+            **known.facts,
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
         modules=["lmolt_utils.prepare", "lmolt_utils.captioner"],
@@ -130,10 +143,8 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
 
 
-def _tree(run: Any) -> dict[str, str | None]:
-    """What decides composed captions besides the data: nothing for the embedded corpus, which has its own grammar."""
-    tree = run.property_tree
-    return {} if run.corpus == EMBEDDED else {"property_tree": fingerprint(Path(from_root(tree))) if tree else None}
+def _knowledge(run: Any) -> Knowledge:
+    return knowledge(corpus_source(run), run.property_tree, run.withheld_combinations)
 
 
 def _verify(record: Path, section: str, source: Source) -> None:
@@ -180,6 +191,7 @@ def manifest_table(run: Any) -> pd.DataFrame:
                 "files": len(entry["files"]),
                 "rows read": entry.get("rows_read", "-"),
                 "rows kept": ", ".join(f"{count} {split}" for split, count in kept.items()),
+                "properties": entry["properties"],
                 "left out": ", ".join(f"{count} {reason}" for reason, count in entry["exclusions"].items()) or "none",
             }
         )

@@ -72,7 +72,8 @@ _BEFORE_ANSWER: dict[Layout, str] = {
 
 
 #: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
-#: model never saw (audit D14; for molecules none is known). Chem-LLM: its model card's dialogue, around our prompt.
+#: model never saw (audit D14; for molecules none is known). Chem-LLM: the dialogue form that its model card
+#: documents, without the optional system text, around our prompt.
 _BASELINES: dict[str, dict[str, dict[Task, str]]] = {
     "txtchem": {
         "native": {

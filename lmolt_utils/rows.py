@@ -1,7 +1,8 @@
 """Rows of molecules and captions, read so that one bad row costs one row: it is listed with its line and reason.
 
-Text files are read line by line: a cell never spans lines, so a stray quote cannot swallow the rows after it.
-In tab-separated files quotes are ordinary characters, as in L+M-24's and MolT5's own reader (``QUOTE_NONE``).
+Text files are read line by line: a cell never spans lines, so a stray quote cannot swallow the rows after it; a CSV
+record whose quoted cell does span lines is rejected whole. In tab-separated files quotes are ordinary characters, as in
+L+M-24's and MolT5's own reader (``QUOTE_NONE``). How a cell of properties is read: :mod:`lmolt_utils.property_cells`.
 """
 
 import csv
@@ -10,11 +11,11 @@ import json
 import re
 import zipfile
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 
 from lmolt_utils.errors import CompanionError
+from lmolt_utils.property_cells import PropertyCells
 
 #: What the columns are called elsewhere, in order of preference; case does not matter.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -39,7 +41,14 @@ MAX_MOLECULE, MAX_CAPTION = 5_000, 50_000
 MAX_BYTES = 2 << 30
 #: Property files without captions, by their names in L+M-24's release; the older one has no header line.
 PROPERTY_FILE = re.compile(r"(^|/)(molecule_properties|train_props)[^/]*\.(tsv|txt)(\.gz)?$")
+#: The most lines that a quoted CSV cell is looked for on.
+_LONGEST_RECORD = 100
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: What a damaged, encrypted (RuntimeError) or foreign (NotImplementedError, a zip's method) file raises.
+UNREADABLE = (
+    *(OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError),
+    *(pa.ArrowException, UnicodeDecodeError),
+)
 
 
 class DataError(CompanionError):
@@ -72,6 +81,7 @@ class _Reader:
     good: list[dict[str, Any]] = field(default_factory=list)
     bad: list[tuple[str, int, str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    cells: PropertyCells = field(default_factory=PropertyCells)
 
     def reject(self, line: int, reason: str, detail: str) -> None:
         self.bad.append((self.name, line, reason, detail))
@@ -88,15 +98,17 @@ def read_rows_of(path: Path, name: str | None = None, *, check: bool = True) -> 
     seen: dict[Any, int] = {}
     try:
         for line, record in _records(path, reader):
-            problem = _problem(record, seen, line, reader.notes)
+            problem = _problem(record, seen, line, reader)
             if problem:
                 reader.reject(line, *problem)
             else:
                 reader.good.append(record | {"line": line})
     except FileNotFoundError:
         raise DataError(f"{path} is missing: check the path in corpus or test_corpus") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is damaged, or not what its name says ({error}): fetch it again") from error
+    if doubt := reader.cells.doubt():
+        raise DataError(f"{reader.name} {doubt}")
     frame = pd.DataFrame(reader.good, columns=["line", "molecule", "caption", "properties", "id", "split"])
     frame = frame.astype(dict.fromkeys(frame.columns[1:], object))
     if check:
@@ -108,11 +120,14 @@ def read_rows_of(path: Path, name: str | None = None, *, check: bool = True) -> 
     return Rows(frame, rejected, dict(reader.notes))
 
 
-def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, notes: Counter[str]) -> tuple[str, str] | None:
+def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _Reader) -> tuple[str, str] | None:
     """Reason and detail when a row is not usable; otherwise tidies it in place."""
     properties = record.get("properties")
-    if isinstance(properties, (list, tuple)):
-        record["properties"] = properties = "|".join(map(str, properties))
+    if isinstance(properties, (str, list, tuple)):
+        try:
+            record["properties"] = reader.cells.read(properties, line)
+        except ValueError as error:
+            return "not a property list", f"{error}: {properties!r:.60}"
     for column in ("molecule", "caption", "properties"):
         if column not in record:
             continue
@@ -128,7 +143,7 @@ def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, notes: Cou
             return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
         text = value.strip(" ")
         if text != value:
-            notes["cells with surrounding spaces (removed)"] += 1
+            reader.notes["cells with surrounding spaces (removed)"] += 1
             record[column] = text
         if not text and not (column == "properties" and "caption" in record):
             return "empty cell", column
@@ -138,6 +153,10 @@ def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, notes: Cou
         limit = MAX_MOLECULE if column == "molecule" else MAX_CAPTION
         if len(text) > limit:
             return "too long", f"{column} has {len(text)} characters, more than {limit}"
+    for column in ("id", "split"):
+        value = record.get(column)
+        if not (value is None or value != value or isinstance(value, str) or (column == "id" and type(value) is int)):
+            return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
     key = record.get("id")
     if key is not None and seen.setdefault(key, line) != line:
         return "repeated id", f"{key!r:.40} is also in line {seen[key]}"
@@ -178,14 +197,19 @@ def unpacked(path: Path, member: re.Pattern[str] = PROPERTY_FILE) -> tuple[bytes
             names = [name for name in archive.namelist() if member.search(name)]
             if not names:
                 raise DataError(f"{path} holds no file like {member.pattern}; it has {', '.join(archive.namelist())}")
-            with archive.open(names[0]) as handle:
-                data, name = handle.read(MAX_BYTES + 1), names[0]
+            name = names[0]
+            with archive.open(name) as packed, _gunzipped(packed, name) as handle:
+                data = handle.read(MAX_BYTES + 1)
     else:
         with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as handle:
             data, name = handle.read(MAX_BYTES + 1), path.name
     if len(data) > MAX_BYTES:
         raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 30} GB: split it")
-    return (gzip.decompress(data) if name.endswith(".gz") and path.suffix == ".zip" else data), name
+    return data, name
+
+
+def _gunzipped(packed: IO[bytes], name: str) -> IO[bytes]:
+    return cast(IO[bytes], gzip.GzipFile(fileobj=packed)) if name.endswith(".gz") else packed
 
 
 def _lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, str]]:
@@ -240,7 +264,16 @@ def _numbered_cells(
     width: int,
     positions: dict[str, int],
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, text in lines:
+    ahead: deque[tuple[int, str]] = deque()
+    while (found := ahead.popleft() if ahead else next(lines, None)) is not None:
+        number, text = found
+        if split is _csv_cells and text.count('"') % 2:
+            tail = _to_the_next_odd(lines, ahead)
+            if len(_safe_cells("\n".join([text, *(more for _, more in tail)]))) == width:
+                for place, part in (found, *tail):
+                    reader.reject(place, "cell over several lines", ascii(part)[:60])
+                continue
+            ahead.extendleft(reversed(tail))
         try:
             cells = split(text)
         except csv.Error as error:
@@ -252,11 +285,28 @@ def _numbered_cells(
         yield number, {column: cells[position] for column, position in positions.items()}
 
 
+def _to_the_next_odd(lines: Iterator[tuple[int, str]], ahead: deque[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines that a quoted cell may run over: up to the next with an odd number of quotes, taken off both."""
+    tail: list[tuple[int, str]] = []
+    while len(tail) < _LONGEST_RECORD and (found := ahead.popleft() if ahead else next(lines, None)) is not None:
+        tail.append(found)
+        if found[1].count('"') % 2:
+            break
+    return tail
+
+
+def _safe_cells(text: str) -> list[str]:
+    try:
+        return _csv_cells(text)
+    except csv.Error:
+        return []
+
+
 def _json_lines(lines: Iterator[tuple[int, str]], reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
     named: dict[str, str] | None = None
     for number, text in lines:
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             reader.reject(number, "not JSON", f"{error}")
             continue
@@ -270,6 +320,14 @@ def _json_lines(lines: Iterator[tuple[int, str]], reader: _Reader) -> Iterator[t
             reader.reject(number, "missing column", missing[0])
             continue
         yield number, {column: row.get(called) for column, called in named.items()}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ``ValueError`` for a key that comes twice, where Python would take the last."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError(f"a key comes twice in {', '.join(key for key, _ in pairs)[:80]}")
+    return row
 
 
 def _parquet(path: Path, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -315,6 +373,10 @@ def columns_in(header: Sequence[str], name: str) -> dict[str, str]:
     elif "caption" not in named and "properties" not in named:
         missing = "caption"
     else:
+        spelt = [called.strip().lower() for called in header]
+        twice = [called for called in named.values() if spelt.count(called.strip().lower()) > 1]
+        if twice:
+            raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
         return named
     raise DataError(
         f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "

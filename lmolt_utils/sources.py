@@ -6,13 +6,14 @@ hashes and splits are handled in one way; its commit is part of what is recorded
 
 Files belong to the split that their name holds (``train``, ``validation``, ``test``). Where ``split_train`` and
 ``split_valid`` exist, ``train`` holds both of them again (L+M-24) and is left out. Files without captions, such as the
-property file of L+M-24's release (``additional_data.zip``), get theirs composed from the property sets.
+property file of L+M-24's release (``additional_data.zip``), get theirs composed from the property sets; without
+properties these are read off the captions. Both ways are the caller's (:mod:`lmolt_utils.captioner`), and recorded.
 """
 
 import ast
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from lmolt_utils.rows import (
     FORMATS,
     PROPERTY_FILE,
     REJECTED_COLUMNS,
+    UNREADABLE,
     DataError,
     read_rows_of,
     refuse_too_many,
@@ -43,12 +45,16 @@ LPM24_EVAL, CHEBI20 = "language-plus-molecules/LPM-24_eval-caption", "liupf/ChEB
 LPM24_SIZES = {"train": 126_864, "validation": 33_696}
 #: Writes a caption: molecule, properties, seed, variant (0, 1, ... for several captions of one molecule).
 Compose = Callable[[str, Sequence[str], int, int], str]
+#: Reads the names of the properties that a caption states.
+Read = Callable[[str], Collection[str]]
 
 _SPLIT_WORDS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
 _SPLIT_IN_NAME = re.compile(
     r"(?<![a-z])(split_train|split_valid|training|train|validation|valid|val|dev|test)(?![a-z])"
 )
-_WITHHELD_FILE = re.compile(r"(^|/)train_withheld_combos\.txt$")
+TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"
+#: What a corpus's property sets are: its own, read off its captions, or none.
+STATED, READ_OFF, NO_PROPERTIES = "stated", "read off the captions", "none"
 #: The evaluation sets hold the shared task's mystery molecules, which nobody has a reference for.
 _MYSTERY = "mystery molecule"
 
@@ -96,32 +102,47 @@ def load(
     *,
     max_bad_share: float = 0.01,
     compose: Compose = caption_for,
+    read: Read | None = None,
+    withheld: Sequence[tuple[str, str]] | None = None,
 ) -> Loaded:
     """The rows of ``source`` in ``splits``; ``None``: its test split, or all it has if it has no splits.
 
     A single file without a split in its name is a corpus to be divided (see :func:`divided`), unless ``splits`` is
-    ``None``. Raises :class:`~lmolt_utils.rows.DataError` naming what is missing and how to point at a local copy, or
+    ``None``; molecules that combine ``withheld`` properties (by default the pairs of the list that lies with the data)
+    are then not in training. ``compose`` writes the captions
+    that are missing, ``read`` reads properties off captions where no row has any.
+
+    Raises :class:`~lmolt_utils.rows.DataError` naming what is missing and how to point at a local copy, or
     if more than ``max_bad_share`` of the rows are bad.
     """
     if source.name == EMBEDDED:
         return _embedded(source, splits)
     local = source.path
     place, revision = (local, None) if local else _fetched(source, splits)
-    return _read(source, place, revision, splits, max_bad_share, compose)
+    if withheld is None:
+        pairs = beside(source, WITHHELD_FILE)
+        withheld = pairs_in(pairs[1], pairs[0]) if pairs else []
+    loaded = _read(source, place, revision, splits, max_bad_share, withheld)
+    return Loaded(_completed(loaded, source.seed, compose, read), loaded.rejected, loaded.facts)
 
 
 def _embedded(source: Source, splits: Sequence[str] | None) -> Loaded:
     """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
     frame = generate(source.rows, source.seed)
     facts: dict[str, Any] = {"source": EMBEDDED, "place": "", "revision": None, "files": {}, "ignored_files": []}
-    facts |= {"seed": source.seed, "rows_read": len(frame), "exclusions": {}, "notes": {}}
+    facts |= {"seed": source.seed, "rows_read": len(frame), "exclusions": {}, "notes": {}, "properties": STATED}
     if splits != SPLITS:
         frame = frame[frame["split"].isin(splits or ("test",))].reset_index(drop=True)
     return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
 
 
 def _read(
-    source: Source, place: Path, revision: str | None, splits: Sequence[str] | None, share: float, compose: Compose
+    source: Source,
+    place: Path,
+    revision: str | None,
+    splits: Sequence[str] | None,
+    share: float,
+    withheld: Sequence[tuple[str, str]],
 ) -> Loaded:
     names = [place.name] if place.is_file() else sorted(p.relative_to(place).as_posix() for p in _files(place))
     folder = place.parent if place.is_file() else place
@@ -155,8 +176,7 @@ def _read(
         "exclusions": exclusions,
         "notes": notes,
     }
-    frame = _captioned(frame, source.seed, compose, notes)
-    frame = _with_splits(frame, source, splits, _withheld_pairs(folder, place), facts)
+    frame = _with_splits(frame, source, splits, withheld, facts)
     return Loaded(frame[["split", "molecule", "caption", "properties", "families"]], bad, facts)
 
 
@@ -228,12 +248,21 @@ def select(names: Sequence[str], splits: Sequence[str] | None, source: str) -> t
 # ------------------------------------------------------------------------------- what a source may lack
 
 
-def _captioned(frame: pd.DataFrame, seed: int, compose: Compose, notes: dict[str, int]) -> pd.DataFrame:
+def _completed(loaded: Loaded, seed: int, compose: Compose, read: Read | None) -> pd.DataFrame:
+    """The rows with the captions, or the property sets, that the source lacks; the facts say which."""
+    frame, facts = loaded.frame, loaded.facts
     missing = frame["caption"].isna()
-    if not missing.any():
-        return frame
-    notes["captions composed from property sets"] = int(missing.sum())
-    return frame.assign(caption=frame["caption"].where(~missing, recaptioned(frame[missing], seed, 0, compose)))
+    if missing.any():
+        facts["notes"]["captions composed from property sets"] = int(missing.sum())
+        captions = frame["caption"].where(~missing, recaptioned(frame[missing], seed, 0, compose))
+        frame = frame.assign(caption=captions)
+    facts["properties"] = STATED if (frame["properties"] != "").any() else NO_PROPERTIES
+    if facts["properties"] == NO_PROPERTIES and read is not None:
+        frame = frame.assign(properties=["|".join(sorted(read(caption))) for caption in frame["caption"]])
+        found = int((frame["properties"] != "").sum())
+        facts["notes"]["rows whose property set was read off the caption"] = found
+        facts["properties"] = READ_OFF if found else NO_PROPERTIES
+    return frame
 
 
 def recaptioned(frame: pd.DataFrame, seed: int, variant: int, compose: Compose = caption_for) -> pd.Series:
@@ -245,21 +274,39 @@ def recaptioned(frame: pd.DataFrame, seed: int, variant: int, compose: Compose =
     return pd.Series(captions, index=frame.index, dtype=object)
 
 
-def _withheld_pairs(folder: Path, place: Path) -> list[tuple[str, str]]:
-    """The property pairs that L+M-24 withholds from training, if its list lies with the data; else none."""
-    beside = folder / "train_withheld_combos.txt"
-    try:
-        if beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        elif place.suffix == ".zip":
-            text = unpacked(place, _WITHHELD_FILE)[0].decode("utf-8")
-        else:
-            return []
-        return [ast.literal_eval(line.split("\t")[0]) for line in text.splitlines() if line.strip()]
-    except DataError:  # a zip without the list
-        return []
-    except (SyntaxError, ValueError) as error:
-        raise DataError(f"{beside}: lines like ('a', 'b'), a tab and a count are needed ({error})") from error
+def beside(source: Source, name: str) -> tuple[str, str] | None:
+    """A file of L+M-24's release that lies with a local source, in its zip or its folder: where, and its text."""
+    place = source.path
+    if place is None:
+        return None
+    folder = place if place.is_dir() else place.parent
+    archives = [place] if place.suffix.lower() == ".zip" else sorted(folder.glob("additional_data*.zip"))
+    if place.is_file():
+        archives = [path for path in archives if path == place]
+    for archive in archives:
+        try:
+            data = unpacked(archive, re.compile(rf"(^|/){re.escape(name)}$"))[0]
+            return f"{archive.name}: {name}", data.decode("utf-8")
+        except DataError:  # a zip without the file
+            continue
+        except UNREADABLE as error:
+            raise DataError(f"{archive} is damaged, or {name} in it is no text ({error}): fetch it again") from error
+    path = folder / name
+    return (name, path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def pairs_in(text: str, name: str) -> list[tuple[str, str]]:
+    """The pairs of properties that L+M-24 withholds from training: a Python tuple, a tab and a count per line."""
+    pairs = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            first, second = ast.literal_eval(line.split("\t")[0])
+        except (ValueError, SyntaxError, TypeError):
+            raise DataError(
+                f"{name} line {number}: lines like ('a', 'b'), a tab and a count are needed, not {line[:60]!r}"
+            ) from None
+        pairs.append((str(first), str(second)))
+    return pairs
 
 
 def _with_splits(

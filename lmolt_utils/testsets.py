@@ -14,7 +14,18 @@ import pandas as pd
 from lmolt_utils.data import held_out
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.rows import DataError
-from lmolt_utils.sources import CHEBI20, LPM24, LPM24_EVAL, LPM24_EXTRA, Compose, Loaded, Source, load, recaptioned
+from lmolt_utils.sources import (
+    CHEBI20,
+    LPM24,
+    LPM24_EVAL,
+    LPM24_EXTRA,
+    Compose,
+    Loaded,
+    Read,
+    Source,
+    load,
+    recaptioned,
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +83,19 @@ def draw(
     corpus_seed: int = 0,
     max_bad_share: float = 0.01,
     compose: Compose = caption_for,
+    read: Read | None = None,
 ) -> tuple[pd.DataFrame, Loaded | None]:
     """At most ``rows`` molecules of test set ``name``: id, split, molecule, caption, properties, families.
 
     Read from ``source`` (see :func:`source_of`) the first caption of each molecule counts, as in the released code;
-    without one they come from ``corpus``, captioned again from their properties where the test set is that. The second
+    without one they come from ``corpus``, captioned again from their properties where the test set is that (molecules
+    without any are left out). The second
     value is what was loaded, for the manifest. Raises :class:`~lmolt_utils.rows.DataError` for an empty test set.
     """
     known = TEST_SETS[name]
     if source is not None:
-        loaded = load(
-            source, (known.split,) if known.recaptioned else None, max_bad_share=max_bad_share, compose=compose
-        )
+        wanted = (known.split,) if known.recaptioned else None
+        loaded = load(source, wanted, max_bad_share=max_bad_share, compose=compose, read=read)
         first = loaded.frame.drop_duplicates("molecule")
         again = len(loaded.frame) - len(first)
         if again:
@@ -92,15 +104,23 @@ def draw(
         return held_out(first[list(corpus.columns)], known.split, rows, seed), loaded
     if name == "withheld_combos" and "withheld" not in set(corpus["split"]):
         corpus = never_together(corpus)
-    drawn = held_out(corpus, known.split, rows, seed)
-    if known.recaptioned:
-        if (drawn["properties"] == "").any():
+    if known.recaptioned and len(corpus):
+        corpus = corpus[corpus["properties"] != ""]
+        if corpus.empty:
             raise DataError(
-                f"test_set {name!r} captions molecules again from their properties, and some here have none: "
+                f"test_set {name!r} captions molecules again from their properties, and none here has any: "
                 "give the data set with the further captions as test_corpus"
             )
+    drawn = held_out(corpus, known.split, rows, seed)
+    if known.recaptioned:
         drawn = drawn.assign(caption=recaptioned(drawn, corpus_seed, 1, compose))
     return drawn, None
+
+
+def unstated(corpus: pd.DataFrame, test_set: TestSet) -> dict[str, int]:
+    """How many molecules cannot be captioned again, for the manifest: they have no properties."""
+    count = int(((corpus["split"] == test_set.split) & (corpus["properties"] == "")).sum())
+    return {"without properties": count} if test_set.recaptioned and count else {}
 
 
 def never_together(corpus: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,8 @@ def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width
         frame = scored_answers(run, system, task).head(rows)
         table.setdefault("reference", [text[:width] for text in frame["reference"]])
         table[system.label] = [text[:width] or "(empty)" for text in frame["prediction"]]
-    return pd.DataFrame(table).T.style.set_properties(None, **{"text-align": "left", "font-size": "85%"})
+    shown = pd.DataFrame(table).T.style.format(escape="html")
+    return shown.format_index(escape="html").set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
 def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:

@@ -18,10 +18,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from lmolt_utils import negatives
 from lmolt_utils.alternatives import draw, property_kinds, same_properties
+from lmolt_utils.captioner import captioner
 from lmolt_utils.data import for_task
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.embedded.rules import EFFECTS, QUALITIES
-from lmolt_utils.files import read_json, read_rows, write_rows
+from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.generation import batches, generate
 from lmolt_utils.models import ModelError, load_model, load_tokenizer
 from lmolt_utils.negatives import LONGEST_SOURCE, preference_pairs, translate, triple_counts, usable
@@ -379,6 +380,7 @@ def test_the_switch_makes_pairs_of_both_tasks_from_files(
     )
     run = _run(tmp_path, marked, negatives=kind, drop_equal=False)
     write_rows(run.path("data", "corpus.jsonl"), corpus)
+    write_json(run.path("data", "corpus.manifest.json"), {"source": "embedded", "properties": "stated"})
     for task in TASKS:
         make_negatives(run, task, "not used")
     pairs, counts = make_pairs(run)
@@ -395,3 +397,14 @@ def test_rejected_answers_that_are_all_useless_are_said_to_be(tmp_path: Path, sa
         write_rows(run.path("data", f"negatives.{task}.jsonl"), pd.DataFrame({"id": rows["id"], "rejected": ""}))
     with pytest.raises(NegativesError, match="each is empty or equals its reference"):
         make_pairs(run)
+
+
+def test_a_caption_written_anew_states_names_as_the_corpus_has_them(sampled: pd.DataFrame) -> None:
+    """L+M-24's ``Odor_evaluation`` is no name of the embedded vocabulary, and its captions never spell it out."""
+    rows = sampled.assign(properties="Odor_evaluation|Tangier disease", caption="The molecule has Odorless.")
+    pool = rows.assign(split="train")
+    other = pool.assign(id=[f"o{index}" for index in range(len(pool))], properties="Aging|Barth syndrome")
+    corpus = pd.concat([pool, other], ignore_index=True)
+    edited = draw("property_edited", rows, corpus, "mol2cap", 0, captioner("l+m-24"))
+    assert edited["origin"].str.contains(" -> ").all()
+    assert edited["rejected"].str.contains("aging|barth syndrome").all()

@@ -11,6 +11,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from lmolt_utils import similarity
 from lmolt_utils.benchmarks.overlap import by_bulk, by_words, measure, molecules_of, naively, unpacked
+from lmolt_utils.captioner import captioner
 from lmolt_utils.data_figures import neighbour_similarity
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.features import Molecules, fingerprints, molecule
@@ -20,10 +21,10 @@ from lmolt_utils.overlap import (
     overlap_report,
     possible_test_sets,
     property_key,
-    recaptioned,
     shared_table,
 )
 from lmolt_utils.similarity import encode, medoid, nearest, pairwise
+from lmolt_utils.testsets import draw
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
@@ -193,14 +194,20 @@ def test_the_papers_test_sets_are_training_or_validation_molecules(corpus: pd.Da
     assert len(sets["extra_train"]) == 20
 
 
-def test_recaptioning_keeps_molecule_and_property_set(corpus: pd.DataFrame) -> None:
-    rows = corpus.head(30)
-    again = recaptioned(rows, seed=3)  # the corpus's own seed: only the variant differs
-    assert again["molecule"].equals(rows["molecule"])
-    assert (again["caption"] != rows["caption"]).mean() > 0.5
-    for properties, caption in again[["properties", "caption"]].itertuples(index=False):
-        assert all(name in caption for name in properties.split("|"))
-    assert recaptioned(rows.assign(properties=""), seed=0)["caption"].equals(rows["caption"])
+def test_the_shown_test_sets_are_those_that_a_run_would_draw(corpus: pd.DataFrame) -> None:
+    """One re-captioner: the caption overlap of ``extra_valid`` is that of the test set drawn by ``test_set``."""
+    odd = corpus.assign(properties="Odor_evaluation|nutrient")  # a name as L+M-24 writes it
+    for frame, name in ((corpus, "embedded"), (odd, "l+m-24")):
+        compose = captioner(name)
+        sets = possible_test_sets(frame, 20, seed=0, corpus_seed=7, compose=compose)
+        for shown in ("extra_valid", "extra_train"):
+            drawn = draw(shown, frame, 20, 0, corpus_seed=7, compose=compose)[0]
+            assert sets[shown].equals(drawn)
+            captions = frame.loc[frame["id"].isin(drawn["id"]), "caption"]
+            assert (drawn["caption"].to_numpy() != captions.to_numpy()).mean() > 0.5
+    assert "extra_valid" not in possible_test_sets(corpus.assign(properties=""), 20, seed=0), "nothing to compose from"
+    trained = corpus[corpus["split"] == "train"]
+    assert set(possible_test_sets(trained, 20, seed=0)) == {"extra_train"}
 
 
 def test_initialisation_data_of_papers_models_is_all_training(corpus: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmolt_utils.files import BadFileError
+from lmolt_utils.captioner import knowledge
 from lmolt_utils.metrics.captions import caption_tokenizer
 from lmolt_utils.metrics.properties import (
     Finder,
@@ -17,9 +17,9 @@ from lmolt_utils.metrics.properties import (
     by_frequency,
     paths,
     property_scores,
-    read_combinations,
-    read_tree,
 )
+from lmolt_utils.rows import DataError
+from lmolt_utils.sources import Source
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 REGEX = caption_tokenizer("regex")
@@ -106,15 +106,15 @@ def test_frequency_bands_by_hand() -> None:
 
 def test_unreadable_trees_and_pairs_are_named(tmp_path: Path) -> None:
     file = tmp_path / "tree.json"
-    for text in ("[1", '["a"]', '{"a": [1]}'):
+    for text in ("[1", '["a"]', '{"a": [1]}', "{}"):
         file.write_text(text)
-        with pytest.raises(BadFileError, match=r"tree\.json is no tree"):
-            read_tree(file)
-    with pytest.raises(BadFileError, match="missing"):
-        read_tree(tmp_path / "none.json")
+        with pytest.raises(DataError, match=r"tree\.json is no tree"):
+            knowledge(Source("embedded"), str(file), None)
+    with pytest.raises(DataError, match=r"none\.json cannot be read"):
+        knowledge(Source("embedded"), str(tmp_path / "none.json"), None)
     file.write_text("('a', 'b')\t1\n__import__('os')\t1\n")
-    with pytest.raises(BadFileError, match="line 2 is no pair"):
-        read_combinations(file)
+    with pytest.raises(DataError, match=r"tree\.json line 2: lines like"):
+        knowledge(Source("embedded"), None, str(file))
     assert paths(TREE)[1] == "Biomedical__inhibitors__kinase inhibitor"
 
 
@@ -124,12 +124,13 @@ def test_official_scorer() -> None:
         pytest.skip(f"real L+M-24 files are not in {folder}")
     with open(folder / "smiles2caption_example.tsv", encoding="utf-8", newline="") as handle:
         lines = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+    known = knowledge(Source(str(folder / "additional_data.zip")), None, None)  # its tree and pairs lie in the zip
     found = property_scores(
         [line["ground truth"] for line in lines],
         [line["output"] for line in lines],
-        read_tree(folder / "nested_props.json"),
+        known.tree or {},
         caption_tokenizer(str(SHARED / "scibert")),
-        combinations=read_combinations(folder / "train_withheld_combos.txt"),
+        combinations=known.withheld,
     )
     oracle = json.loads((folder / "oracle_example.json").read_text(encoding="utf-8"))
     compared = 0

@@ -5,22 +5,28 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from huggingface_hub import HfApi, constants
 
 from lmolt_utils import manifest
+from lmolt_utils.captioner import captioner, knowledge, reader
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint, write_json
+from lmolt_utils.metrics.properties import paths
+from lmolt_utils.property_cells import names_in
 from lmolt_utils.rows import DataError, read_rows_of
-from lmolt_utils.sources import LPM24_SIZES, Loaded, Source, divided, load, select
+from lmolt_utils.sources import LPM24_SIZES, Source, divided, load, select
+from lmolt_utils.testsets import draw
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")
@@ -185,6 +191,118 @@ def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: P
     assert divided(loaded.frame, 3, [("withheld one", "withheld two")]) == loaded.frame["split"].tolist()
 
 
+TREE = {"Biomedical": ["alcohol", {"antis": ["anti viral"]}], "Odor": ["Odor_evaluation"]}
+
+
+def test_a_release_of_python_sets_brings_its_tree_and_its_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "additional_data.zip"
+    rows = [f"{'C' * n}O\t{{'alcohol', \"length's {n % 7}\"}}" for n in range(1, 101)]
+    rows[4] = "CCCCCO\t{'alcohol', 'anti viral'}"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_props.txt", "\n".join(rows) + "\n")
+        archive.writestr("nested_props.json", json.dumps(TREE))
+        archive.writestr("train_withheld_combos.txt", "('alcohol', 'anti viral')\t1\n")
+    known = knowledge(Source(str(path)), None, None)
+    assert (known.tree, known.withheld) == (TREE, [("alcohol", "anti viral")])
+    loaded = load(Source(str(path)), compose=captioner(str(path), known.tree))
+    held = loaded.frame.set_index("molecule").loc["CCCCCO"]
+    assert (held["properties"], held["split"]) == ("alcohol|anti viral", "validation")
+    assert held["caption"].count("alcohol") == held["caption"].count("anti viral") == 1
+    assert "{" not in "".join(loaded.frame["caption"])
+    assert loaded.frame["properties"].str.split("|").explode().nunique() == 9
+    assert loaded.facts["properties"] == "stated"
+    other = tmp_path / "other.json"
+    other.write_text('{"Mine": ["x"]}')
+    assert knowledge(Source(str(path)), str(other), None).tree == {"Mine": ["x"]}, "a file that is given goes first"
+
+
+def test_a_test_set_without_its_split_says_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "additional_data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_props.txt", "\n".join(f"{'C' * n}O\t{{'alcohol'}}" for n in range(1, 101)))
+    corpus = load(Source(str(path))).frame.assign(id=range(100))
+    with pytest.raises(DataError, match=r"There is train \(79\), validation \(21\). Choose .* extra_valid"):
+        draw("test", corpus, 5, 0)
+    assert len(draw("extra_valid", corpus, 5, 0)[0]) == 5
+
+
+def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path) -> None:
+    captions = ["The molecule is a nutrient that impacts obesity.", "It is purple prose, and of no known form at all."]
+    alcohols(60).assign(caption=captions * 30)[["molecule", "caption"]].to_csv(tmp_path / "train.csv", index=False)
+    loaded = load(Source(str(tmp_path)), read=reader(None).properties)
+    assert loaded.frame["properties"].tolist() == ["nutrient|obesity", ""] * 30
+    assert loaded.facts["properties"] == "read off the captions"
+    assert loaded.facts["notes"]["rows whose property set was read off the caption"] == 30
+    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
+    assert "read off the captions" in manifest.property_note(tmp_path)
+    assert load(Source(str(tmp_path))).facts["properties"] == "none", "only where the caller says how"
+    stated = alcohols(60).assign(caption=captions * 30)
+    stated.loc[1:, "properties"] = ""  # a corpus that states properties may leave rows without
+    write(stated, tmp_path / "train.csv")
+    loaded = load(Source(str(tmp_path)), read=reader(None).properties)
+    assert loaded.frame["properties"].tolist() == ["length 1|alcohol", *[""] * 59]
+    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
+    assert manifest.property_note(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("a|b c", ["a", "b c"]),
+        ("b|a|b| ", ["b", "a"]),
+        ('["b", "a\'s"]', ["b", "a's"]),
+        ("['b', \"a's\"]", ["b", "a's"]),
+        ("{'b', \"a's\"}", ["a's", "b"]),
+        ("frozenset({'b'})", ["b"]),
+        ("('b', 'a')", ["b", "a"]),
+        ("set()", []),
+        ("[]", []),
+        ("", []),
+        (["b", " a "], ["b", "a"]),
+        ("[14C]glucose|(R)-x", ["[14C]glucose", "(R)-x"]),
+        ("1,3-beta-glucan", ["1,3-beta-glucan"]),
+    ],
+)
+def test_every_way_of_writing_a_property_set(cell: object, names: list[str]) -> None:
+    assert names_in(cell) == names
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['a' 'b']", "[drug, dye]", "{'a': 1}", "[null, 1]", ["a", None], ["a|b"], "['']", "[" * 9000 + "]"],
+)
+def test_what_is_no_property_set_rejects_its_row(tmp_path: Path, cell: object) -> None:
+    rows = [{"molecule": "C" * n, "properties": "a|b"} for n in range(1, 100)]
+    rows.append({"molecule": "CCO", "properties": cell})
+    (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_rows_of(tmp_path / "props.jsonl")
+    assert (len(found.frame), found.rejected["reason"].tolist()) == (99, ["not a property list"])
+
+
+@pytest.mark.parametrize(("cells", "mark"), [(["drug, dye", "x"], "','"), (["drug;dye"], "';'"), (["drug,dye"], "','")])
+def test_a_list_with_another_separator_is_refused_by_its_name(tmp_path: Path, cells: list[str], mark: str) -> None:
+    frame = alcohols(len(cells)).assign(properties=cells)
+    write(frame, tmp_path / "props.tsv")
+    with pytest.raises(DataError, match=rf"line 2: the properties .* parted by {mark}.*write '\|'"):
+        read_rows_of(tmp_path / "props.tsv")
+    write(pd.concat([frame, alcohols(1)]), tmp_path / "props.tsv")
+    assert read_rows_of(tmp_path / "props.tsv").frame["properties"].tolist() == [*cells, "length 1|alcohol"]
+
+
+def test_a_csv_cell_over_several_lines_costs_its_record_whole(tmp_path: Path) -> None:
+    rows = [f"The molecule is drug {n}.,{'C' * n}O" for n in range(1, 20)]
+    two = ['"The molecule is a nutrient.', 'It is sweet.",CCO']
+    stray = ['"a stray quote,CCN']
+    (tmp_path / "a.csv").write_text("\n".join(["caption,smiles", *two, *rows[:9], *stray, *rows[9:]]) + "\n")
+    found = read_rows_of(tmp_path / "a.csv")
+    assert found.frame["caption"].tolist() == [row.split(",")[0] for row in rows]
+    assert found.rejected[["line", "reason"]].to_numpy().tolist() == [
+        [2, "cell over several lines"],
+        [3, "cell over several lines"],
+        [13, "unbalanced quotes"],
+    ]
+
+
 def test_which_file_is_which() -> None:
     names = ["train.txt", "validation.txt", "test.txt"]
     assert select(names, ("train",), "x") == ({"train.txt": "train"}, ["validation.txt", "test.txt"])
@@ -299,6 +417,35 @@ def test_bad_json_lines(tmp_path: Path, row: str, reason: str) -> None:
     assert rows.frame["molecule"].tolist() == ["CO"]
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('"id": [1], "split": "train"', "not text"),
+        ('"id": {}, "split": "train"', "not text"),
+        ('"id": true, "split": "train"', "not text"),
+        ('"id": 2, "split": 5', "not text"),
+        ('"id": 2, "split": "train", "split": "test"', "not JSON"),
+    ],
+)
+def test_ids_and_splits_of_other_types_cost_their_row(tmp_path: Path, more: str, reason: str) -> None:
+    first = '{"molecule": "CO", "caption": "fine", "id": 1, "split": "train"}\n'
+    (tmp_path / "a.jsonl").write_text(first + f'{{"molecule": "CCO", "caption": "x", {more}}}\n')
+    found = read_rows_of(tmp_path / "a.jsonl")
+    assert found.rejected[["line", "reason"]].to_numpy().tolist() == [[2, reason]]
+    assert found.frame["molecule"].tolist() == ["CO"]
+
+
+@pytest.mark.parametrize("header", ["smiles,caption,SMILES", "smiles,caption,caption", "smiles,caption,props,props"])
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n{','.join(['CCO'] * len(header.split(',')))}\n")
+    with pytest.raises(DataError, match="more than once"):
+        read_rows_of(tmp_path / "a.csv")
+    table = pa.Table.from_arrays([pa.array(["CCO"])] * 3, names=["smiles", "caption", "caption"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="'caption' more than once"):
+        read_rows_of(tmp_path / "a.parquet")
+
+
 def test_bad_parquet_cells(tmp_path: Path) -> None:
     frame = pd.DataFrame({"molecule": ["CO", None, "CCO", ""], "caption": ["a", "b", None, "d"]})
     frame.to_parquet(tmp_path / "train.parquet")
@@ -314,6 +461,18 @@ def cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
+def in_zip_headers(offset: int, value: bytes) -> Callable[[bytes], bytes]:
+    """Overwrites a field of both headers of a zip with one member."""
+
+    def damage(data: bytes) -> bytes:
+        central = data.index(b"PK\x01\x02") + 2  # there it stands two bytes later
+        for start in (0, central):
+            data = data[: start + offset] + value + data[start + offset + len(value) :]
+        return data
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -322,6 +481,9 @@ def cut(data: bytes) -> bytes:
         ("train.tsv.gz", cut),
         ("train.tsv.gz", lambda data: b"no gzip"),
         ("additional_data.zip", cut),
+        ("additional_data.zip", in_zip_headers(6, b"\x01\0")),  # encrypted
+        ("additional_data.zip", in_zip_headers(8, b"\x63\0")),  # method 99
+        ("train.parquet", lambda data: data.replace(b"caption", b"capt\xffon")),  # a column's name
         ("train.csv", lambda data: b""),
         ("train.csv", lambda data: b"molecule,caption\n"),
     ],
@@ -338,6 +500,17 @@ def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, damage: C
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=name):
         load(Source(str(path)))
+
+
+def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmolt_utils.rows.MAX_BYTES", 10_000)
+    bomb = gzip.compress(b"\0" * 20_000)
+    (tmp_path / "train.tsv.gz").write_bytes(bomb)
+    with zipfile.ZipFile(tmp_path / "additional_data.zip", "w") as archive:
+        archive.writestr("train_props.txt.gz", bomb)
+    for name in ("train.tsv.gz", "additional_data.zip"):
+        with pytest.raises(DataError, match="unpacks to more than"):
+            load(Source(str(tmp_path / name)))
 
 
 def test_quotes_are_ordinary_in_tab_separated_files(tmp_path: Path) -> None:
@@ -372,27 +545,23 @@ def test_a_changed_source_file_stops_and_names_both_hashes(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------- real data
 
 
-@pytest.fixture(scope="module")
-def release() -> Iterator[Loaded]:
-    """L+M-24's property file, 160,560 molecules; without the minute that RDKit takes for them."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("lmolt_utils.rows._readable", lambda frame, reader: frame)
-    yield load(Source(str(SHARED / "lpm24")), compose=lambda molecule, properties, seed, variant: "A caption.")
-    patch.undo()
-
-
 @real_data
-def test_the_release_in_full(release: Loaded) -> None:
-    assert release.frame["split"].value_counts().to_dict() == LPM24_SIZES
-    assert release.rejected.empty
-    assert "smiles2caption_example.tsv" in release.facts["ignored_files"]
-    pairs = [
-        set(line.split("\t")[0][2:-2].split("', '")) for line in (SHARED / "lpm24/train_withheld_combos.txt").open()
-    ]
-    training = {
-        frozenset(text.split("|")) for text in release.frame.loc[release.frame["split"] == "train", "properties"]
-    }
-    assert not any(pair <= properties for properties in training for pair in pairs[:300])
+def test_the_release_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As released, without the minute that RDKit takes for 160,560 molecules."""
+    monkeypatch.setattr("lmolt_utils.rows._readable", lambda frame, reader: frame)
+    source = Source(str(SHARED / "lpm24" / "additional_data.zip"))
+    loaded = load(source, compose=lambda molecule, properties, seed, variant: "A caption.")
+    frame, known = loaded.frame, knowledge(source, None, None)
+    assert frame["split"].value_counts().to_dict() == LPM24_SIZES
+    assert loaded.rejected.empty
+    sets = frame["properties"].map(lambda text: frozenset(text.split("|")))
+    names = frozenset().union(*sets)
+    assert (len(names), sets.nunique(), len(known.withheld)) == (1071, 5062, 1281)
+    assert names <= {path.split("__", 1)[1].rsplit("__", 1)[-1] for path in paths(known.tree or {})}
+    pairs = [frozenset(pair) for pair in known.withheld]
+    held = {found for found in set(sets) if any(pair <= found for pair in pairs)}
+    combined = frame[sets.isin(held)]
+    assert (len(combined), set(combined["split"])) == (1980, {"validation"})
 
 
 @real_data

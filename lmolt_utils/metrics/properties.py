@@ -9,18 +9,14 @@ All names are looked up in one pass over a caption with a tree of tokens; checki
 hundred times longer.
 """
 
-import ast
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from lmolt_utils.files import BadFileError
 from lmolt_utils.metrics.captions import CaptionTokenizer, strip_cls
 
 SEPARATOR = "__"
@@ -35,18 +31,6 @@ Tree = Mapping[str, Sequence[Any]]  # category -> properties (text) and subcateg
 # ---- the tree ----
 
 
-def read_tree(path: Path) -> dict[str, list[Any]]:
-    """L+M-24's ``nested_props.json``. Raises :class:`BadFileError` if it is missing or no such tree."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        paths(tree)
-    except FileNotFoundError:
-        raise BadFileError(f"{path} is missing: give L+M-24's nested_props.json, or null for no tree") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise BadFileError(f"{path} is no tree of properties ({error}): give L+M-24's nested_props.json") from None
-    return dict(tree)
-
-
 def paths(tree: Tree) -> list[str]:
     """Every property as category__subcategory__name, in the tree's order, each path once."""
     found: list[str] = []
@@ -59,18 +43,6 @@ def paths(tree: Tree) -> list[str]:
             else:
                 raise TypeError(f"{category!r} holds {child!r}, neither a property nor a category")
     return list(dict.fromkeys(found))
-
-
-def read_combinations(path: Path) -> list[tuple[str, str]]:
-    """Pairs of properties from ``train_withheld_combos.txt``: a Python tuple and a count per line."""
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            first, second = ast.literal_eval(line.split("\t")[0])
-        except (ValueError, SyntaxError, TypeError):
-            raise BadFileError(f"{path} line {number} is no pair of properties: {line[:80]!r}") from None
-        pairs.append((str(first), str(second)))
-    return pairs
 
 
 # ---- finding names ----
