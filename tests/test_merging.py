@@ -36,7 +36,7 @@ from lmolt_utils.notebook import Run
 from lmolt_utils.params import ParameterError, load
 from lmolt_utils.steps import record_path
 from lmolt_utils.sweep import make_sweep
-from lmolt_utils.systems import System, load_systems, with_ratio_grid
+from lmolt_utils.systems import PUBLISHED, System, load_systems, with_ratio_grid
 
 EMBEDDED = {"base": "embedded:base", "cap2mol": "embedded:cap2mol", "mol2cap": "embedded:mol2cap"}
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -641,14 +641,14 @@ def _run(runs: Path, **values: Any) -> Run:
 
 
 def test_ratio_grid_adds_rows_that_the_table_lacks() -> None:
-    table = load_systems()
+    table = with_ratio_grid(load_systems(), load("smoke"))
+    assert table == [row for row in load_systems() if row.init not in PUBLISHED], "their models are not named"
     params = load("smoke", {"ratio_grid": [1 / 19, 0.1, 0.25, 0.75, 0.1]})
-    rows = with_ratio_grid(table, params)
+    rows = with_ratio_grid(load_systems(), params)
     added = rows[len(table) :]
     assert [row.name for row in added] == ["slerp@0.1+cpo", "slerp@0.75+cpo"], "1:18 and 1:3 are in the table"
     assert [row.label for row in added] == ["SLERP+CPO, 1:9", "SLERP+CPO, 3:1"]
     assert all(row.notebook == "06_ablation" and row.params(params).mol2cap_share == row.mol2cap_share for row in added)
-    assert with_ratio_grid(table, load("smoke")) == table
     for wrong in ([0.0], [1.0], ["0.5"], 0.5):
         with pytest.raises(ParameterError, match="ratio_grid"):
             load("smoke", {"ratio_grid": wrong})
