@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -97,7 +96,6 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
             "seed": run.seed,
         },
         inputs={
-            **({"property_tree": Path(run.property_tree)} if run.property_tree else {}),
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
             **({"property tree": tree} if tree.exists() else {}),

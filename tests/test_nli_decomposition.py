@@ -231,17 +231,18 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
 
 
 def test_a_property_tree_is_known_by_its_content(
-    runs: Path, references: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, references: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tree = tmp_path / "tree.json"
+    run = run_with(runs)
+    tree = run.path("data", "property_tree.json")  # as 01 keeps it
+    tree.parent.mkdir(parents=True, exist_ok=True)
     tree.write_text(json.dumps({"Biomedical": ["nutrient", "surfactant", "aging"]}))
-    run = run_with(runs, property_tree=str(tree))
     cross_nli_systems(run, [WORSE])
     cross_nli_systems(run, [WORSE])
     assert "cross-NLI: up to date" in capsys.readouterr().out
     tree.write_text(json.dumps({"Biomedical": ["nutrient", "surfactant", "aging", "cancer"]}))
     cross_nli_systems(run, [WORSE])
-    assert "cross-NLI: changed inputs: property_tree" in capsys.readouterr().out
+    assert "cross-NLI: changed inputs: property tree" in capsys.readouterr().out
 
 
 def test_a_run_by_a_language_model_needs_one() -> None:
