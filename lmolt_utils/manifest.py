@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.files import fingerprint, read_json
+from lmolt_utils.files import fingerprint, read_json, read_kept
 from lmolt_utils.sources import READ_OFF, Loaded
 
 
@@ -62,9 +62,7 @@ def verify_written(folder: Path) -> None:
 
 def pinned(manifest: Path, section: str, source: str) -> str | None:
     """The commit that ``source`` was loaded at before, so that a moving hub branch cannot change a run's data."""
-    if not manifest.exists():
-        return None
-    facts = read_json(manifest)
+    facts = read_kept(manifest) or {}
     facts = facts.get(section, {}) if section else facts
     return facts.get("revision") if facts.get("source") == source else None
 

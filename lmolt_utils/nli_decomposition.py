@@ -14,7 +14,7 @@ import pandas as pd
 
 from lmolt_utils.captioner import kept_tree, reader
 from lmolt_utils.crossnli import texts_of
-from lmolt_utils.files import fingerprint, read_json, write_json
+from lmolt_utils.files import fingerprint, read_json, read_kept, write_json
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.llm import LONGEST_CAPTION, LlmDecomposer, agreement, asker, fact_set, prompt
 from lmolt_utils.models import fingerprintable
@@ -63,7 +63,7 @@ def ask_language_model(run: Any, systems: Sequence[System]) -> None:
 
     def make() -> None:
         wanted = sorted({text for texts in captions(run, systems).values() for text in texts})
-        before = read_json(output) if output.exists() else {}
+        before = read_kept(output) or {}
         known: dict[str, str] = before["answers"] if before.get("made_from") == made_from else {}
         new = [text for text in wanted if text not in known and len(text) <= LONGEST_CAPTION]
         shards = Shards(

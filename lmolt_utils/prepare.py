@@ -9,7 +9,7 @@ import pandas as pd
 from lmolt_utils import manifest
 from lmolt_utils.captioner import Knowledge, captioner, knowledge, reader
 from lmolt_utils.data import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, triples
-from lmolt_utils.files import fingerprint, read_json, read_rows, write_json, write_rows, write_text
+from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows, write_json, write_rows, write_text
 from lmolt_utils.rows import REJECTED_COLUMNS
 from lmolt_utils.sources import EMBEDDED, Source, load
 from lmolt_utils.testsets import TEST_SETS, draw, source_of, unstated
@@ -149,9 +149,9 @@ def _knowledge(run: Any) -> Knowledge:
 
 def _verify(record: Path, section: str, source: Source) -> None:
     """Check the files that this source was loaded from before, unless another source is wanted now."""
-    if source.name == EMBEDDED or not record.exists():
+    facts = read_kept(record)  # a damaged one is made again
+    if source.name == EMBEDDED or facts is None:
         return
-    facts = read_json(record)
     facts = facts[section] if section else facts
     if facts["source"] == source.name and source.revision in (None, facts["revision"]):
         manifest.verify(facts, record)

@@ -189,6 +189,12 @@ def test_a_corpus_of_ones_own_from_rows_to_manifest(runs: Path, tmp_path: Path) 
     assert (bad["file"], bad["line"], bad["reason"]) == ("train.tsv", 19, "invalid SMILES")
     assert run.path("data", "validation.jsonl").read_text() == ""
     make_corpus(run)  # up to date
+    record = run.path("data", "corpus.manifest.json")
+    whole = record.read_text()
+    for damaged in ("", whole[: len(whole) // 2]):
+        record.write_text(damaged)
+        assert len(make_corpus(run)) == 399
+        assert record.read_text() == whole, "a damaged manifest counts as none: it is made again"
     (mine / "train.tsv").write_text((mine / "train.tsv").read_text() + "CCS\tNew.\ta\n")
     with pytest.raises(ManifestError, match="expected sha256"):
         make_corpus(run)
