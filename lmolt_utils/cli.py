@@ -23,7 +23,7 @@ def _notebook(arguments: argparse.Namespace) -> int:
     from lmolt_utils.notebook_files import notebook_path
     from lmolt_utils.params import ParameterError, load
     from lmolt_utils.runner import end_with_parent, run_notebook
-    from lmolt_utils.systems import chosen, load_systems, with_ratio_grid
+    from lmolt_utils.systems import chosen, load_systems, planned, with_ratio_grid
 
     overrides: dict[str, Any] = {}
     for pair in arguments.set:
@@ -35,6 +35,7 @@ def _notebook(arguments: argparse.Namespace) -> int:
         except yaml.YAMLError as error:
             raise ParameterError(f"--set {pair}: the value is not YAML ({str(error).splitlines()[0]})") from None
     params = load(arguments.profile, overrides)  # what is mistyped stops here, before a kernel starts
+    planned(params)
     notebook_path(arguments.name)
     if arguments.systems:
         chosen(with_ratio_grid(load_systems(), params), arguments.name, arguments.systems)

@@ -20,8 +20,8 @@ Rules, the same for every method:
 - an *empty reference* leaves nothing to compare with: all three are undefined and the row is counted;
 - *repeated atoms* count as often as they are stated, as in the equations (``repeats="once"``: each fact once);
 - a caption of more than 256 units (L+M-24's longest has about 18) is cut to the first 256, and counted;
-- a caption the grammar cannot read (HTML, another language) is its sentences as they stand, a unit each; a pair longer
-  than the model reads is cut by its tokenizer, and counted there (``Classifier.truncated``).
+- a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand, a unit
+  each; a pair longer than the model reads is cut by its tokenizer, and counted there (``Classifier.truncated``).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

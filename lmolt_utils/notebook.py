@@ -25,7 +25,7 @@ from lmolt_utils.params import ParameterError, Params, check, describe, load, ne
 from lmolt_utils.paths import figures_folder, run_folder, shown
 from lmolt_utils.semantics import resolve_data
 from lmolt_utils.steps import record_path, step
-from lmolt_utils.systems import System, chosen, load_systems, replicas, with_ratio_grid
+from lmolt_utils.systems import System, chosen, load_systems, planned, replicas, with_ratio_grid
 
 DEFAULT_PROFILE = "cpu"
 _WITH_MODELS = NOTEBOOKS[1:7]
@@ -87,7 +87,7 @@ class Run:
     @property
     def table(self) -> list[System]:
         """Every system of the run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
-        return replicas(with_ratio_grid(load_systems(), self.params), self.params)
+        return planned(self.params)
 
     @property
     def systems(self) -> list[System]:

@@ -34,7 +34,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 class Params(BaseModel):
     """All parameters of the companion. ``L4M`` is Less for More, ``code`` the papers' released code."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
@@ -107,7 +107,7 @@ class Params(BaseModel):
         "which of the papers' text, their code and the repaired one every switch follows (lmolt switches)", "ours"
     )
     switches: dict[str, str] = _p("single switches that differ from semantics, such as {sft_eos: as_released}", "ours")
-    seeds: list[int] = _p(
+    seeds: list[Annotated[int, Field(ge=0)]] = _p(
         "seeds of the tables' trained systems: the first is `seed`, each other one makes <system>@seed<k>",
         "ours; the papers report one run",
         min_length=1,
@@ -284,10 +284,23 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in (root() / "params").glob("*.yaml") if path.stem not in others)
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """PyYAML's safe loader, which by itself lets the last of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
+            seen.add(name)
+        return dict(super().construct_mapping(node, deep))
+
+
 def read_yaml(path: Path) -> Any:
     """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not readable YAML: {error}") from None
 

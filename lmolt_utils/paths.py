@@ -64,12 +64,12 @@ def shown(path: Path) -> str:
 def figures_folder(run: Path, figures_dir: str) -> Path:
     """Where a profile's tables and figures go: ``figures_dir`` in the repository, or ``run`` when runs lie elsewhere.
 
-    Raises :class:`~lmolt_utils.errors.CompanionError` for a folder outside the repository.
+    Raises :class:`~lmolt_utils.errors.CompanionError` for a folder outside ``figures`` and ``runs``.
     """
     folder = root() / figures_dir
-    if not folder.resolve().is_relative_to(root().resolve()):
+    if not any(folder.resolve().is_relative_to((root() / name).resolve()) for name in ("figures", "runs")):
         raise CompanionError(
-            f"figures_dir = {figures_dir!r} lies outside the repository: name a folder in it, or let all files of "
+            f"figures_dir = {figures_dir!r}: name a folder in the repository's figures or runs, or let all files of "
             "runs go elsewhere with LMOLT_RUNS"
         )
     return run / "figures" if os.environ.get("LMOLT_RUNS") else folder

@@ -21,7 +21,7 @@ from lmolt_utils.notebook_files import NOTEBOOKS, changes, made_from, notebook_p
 from lmolt_utils.params import load
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.steps import cut_short
-from lmolt_utils.systems import load_systems, with_ratio_grid
+from lmolt_utils.systems import load_systems, planned, with_ratio_grid
 
 #: Makes about as many systems as all others together.
 LONGEST = "06_ablation"
@@ -133,6 +133,12 @@ def drop_stale_receipts(profile: str) -> list[str]:
     return [f"again: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
+def _receipts(profile: str) -> dict[Path, tuple[bytes, tuple[int, int]]]:
+    """The receipts there are: their bytes and times."""
+    found = receipt_path(profile, "any").parent.glob("*.json")
+    return {path: (path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)) for path in found}
+
+
 def _stale(receipt: Path, now: Callable[[str], Mapping[str, str]], folder: Path) -> str | None:
     """Why a receipt no longer holds, if so; ``now``: what a notebook's files would be made from."""
     try:
@@ -156,7 +162,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     its notebooks have ended too. Status 0 says that every notebook is done and every file is what was made.
     """
     params = load(profile)  # a mistyped profile or parameter stops here
-    load_systems()
+    planned(params)  # and a system that cannot be made
     folder = run_folder(profile)
     figures_folder(folder, params.figures_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +173,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
             raise NotebookError(
                 f"profile {profile} is already running in {shown(folder)}: wait for it to end"
             ) from None
+        kept = _receipts(profile) if {"-n", "--dry-run", "--dryrun"} & set(extra) else {}
         for line in drop_stale_receipts(profile):
             print(line, flush=True)
         command = [sys.executable, "-c", _SNAKEMAKE, "--snakefile", str(root() / "Snakefile")]
@@ -175,6 +182,9 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
         command += ["--rerun-triggers", "mtime", "params", "input", "--quiet", "host"]
         command += [*(["--resources", "gpu=1"] if params.device == "cuda" else []), "--keep-going", *extra]
         status = _follow(command, folder / "logs" / "snakemake.log", handle.fileno())
+        for receipt, (text, times) in kept.items():  # a dry run changes nothing
+            receipt.write_bytes(text)
+            os.utime(receipt, ns=times)
         if status == 0 and not extra:  # Snakemake's own arguments may leave notebooks out
             left = drop_stale_receipts(profile)
             missing = [name for name in NOTEBOOKS if not receipt_path(profile, name).exists()]

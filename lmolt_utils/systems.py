@@ -30,6 +30,8 @@ Init = Literal[
 ]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
 Maker = Literal["01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"]
+#: The papers' tables: 2 to 5 of Less for More, 1 and 2 of ALMol.
+TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
 #: The inits that are merges (lmolt_utils.merging has a rule of each name), and those of them that trim task vectors:
 #: their share is a parameter of its own, as the paper weighs both task vectors equally.
 MERGES = ("slerp", "nuslerp", "soup", "task_arithmetic", "ties", "dare_ties", "half_sum_ties")
@@ -38,6 +40,8 @@ TRIMMING = ("ties", "dare_ties", "half_sum_ties")
 BASELINES = ("constant", "nearest-neighbour", "rule")
 #: Inits that are published baselines of the papers' tables: the parameter that names the model.
 PUBLISHED = {"txtchem": "txtchem_model", "chemllm": "chemllm_model"}
+#: What a row with another's adapter may set, switches of these names among them: nothing that its training follows.
+TEST_ONLY = ("adapter_of", "test_prompt", "postprocess", "max_new_tokens")
 #: What a row may set for itself; everything else comes from the profile.
 SETTINGS = [
     "switches",
@@ -108,6 +112,14 @@ class System(BaseModel):
     def _sensible(self) -> "System":
         if self.mol2cap_share is not None and self.init not in MERGES:
             raise ValueError(f"mol2cap_share belongs to merges ({', '.join(MERGES)}), not to init {self.init!r}")
+        if unknown := [table for table in self.rows if table not in TABLES]:
+            raise ValueError(f"rows names no table {unknown[0]!r}: there are {', '.join(TABLES)}")
+        if "adapter_of" in self.settings:
+            names = [*self.settings, *self.settings.get("switches", {})]
+            if trained := [name for name in names if name not in (*TEST_ONLY, "switches")]:
+                raise ValueError(
+                    f"{trained[0]!r} has no effect on an adapter that another system trained: leave out adapter_of"
+                )
         if self.init == "per_task" and self.method != "none":
             raise ValueError("init 'per_task' is two models: it can be scored, not trained")
         if self.init in PUBLISHED and self.method != "none":
@@ -165,7 +177,14 @@ def load_systems(path: Path | None = None) -> list[System]:
         if name in {system.name for system in systems[:-1]}:
             raise ParameterError(f"{path}: two systems are called {name!r}")
     names = [system.name for system in systems]
+    stands: dict[tuple[str, str], str] = {}
     for system in systems:
+        for place in system.rows.items():
+            if place in stands:
+                raise ParameterError(
+                    f"{path}: {stands[place]!r} and {system.name!r} are both row {place[1]!r} of {place[0]}"
+                )
+            stands[place] = system.name
         for field, other in (("against", system.against), ("adapter_of", system.adapter_of)):
             if other is not None and other not in names:
                 raise ParameterError(
@@ -178,9 +197,9 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
     """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
 
     A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own. Raises
-    :class:`ParameterError` when the first of several seeds is not the run's own, which the system itself has.
+    :class:`ParameterError` when the first seed is not the run's own, which the system itself has.
     """
-    if len(params.seeds) > 1 and params.seeds[0] != params.seed:
+    if params.seeds[0] != params.seed:
         raise ParameterError(f"seeds = {params.seeds}: the first must be the run's seed, {params.seed}")
     found = []
     for system in systems:
@@ -199,6 +218,25 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
                 for seed in params.seeds[1:]
             ]
     return found
+
+
+def planned(params: Params) -> list[System]:
+    """Every system of a run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``.
+
+    Raises :class:`ParameterError` where one cannot be made as its row says, so before any work.
+    """
+    systems = replicas(with_ratio_grid(load_systems(), params), params)
+    names = [system.name for system in systems]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ParameterError(
+            f"two systems are called {twice[0]!r}: one is a row, the other comes from seeds or ratio_grid"
+        )
+    for system in systems:
+        try:
+            system.params(params)
+        except ParameterError as error:
+            raise ParameterError(f"system {system.name!r}: {error}") from None
+    return systems
 
 
 def _explain(path: Path, name: str, problem: Any) -> str:

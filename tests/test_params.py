@@ -1,5 +1,6 @@
 """Parameters and the systems table: every mistake stops the run, naming the key and the nearest right one."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from lmolt_utils.notebook import given, resolve, start
 from lmolt_utils.notebook_files import declared
-from lmolt_utils.params import ParameterError, Params, describe, load, profiles
-from lmolt_utils.systems import chosen, load_systems, replicas
+from lmolt_utils.params import ParameterError, Params, describe, load, profiles, read_yaml
+from lmolt_utils.paths import root
+from lmolt_utils.systems import chosen, load_systems, planned, replicas
 
 
 @pytest.mark.parametrize("profile", profiles())
@@ -151,3 +153,50 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("profile")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("settings: {beta: a}", "system 'mine': parameter 'beta' = 'a'"),
+        ("settings: {micro_batch: 6}", "system 'mine': .*effective_batch"),
+        ("settings: {adapter_of: cpo, beta: 0.9}", "'beta' has no effect on an adapter that another system trained"),
+        ("settings: {adapter_of: cpo, switches: {cpo_nll: as_released}}", "'cpo_nll' has no effect"),
+        ("rows: {T9: CPO}", "names no table 'T9'"),
+        ("rows: {T2: CPO}", "'cpo' and 'mine' are both row 'CPO' of T2"),
+    ],
+)
+def test_a_row_that_cannot_be_made_as_it_says_stops_the_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, message: str
+) -> None:
+    _own_table(tmp_path, monkeypatch, "mine", row)
+    with pytest.raises(ParameterError, match=message):
+        planned(load("smoke"))
+
+
+def test_names_and_seeds_that_meet_stop_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="the first must be the run's seed, 0"):
+        planned(load("smoke", {"seeds": [7]}))
+    with pytest.raises(ParameterError, match="seeds"):
+        load("smoke", {"seeds": [0, -1]})
+    with pytest.raises(ParameterError, match="learning_rate"):
+        load("smoke", {"learning_rate": float("inf")})
+    _own_table(tmp_path, monkeypatch, "cpo@seed1", "rows: {}")
+    assert planned(load("smoke"))
+    with pytest.raises(ParameterError, match="two systems are called 'cpo@seed1'"):
+        planned(load("smoke", {"seeds": [0, 1]}))
+
+
+def _own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str) -> None:
+    """A repository whose systems table has one row more."""
+    shutil.copytree(root() / "params", tmp_path / "params")
+    with open(tmp_path / "params" / "systems.yaml", "a", encoding="utf-8") as table:
+        table.write(f"\n- {{name: {name}, label: Mine, notebook: 06_ablation, init: cap2mol, method: cpo, {more}}}\n")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+
+
+def test_a_parameter_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("beta: 0.1\nseed: 0\nbeta: 0.5\n")
+    with pytest.raises(ParameterError, match="'beta' is there twice"):
+        read_yaml(path)

@@ -97,6 +97,17 @@ def test_another_parameter_in_a_copied_repository_is_seen(repository: Path) -> N
     assert _planned() == set(NOTEBOOKS) - {"01_data", "02_negatives"}
 
 
+def test_a_dry_run_changes_nothing(repository: Path) -> None:
+    from lmolt_utils.runner import reproduce
+
+    folder = run_folder("smoke")
+    _finish(folder)
+    (folder / "files" / "03_sft.txt").write_text("03")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "receipts").iterdir()}
+    assert reproduce("smoke", 1, extra=["--dry-run"]) == 0
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (folder / "receipts").iterdir()} == before
+
+
 def test_status_0_only_when_every_receipt_holds(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should Snakemake see nothing to do where there is something to do, the status says so."""
     from lmolt_utils import runner
@@ -273,11 +284,11 @@ def test_nothing_is_written_outside_the_runs_folder(repository: Path, capsys: py
     assert "write 'profile: mine'" in capsys.readouterr().err
     profile = repository / "params" / "mine.yaml"
     text = profile.read_text().replace("profile: smoke", "profile: mine")
-    for place in ("../../x", "/tmp/x"):
+    for place in ("../../x", "/tmp/x", ".", "lmolt_utils"):
         profile.write_text(text.replace("runs/smoke/figures", place))
         assert main(["reproduce", "--profile", "mine"]) == 2
-        assert "outside the repository" in capsys.readouterr().err
-        with pytest.raises(CompanionError, match="outside the repository"):
+        assert "name a folder in the repository's figures or runs" in capsys.readouterr().err
+        with pytest.raises(CompanionError, match="figures or runs"):
             start("01_data", _cell(profile="mine"))
     assert figures_folder(Path("run"), "figures/mine") == repository / "figures" / "mine"
 
@@ -285,9 +296,12 @@ def test_nothing_is_written_outside_the_runs_folder(repository: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["notebook", "04_alignment", "--set", "lora_rank"], "--set lora_rank: NAME=VALUE is needed"),
+        (
+            ["notebook", "04_alignment", "--set", "lora_rank"],
+            "--set lora_rank: give each parameter once, as NAME=VALUE",
+        ),
         (["notebook", "04_alignment", "--set", "betta=1"], "did you mean 'beta'"),
-        (["notebook", "04_alignment", "--set", "beta=[1"], "--set: a value is not readable YAML"),
+        (["notebook", "04_alignment", "--set", "beta=[1"], "--set beta=[1: the value is not YAML"),
         (["notebook", "04_alinment"], "did you mean '04_alignment'"),
         (["notebook", "04_alignment", "--systems", "cpoo"], "did you mean 'cpo'"),
         (["reproduce", "--profile", "smok"], "did you mean 'smoke'"),
