@@ -8,6 +8,7 @@ import pandas as pd
 
 from lmolt_utils.crossnli import EMPTY_OUTPUT, WRONG_MODALITY
 from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.manifest import property_note
 from lmolt_utils.nli_truth import COLUMNS, TRUTH_OF
 from lmolt_utils.systems import System
 
@@ -52,12 +53,18 @@ def cross_nli_report(run: Any) -> dict[str, Any]:
 def correlation_table(run: Any) -> pd.DataFrame:
     """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
 
-    Outputs that are empty or of the wrong modality, which no method judges, are left out.
+    Outputs that are empty or of the wrong modality, which no method judges, are left out. Where the corpus states no
+    property sets, ``truth`` says that they were read off the captions.
 
     :data:`~lmolt_utils.nli_truth.COLUMNS`; no rows before 07 ran.
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    table = pd.DataFrame(found, columns=list(COLUMNS))
+    return (
+        table.assign(truth=table["truth"] + " (sets read off the captions)")
+        if property_note(run.path("data"))
+        else table
+    )
 
 
 def divergence_report(run: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:

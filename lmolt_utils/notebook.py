@@ -85,6 +85,17 @@ class Run:
         return getattr(self.params, name)
 
     @property
+    def scale(self) -> str:
+        """Whose models the numbers are of, as the tables' captions say it."""
+        names = ("base_model", "cap2mol_model", "mol2cap_model")
+        models = [str(getattr(self.params, name)) for name in names]
+        if all(model.startswith("embedded:") for model in models):
+            return "embedded"
+        paper = load("paper")
+        same = [model.split("@")[0] for model in models] == [getattr(paper, name) for name in names]
+        return "the paper's models" if same else f"not the paper's models but {', '.join(dict.fromkeys(models))}"
+
+    @property
     def table(self) -> list[System]:
         """Every system of the run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
         return planned(self.params)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -256,10 +256,9 @@ def _follow(command: Sequence[str], log: Path, lock: int) -> int:
                     print(_short(line), end="", flush=True)
         except BaseException:
             _signal(process.pid, signal.SIGTERM)  # Snakemake starts nothing more, and ends with the notebooks
-            try:
+            with suppress(subprocess.TimeoutExpired):  # then it is killed
                 process.wait(_GRACE)
-            finally:
-                _signal(process.pid, signal.SIGKILL)
+            _signal(process.pid, signal.SIGKILL)
             raise
     return process.returncode
 

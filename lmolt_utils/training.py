@@ -271,10 +271,12 @@ class _Sane(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
-        recent = sum(self.losses[-3:]) / 3
-        if len(self.losses) > 3 and recent > self.stop_above * abs(self.losses[0]):
+        # A tenth of the steps: in small batches a preference loss, which begins at ln 2, has single steps far above it.
+        window = min(max(3, state.max_steps // 10), 20)
+        recent = sum(self.losses[-window:]) / window
+        if len(self.losses) > window and recent > self.stop_above * abs(self.losses[0]):
             raise TrainingError(
-                f"the loss diverges: {recent:.3g} on average of three steps at step {state.global_step}, more than "
+                f"the loss diverges: {recent:.3g} on average of {window} steps at step {state.global_step}, more than "
                 f"{self.stop_above:g} times the {self.losses[0]:.3g} of the first step (stop_above)"
             )
 
