@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmolt_utils.notebook import given, resolve, start
+from lmolt_utils.notebook import Run, given, resolve, start
 from lmolt_utils.notebook_files import declared
 from lmolt_utils.params import ParameterError, Params, describe, load, profiles, read_yaml
 from lmolt_utils.paths import root
@@ -200,3 +200,15 @@ def test_a_parameter_given_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("beta: 0.1\nseed: 0\nbeta: 0.5\n")
     with pytest.raises(ParameterError, match="'beta' is there twice"):
         read_yaml(path)
+
+
+def test_a_run_says_whose_models_its_numbers_are_of() -> None:
+    """Whatever the corpus: it is the models that make a number the papers' or not."""
+
+    def scale(profile: str, **values: str) -> str:
+        return Run("08_figures", Path("run"), load(profile, values)).scale
+
+    assert scale("smoke") == scale("smoke", corpus="additional_data.zip") == "embedded"
+    assert scale("paper") == "the paper's models"
+    assert scale("paper", base_model="epfl-llm/meditron-7b@abc123") == "the paper's models"
+    assert scale("paper", base_model="mine").startswith("not the paper's models but mine, language-plus-molecules/")

@@ -394,3 +394,17 @@ def test_logged_tokens_are_what_the_model_read(tmp_path: Path) -> None:
     times = read_rows(tmp_path / "l.seconds.jsonl", ("tokens", "peak_mb"))
     assert times["tokens"].iloc[-1] == sum(counts)
     assert times["peak_mb"].iloc[-1] > 100
+
+
+def test_one_bad_batch_is_no_divergence_but_a_tenth_of_the_steps_is() -> None:
+    """Small batches of a preference loss, which begins at ln 2: single steps above three times that are no news."""
+    from types import SimpleNamespace
+
+    watch, state = training._Sane(3.0), SimpleNamespace(max_steps=120, global_step=0, log_history=[])
+    watch.on_train_begin(None, state, None)
+    calm = [0.69] + [0.05] * 80 + [6.0, 0.05, 0.05] + [0.05] * 20
+    for loss in calm:
+        watch.on_log(None, state, None, logs={"loss": loss})
+    with pytest.raises(TrainingError, match="on average of 12 steps"):
+        for _ in range(12):
+            watch.on_log(None, state, None, logs={"loss": 6.0})
