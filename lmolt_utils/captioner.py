@@ -19,8 +19,9 @@ from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.properties import Tree, paths
 from lmolt_utils.paths import from_root
+from lmolt_utils.property_cells import pairs_in
 from lmolt_utils.rows import DataError
-from lmolt_utils.sources import EMBEDDED, TREE_FILE, WITHHELD_FILE, Compose, Source, beside, pairs_in
+from lmolt_utils.sources import EMBEDDED, TREE_FILE, WITHHELD_FILE, Compose, Source, beside
 
 
 @dataclass(frozen=True)

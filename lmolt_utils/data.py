@@ -55,10 +55,12 @@ def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataF
     if len(held) < 2:
         counts = corpus["split"].value_counts()
         there = ", ".join(f"{name} ({counts[name]:,})" for name in counts.index) or "no split at all"
+        generated = "families" in corpus and (corpus["families"] != "").any()  # a file's rows have none
+        more = ", or raise corpus_rows" if generated else ""
         raise DataError(
             f"the test set has {len(held)} molecules: of the split {split!r} that it is drawn from. There is {there}. "
             "Choose another test_set (validation: those molecules as they are; extra_valid: captioned again, as in "
-            "the papers), give one in test_corpus, or raise corpus_rows of the embedded corpus"
+            f"the papers), give one in test_corpus{more}"
         )
     picked = sorted(random.Random(f"test:{seed}").sample(range(len(held)), min(rows, len(held))))
     return held.iloc[picked].reset_index(drop=True)

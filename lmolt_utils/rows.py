@@ -2,7 +2,8 @@
 
 Text files are read line by line: a cell never spans lines, so a stray quote cannot swallow the rows after it; a CSV
 record whose quoted cell does span lines is rejected whole. In tab-separated files quotes are ordinary characters, as in
-L+M-24's and MolT5's own reader (``QUOTE_NONE``). How a cell of properties is read: :mod:`lmolt_utils.property_cells`.
+L+M-24's and MolT5's own reader (``QUOTE_NONE``), unless the file is written as pandas writes. What separates cells and
+what a column is called: :mod:`lmolt_utils.text_tables`; how properties are read: :mod:`lmolt_utils.property_cells`.
 """
 
 import csv
@@ -12,8 +13,9 @@ import re
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,19 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 
-from lmolt_utils.errors import CompanionError
-from lmolt_utils.property_cells import PropertyCells
+from lmolt_utils.errors import DataError as DataError
+from lmolt_utils.property_cells import MISSING, PropertyCells
+from lmolt_utils.text_tables import ALIASES as ALIASES
+from lmolt_utils.text_tables import as_pandas_writes, columns_in, plain, separator_of
 
-#: What the columns are called elsewhere, in order of preference; case does not matter.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "molecule": ("molecule", "smiles", "canonical_smiles"),
-    "caption": ("caption", "description", "text"),
-    "properties": ("properties", "props"),
-    "id": ("id", "cid"),
-    "split": ("split",),
-}
-FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".zip")
+FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".zip")
 REJECTED_COLUMNS = ("file", "line", "reason", "detail")
+_READ = {alias for aliases in ALIASES.values() for alias in aliases}
 #: Characters. The longest molecule of L+M-24 has 990; RDKit's time grows faster than the length.
 MAX_MOLECULE, MAX_CAPTION = 5_000, 50_000
 #: Bytes of one unpacked file; train-extra's 802,800 rows are below 1 GB.
@@ -49,10 +46,6 @@ UNREADABLE = (
     *(OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError),
     *(pa.ArrowException, UnicodeDecodeError),
 )
-
-
-class DataError(CompanionError):
-    """Data that cannot be had or is not what it should be."""
 
 
 @dataclass
@@ -122,6 +115,12 @@ def read_rows_of(path: Path, name: str | None = None, *, check: bool = True) -> 
 
 def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _Reader) -> tuple[str, str] | None:
     """Reason and detail when a row is not usable; otherwise tidies it in place."""
+    for column in ("caption", "properties", "id", "split"):
+        value = record.get(column)
+        if isinstance(value, str) and (value.strip() in MISSING or (column in ("id", "split") and not value.strip())):
+            record[column] = None
+            if value.strip():
+                reader.notes[f"cells of {column} with a missing value written out, such as nan (taken as empty)"] += 1
     properties = record.get("properties")
     if isinstance(properties, (str, list, tuple)):
         try:
@@ -184,10 +183,12 @@ def _records(path: Path, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]
     if kind == ".parquet":
         return _parquet(path, reader)
     data, member = unpacked(path)
-    lines = _lines(data, reader)
-    if kind in (".jsonl", ".ndjson"):
-        return _json_lines(lines, reader)
-    return _cells(lines, reader, _csv_cells if kind == ".csv" else _tabbed, member)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:64]:
+        raise DataError(f"{path} is not UTF-8 text (it looks like UTF-16): save it as UTF-8")
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return _json(data, kind, reader)
+    return _cells(data, kind, reader, member)
 
 
 def unpacked(path: Path, member: re.Pattern[str] = PROPERTY_FILE) -> tuple[bytes, str]:
@@ -218,7 +219,7 @@ def _lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, str]]:
     odd = min(windows, unix - windows) + data.count(b"\r") - windows
     if odd:
         reader.notes["lines that end differently from the others"] = odd
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    for number, raw in enumerate(data.splitlines(), start=1):
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -230,26 +231,33 @@ def _lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, str]]:
             reader.notes["blank lines (no rows)"] += 1
 
 
-def _tabbed(text: str) -> list[str]:
-    return text.split("\t")
+def _unquoted(separator: str, text: str) -> list[str]:
+    return text.split(separator)
 
 
-def _csv_cells(text: str) -> list[str]:
+def _quoted(separator: str, text: str) -> list[str]:
     # The csv module only where there is a quote: most lines of long files have none, and str.split is ten times faster.
-    return next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
+    if '"' not in text:
+        return text.split(separator)
+    return next(csv.reader([text], delimiter=separator, strict=True))
 
 
-def _cells(
-    lines: Iterator[tuple[int, str]], reader: _Reader, split: Callable[[str], list[str]], name: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _cells(data: bytes, kind: str, reader: _Reader, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(MAX_BYTES)
+    lines = _lines(data, reader)
     first = next(lines, None)
+    molecules = {plain(alias) for alias in ALIASES["molecule"]}
+    separator = separator_of(first[1], kind, molecules) if first else None
+    quoted = separator in (",", ";")
+    if not quoted and b'"' in data and as_pandas_writes(data.decode("utf-8", "surrogateescape")):
+        quoted, reader.notes["files with cells in quotes, as pandas writes them (quotes removed)"] = True, 1
+    split = partial(_quoted if quoted else _unquoted, separator or "\t")
     header = split(first[1]) if first else []
-    if first and PROPERTY_FILE.search(name) and not any(cell.lower() in ALIASES["molecule"] for cell in header):
+    if first and PROPERTY_FILE.search(name) and not any(plain(cell) in molecules for cell in header):
         lines, header = _again(first, lines), ["molecule", "properties"]
     named = columns_in(header, reader.name)
     positions = {column: header.index(called) for column, called in named.items()}
-    return _numbered_cells(lines, reader, split, len(header), positions)
+    return _numbered_cells(lines, reader, split, quoted, len(header), positions)
 
 
 def _again(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -261,15 +269,16 @@ def _numbered_cells(
     lines: Iterator[tuple[int, str]],
     reader: _Reader,
     split: Callable[[str], list[str]],
+    quoted: bool,
     width: int,
     positions: dict[str, int],
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     ahead: deque[tuple[int, str]] = deque()
     while (found := ahead.popleft() if ahead else next(lines, None)) is not None:
         number, text = found
-        if split is _csv_cells and text.count('"') % 2:
+        if quoted and text.count('"') % 2:
             tail = _to_the_next_odd(lines, ahead)
-            if len(_safe_cells("\n".join([text, *(more for _, more in tail)]))) == width:
+            if len(_safe_cells(split, "\n".join([text, *(more for _, more in tail)]))) == width:
                 for place, part in (found, *tail):
                     reader.reject(place, "cell over several lines", ascii(part)[:60])
                 continue
@@ -295,31 +304,46 @@ def _to_the_next_odd(lines: Iterator[tuple[int, str]], ahead: deque[tuple[int, s
     return tail
 
 
-def _safe_cells(text: str) -> list[str]:
+def _safe_cells(split: Callable[[str], list[str]], text: str) -> list[str]:
     try:
-        return _csv_cells(text)
+        return split(text)
     except csv.Error:
         return []
 
 
-def _json_lines(lines: Iterator[tuple[int, str]], reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
-    named: dict[str, str] | None = None
-    for number, text in lines:
+def _json(data: bytes, kind: str, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
+    """JSON lines, or an array of objects. The columns are those of all records: exporters leave out what is null."""
+    records: list[tuple[int, dict[str, Any]]] = []
+    columns: dict[str, None] = {}
+    for number, row in _array(data, kind, reader) or _parsed_lines(data, reader):
+        if not isinstance(row, dict):
+            reader.reject(number, "not JSON", f"not an object: {ascii(row)[:60]}")
+            continue
+        columns |= dict.fromkeys(row)
+        records.append((number, {key: value for key, value in row.items() if key.strip().lower() in _READ}))
+    named = columns_in(list(columns), reader.name) if records else {}
+    for number, row in records:
+        yield number, {column: row.get(called) for column, called in named.items()}
+
+
+def _array(data: bytes, kind: str, reader: _Reader) -> list[tuple[int, Any]]:
+    """The numbered items of a JSON array; none if the file is not one."""
+    if not data.lstrip().startswith(b"["):
+        return []
+    try:
+        return list(enumerate(json.loads(data, object_pairs_hook=_once), start=1))
+    except (ValueError, RecursionError) as error:
+        if kind == ".json":
+            raise DataError(f"{reader.name} is neither a JSON array nor JSON lines: {error}") from None
+        return []
+
+
+def _parsed_lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, Any]]:
+    for number, text in _lines(data, reader):
         try:
-            row = json.loads(text, object_pairs_hook=_once)
+            yield number, json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             reader.reject(number, "not JSON", f"{error}")
-            continue
-        if not isinstance(row, dict):
-            reader.reject(number, "not JSON", f"not an object: {ascii(text)[:60]}")
-            continue
-        if named is None:
-            named = columns_in(list(row), reader.name)
-        missing = [called for column, called in named.items() if column != "properties" and called not in row]
-        if missing:
-            reader.reject(number, "missing column", missing[0])
-            continue
-        yield number, {column: row.get(called) for column, called in named.items()}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -358,30 +382,6 @@ def _decoded(cell: bytes | None) -> str | bytes | None:
         return cell.decode("utf-8") if cell is not None else None
     except UnicodeDecodeError:
         return cell
-
-
-def columns_in(header: Sequence[str], name: str) -> dict[str, str]:
-    """This package's column names to the file's; raises :class:`DataError` for a file without the needed ones."""
-    known = {called.strip().lower(): called for called in reversed(header)}
-    named = {
-        column: known[alias]
-        for column, aliases in ALIASES.items()
-        if (alias := next((a for a in aliases if a in known), None))
-    }
-    if "molecule" not in named:
-        missing = "molecule"
-    elif "caption" not in named and "properties" not in named:
-        missing = "caption"
-    else:
-        spelt = [called.strip().lower() for called in header]
-        twice = [called for called in named.values() if spelt.count(called.strip().lower()) > 1]
-        if twice:
-            raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
-        return named
-    raise DataError(
-        f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
-        f"it has {', '.join(map(str, header)) or 'none'}: rename one"
-    )
 
 
 def refuse_too_many(name: str, rejected: pd.DataFrame, total: int, max_bad_share: float) -> None:

@@ -10,7 +10,6 @@ property file of L+M-24's release (``additional_data.zip``), get theirs composed
 properties these are read off the captions. Both ways are the caller's (:mod:`lmolt_utils.captioner`), and recorded.
 """
 
-import ast
 import random
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +25,7 @@ from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import from_root
+from lmolt_utils.property_cells import pairs_in
 from lmolt_utils.rows import (
     FORMATS,
     PROPERTY_FILE,
@@ -48,10 +48,14 @@ Compose = Callable[[str, Sequence[str], int, int], str]
 #: Reads the names of the properties that a caption states.
 Read = Callable[[str], Collection[str]]
 
-_SPLIT_WORDS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
-_SPLIT_IN_NAME = re.compile(
-    r"(?<![a-z])(split_train|split_valid|training|train|validation|valid|val|dev|test)(?![a-z])"
-)
+#: As in the hub's own library, ``eval`` is a test split.
+_SPLIT_WORDS = {
+    **{"training": "train", "valid": "validation", "val": "validation", "dev": "validation"},
+    **dict.fromkeys(("testing", "eval", "evaluation"), "test"),
+}
+_SPLIT_IN_NAME = re.compile(rf"(?<![a-z])((?:split_)?)({'|'.join((*SPLITS, *_SPLIT_WORDS))})(?![a-z])")
+#: L+M-24's release, which may lie beside the files of the splits.
+_RELEASED = re.compile(rf"{PROPERTY_FILE.pattern}|(^|/)additional_data[^/]*\.zip$")
 TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"
 #: What a corpus's property sets are: its own, read off its captions, or none.
 STATED, READ_OFF, NO_PROPERTIES = "stated", "read off the captions", "none"
@@ -192,36 +196,41 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    """Endings this package reads; a ``.txt`` or ``.zip`` only under a name that says it is data."""
+    """Endings this package reads; a ``.txt``, ``.json`` or ``.zip`` only under a name that says it is data."""
     suffix = next((s.lower() for s in reversed(path.suffixes) if s.lower() != ".gz"), "")
-    if suffix in (".txt", ".zip"):
-        return path.name.split(".")[0].lower() in (
-            *SPLITS,
-            "valid",
-            "train_props",
-            "molecule_properties",
-            "additional_data",
-        )
+    if suffix in (".txt", ".json", ".zip"):
+        stem = path.name.split(".")[0].lower()
+        return bool(_SPLIT_IN_NAME.fullmatch(stem)) or stem in ("train_props", "molecule_properties", "additional_data")
     return suffix in FORMATS
 
 
 def split_of(name: str) -> str | None:
-    """The split word in a file's name, or in its folder's: the last one there is."""
-    found = _SPLIT_IN_NAME.findall(name.lower())
-    return _SPLIT_WORDS.get(found[-1], found[-1]) if found else None
+    """The split that a file's name says, or its folder's: by the last such word; ``split_`` stays before it."""
+    found = [] if "train_props" in name.lower() else _SPLIT_IN_NAME.findall(name.lower())
+    return found[-1][0] + _SPLIT_WORDS.get(found[-1][1], found[-1][1]) if found else None
 
 
 def select(names: Sequence[str], splits: Sequence[str] | None, source: str) -> tuple[dict[str, str | None], list[str]]:
     """Which files are read, with their split (``None``: the rows say it, or it is drawn), and which are not.
 
-    Raises :class:`~lmolt_utils.rows.DataError` when none of ``splits`` has a file, or the names do not say.
+    Beside ``split_train`` and ``split_valid``, ``train`` is left out. Raises :class:`~lmolt_utils.rows.DataError` when
+    none of ``splits`` has a file, or the names do not say: no other file is left out of a corpus without a word.
     """
-    words = {name: None if "train_props" in name.lower() else split_of(name) for name in names}
-    if "split_train" in words.values() or "split_valid" in words.values():
-        known = {"split_train": "train", "split_valid": "validation", "test": "test"}
-        tagged = {name: known[word] for name, word in words.items() if word in known}
-    else:
-        tagged = {name: word for name, word in words.items() if word}
+    words = {name: word for name in names if (word := split_of(name))}
+    marked = {word for word in words.values() if word.startswith("split_")}
+    tagged = {name: word.removeprefix("split_") for name, word in words.items() if word != "train" or not marked}
+    needed, there = splits or ("test",), set(tagged.values())
+    unclear = [name for name in names if name not in words and not _RELEASED.search(name)] if tagged else []
+    if "train" not in needed and there.issuperset(needed):
+        unclear = []
+    twice = [name for name, word in words.items() if f"split_{word}" in marked and word != "train" and word in needed]
+    if marked and "train" in needed and "train" not in there:  # it may hold the validation rows again
+        twice += [name for name, word in words.items() if word == "train"]
+    if unclear or twice:
+        raise DataError(
+            f"{source}: cannot tell what {', '.join((unclear + twice)[:8])} is beside {', '.join(list(tagged)[:8])}: "
+            "name each file train, validation or test, one of each, or move it elsewhere"
+        )
     chosen: dict[str, str | None]
     if not tagged:
         released = [name for name in names if PROPERTY_FILE.search(name)]
@@ -295,20 +304,6 @@ def beside(source: Source, name: str) -> tuple[str, str] | None:
     return (name, path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def pairs_in(text: str, name: str) -> list[tuple[str, str]]:
-    """The pairs of properties that L+M-24 withholds from training: a Python tuple, a tab and a count per line."""
-    pairs = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            first, second = ast.literal_eval(line.split("\t")[0])
-        except (ValueError, SyntaxError, TypeError):
-            raise DataError(
-                f"{name} line {number}: lines like ('a', 'b'), a tab and a count are needed, not {line[:60]!r}"
-            ) from None
-        pairs.append((str(first), str(second)))
-    return pairs
-
-
 def _with_splits(
     frame: pd.DataFrame,
     source: Source,
@@ -347,6 +342,8 @@ def _with_splits(
 def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] = ()) -> list[str]:
     """``train`` or ``validation`` per row, in L+M-24's proportion (126,864 to 33,696), drawn with ``seed``.
 
+    All rows of a molecule, told by its text, are in one split.
+
     The release does not say which molecule is in which split. What it does say is kept: molecules that combine two
     ``withheld`` properties (1,980 of the 160,560) are in validation.
     """
@@ -355,10 +352,13 @@ def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] 
         for name in properties.split("|"):
             owners.setdefault(name, set()).add(index)
     held = {index for a, b in withheld for index in owners.get(a, set()) & owners.get(b, set())}
-    free = [index for index in range(len(frame)) if index not in held]
+    molecules = frame["molecule"].tolist()
+    kept_out = {molecules[index] for index in held}
+    units = list(dict.fromkeys(molecules))
+    free = [molecule for molecule in units if molecule not in kept_out]
     share = LPM24_SIZES["train"] / sum(LPM24_SIZES.values())
-    picked = set(random.Random(f"divide:{seed}").sample(free, min(round(share * len(frame)), len(free))))
-    return ["train" if index in picked else "validation" for index in range(len(frame))]
+    picked = set(random.Random(f"divide:{seed}").sample(free, min(round(share * len(units)), len(free))))
+    return ["train" if molecule in picked else "validation" for molecule in molecules]
 
 
 # --------------------------------------------------------------------------------------------- the hub

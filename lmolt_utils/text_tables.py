@@ -20,11 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from lmolt_utils.errors import DataError
 from lmolt_utils.files import BadFileError
 
 #: Bytes of an unpacked file: predictions for ten times L+M-24's test set stay below.
 MAX_BYTES = 512 << 20
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
+#: What the columns are called elsewhere, in order of preference; case does not matter.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "molecule": ("molecule", "smiles", "canonical_smiles"),
+    "caption": ("caption", "description", "text"),
+    "properties": ("properties", "props"),
+    "id": ("id", "cid"),
+    "split": ("split",),
+}
 ABSENT = object()  # a field that a JSON object lacks; null is a missing answer
 
 
@@ -90,7 +99,7 @@ def read_table(path: Path, known: Collection[str]) -> Table:
     if told:
         text = text[told.end() :] or "\n"
     first = text.split("\n", 1)[0].removesuffix("\r")
-    separator = told[1] if told else _separator(first, ending, known)
+    separator = told[1] if told else separator_of(first, ending, known)
     if separator in (",", ";"):
         return _separated(path, text, separator, skipped)
     if separator == "\t":
@@ -170,7 +179,7 @@ def _lines(path: Path, text: str, skipped: int) -> list[str]:
     return lines
 
 
-def _separator(first: str, ending: str, known: Collection[str]) -> str | None:
+def separator_of(first: str, ending: str, known: Collection[str]) -> str | None:
     """What separates the cells; None: a file of lines. A header of known names says it, else a tab or the ending."""
     for separator in ("\t", ",", ";"):
         cells = [cell.strip().strip('"') for cell in first.split(separator)]
@@ -205,7 +214,7 @@ def _separated(path: Path, text: str, separator: str, skipped: int) -> Table:
 
 def _tabbed(path: Path, text: str, skipped: int) -> Table:
     """A table with tabs. Quotes are characters, unless the file reads as pandas writes."""
-    if '"' in text and _as_pandas_writes(text):
+    if as_pandas_writes(text):
         table = _separated(path, text, "\t", skipped)
         table.notes.append("cells in quotes are read as pandas writes them: without the quotes")
         return table
@@ -218,19 +227,39 @@ def _tabbed(path: Path, text: str, skipped: int) -> Table:
     return table
 
 
-def _as_pandas_writes(text: str) -> bool:
-    """Whether reading by CSV's rules and writing again gives the same text, or every name in the header is quoted."""
-    first = text.split("\n", 1)[0].removesuffix("\r")
-    if all(len(cell) > 2 and cell[0] == cell[-1] == '"' for cell in first.split("\t")):
-        return True
+def as_pandas_writes(text: str) -> bool:
+    """Whether reading by CSV's rules and writing again gives the same text, or every name in the header is quoted.
+
+    A quoted cell that covers whole rows does not count: two stray quotes would read and write alike.
+    """
+    first = text.split("\n", 1)[0]
+    end = "\r\n" if first.endswith("\r") else "\n"
+    names = first.removesuffix("\r").split("\t")
+    if '"' not in text or all(len(cell) > 2 and cell[0] == cell[-1] == '"' for cell in names):
+        return '"' in text
     csv.field_size_limit(MAX_BYTES)
-    written = io.StringIO(newline="")
-    writer = csv.writer(written, delimiter="\t", lineterminator="\r\n" if text[len(first) :][:1] == "\r" else "\n")
+    written = _Same(text.rstrip("\r\n") + end)
+    writer = csv.writer(written, delimiter="\t", lineterminator=end)
     try:
-        writer.writerows(csv.reader(io.StringIO(text, newline="\n"), delimiter="\t", strict=True))
+        for row in csv.reader(io.StringIO(written.text, newline="\n"), delimiter="\t", strict=True):
+            writer.writerow(row)
+            if any("\n" in cell and cell.count("\t") == cell.count("\n") * (len(names) - 1) for cell in row):
+                return False
     except csv.Error:
         return False
-    return written.getvalue().rstrip("\r\n") == text.rstrip("\r\n")
+    return True
+
+
+class _Same:
+    """Takes what is written and stops with ``csv.Error`` where it is not ``text``: nothing is kept twice."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self._at = text, 0
+
+    def write(self, part: str) -> None:
+        if not self.text.startswith(part, self._at):
+            raise csv.Error("another text")
+        self._at += len(part)
 
 
 def _checked(path: Path, rows: list[list[str]], places: list[str]) -> Table:
@@ -278,3 +307,27 @@ def _parsed(path: Path, text: str, place: str) -> Any:
         raise BadFileError(
             f"{path} {place} is not JSON ({error}); an array of objects or one object per line is needed"
         ) from None
+
+
+def columns_in(header: Sequence[str], name: str) -> dict[str, str]:
+    """This package's column names to the file's; raises :class:`DataError` for a file without the needed ones."""
+    known = {called.strip().lower(): called for called in reversed(header)}
+    named = {
+        column: known[alias]
+        for column, aliases in ALIASES.items()
+        if (alias := next((a for a in aliases if a in known), None))
+    }
+    if "molecule" not in named:
+        missing = "molecule"
+    elif "caption" not in named and "properties" not in named:
+        missing = "caption"
+    else:
+        spelt = [called.strip().lower() for called in header]
+        twice = [called for called in named.values() if spelt.count(called.strip().lower()) > 1]
+        if twice:
+            raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
+        return named
+    raise DataError(
+        f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
+        f"it has {', '.join(map(str, header)) or 'none'}: rename one"
+    )

@@ -1,5 +1,6 @@
 """Sources, bad rows, manifests: small made-up files always, the real formats where they are."""
 
+import csv
 import gzip
 import json
 import os
@@ -261,6 +262,10 @@ def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path
         (["b", " a "], ["b", "a"]),
         ("[14C]glucose|(R)-x", ["[14C]glucose", "(R)-x"]),
         ("1,3-beta-glucan", ["1,3-beta-glucan"]),
+        ("x [NAD(P)H] (kind)|Pick's disease", ["x [NAD(P)H] (kind)", "Pick's disease"]),
+        ("{\"3',5'\", '5\\'', 'a ~'}", ["3',5'", "5'", "a ~"]),
+        ("nan", []),
+        ("<NA>", []),
     ],
 )
 def test_every_way_of_writing_a_property_set(cell: object, names: list[str]) -> None:
@@ -269,7 +274,11 @@ def test_every_way_of_writing_a_property_set(cell: object, names: list[str]) -> 
 
 @pytest.mark.parametrize(
     "cell",
-    ["['a' 'b']", "[drug, dye]", "{'a': 1}", "[null, 1]", ["a", None], ["a|b"], "['']", "[" * 9000 + "]"],
+    [
+        *("'a', 'b'", "array(['a', 'b'], dtype=object)", "(drug, dye)", "['a','b'", "'a', 'b']", "{'a'", "[drug, dye"),
+        *("['drug''dye']", "['drug'\"dye\"]", "'a'|'b'", '"a"', "drug, dye]", "Index(['a'])", "nan|a", ["a", "None"]),
+        *("['a' 'b']", "[drug, dye]", "{'a': 1}", "[null, 1]", ["a", None], ["a|b"], "['']", "[" * 9000 + "]"),
+    ],
 )
 def test_what_is_no_property_set_rejects_its_row(tmp_path: Path, cell: object) -> None:
     rows = [{"molecule": "C" * n, "properties": "a|b"} for n in range(1, 100)]
@@ -286,7 +295,29 @@ def test_a_list_with_another_separator_is_refused_by_its_name(tmp_path: Path, ce
     with pytest.raises(DataError, match=rf"line 2: the properties .* parted by {mark}.*write '\|'"):
         read_rows_of(tmp_path / "props.tsv")
     write(pd.concat([frame, alcohols(1)]), tmp_path / "props.tsv")
-    assert read_rows_of(tmp_path / "props.tsv").frame["properties"].tolist() == [*cells, "length 1|alcohol"]
+    with pytest.raises(DataError, match=rf"line 2: the properties .* parted by {mark}.*write '\|'"):
+        read_rows_of(tmp_path / "props.tsv")
+
+
+def test_a_comma_is_doubted_by_what_else_the_file_holds(tmp_path: Path) -> None:
+    def read(*more: object) -> list[str]:
+        cells = [f"a{n}|b, of kind {n % 2}" if n < 2 else f"a{n}|b{n}" for n in range(60)]
+        rows = [{"molecule": "C" * n, "properties": cell} for n, cell in enumerate([*cells, *more], start=1)]
+        (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return list(read_rows_of(tmp_path / "props.jsonl").frame["properties"][60:])
+
+    assert read("aciduria type i, x-linked") == ["aciduria type i, x-linked"], "a rare comma is a name's"
+    for cells in (
+        ["a1, a2"],  # both are names elsewhere
+        ["x, y", "y, z", "z, x"],
+        ["a;b"],
+        ["a, c", "d, e", "f, g", "h, i"],  # too many for names
+        ["x, y", "['a', 'b']"],  # lists are in brackets here
+    ):
+        with pytest.raises(DataError, match="look like a list parted by"):
+            read(*cells)
+    with pytest.raises(DataError, match="line 61: the properties 'a1, a2'"):
+        read("a1, a2")
 
 
 def test_a_csv_cell_over_several_lines_costs_its_record_whole(tmp_path: Path) -> None:
@@ -329,6 +360,112 @@ def test_a_split_column_is_followed(tmp_path: Path) -> None:
     tested = load(Source(str(tmp_path / "mine.csv")), None)
     assert tested.frame["split"].tolist() == ["test"]
     assert tested.facts["exclusions"] == {"in other splits": 5}
+
+
+def test_json_lines_have_the_columns_of_all_their_records(tmp_path: Path) -> None:
+    """Exporters that leave out what is null: what the first record lacks is not lost for the others."""
+    path, rows = tmp_path / "a.jsonl", alcohols(12).assign(split=["train"] * 6 + ["test"] * 6).to_dict("records")
+
+    def read(lacking: str) -> pd.DataFrame:
+        lines = [json.dumps({key: row[key] for key in row if key != lacking or row is not rows[0]}) for row in rows]
+        path.write_text("\n".join(lines))
+        return load(Source(str(path)), max_bad_share=0.1).frame
+
+    assert read("properties")["properties"].tolist() == ["", *(row["properties"] for row in rows[1:])]
+    assert read("caption")["caption"].tolist() == [row["caption"] for row in rows[1:]]
+    assert read_rows_of(path).rejected[["line", "reason", "detail"]].to_numpy().tolist() == [
+        [1, "empty cell", "caption"]
+    ]
+    with pytest.raises(DataError, match="1 rows are in no known split"):
+        read("split")
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_tsv_that_pandas_wrote_has_its_quotes_removed(tmp_path: Path, quoting: Any, end: str) -> None:
+    whole = alcohols(20)
+    whole.loc[3, "properties"] = "{'a', \"b's\"}"
+    whole.to_csv(tmp_path / "c.tsv", sep="\t", index=False, quoting=quoting, lineterminator=end)
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.frame["caption"].tolist() == whole["caption"].tolist()
+    assert found.frame["properties"][3] == "a|b's"
+    assert any("as pandas writes" in note for note in found.notes)
+    whole.loc[5, "caption"] = "two\nlines"
+    whole.to_csv(tmp_path / "c.tsv", sep="\t", index=False, quoting=quoting, lineterminator=end)
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.rejected["reason"].tolist() == ["cell over several lines"] * 2
+    assert found.frame["caption"].tolist() == [*whole["caption"][:5], *whole["caption"][6:]]
+
+
+def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
+    rows = ["caption,smiles,properties,id,split"]
+    rows += [f"drug {n}.,{'C' * n}O,{cell},nan," for n, cell in enumerate(["nan", "None", "NA", "<NA>", "a|b", ""], 1)]
+    (tmp_path / "a.csv").write_text("\n".join([*rows, "NaN,CCN,a|b,,"]) + "\n")
+    found = read_rows_of(tmp_path / "a.csv")
+    assert found.frame["properties"].tolist() == [*[""] * 4, "a|b", ""]
+    assert found.rejected[["reason", "detail"]].to_numpy().tolist() == [["empty cell", "caption"]]
+    assert found.notes["cells of properties with a missing value written out, such as nan (taken as empty)"] == 4
+    assert found.frame["id"].isna().all() and found.frame["split"].isna().all()
+
+
+def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> None:
+    whole = alcohols(4)
+    whole.to_csv(tmp_path / "semicolons.csv", index=False, sep=";")
+    whole.to_csv(tmp_path / "tabs.csv", index=False, sep="\t")
+    whole.to_csv(tmp_path / "commas.tsv", index=False)
+    whole.to_json(tmp_path / "array.json", orient="records", indent=1)
+    whole.to_json(tmp_path / "array.jsonl", orient="records")
+    whole.to_json(tmp_path / "lines.json", orient="records", lines=True)
+    for path in tmp_path.iterdir():
+        found = read_rows_of(path)
+        assert found.frame[list(whole)].to_numpy().tolist() == whole.to_numpy().tolist(), path.name
+        assert found.rejected.empty
+    whole.to_csv(tmp_path / "utf16.csv", index=False, encoding="utf-16")
+    with pytest.raises(DataError, match=r"utf16.csv is not UTF-8 text \(it looks like UTF-16"):
+        read_rows_of(tmp_path / "utf16.csv")
+    (tmp_path / "cut.json").write_text((tmp_path / "array.json").read_text()[:-20])
+    with pytest.raises(DataError, match=r"cut\.json is neither a JSON array nor JSON lines"):
+        read_rows_of(tmp_path / "cut.json")
+    with pytest.raises(DataError, match=r"test_corpus$"):  # only the embedded corpus can be made larger
+        draw("test", load(Source(str(tmp_path / "tabs.csv"))).frame.assign(id="x"), 5, 0)
+
+
+def test_no_file_is_left_out_of_a_corpus_without_a_word(tmp_path: Path) -> None:
+    wanted = ("train", "validation", "test")
+    for name in ("validation", "split_validation", "split_val", "split_valid", "dev"):
+        files = {"split_train.csv": "train", f"{name}.csv": "validation"}
+        assert select([*files, "train.csv"], wanted, "x") == (files, ["train.csv"])
+    for name in ("eval.csv", "evaluation.csv", "testing.csv"):
+        assert select(["train.csv", name], wanted, "x")[0] == {"train.csv": "train", name: "test"}
+    for names, odd in (
+        (["train.csv", "pretrain.csv"], "pretrain.csv"),
+        (["train.csv", "validation.csv", "more.jsonl"], "more.jsonl"),
+        (["train.csv", "split_valid.csv"], "train.csv"),
+        (["split_train.csv", "split_valid.csv", "validation.csv"], "validation.csv"),
+    ):
+        with pytest.raises(DataError, match=f"cannot tell what {odd} is beside"):
+            select(names, wanted, "x")
+    assert select(["train.csv", "test.csv", "more.csv"], None, "x")[0] == {"test.csv": "test"}
+    released = ["additional_data.zip", "train_props.txt"]
+    assert select([*released, "train.csv"], wanted, "x") == ({"train.csv": "train"}, released)
+    write(alcohols(5), tmp_path / "val.txt")
+    for name in ("dev.json", "train.json", "nested_props.json"):
+        alcohols(5).to_json(tmp_path / name, orient="records")
+    files = load(Source(str(tmp_path))).facts["files"]
+    assert {name: fact["split"] for name, fact in files.items()} == {
+        "val.txt": "validation",
+        "dev.json": "validation",
+        "train.json": "train",
+    }
+
+
+def test_a_molecule_with_several_captions_is_in_one_split() -> None:
+    frame = pd.concat([alcohols(50)] * 3, ignore_index=True)
+    frame.loc[100, "properties"] = "one|two"  # of the first molecule's third row only
+    split = pd.Series(divided(frame, 0, [("one", "two")]))
+    assert (split.groupby(frame["molecule"]).nunique() == 1).all()
+    assert split.value_counts().to_dict() == {"train": 120, "validation": 30}
+    assert split[0] == split[100] == "validation"
 
 
 def test_other_names_of_the_columns(tmp_path: Path) -> None:
@@ -399,7 +536,7 @@ def test_each_kind_of_bad_row_is_listed_with_its_line_and_the_rest_is_kept(tmp_p
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ('{"molecule": "CCO"}', "missing column"),
+        ('{"molecule": "CCO"}', "empty cell"),
         ('{"molecule": "CCO", "caption": 3}', "not text"),
         ('{"molecule": ["CCO"], "caption": "x"}', "not text"),
         ('{"molecule": "CCO", "caption": null}', "empty cell"),
