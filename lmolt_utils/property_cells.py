@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections import Counter
+from functools import lru_cache
 
 from lmolt_utils.errors import DataError
 
@@ -18,7 +19,7 @@ _NO_NAME = re.compile(
     r"""['"].*|.*['"]\s*[]}]|\w+\(\s*[\[{'"].*|[\[({]\s*['"].*|\[[^]]*|\{[^}]*|\([^)]*\)?|[^[]*\]|[^{]*\}|[^(]*\)""",
     re.DOTALL,
 )
-_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", re.DOTALL)
 #: Where names are joined by ``|``, cells that look parted by a comma are believed to be names up to this share of them.
 _RARE = 0.05
 
@@ -92,6 +93,7 @@ class PropertyCells:
         return [part.strip() for part in name.split(mark)] if mark else [name]
 
 
+@lru_cache(maxsize=20_000)  # L+M-24 has 5,062 sets for its 160,560 molecules
 def _listed(text: str) -> object:
     try:
         return json.loads(text)

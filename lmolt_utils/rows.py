@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -144,6 +145,8 @@ def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _R
         if text != value:
             reader.notes["cells with surrounding spaces (removed)"] += 1
             record[column] = text
+        if column == "caption" and len(text) > 1 and text[0] == text[-1] == '"':
+            reader.notes["captions that begin and end with a quote (read as part of the text)"] += 1
         if not text and not (column == "properties" and "caption" in record):
             return "empty cell", column
         found = _FORBIDDEN.search(text)
@@ -254,15 +257,10 @@ def _cells(data: bytes, kind: str, reader: _Reader, name: str) -> Iterator[tuple
     split = partial(_quoted if quoted else _unquoted, separator or "\t")
     header = split(first[1]) if first else []
     if first and PROPERTY_FILE.search(name) and not any(plain(cell) in molecules for cell in header):
-        lines, header = _again(first, lines), ["molecule", "properties"]
+        lines, header = chain([first], lines), ["molecule", "properties"]
     named = columns_in(header, reader.name)
     positions = {column: header.index(called) for column, called in named.items()}
     return _numbered_cells(lines, reader, split, quoted, len(header), positions)
-
-
-def _again(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from rest
 
 
 def _numbered_cells(
@@ -321,6 +319,8 @@ def _json(data: bytes, kind: str, reader: _Reader) -> Iterator[tuple[int, dict[s
             continue
         columns |= dict.fromkeys(row)
         records.append((number, {key: value for key, value in row.items() if key.strip().lower() in _READ}))
+    if kind == ".json" and not records:
+        raise DataError(f"{reader.name} is neither a JSON array of objects nor JSON lines: write it as one of these")
     named = columns_in(list(columns), reader.name) if records else {}
     for number, row in records:
         yield number, {column: row.get(called) for column, called in named.items()}
@@ -334,7 +334,7 @@ def _array(data: bytes, kind: str, reader: _Reader) -> list[tuple[int, Any]]:
         return list(enumerate(json.loads(data, object_pairs_hook=_once), start=1))
     except (ValueError, RecursionError) as error:
         if kind == ".json":
-            raise DataError(f"{reader.name} is neither a JSON array nor JSON lines: {error}") from None
+            raise DataError(f"{reader.name} is neither a JSON array of objects nor JSON lines: {error}") from None
         return []
 
 

@@ -4,9 +4,9 @@ A source is ``embedded``, a local file or folder (:mod:`lmolt_utils.rows` says w
 data set. A hub data set is fetched file by file into the hub's cache and then read like a folder, so that bad rows,
 hashes and splits are handled in one way; its commit is part of what is recorded.
 
-Files belong to the split that their name holds (``train``, ``validation``, ``test``). Where ``split_train`` and
-``split_valid`` exist, ``train`` holds both of them again (L+M-24) and is left out. Files without captions, such as the
-property file of L+M-24's release (``additional_data.zip``), get theirs composed from the property sets; without
+Files belong to the split that their name holds (``train``, ``validation``, ``test``). Beside ``split_train``, ``train``
+holds the validation rows again (L+M-24) and is left out; a file of unknown use is refused. Files without captions, such
+as the property file of L+M-24's release (``additional_data.zip``), get theirs composed from the property sets; without
 properties these are read off the captions. Both ways are the caller's (:mod:`lmolt_utils.captioner`), and recorded.
 """
 

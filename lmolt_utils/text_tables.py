@@ -241,7 +241,8 @@ def as_pandas_writes(text: str) -> bool:
     written = _Same(text.rstrip("\r\n") + end)
     writer = csv.writer(written, delimiter="\t", lineterminator=end)
     try:
-        for row in csv.reader(io.StringIO(written.text, newline="\n"), delimiter="\t", strict=True):
+        lines = (line[0] for line in re.finditer(r"[^\n]*\n", written.text))
+        for row in csv.reader(lines, delimiter="\t", strict=True):
             writer.writerow(row)
             if any("\n" in cell and cell.count("\t") == cell.count("\n") * (len(names) - 1) for cell in row):
                 return False

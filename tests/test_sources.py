@@ -395,6 +395,10 @@ def test_a_tsv_that_pandas_wrote_has_its_quotes_removed(tmp_path: Path, quoting:
     found = read_rows_of(tmp_path / "c.tsv")
     assert found.rejected["reason"].tolist() == ["cell over several lines"] * 2
     assert found.frame["caption"].tolist() == [*whole["caption"][:5], *whole["caption"][6:]]
+    (tmp_path / "c.tsv").write_text('smiles\tcaption\nCCO\t"a ""b"""\nCCN\t"stray\n')  # pandas would not write this
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.frame["caption"].tolist() == ['"a ""b"""', '"stray']
+    assert found.notes == {"captions that begin and end with a quote (read as part of the text)": 1}
 
 
 def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
@@ -405,7 +409,7 @@ def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
     assert found.frame["properties"].tolist() == [*[""] * 4, "a|b", ""]
     assert found.rejected[["reason", "detail"]].to_numpy().tolist() == [["empty cell", "caption"]]
     assert found.notes["cells of properties with a missing value written out, such as nan (taken as empty)"] == 4
-    assert found.frame["id"].isna().all() and found.frame["split"].isna().all()
+    assert found.frame[["id", "split"]].isna().all(axis=None)
 
 
 def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> None:
@@ -424,8 +428,10 @@ def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"utf16.csv is not UTF-8 text \(it looks like UTF-16"):
         read_rows_of(tmp_path / "utf16.csv")
     (tmp_path / "cut.json").write_text((tmp_path / "array.json").read_text()[:-20])
-    with pytest.raises(DataError, match=r"cut\.json is neither a JSON array nor JSON lines"):
-        read_rows_of(tmp_path / "cut.json")
+    (tmp_path / "one.json").write_text(json.dumps({"data": whole.to_dict("records")}, indent=1))
+    for name in ("cut.json", "one.json"):
+        with pytest.raises(DataError, match=f"{name} is neither a JSON array of objects nor JSON lines"):
+            read_rows_of(tmp_path / name)
     with pytest.raises(DataError, match=r"test_corpus$"):  # only the embedded corpus can be made larger
         draw("test", load(Source(str(tmp_path / "tabs.csv"))).frame.assign(id="x"), 5, 0)
 
