@@ -24,7 +24,7 @@ import pandas as pd
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint
-from lmolt_utils.paths import from_root
+from lmolt_utils.paths import from_root, root
 from lmolt_utils.property_cells import pairs_in
 from lmolt_utils.rows import (
     FORMATS,
@@ -342,9 +342,8 @@ def _with_splits(
 def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] = ()) -> list[str]:
     """``train`` or ``validation`` per row, in L+M-24's proportion (126,864 to 33,696), drawn with ``seed``.
 
-    All rows of a molecule, told by its text, are in one split.
-
-    The release does not say which molecule is in which split. What it does say is kept: molecules that combine two
+    All rows of a molecule, told by its text, are in one split. The release does not say which molecule is in which
+    split. What it does say is kept: molecules that combine two
     ``withheld`` properties (1,980 of the 160,560) are in validation.
     """
     owners: dict[str, set[int]] = {}
@@ -366,6 +365,8 @@ def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] 
 
 def _fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
     """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
+    if source.name.count("/") != 1 or source.name.startswith((".", "~")):
+        raise DataError(f"there is no file or folder {source.name!r} (from {root()}), and it is no hub id (owner/name)")
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -165,8 +165,6 @@ def test_a_hub_out_of_reach_says_what_where_and_how(hub_cache: Path) -> None:
         "folder's path as corpus",
     ):
         assert part in message
-    with pytest.raises(DataError, match="neither a local path"):
-        load(Source("no/such/folder"))
 
 
 def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: Path) -> None:
@@ -718,3 +716,9 @@ def test_molt5_chebi20() -> None:
 
 def test_the_embedded_corpus_is_what_it_was() -> None:
     assert load(Source("embedded", 200, 1)).frame.equals(generate(200, 1))
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none.csv"), "none.csv", "data/mine/none.csv", "./none/none.csv", "no/such/folder"):
+        with pytest.raises(DataError, match=r"there is no file or folder '.*no"):
+            load(Source(name))
