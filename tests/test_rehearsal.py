@@ -131,9 +131,9 @@ def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
 def test_a_gpu_gets_one_notebook_at_a_time(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four 7B models at once do not fit one card."""
     started: list[list[str]] = []
-    monkeypatch.setattr(runner, "_follow", lambda command, _: started.append(list(command)) or 0)
+    monkeypatch.setattr(runner, "_follow", lambda command, *_: started.append(list(command)) or 0)
     for profile in ("paper", "rehearsal"):
         assert runner.reproduce(profile, 4, extra=["--dry-run"]) == 0
-    assert started[0][-3:] == ["--resources", "gpu=1", "--dry-run"]
+    assert started[0][-4:] == ["--resources", "gpu=1", "--keep-going", "--dry-run"]
     assert "--resources" not in started[1]
     assert (root() / "Snakefile").read_text().count("gpu=1,") == 2, "notebooks, and jobs of single systems"
