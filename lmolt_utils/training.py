@@ -271,13 +271,14 @@ class _Sane(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
-        # A tenth of the steps: in small batches a preference loss, which begins at ln 2, has single steps far above it.
+        # Single steps say little: in small batches a sum over tokens follows the answers' lengths, and a preference
+        # loss, which begins at ln 2, has steps far above it. So a tenth of the steps is held against the first tenth.
         window = min(max(3, state.max_steps // 10), 20)
-        recent = sum(self.losses[-window:]) / window
-        if len(self.losses) > window and recent > self.stop_above * abs(self.losses[0]):
+        recent, first = sum(self.losses[-window:]) / window, max(map(abs, self.losses[:window]))
+        if len(self.losses) > window and recent > self.stop_above * first:
             raise TrainingError(
                 f"the loss diverges: {recent:.3g} on average of {window} steps at step {state.global_step}, more than "
-                f"{self.stop_above:g} times the {self.losses[0]:.3g} of the first step (stop_above)"
+                f"{self.stop_above:g} times the {first:.3g} of the worst of the first {window} (stop_above)"
             )
 
 

@@ -104,7 +104,8 @@ def test_only_whole_checkpoints_of_the_same_training_count(tmp_path: Path) -> No
 
 
 def test_a_diverging_training_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    settings = recipe("sft", effective_batch=2, epochs=5.0, learning_rate=3.0, max_grad_norm=1e9, stop_above=1.2)
+    wild = {"learning_rate": 30.0, "warmup_share": 0.9, "max_grad_norm": 1e9, "stop_above": 1.2}
+    settings = recipe("dpo", effective_batch=2, epochs=5.0, **wild)
     common = {"title": "wild", "say": lambda _: None, "save_steps": 1}
     with pytest.raises(TrainingError, match=r"wild: the (loss|gradient).* step (\d+).*kept in .*smaller learning_rate"):
         train(settings, START, pairs(8), tmp_path / "a", tmp_path / "l.jsonl", **common)

@@ -397,7 +397,7 @@ def test_logged_tokens_are_what_the_model_read(tmp_path: Path) -> None:
 
 
 def test_one_bad_batch_is_no_divergence_but_a_tenth_of_the_steps_is() -> None:
-    """Small batches of a preference loss, which begins at ln 2: single steps above three times that are no news."""
+    """Single steps far above ln 2, where a preference loss begins, and a first step of short answers, are no news."""
     from types import SimpleNamespace
 
     watch, state = training._Sane(3.0), SimpleNamespace(max_steps=120, global_step=0, log_history=[])
@@ -405,6 +405,10 @@ def test_one_bad_batch_is_no_divergence_but_a_tenth_of_the_steps_is() -> None:
     calm = [0.69] + [0.05] * 80 + [6.0, 0.05, 0.05] + [0.05] * 20
     for loss in calm:
         watch.on_log(None, state, None, logs={"loss": loss})
+    summed, few = training._Sane(3.0), SimpleNamespace(max_steps=5, global_step=0, log_history=[])
+    summed.on_train_begin(None, few, None)
+    for loss in (28.6, 110.0, 70.0, 95.0, 100.0):
+        summed.on_log(None, few, None, logs={"loss": loss})
     for _ in range(3):
         watch.on_log(None, state, None, logs={"loss": 6.0})
     with pytest.raises(TrainingError, match="on average of 12 steps"):
