@@ -116,7 +116,7 @@ class Params(BaseModel):
     test_prompt: Layout = _p("white space of the prompt at test time", "L4M App. F; audit D10")
     save_steps: int = _p("steps between two checkpoints of a training (it goes on after a kill)", "ours", "steps", ge=1)
     stop_above: float = _p(
-        "a training stops when its loss over a tenth of its steps (3 to 20) exceeds so many times the first worst",
+        "a training stops when its loss, over a tenth of its steps, exceeds so many times its largest early loss",
         "ours",
         "times",
         gt=1,
