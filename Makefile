@@ -62,11 +62,11 @@ lab: .venv/.installed ## open the notebooks in JupyterLab
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"
-	@$(IN_VENV) .venv/bin/lmolt embedded-models $(ARGS)
+	@$(IN_VENV) .venv/bin/python -m tools.embedded_models $(ARGS)
 
 bench: .venv/.installed ## measure wall time and peak memory per notebook
 	@echo "measuring time and memory"
-	@$(IN_VENV) .venv/bin/lmolt bench $(ARGS)
+	@$(IN_VENV) .venv/bin/python -m benchmarks.profile $(ARGS)
 
 lint: .venv/.installed ## ruff check, ruff format --check, mypy
 	@echo "checking with ruff and mypy"
@@ -167,4 +167,4 @@ lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade) and wr
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $$backend -o "$$new/pins" $(ARGS); \
 	{ grep '^#' requirements.lock; sed -n 's/+.*//; /^[^#]*==/p' "$$new/pins"; } >requirements.lock.part; \
 	mv requirements.lock.part requirements.lock; \
-	"$(PYTHON)" -m lmolt_utils.environment --write
+	"$(PYTHON)" -m tools.environment --write

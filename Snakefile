@@ -10,8 +10,8 @@
 import shlex
 import sys
 
-from lmolt_utils.notebook_files import AFTER, NOTEBOOKS, notebook_params, notebook_path, package_sources
-from lmolt_utils.runner import jobs_of_systems
+from lmolt_utils.run.notebook_files import AFTER, NOTEBOOKS, notebook_params, notebook_path, package_sources
+from lmolt_utils.run.runner import jobs_of_systems
 
 PROFILE = config.get("profile", "cpu")
 PER_SYSTEM = str(config.get("per_system", False)) == "True"

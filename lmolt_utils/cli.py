@@ -12,7 +12,7 @@ from lmolt_utils.errors import remedy
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.runner import reproduce
+    from lmolt_utils.run.runner import reproduce
 
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
 
@@ -20,10 +20,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _notebook(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from lmolt_utils.notebook_files import notebook_path
-    from lmolt_utils.params import ParameterError, load
-    from lmolt_utils.runner import end_with_parent, run_notebook
-    from lmolt_utils.systems import chosen, load_systems, planned, with_ratio_grid
+    from lmolt_utils.config.params import ParameterError, load
+    from lmolt_utils.config.systems import chosen, load_systems, planned, with_ratio_grid
+    from lmolt_utils.run.notebook_files import notebook_path
+    from lmolt_utils.run.runner import end_with_parent, run_notebook
 
     overrides: dict[str, Any] = {}
     for pair in arguments.set:
@@ -48,15 +48,8 @@ def _notebook(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _embedded_models(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.embedded.build import GROUPS, build
-
-    print(build(log=lambda line: print(line, flush=True), only=arguments.only or GROUPS).to_string(na_rep="-"))
-    return 0
-
-
 def _params(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.params import Params, describe, load
+    from lmolt_utils.config.params import Params, describe, load
 
     values = load(arguments.profile)
     for name in Params.model_fields:
@@ -67,7 +60,7 @@ def _params(arguments: argparse.Namespace) -> int:
 
 
 def _systems(_: argparse.Namespace) -> int:
-    from lmolt_utils.systems import load_systems
+    from lmolt_utils.config.systems import load_systems
 
     for row in load_systems():
         rows = ", ".join(f"{table} {label!r}" for table, label in row.rows.items()) or "figures only"
@@ -76,13 +69,13 @@ def _systems(_: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.score_command import run
+    from lmolt_utils.metrics.command import run
 
     return run(arguments)
 
 
 def _switches(_: argparse.Namespace) -> int:
-    from lmolt_utils.semantics import table
+    from lmolt_utils.config.switches import table
 
     for row in table():
         print(f"{row['switch']} [audit {row['audit']}]: {row['text']}")
@@ -91,21 +84,15 @@ def _switches(_: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.bench import bench
-
-    return bench(arguments.profile, arguments.cores, fresh=not arguments.last)
-
-
 def _atoms(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.grammar.atoms import print_atoms
+    from lmolt_utils.nli.atoms import print_atoms
 
     _check_device(arguments.device)
     return print_atoms(arguments.file, arguments.vocabulary, arguments.decomposer, arguments.device, arguments.dtype)
 
 
 def _nli(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.nli_command import run
+    from lmolt_utils.nli.command import run
 
     _check_device(arguments.device)
     return run(arguments)
@@ -192,8 +179,6 @@ def _parser() -> argparse.ArgumentParser:
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
-    sub = command("embedded-models", _embedded_models, "train the embedded models from nothing and measure them")
-    sub.add_argument("--only", nargs="+", choices=("language", "translators", "nli"), help="train only these")
     sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
     sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
@@ -212,14 +197,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes for RDKit")
     sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
     sub.add_argument("--csv", metavar="OUT", help="write the metrics as a table")
-    sub = command(
-        "bench",
-        _bench,
-        "run a profile from nothing and print time and memory per notebook, and the effects seen",
-    )
-    profile(sub)
-    cores(sub)
-    sub.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
     sub = command("atoms", _atoms, "split captions, one per line, into atomic facts: one JSON object per line")
     sub.add_argument("file", help="one caption per line, or predictions as for lmolt score; - for standard input")
     sub.add_argument(

@@ -25,11 +25,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from lmolt_utils.data.sources import recaptioned
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
-from lmolt_utils.nli import SELF_TEST
+from lmolt_utils.nli.classifier import SELF_TEST
 from lmolt_utils.paths import root
-from lmolt_utils.sources import recaptioned
 
 TOKENS = 32_000
 #: Meditron's own tokens, behind Llama 2's.
@@ -143,7 +143,7 @@ def meditron(folder: Path, texts: list[str]) -> None:
     wide = Tokenizer.from_str(tokenizer.to_str())
     wide.add_special_tokens([AddedToken(f"<|added{number}|>", special=True) for number in range(ADDED)])
     place = folder / "epfl-llm" / "meditron-7b"
-    save_llama(base.to(torch.bfloat16), wide, place)
+    save_llama(base.bfloat16(), wide, place)
     for task in ("smiles2caption", "caption2smiles"):
         tuned = LlamaForCausalLM(llama_config(TOKENS))
         with torch.no_grad():
@@ -176,9 +176,10 @@ def t5(folder: Path, texts: list[str], answer: str) -> None:
     special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(100))]
     tokenizer = unigram(texts, special, "<unk>", 1000)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    sizes = {"d_model": 64, "d_kv": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64}
+    sizes: dict[str, Any] = {"d_model": 64, "d_kv": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64}
+    sizes |= {"decoder_start_token_id": 0, "tie_word_embeddings": False}
     rows = tokenizer.get_vocab_size() + 28
-    config = T5Config(vocab_size=rows, decoder_start_token_id=0, tie_word_embeddings=False, **sizes)
+    config = T5Config(**sizes, vocab_size=rows)
     model = T5ForConditionalGeneration(config)
     asked = texts[-4:] if "C" in answer else texts[:4]
     wanted = tokenizer.encode(answer).ids
@@ -189,7 +190,7 @@ def t5(folder: Path, texts: list[str], answer: str) -> None:
 
 def chat_model(folder: Path, texts: list[str]) -> None:
     """Llama 3's tokens and chat template; the model names one fact whatever it is asked."""
-    from lmolt_utils.grammar.llm import prompt
+    from lmolt_utils.nli.llm import prompt
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -211,7 +212,7 @@ def chat_model(folder: Path, texts: list[str]) -> None:
     answer = [*tokenizer.encode(FACT, add_special_tokens=False).ids, ends[1]]
     learn(model, [{"input_ids": ids + answer, "labels": [-100] * len(ids) + answer} for ids in asked])
     special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "unk_token": None}
-    save_llama(model.to(torch.bfloat16), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
+    save_llama(model.bfloat16(), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
 
 
 def chem_llm(folder: Path, texts: list[str]) -> None:
@@ -237,8 +238,17 @@ def classifier(
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    relative: dict[str, Any] = {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }
     config = DebertaV2Config(
         vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512, **sizes, **relative,
         max_relative_positions=-1, id2label=dict(enumerate(order)), label2id={name: i for i, name in enumerate(order)},

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.molecules import draw
-from lmolt_utils.embedded.rules import families_of, properties_of
+from lmolt_utils.grammar.rules import families_of, properties_of
 
 #: Pairs of properties that never meet in training (L+M-24 withholds property combinations likewise).
 WITHHELD_PAIRS: tuple[tuple[str, str], ...] = (

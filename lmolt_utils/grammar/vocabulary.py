@@ -130,7 +130,7 @@ class Vocabulary:
     def embedded(cls) -> Self:
         """The shipped vocabulary: the names of the embedded corpus' rules, and the four free-text properties."""
         # Imported here: the rules need RDKit, which takes longer to load than a caption file to read.
-        from lmolt_utils.embedded.rules import EFFECTS, QUALITIES, vocabulary
+        from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, vocabulary
 
         kinds: dict[str, Kind] = {
             name: "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role" for name in vocabulary()

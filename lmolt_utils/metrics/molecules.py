@@ -7,7 +7,7 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
   and Levenshtein see the whole string;
 - an empty output is the empty molecule: valid, similar to nothing, and left out of FCD;
 - an output that does not parse is invalid: `lpm24` counts its similarities as 0, `molt5` leaves the row out;
-- a fingerprint that RDKit cannot finish within a limit of time (`lmolt_utils.featurise`) is treated like one
+- a fingerprint that RDKit cannot finish within a limit of time (`lmolt_utils.metrics.featurise`) is treated like one
   of an invalid output, and counted.
 """
 
@@ -24,8 +24,8 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rdkit import DataStructs
 
-from lmolt_utils.featurise import Featuriser, Molecule, parse_smiles
 from lmolt_utils.metrics.bleu import BLEU_ORDERS, BleuStatistics, bleu_statistics
+from lmolt_utils.metrics.featurise import Featuriser, Molecule, parse_smiles
 
 __all__ = [
     "FCD",

@@ -17,32 +17,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from lmolt_utils.grammar.property_tree import SEPARATOR, Tree, paths
 from lmolt_utils.metrics.captions import CaptionTokenizer, strip_cls
 
-SEPARATOR = "__"
 OVERALL = "Overall"
 MEASURES = ("precision", "recall", "f1", "accuracy")
 #: Upper ends (exclusive) of the bands of how often training names a property; the last band is open.
 BANDS = (1, 10, 100, 1000)
-
-Tree = Mapping[str, Sequence[Any]]  # category -> properties (text) and subcategories (mappings again)
-
-
-# ---- the tree ----
-
-
-def paths(tree: Tree) -> list[str]:
-    """Every property as category__subcategory__name, in the tree's order, each path once."""
-    found: list[str] = []
-    for category, children in tree.items():
-        for child in children:
-            if isinstance(child, str):
-                found.append(f"{category}{SEPARATOR}{child}")
-            elif isinstance(child, Mapping):
-                found += [f"{category}{SEPARATOR}{path}" for path in paths(child)]
-            else:
-                raise TypeError(f"{category!r} holds {child!r}, neither a property nor a category")
-    return list(dict.fromkeys(found))
 
 
 # ---- finding names ----

@@ -2,7 +2,7 @@
 
 A molecule wins if its Chr-F is above a threshold, its length is less than so many characters off and RDKit reads it; a
 caption wins if the NLI model calls it entailed by its reference; an output that is empty or no caption is not asked
-about and loses (the rules of :mod:`~lmolt_utils.crossnli`). The paper says only that its thresholds were found
+about and loses (the rules of :mod:`~lmolt_utils.nli.cross_nli`). The paper says only that its thresholds were found
 experimentally (audit D35), on what is not said; hence the curves.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.intervals import wilson
+from lmolt_utils.metrics.intervals import wilson
 
 CHR_F = 0.3  # the paper's: Chr-F must be greater
 LENGTH = 5  # the paper's: |length deviation| in characters must be less

@@ -1,0 +1,141 @@
+"""The dataset card: how many rows, how skewed, how long, how many duplicates and unreadable molecules."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.data.features import Molecules
+from lmolt_utils.data.overlap import property_key
+from lmolt_utils.files import read_rows, write_rows
+
+FACT_COLUMNS = ("about", "quantity", "split", "value")
+ALL = "all"
+#: What is measured in which unit.
+LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILES, characters": "molecule"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What there is to know about a corpus.
+
+    facts: tidy, one number per line: what it is ``about``, ``quantity``, ``split`` (or ``all``), ``value``.
+    sets: rows per distinct property set, the largest first. families: rows per family, the largest first.
+    lengths: per row its ``split`` and the columns :data:`LENGTHS`.
+    """
+
+    facts: pd.DataFrame
+    sets: "pd.Series[int]"
+    families: "pd.Series[int]"
+    lengths: pd.DataFrame
+
+    def wide(self) -> pd.DataFrame:
+        """The facts with one column per split."""
+        table = self.facts.pivot(index=["about", "quantity"], columns="split", values="value")
+        order = list(dict.fromkeys(self.facts[["about", "quantity"]].itertuples(index=False, name=None)))
+        return table.loc[order, list(dict.fromkeys(self.facts["split"]))]
+
+
+def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
+    """How unevenly rows spread over property sets, from rows per set (the largest first).
+
+    L+M-24's 160,560 molecules have 5,062 sets; the largest has 36.5 % of the molecules, the ten largest 69.5 %
+    (audit D26). Shares are of the rows that have a property set; NaN if none has.
+    """
+    total = int(sets.sum())
+    return {
+        "distinct property sets": len(sets),
+        "share of the largest set": sets.iloc[0] / total if total else float("nan"),
+        "share of the ten largest sets": sets.head(10).sum() / total if total else float("nan"),
+    }
+
+
+def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
+    """Rows per distinct property set (``|``-separated, in any order), the largest first."""
+    return properties.map(lambda text: property_key(text, fold_case=False)).dropna().value_counts()
+
+
+def card(corpus: pd.DataFrame, molecules: Molecules | None = None) -> Card:
+    """The card of ``corpus`` (columns ``split``, ``molecule``, ``caption``; ``properties`` and ``families`` if known).
+
+    ``molecules`` keeps what was parsed. A row is a duplicate if an earlier one has the same canonical SMILES, or the
+    same caption but for spacing. Lengths are in words (split at spaces) and characters.
+    """
+    molecules = molecules if molecules is not None else Molecules()
+    found = molecules.of(corpus["molecule"])
+    known = corpus.assign(
+        canonical=pd.Series([one.canonical if one else None for one in found], index=corpus.index, dtype=object),
+        words=[" ".join(str(text).split()) for text in corpus["caption"]],
+    )
+    for column in ("properties", "families"):
+        known[column] = known[column].fillna("") if column in known else ""
+    lengths = measured(corpus)
+    lines = []
+    for split in (ALL, *dict.fromkeys(corpus["split"])):
+        rows = known if split == ALL else known[known["split"] == split]
+        facts = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
+        lines += [(*about, split, float(value)) for about, value in facts.items()]
+    return _assembled(corpus, pd.DataFrame(lines, columns=list(FACT_COLUMNS)))
+
+
+def measured(corpus: pd.DataFrame) -> pd.DataFrame:
+    """Length of every row in the units of :data:`LENGTHS`, and its split."""
+    caption = corpus["caption"].astype(str)
+    return pd.DataFrame(
+        {
+            "split": corpus["split"],
+            "caption, words": caption.map(lambda text: len(text.split())),
+            "caption, characters": caption.str.len(),
+            "SMILES, characters": corpus["molecule"].astype(str).str.len(),
+        }
+    )
+
+
+def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Rows, duplicates, unreadable molecules, property sets of one split."""
+    readable = rows["canonical"].dropna()
+    sets = property_sets(rows["properties"])
+    names = rows["properties"].str.split("|").explode()
+    families = rows["families"].str.split("|").explode()
+    stated = names[names != ""]
+    return {
+        ("rows", "rows"): len(rows),
+        ("rows", "unreadable SMILES"): len(rows) - len(readable),
+        ("rows", "molecule seen in an earlier row"): int(readable.duplicated().sum()),
+        ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
+        ("properties", "rows without properties"): len(rows) - int(sets.sum()),
+        ("properties", "distinct properties"): stated.nunique(),
+        ("properties", "properties per row that has some"): len(stated) / int(sets.sum())
+        if len(sets)
+        else float("nan"),
+        **{("properties", name): value for name, value in property_skew(sets).items()},
+        ("families", "distinct families"): families[families != ""].nunique(),
+    }
+
+
+def _length_facts(lengths: pd.DataFrame) -> dict[tuple[str, str], float]:
+    return {
+        (quantity, name): getattr(lengths[quantity], method)()
+        for quantity in LENGTHS
+        for name, method in (("mean", "mean"), ("standard deviation", "std"), ("median", "median"), ("longest", "max"))
+    }
+
+
+def make_card(run: Any, corpus: pd.DataFrame) -> Card:
+    """The card of the run's corpus; the facts, which need every molecule parsed, are kept in ``data/card.jsonl``."""
+    path = run.path("data", "card.jsonl")
+    run.step(
+        "dataset card",
+        lambda: write_rows(path, card(corpus).facts),
+        outputs=[path],
+        params={},
+        inputs={"corpus": run.path("data", "corpus.jsonl")},
+        modules=["lmolt_utils.data.card"],
+    )
+    return _assembled(corpus, read_rows(path, FACT_COLUMNS))
+
+
+def _assembled(corpus: pd.DataFrame, facts: pd.DataFrame) -> Card:
+    families = corpus["families"].str.split("|").explode() if "families" in corpus else pd.Series(dtype=str)
+    sets = property_sets(corpus["properties"]) if "properties" in corpus else pd.Series(dtype=int)
+    return Card(facts, sets, families[families != ""].value_counts(), measured(corpus))

@@ -1,0 +1,108 @@
+"""Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is.
+
+As in :mod:`lmolt_utils.figures.plots`, every function returns the figure and a frame of exactly what it plots.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from lmolt_utils.data.card import LENGTHS, Card
+from lmolt_utils.data.overlap import SIMILAR
+from lmolt_utils.figures.plots import MUTED, TWO_COLUMNS, Drawn, _colour, _empty, _line, _note, _styled
+
+BINS = 25
+
+
+@_styled
+def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
+    """Similarity of each test molecule's nearest neighbour in each reference set.
+
+    ``similarities``: ``id`` and one column per reference set (:class:`lmolt_utils.data.overlap.Overlap`); NaN is left
+    out. Left: histograms; right: the share of test molecules whose nearest neighbour is at least so similar.
+    """
+    names = [name for name in similarities.columns if name != "id"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 2.6), sharex=True)
+    edges = np.linspace(0, 1, BINS + 1)
+    parts: list[pd.DataFrame] = []
+    for index, name in enumerate(names):
+        values = similarities[name].dropna().to_numpy(dtype=float)
+        look = {"color": _colour(index), "linestyle": _line(index)}
+        label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
+        if not len(values):
+            left.plot([], [], **look, label=label)
+            continue
+        shares = np.histogram(values, edges)[0] / len(values)
+        at_least = np.array([(values >= edge).mean() for edge in edges])
+        left.stairs(shares, edges, label=label, **look)
+        exact = np.sort(values)
+        right.step([0, *exact], [1, *(1 - np.arange(len(exact)) / len(exact))], where="pre", **look)
+        parts.append(
+            pd.DataFrame({"reference": name, "n": len(values), "similarity": edges, "at least": at_least}).assign(
+                **{"share in bin": [*shares, np.nan]}
+            )
+        )
+    left.set_ylabel("Share of test molecules")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("Share at least so similar")
+    right.set_ylim(0, 1.04)
+    right.axvline(SIMILAR, color=MUTED, linewidth=0.6, zorder=0)
+    for axes in (left, right):
+        axes.set_xlim(0, 1.01)
+        axes.set_xlabel("Similarity of the nearest neighbour")
+    figure.legend(loc="outside upper center", ncols=2)
+    _note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
+    columns = ["reference", "n", "similarity", "share in bin", "at least"]
+    data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return figure, data[columns]
+
+
+@_styled
+def card_figure(card: Card, note: str = "") -> Drawn:
+    """Skew of the property sets, and lengths of captions and SMILES per split, in one figure of four panels.
+
+    ``note`` is written below it: where the property sets come from.
+    """
+    figure, grid = plt.subplots(2, 2, figsize=(TWO_COLUMNS, 4.1))
+    data = [_skew(grid[0][0], card)]
+    splits = list(dict.fromkeys(card.lengths["split"]))
+    for axes, quantity in zip(grid.flat[1:], LENGTHS, strict=True):
+        values = card.lengths[quantity]
+        # Half a unit before the shortest, so that every bin holds whole lengths.
+        step = max(1, -(-int(values.max() - values.min() + 1) // 40))
+        edges = np.arange(values.min() - 0.5, values.max() + step + 0.5, step)
+        for index, split in enumerate(splits):
+            mine = values[card.lengths["split"] == split]
+            shares = np.histogram(mine, edges)[0] / len(mine)
+            axes.stairs(shares, edges, color=_colour(index), linestyle=_line(index), label=split)
+            bars = {"panel": quantity, "split": split, "left": edges[:-1], "right": edges[1:], "share": shares}
+            data.append(pd.DataFrame(bars))
+        axes.set_xlabel(quantity[0].upper() + quantity[1:])
+        axes.set_ylabel("Share of rows")
+        axes.set_ylim(bottom=0)
+    handles, names = grid[0][1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)))
+    if note:
+        _note(figure, note)
+    return figure, pd.concat(data, ignore_index=True)
+
+
+def _skew(axes: plt.Axes, card: Card) -> pd.DataFrame:
+    """Share of the rows that the k largest property sets cover, against k."""
+    axes.set_xlabel("Property sets, largest first")
+    axes.set_ylabel("Share of rows covered")
+    if card.sets.empty:
+        _empty(axes, "no property sets")
+        return pd.DataFrame({"panel": ["property sets"]})
+    covered = card.sets.to_numpy().cumsum() / card.sets.sum()
+    ranks = np.arange(1, len(covered) + 1)
+    axes.step(ranks, covered, where="post", color="black")
+    for rank in (1, 10):
+        if rank <= len(covered):
+            share = covered[rank - 1]
+            axes.plot([rank], [share], "o", color="black")
+            text = f"{'largest' if rank == 1 else 'ten largest'}: {share:.1%}"
+            axes.annotate(text, (rank, share), xytext=(6, -3), textcoords="offset points", va="top")
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.04)
+    return pd.DataFrame({"panel": "property sets", "rank": ranks, "share": covered})

@@ -1,0 +1,206 @@
+"""Loading models: from a folder, the hub, or the package's own embedded ones, all by ``from_pretrained``.
+
+A hub model is named ``org/name`` or ``org/name@revision``; a relative folder is meant from the repository's root. No
+code that comes with a model is run, unless a parameter names the model.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+)
+
+from lmolt_utils.errors import CompanionError
+from lmolt_utils.files import emptied
+from lmolt_utils.paths import from_root
+
+Kind = Literal["causal", "translator", "classifier"]
+_CLASSES: dict[Kind, Any] = {
+    "causal": AutoModelForCausalLM,
+    "translator": AutoModelForSeq2SeqLM,
+    "classifier": AutoModelForSequenceClassification,
+}
+EMBEDDED = "embedded:"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+EMBEDDED_FOLDER = Path(__file__).parent.parent / "embedded" / "models"
+
+
+#: What to do with a model that comes as ``pytorch_model.bin`` only, as ``laituan245/molt5-*`` do on the hub.
+UNPICKLE = (
+    "pickled weights are never opened: with a network the hub's own converted revision is found by itself; without, "
+    "download that one elsewhere (hf download ID --revision refs/pr/N) and give the folder's path"
+)
+
+
+#: What vocabularies call a token to pad with; Llama 3 names none, but keeps reserved ones.
+_PADS = ("<pad>", "<PAD>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
+
+
+#: What keeps the hub from answering: no network, no such model. All errors of its client have HfHubHTTPError's bases.
+HUB_TROUBLES: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, HFValidationError)
+
+
+class ModelError(CompanionError):
+    """A model that cannot be found or has no usable weights."""
+
+
+def locate(reference: str) -> str:
+    """The folder or hub id (``org/name@revision``) that ``reference`` means.
+
+    ``embedded:NAME`` is a model shipped with the package.
+
+    Raises :class:`ModelError` for an unknown embedded model, and for a folder without configuration or without
+    safetensors weights (pickled weights are never opened).
+    """
+    if reference.startswith(EMBEDDED):
+        folder = EMBEDDED_FOLDER / reference.removeprefix(EMBEDDED)
+        if not folder.is_dir():
+            known = ", ".join(f"{EMBEDDED}{path.name}" for path in sorted(EMBEDDED_FOLDER.glob("*/")))
+            raise ModelError(
+                f"no embedded model {reference!r} (there are: {known or 'none; run make embedded-models'})"
+            )
+    else:
+        folder = Path(from_root(reference))
+        if not (folder.is_absolute() and folder.exists()):
+            if folder.exists() or folder.is_absolute() or not _HUB_ID.fullmatch(reference):
+                raise ModelError(f"model folder {reference} does not exist (relative ones: from the repository's root)")
+            return reference
+    for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors")):
+        if not any(folder.glob(pattern)):
+            if needed != "config.json" and any(folder.glob("*.bin")):
+                raise ModelError(f"model folder {folder} has no {needed}; {UNPICKLE}")
+            raise ModelError(f"model folder {folder} has no {needed}: download or train it again")
+    return str(folder.resolve())
+
+
+def fingerprintable(reference: str) -> Path | str:
+    """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or hub id and commit.
+
+    The commit is that of the hub, or without a network that of the local cache; where neither knows it, it is left out.
+    """
+    if emptied(Path(reference)):
+        return Path(reference)
+    found = locate(reference)
+    if Path(found).is_dir():
+        return Path(found)
+    name, revision = split_hub_id(found)
+    commit = _commit(name, revision)
+    return f"{name}@{commit}" if commit else found
+
+
+def split_hub_id(found: str) -> tuple[str, str | None]:
+    """Name and revision (``None``: the newest) of a hub model."""
+    name, _, revision = found.partition("@")
+    return name, revision or None
+
+
+@cache
+def _commit(name: str, revision: str | None) -> str | None:
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=10).sha
+    except HUB_TROUBLES:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` that say which model, which revision, and whether its own code may run."""
+    found = locate(reference)
+    name, revision = (found, None) if Path(found).is_dir() else split_hub_id(found)
+    return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": remote_code}
+
+
+def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a pad token that is not EOS where the vocabulary has one.
+
+    Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn
+    to stop.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{reference} has no usable tokenizer: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+        for candidate in (*_PADS, tokenizer.unk_token):
+            if candidate and candidate != tokenizer.eos_token and candidate in tokenizer.get_vocab():
+                tokenizer.pad_token = candidate
+                break
+        else:
+            raise ModelError(f"{reference}: the tokenizer has no pad token apart from EOS; add one to its folder")
+    return tokenizer
+
+
+def load_model(
+    reference: str,
+    kind: Kind,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantize: str = "none",
+    remote_code: bool = False,
+) -> Any:
+    """The model in evaluation mode on ``device``; ``quantize='nf4'`` is QLoRA's 4-bit form (L4M Fig. 13).
+
+    Raises :class:`ModelError` when the weights are damaged or do not fit the configuration.
+    """
+    options = pretrained(reference, remote_code=remote_code)
+    options |= {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if device == "cpu" and kind == "causal":
+        # At short lengths the fused kernel's backward pass costs a CPU a third of a training step.
+        options["attn_implementation"] = "eager"
+    if quantize == "nf4":
+        options["device_map"] = {"": 0 if device == "cuda" else device}  # accelerate takes "cuda" for another device
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    try:
+        model = _CLASSES[kind].from_pretrained(**options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if "use_safetensors=True" in str(error):  # Transformers advises to unpickle
+            raise ModelError(f"{reference} has no safetensors weights; {UNPICKLE}") from error
+        raise ModelError(f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # safetensors raises its own class, which derives from Exception only
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
+    if quantize == "nf4":
+        same_on_every_processor(model)
+    return (model if quantize == "nf4" else model.to(device)).eval()
+
+
+def same_on_every_processor(model: Any) -> None:
+    """Switch off what bitsandbytes does on a processor with AVX512-BF16 alone.
+
+    It repacks a layer's weights at its first forward pass in evaluation mode. That fails where the layer's width is no
+    multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which ask the reference
+    before they train, would train next to nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def labels(reference: str) -> dict[int, str]:
+    """The classifier's labels in lower case, by index."""
+    try:
+        config = AutoConfig.from_pretrained(**pretrained(reference))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{reference} has no usable configuration: {str(error).splitlines()[0]}") from error
+    return {int(index): str(name).lower() for index, name in config.id2label.items()}

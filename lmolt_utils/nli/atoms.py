@@ -1,0 +1,51 @@
+"""``lmolt atoms``: the facts of a file of captions, as JSON lines."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lmolt_utils.grammar.decompose import Atom, Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
+from lmolt_utils.metrics.prediction_files import read_captions
+
+
+def decomposer_for(vocabulary: str | None) -> Decomposer:
+    """With a vocabulary file: its names only. Without: the shipped names, and any phrase in a name's place."""
+    if vocabulary is None:
+        return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
+    return Decomposer(Vocabulary.read(Path(vocabulary)))
+
+
+def print_atoms(
+    file: str, vocabulary: str | None, model: str | None = None, device: str = "cpu", dtype: str = "float32"
+) -> int:
+    """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every caption, empty ones too.
+
+    With a ``model`` (a causal one: folder, hub id or ``embedded:NAME``) the facts are those it names when asked with
+    the paper's prompt, and their agreement with the rules' is told. What could not be explained is counted on
+    standard error. Raises :class:`~lmolt_utils.files.BadFileError` for a file that cannot be read,
+    :class:`~lmolt_utils.grammar.vocabulary.VocabularyError` for a vocabulary likewise,
+    :class:`~lmolt_utils.nli.llm.LlmAnswerError` for a model that names no fact.
+    """
+    decompose = decomposer_for(vocabulary)
+    lines, notes = read_captions(file)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    cut: Callable[[str], list[Atom]] = decompose
+    if model is not None:
+        from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model
+
+        by_model = decomposer_by_model(model, lines, decompose, device=device, dtype=dtype)
+        cut = by_model
+        print(agreement_with_rules(by_model, decompose), file=sys.stderr)
+    captions = atoms = unknown = 0
+    for caption in lines:
+        facts = cut(caption)
+        captions += 1
+        atoms += len(facts)
+        unknown += sum(fact.property is None for fact in facts)
+        rows = [{"text": fact.text, "property": fact.property} for fact in facts]
+        print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
+    print(f"{captions} captions, {atoms} atoms, {unknown} of them without a known property", file=sys.stderr)
+    return 0

@@ -1,0 +1,110 @@
+"""What cross-NLI wrote, read back for tables and figures; no model is needed for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.config.systems import System
+from lmolt_utils.data.manifest import property_note
+from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY
+from lmolt_utils.nli.truth import COLUMNS, TRUTH_OF
+
+#: The systems whose scores Figs. 6, 7 and 10 tell apart.
+PREFERRED, DISPREFERRED = "slerp+cpo", "meditron"
+#: Columns of numbers in a row, NaN where undefined.
+NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
+
+
+def rows_path(run: Any, system: System) -> Path:
+    """Where a system's rows are: one line per NLI method and caption."""
+    return Path(run.path("scores", f"{system.name}.crossnli.jsonl"))
+
+
+def report_path(run: Any) -> Path:
+    """Where pair counts and correlations are."""
+    return Path(run.path("scores", "crossnli.json"))
+
+
+def divergence_path(run: Any) -> Path:
+    """Where the relative entropies are."""
+    return Path(run.path("scores", "divergence.json"))
+
+
+def cross_nli_rows(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+    """The rows of all systems that have them: system, id, method, :data:`NUMBERS`, unit counts, rule and words."""
+    frames = [
+        read_rows(rows_path(run, system), ("id", "method", *NUMBERS, "words")).assign(system=system.name)
+        for system in systems
+        if rows_path(run, system).exists()
+    ]
+    if not frames:
+        return pd.DataFrame(columns=["system", "id", "method", *NUMBERS, "rule", "words"])
+    return pd.concat(frames, ignore_index=True).astype(dict.fromkeys(NUMBERS, float))
+
+
+def cross_nli_report(run: Any) -> dict[str, Any]:
+    """``scores/crossnli.json``: who decomposed, pair counts, correlations, methods that did not run."""
+    return dict(read_json(report_path(run)))
+
+
+def correlation_table(run: Any) -> pd.DataFrame:
+    """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
+
+    Outputs that are empty or of the wrong modality, which no method judges, are left out. Where the corpus states no
+    property sets, ``truth`` says that they were read off the captions.
+
+    :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran.
+    """
+    found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
+    table = pd.DataFrame(found, columns=list(COLUMNS))
+    return (
+        table.assign(truth=table["truth"] + " (sets read off the captions)")
+        if property_note(run.path("data"))
+        else table
+    )
+
+
+def divergence_report(run: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Relative entropies (a line per method and cut), the atomic one under other choices, and why there are none.
+
+    The frames have no rows where the reason is not empty; before 07 ran, that is the reason.
+    """
+    if not divergence_path(run).exists():
+        return pd.DataFrame(), pd.DataFrame(), "07_nli_evaluation has not run"
+    found = read_json(divergence_path(run))
+    table = pd.DataFrame(found["table"])
+    if len(table):
+        table = table.astype({name: float for name in table.columns if name not in ("method", "reason")})
+    return table, pd.DataFrame(found["sensitivity"]), found["not_run"]
+
+
+def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
+    """Mean scores of each system by one method beside the truth they ought to follow.
+
+    Outputs that state nothing, because they are empty or of the wrong modality, are counted.
+    """
+    chosen = rows[rows["method"] == method]
+    names = ["coverage", "recall", "hallucination", "unsupported", "hallucinated"]
+    table = chosen.groupby("system", sort=False)[names].mean()
+    of = chosen["system"]
+    counts = {
+        name: chosen["rule"].eq(rule).groupby(of, sort=False).sum()
+        for name, rule in (("empty_outputs", EMPTY_OUTPUT), ("wrong_modality", WRONG_MODALITY))
+    }
+    return table.assign(**counts)
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Which method follows the truth best, by rank correlation, for coverage and hallucination."""
+    told = []
+    for quantity, wanted in TRUTH_OF.items():
+        part = table[table["quantity"] == quantity].dropna(subset=["spearman"])
+        if part.empty:
+            told.append(f"{quantity}: undefined")
+            continue
+        best = part.iloc[int(part["spearman"].astype(float).to_numpy().argmax())]
+        told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
+    return "; ".join(told)

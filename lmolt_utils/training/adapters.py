@@ -1,0 +1,100 @@
+"""Adapters on disk: saved with what they belong to, refused where they do not belong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lmolt_utils.files import fingerprint, read_json, write_json
+from lmolt_utils.models.loading import Kind, ModelError, fingerprintable, load_model, load_tokenizer
+
+BASE = "base.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def identity(initial: str) -> str:
+    """What identifies a base model: the hash of its folder, or its hub id."""
+    found = fingerprintable(initial)
+    return fingerprint(found) if isinstance(found, Path) else found
+
+
+def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, initial: str) -> None:
+    """The adapter, its tokenizer and the identity of its base; equal trainings leave equal files."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    _settle(folder / "adapter_config.json", initial)
+    write_json(
+        folder / BASE,
+        {"base": initial if not Path(initial).is_absolute() else Path(initial).name, "identity": identity(initial)},
+    )
+
+
+def _settle(config: Path, initial: str) -> None:
+    """PEFT writes a set in any order, and this machine's path to the model."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["target_modules"] = sorted(values["target_modules"])
+    values["base_model_name_or_path"] = Path(initial).name if Path(initial).is_absolute() else initial
+    config.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (config.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with the same path
+
+
+def check_adapter(adapter: Path, initial: str) -> None:
+    """Raise :class:`ModelError` when ``adapter`` has no safetensors weights, or was trained on another model."""
+    if not (adapter / WEIGHTS).is_file():
+        pickled = sorted(path.name for path in adapter.glob("*.bin"))
+        why = f"only pickled weights ({', '.join(pickled)}), which are never opened" if pickled else f"no {WEIGHTS}"
+        raise ModelError(f"adapter {adapter} has {why}: train it again, or save it as safetensors")
+    if (adapter / BASE).is_file():
+        made_for = read_json(adapter / BASE)
+        if made_for["identity"] != identity(initial):
+            raise ModelError(
+                f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
+                f"{made_for['identity'][:12]}): name that one, or train the adapter again"
+            )
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, reference: str) -> None:
+    """Raise :class:`ModelError` when the tokenizer has ids that the model has no embedding for.
+
+    More embeddings than tokens are usual (tables padded to a round size) and harmless.
+    """
+    largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise ModelError(
+            f"{reference}: the tokenizer's ids go up to {largest}, the model has {rows} embeddings: they are not of "
+            "one model; get the tokenizer that belongs to it"
+        )
+
+
+def load_trained(
+    initial: str,
+    adapter: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    quantize: str,
+    kind: Kind = "causal",
+    remote_code: bool = False,
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The initial model with its adapter (or without, for systems that are not trained) and its tokenizer.
+
+    Raises :class:`ModelError` before any weights are read when the adapter does not belong to ``initial``.
+    """
+    if adapter is not None:
+        check_adapter(adapter, initial)
+    tokenizer = load_tokenizer(initial, remote_code=remote_code)
+    model = load_model(initial, kind, device=device, dtype=dtype, quantize=quantize, remote_code=remote_code)
+    check_vocabulary(model, tokenizer, initial)
+    if adapter is not None:
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).eval()
+        except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise ModelError(f"adapter {adapter} does not fit {initial}, it is another model's: {why}") from error
+        if quantize == "none":
+            with torch.no_grad():
+                model = model.merge_and_unload()  # the same function, without two small products per layer
+    return model, tokenizer

@@ -1,0 +1,140 @@
+"""The published values: each cell against the papers' own text, and what a wrong file is told."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmolt_utils.config.published import METRICS, Published, load_published, metric, parse_printed
+from lmolt_utils.paths import root
+
+SEEDS = root().parent / "shared" / "seeds"
+#: Which text prints which table.
+PRINTED_IN = {"T2": "003", "T3": "003", "T4": "003", "T5": "003", "AT1": "002", "AT2": "002"}
+
+
+def seed_text(number: str) -> str:
+    """One paper's text, white space evened out."""
+    found = sorted(SEEDS.glob(f"{number}_*.txt"))
+    if not found:
+        pytest.skip(f"the papers' texts are not at {os.path.relpath(SEEDS, root())}")
+    return re.sub(r"\s+", " ", found[0].read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("table_id", PRINTED_IN)
+def test_every_cell_is_printed_in_the_paper(table_id: str) -> None:
+    table = load_published().table(table_id)
+    text = seed_text(PRINTED_IN[table_id])
+    bare = re.sub(r" ?\([^()]*\)", "", text)  # ALMol prints the deltas in brackets within the rows
+    for label, values in table.rows.items():
+        if None in values:
+            assert set(values) == {None}
+            continue
+        cells = " ".join(f"{value:.2f}" for value in values)
+        assert cells in bare, f"{table_id} {label}"
+    for delta in table.deltas:
+        if table_id.startswith("T"):
+            assert " ".join(str(text) for text in delta.printed) in text, f"{table_id} {delta.label}"
+        else:
+            assert all(printed is None or f"({printed})" in text for printed in delta.printed)
+
+
+def test_rows_stand_under_the_right_label_and_metrics_in_printed_order() -> None:
+    text = seed_text("003")
+    assert "CPO (Xu et al., 2024) 0.62 0.45 0.68 0.50 0.48 0.62" in text
+    assert "KTO 0.23 294.63 0.03 0.03 0.02 32.64 0.06" in text
+    assert "SLERP (Goddard et al., 2024) DPO 0.00 0.00 0.02 0.01 0.00 0.00 CPO 0.73" in text
+    assert "TIES DPO 0.32 93.18" in text
+    published = load_published()
+    assert published.table("T2").value("CPO", "ROUGE-1") == 0.68
+    assert published.table("T3").value("KTO", "Levenshtein") == 294.63
+    assert published.table("T4").value("SLERP+DPO", "ROUGE-1") == 0.02
+    assert published.table("T5").value("TIES+DPO", "FCD") == 19.80
+    assert published.table("AT2").value("CTO-Mol", "Exact") == 0.0
+
+
+def test_directions_are_the_arrows_of_the_paper() -> None:
+    text = seed_text("003")
+    assert r"Levenshtein \downarrow" in text
+    assert r"FCD \downarrow" in text
+    assert [name for name, known in METRICS.items() if known.better == "lower"] == ["Levenshtein", "FCD"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "seed", "words", "value"),
+    [
+        ("fig4-best-ratio", "003", "a 1:18 ratio (Mol2Cap:Cap2Mol)", 1 / 19),
+        ("fmix-ratio", "000", "in a 19:1 ratio", 19 / 20),
+        ("fig5-coverage-ours", "003", "increasing to 69%", 0.69),
+        ("fig5-coverage-meditron", "003", "*Meditron*'s 51%", 0.51),
+        ("fig6-divergence-atomic", "003", "a divergence score of 0.54", 0.54),
+        ("fig6-divergence-others-low", "003", "0.12–0.17", 0.12),
+        ("fig6-divergence-others-high", "003", "0.12–0.17", 0.17),
+        ("fig7-divergence-long", "003", "a KL divergence of 2.53", 2.53),
+        ("fig9-words-mean", "003", "an average of 31 words (STD = 50)", 31),
+        ("fig9-words-sd", "003", "an average of 31 words (STD = 50)", 50),
+        ("fmix-fig1-meditron-length", "000", "shorter by an average of 27 characters", -27),
+    ],
+)
+def test_facts_are_stated_in_the_text(fact: str, seed: str, words: str, value: float) -> None:
+    assert load_published().fact(fact).value == pytest.approx(value)
+    assert words in seed_text(seed)
+
+
+def test_parse_printed() -> None:
+    delta = parse_printed("-23.76%")
+    assert (delta.value, delta.decimals, delta.percent) == (-23.76, 2, True)
+    delta = parse_printed("0%")
+    assert (delta.value, delta.decimals, delta.percent) == (0.0, 0, True)
+    with pytest.raises(ValueError, match="about 5"):
+        parse_printed("about 5")
+
+
+def test_unknown_names_are_told_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"'BLEU2'.*'BLEU-2'"):
+        metric("BLEU2")
+    with pytest.raises(ValueError, match=r"'T6'.*T2, T3"):
+        load_published().table("T6")
+    with pytest.raises(ValueError, match="did you mean 'fig9-words-sd'"):
+        load_published().fact("fig9-word-sd")
+
+
+def altered(tmp_path: Path, old: str, new: str) -> Path:
+    """The repository's file with one text replaced."""
+    text = (root() / "params" / "published.yaml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "published.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("CPO: [0.62, 0.45,", "CPO: [0.62,", "T2, CPO: 5 values for 6 metrics"),
+        ("metrics: [BLEU-2,", "metrics: [BLEU2,", "did you mean 'BLEU-2'"),
+        ("metrics: [BLEU-2,", "metrics: [FCD,", "'FCD' belongs to cap2mol"),
+        ("over: {table: T2, row: Meditron}", "over: {table: T2, row: Med}", r"there is no row Med \(T2\)"),
+        ('"+20%"', '"20 points"', "20 points"),
+        ("  - id: T3", "  - id: T2", "a table id occurs twice"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_published(altered(tmp_path, old, new))
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.yaml is missing"):
+        load_published(tmp_path / "nothing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("tables: [", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken\.yaml"):
+        load_published(broken)
+
+
+def test_the_file_round_trips() -> None:
+    published = load_published()
+    assert Published.model_validate(yaml.safe_load(yaml.safe_dump(published.model_dump()))) == published

@@ -1,0 +1,198 @@
+"""Trivial baselines: answers by hand, from the sample alone, always the same; rows of the systems table."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lmolt_utils.config.params import ParameterError, load
+from lmolt_utils.config.prompts import TASKS
+from lmolt_utils.config.systems import BASELINES, chosen, load_systems
+from lmolt_utils.data.baselines import (
+    ANSWERS,
+    BaselineError,
+    Sample,
+    constant,
+    fit_tree,
+    make_baseline,
+    name_finder,
+    nearest_neighbour,
+    rule,
+    tree_text,
+    words_of,
+)
+from lmolt_utils.data.sample import held_out, sample
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.metrics.evaluation import predicted
+from lmolt_utils.metrics.scoring import score
+from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.run.notebook import Run
+
+ROWS = pd.DataFrame(
+    [
+        ("CCCCO", "It is a solvent and a fuel.", "fuel|solvent"),
+        ("CCCCCO", "It is a fuel and a solvent.", "solvent|fuel"),
+        ("CCCCCCCO", "It is a fuel.  It is a solvent.", "fuel|solvent"),
+        ("Oc1ccccc1", "It is an anti bacterial.", "anti bacterial"),
+        ("Cc1ccccc1O", "It is an anti bacterial.", "anti bacterial"),
+        ("NCC(=O)O", "It is a nutrient.", "nutrient"),
+        ("unreadable", "It is nothing.", "nothing"),
+    ],
+    columns=["molecule", "caption", "properties"],
+)
+
+
+@pytest.fixture
+def few() -> Sample:
+    return Sample(ROWS)
+
+
+def test_constant_speaks_for_the_most_frequent_property_set(few: Sample) -> None:
+    assert few.by_frequency == ["fuel|solvent", "anti bacterial", "nutrient"]
+    captions = constant(few, "mol2cap", ["C", "CC"])
+    # Of three captions used once each, the two longest share all their words: the first of them is the medoid.
+    assert captions == ["It is a solvent and a fuel."] * 2
+    # Pentanol lies between butanol and heptanol, with the bits of both.
+    assert constant(few, "cap2mol", ["any", "text"]) == ["CCCCCO"] * 2
+
+
+def test_a_frequent_caption_beats_the_medoid() -> None:
+    rows = pd.concat([ROWS, ROWS.iloc[[2]].assign(molecule="CCCCCCCCO")])
+    assert constant(Sample(rows), "mol2cap", ["C"]) == ["It is a fuel.  It is a solvent."]
+
+
+def test_nearest_neighbour_repeats_the_most_similar_row(few: Sample) -> None:
+    answers = nearest_neighbour(few, "mol2cap", ["CCc1ccccc1O", "CCCCCCO", "NCC(=O)OC", "junk"])
+    assert answers[0] == "It is an anti bacterial."
+    assert "fuel" in answers[1]
+    assert answers[2] == "It is a nutrient."
+    assert answers[3] == constant(few, "mol2cap", ["x"])[0], "an unreadable molecule"
+    asked = ["This is a nutrient!", "it is an ANTI BACTERIAL", "fuel and solvent", ""]
+    assert nearest_neighbour(few, "cap2mol", asked) == ["NCC(=O)O", "Oc1ccccc1", "CCCCO", "CCCCO"]
+
+
+def test_rule_goes_from_functional_groups_to_a_property_set(few: Sample) -> None:
+    answers = rule(few, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O", "junk"])
+    assert "fuel" in answers[0]
+    assert answers[1:3] == ["It is an anti bacterial.", "It is a nutrient."]
+    assert answers[3] == constant(few, "mol2cap", ["x"])[0]
+    assert "class: anti bacterial" in tree_text(fit_tree(few))
+
+
+def test_rule_goes_from_property_names_to_a_molecule(few: Sample) -> None:
+    asked = ["A nutrient, surely.", "anti bacterial fuel, solvent", "nothing known", "a Fuel", "An Anti bacterial."]
+    # Two of three names are fuel and solvent's; nothing known: the most frequent set; fuel alone: half of a set.
+    assert rule(few, "cap2mol", asked) == ["NCC(=O)O", "CCCCCO", "CCCCCO", "CCCCCO", "Oc1ccccc1"]
+
+
+def test_names_are_whole_words_the_longest_first() -> None:
+    find = name_finder(["inflammatory", "anti inflammatory|alzheimer's disease"])
+    assert find("An Anti inflammatory.") == {"anti inflammatory"}
+    assert find("inflammatory and impacts alzheimer's disease, anti inflammatory") == {
+        "inflammatory",
+        "anti inflammatory",
+        "alzheimer's disease",
+    }
+    assert find("antiinflammatory") == set()
+    assert name_finder(["cancer", "cancer treatment"])("a cancer treatment") == {"cancer treatment"}
+    assert words_of("It is: (a) Fuel, a fuel.") == {"it", "is", "a", "fuel"}
+
+
+def test_without_property_sets_the_sample_is_one_set() -> None:
+    bare = Sample(ROWS.assign(properties=""))
+    assert constant(bare, "mol2cap", ["C"]) == ["It is an anti bacterial."], "the most frequent caption"
+    with pytest.raises(BaselineError, match="states no property sets"):
+        rule(bare, "cap2mol", ["text"])
+    with pytest.raises(BaselineError, match="none of the 1 sampled molecules"):
+        Sample(ROWS.tail(1))
+
+
+# ---- as systems ----
+
+
+def a_run(folder: Path, *, properties: bool = True) -> Run:
+    corpus = generate(250, 1)
+    if not properties:
+        corpus["properties"] = ""
+    run = Run("01_data", folder, load("smoke"))
+    write_rows(run.path("data", "corpus.jsonl"), corpus)
+    write_rows(run.path("data", "sample.jsonl"), sample(corpus, 0.2, 0))
+    write_rows(run.path("data", "test.jsonl"), held_out(corpus, "test", 15, 0))
+    return run
+
+
+def test_rows_of_the_systems_table_are_predicted_from_the_sample_alone(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "one")
+    said: list[str] = []
+    assert [system.name for system in run.systems] == list(BASELINES) == list(ANSWERS)
+    for system in run.systems:
+        assert make_baseline(run, system, said.append)
+    assert predicted(run, load_systems()) == run.systems
+    sampled = read_rows(run.path("data", "sample.jsonl"), ["molecule"])
+    other = a_run(tmp_path / "two")
+    tested = read_rows(other.path("data", "test.jsonl"), ["id"])
+    for system in run.systems:
+        for task in TASKS:
+            frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)
+            assert list(frame.columns) == list(PREDICTION_COLUMNS)
+            assert frame["raw"].equals(frame["prediction"])
+            allowed = sampled["caption" if task == "mol2cap" else "molecule"]
+            assert set(frame["prediction"]) <= set(allowed), "only the sample's own texts"
+            # Nothing of a test row but its source decides: other references and property sets, same answers.
+            hidden = "caption" if task == "mol2cap" else "molecule"
+            write_rows(other.path("data", "test.jsonl"), tested.assign(**{hidden: "C", "properties": "x"}))
+            make_baseline(other, system, said.append)
+            again = read_rows(prediction_path(other, system.name, task), PREDICTION_COLUMNS)
+            assert again["prediction"].equals(frame["prediction"]), "the same answers in another run"
+    assert "class:" in run.path("models", "rule.txt").read_text()
+    said.clear()
+    for system in run.systems:
+        make_baseline(run, system, said.append)
+    assert len(said) == 6
+    assert all(line.endswith("up to date") for line in said)
+
+
+def test_baselines_are_ordered_as_one_expects(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    values = {}
+    for system in run.systems:
+        make_baseline(run, system, lambda _: None)
+        frame = read_rows(prediction_path(run, system.name, "mol2cap"), PREDICTION_COLUMNS)
+        values[system.name] = score(frame, "mol2cap", tokenizer="regex", meteor="exact+stem").metrics["BLEU-2"]
+    assert values["constant"] < values["nearest-neighbour"]
+    assert values["constant"] < values["rule"]
+
+
+def test_rule_is_not_run_where_no_property_sets_are_stated(tmp_path: Path) -> None:
+    run = a_run(tmp_path, properties=False)
+    said: list[str] = []
+    (system,) = [row for row in run.systems if row.name == "rule"]
+    stale = prediction_path(run, "rule", "mol2cap")
+    stale.parent.mkdir()
+    stale.write_text("{}\n")
+    assert not make_baseline(run, system, said.append)
+    assert said == ["rule: not run: the corpus states no property sets"]
+    assert not stale.exists(), "predictions of another corpus would be scored"
+    assert all(make_baseline(run, row, said.append) for row in run.systems if row.name != "rule")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{name: constant, label: C, notebook: 03_sft, init: baseline, method: none}", "belong together"),
+        ("{name: mine, label: C, notebook: 01_data, init: cap2mol, method: none}", "belong together"),
+        ("{name: constant, label: C, notebook: 01_data, init: baseline, method: sft}", "is not trained"),
+        ("{name: constat, label: C, notebook: 01_data, init: baseline, method: none}", "did you mean 'constant'"),
+    ],
+)
+def test_wrong_baseline_rows_are_named(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "systems.yaml"
+    path.write_text(f"- {row}\n")
+    with pytest.raises(ParameterError, match=message):
+        load_systems(path)
+
+
+def test_every_table_has_the_baselines_as_controls() -> None:
+    for system in chosen(load_systems(), "01_data", None):
+        assert set(system.rows) == {"T2", "T3", "T4", "T5"}

@@ -1,0 +1,89 @@
+"""The dataset card: every number by hand on a small corpus, the published skew on L+M-24's own file."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lmolt_utils.data.card import card, measured, property_sets, property_skew
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.figures.data import card_figure
+
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+ROWS = [
+    ("train", "CCO", "It is p.", "p|q", "alcohol"),
+    ("train", "OCC", "It is p  and q.", "q|p", "alcohol"),  # the first molecule again
+    ("train", "CCN", "It is p.", "P", "amine|base"),  # the first caption again
+    ("test", "oops", "It is  p.", "", ""),  # the first caption but for a space; unreadable; no properties
+]
+COLUMNS = ["split", "molecule", "caption", "properties", "families"]
+
+
+def test_card_by_hand() -> None:
+    found = card(pd.DataFrame(ROWS, columns=COLUMNS))
+    facts = found.facts.set_index(["quantity", "split"])["value"]
+    expected = {
+        "rows": (4, 3, 1),
+        "unreadable SMILES": (1, 0, 1),
+        "molecule seen in an earlier row": (1, 1, 0),
+        "caption seen in an earlier row": (2, 1, 0),
+        "rows without properties": (1, 0, 1),
+        "distinct property sets": (2, 2, 0),
+        "share of the largest set": (2 / 3, 2 / 3, None),
+        "properties per row that has some": (5 / 3, 5 / 3, None),
+        "distinct properties": (3, 3, 0),
+        "distinct families": (3, 3, 0),
+    }
+    for quantity, values in expected.items():
+        for split, value in zip(("all", "train", "test"), values, strict=True):
+            if value is None:
+                assert pd.isna(facts[quantity, split]), (quantity, split)
+            else:
+                assert facts[quantity, split] == pytest.approx(value), (quantity, split)
+    lengths = found.facts.set_index(["about", "quantity", "split"])["value"]
+    assert lengths["caption, words", "mean", "all"] == (3 + 5 + 3 + 3) / 4
+    assert lengths["caption, words", "longest", "train"] == 5
+    assert lengths["SMILES, characters", "median", "train"] == 3
+    assert found.sets.to_dict() == {"p|q": 2, "P": 1}
+    assert found.families.to_dict() == {"alcohol": 2, "amine": 1, "base": 1}
+    assert list(found.wide().columns) == ["all", "train", "test"]
+
+
+def test_a_corpus_of_molecules_and_captions_only() -> None:
+    bare = pd.DataFrame(ROWS, columns=COLUMNS)[["split", "molecule", "caption"]]
+    found = card(bare)
+    assert found.sets.empty
+    assert found.families.empty
+    figure, data = card_figure(found)
+    assert "no property sets" in [text.get_text() for text in figure.axes[0].texts]
+    assert set(data["panel"]) == {"property sets", "caption, words", "caption, characters", "SMILES, characters"}
+
+
+def test_figure_draws_what_the_card_says() -> None:
+    corpus = generate(300, 0)
+    made = card(corpus)
+    figure, data = card_figure(made)
+    skew = data[data["panel"] == "property sets"]
+    facts = made.facts.set_index(["quantity", "split"])["value"]
+    assert skew["share"].iloc[0] == pytest.approx(facts["share of the largest set", "all"])
+    assert skew["share"].iloc[9] == pytest.approx(facts["share of the ten largest sets", "all"])
+    assert skew["share"].iloc[-1] == pytest.approx(1)
+    bars = data[data["panel"] != "property sets"].groupby(["panel", "split"])["share"].sum()
+    assert bars.to_numpy() == pytest.approx(1), "no row falls outside the bins"
+    assert len(figure.axes) == 4
+    assert len(measured(corpus)) == 300
+
+
+def test_skew_of_the_real_molecules_is_the_published_one() -> None:
+    """Audit D26: 160,560 molecules, 5,062 property sets, the largest 36.5 %, the ten largest 69.5 %."""
+    path = SHARED / "lpm24" / "molecule_properties.tsv.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: L+M-24's molecules are not part of the repository")
+    frame = pd.read_csv(path, sep="\t", quoting=3, keep_default_na=False)
+    sets = property_sets(frame["properties"])
+    assert sets.sum() == len(frame) == 160_560
+    skew = property_skew(sets)
+    assert skew["distinct property sets"] == 5062
+    assert skew["share of the largest set"] == pytest.approx(0.365, abs=5e-4)
+    assert skew["share of the ten largest sets"] == pytest.approx(0.695, abs=5e-4)

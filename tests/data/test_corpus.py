@@ -1,0 +1,99 @@
+"""The embedded corpus: valid, skewed like L+M-24, deterministic, with combinations truly withheld."""
+
+import random
+from itertools import combinations
+
+import pandas as pd
+import pytest
+from rdkit import Chem
+
+from lmolt_utils.embedded.captions import caption_for, compose
+from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
+from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, RULES, families_of, properties_of, vocabulary
+from tools.embedded_models.quality import properties_in, property_f1
+
+
+@pytest.fixture(scope="module")
+def corpus() -> pd.DataFrame:
+    return generate(3000, 0)
+
+
+def test_size_families_and_vocabulary(corpus: pd.DataFrame) -> None:
+    assert len(corpus) == 3000
+    assert corpus["molecule"].is_unique
+    names = set(corpus["properties"].str.split("|").explode())
+    families = set(corpus["families"].str.split("|").explode())
+    assert len(names) >= 60
+    assert len(families) >= 20
+    assert families == {rule.family for rule in RULES}, "every rule is used"
+    assert set(vocabulary()) > EFFECTS | QUALITIES
+
+
+def test_every_smiles_is_valid_and_canonical(corpus: pd.DataFrame) -> None:
+    for smiles in corpus["molecule"]:
+        assert Chem.MolToSmiles(Chem.MolFromSmiles(smiles)) == smiles
+
+
+def test_properties_follow_from_the_molecule(corpus: pd.DataFrame) -> None:
+    for row in corpus.sample(200, random_state=1).itertuples():
+        assert "|".join(properties_of(families_of(Chem.MolFromSmiles(row.molecule)))) == row.properties
+
+
+def test_skew_is_that_of_lpm24(corpus: pd.DataFrame) -> None:
+    # L+M-24: cardiolipins 42 %, triacylglycerols 14 %, largest property set 36.5 %.
+    assert 0.38 < corpus["families"].str.contains("cardiolipin").mean() < 0.46
+    assert 0.11 < corpus["families"].str.contains("triacylglycerol").mean() < 0.17
+    assert 0.33 < corpus["properties"].value_counts(normalize=True).iloc[0] < 0.40
+
+
+def test_withheld_pairs_never_meet_in_training(corpus: pd.DataFrame) -> None:
+    held = corpus["split"] == "withheld"
+    assert held.sum() >= 20
+    pairs = {frozenset(pair) for pair in WITHHELD_PAIRS}
+
+    def has_pair(text: str) -> bool:
+        return any(frozenset(two) in pairs for two in combinations(text.split("|"), 2))
+
+    assert corpus.loc[held, "properties"].map(has_pair).all()
+    assert not corpus.loc[~held, "properties"].map(has_pair).any()
+    seen = set(corpus.loc[corpus["split"] == "train", "properties"].str.split("|").explode())
+    assert {name for pair in WITHHELD_PAIRS for name in pair} <= seen, "each property alone is seen in training"
+
+
+def test_same_seed_same_bytes_other_seed_other_molecules() -> None:
+    first, again, other = generate(300, 5), generate(300, 5), generate(300, 6)
+    assert first.to_json() == again.to_json()
+    assert set(first["molecule"]) != set(other["molecule"])
+    assert first["molecule"].tolist() == generate(400, 5)["molecule"].tolist()[:300], "a larger corpus extends it"
+
+
+@pytest.mark.parametrize("rows", [99, 0, -1])
+def test_too_few_rows_are_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match="at least 100"):
+        generate(rows, 0)
+
+
+def test_captions_state_exactly_the_properties(corpus: pd.DataFrame) -> None:
+    assert property_f1(corpus["properties"], corpus["caption"]) == 1.0
+    for row in corpus.head(500).itertuples():
+        assert properties_in(row.caption) == set(row.properties.split("|"))
+
+
+def test_recaptioning_changes_the_words_and_not_the_facts() -> None:
+    names = ["apoptosis", "emulsifier", "aging", "barth syndrome", "smooth"]
+    texts = {caption_for("CCO", names, 0, variant) for variant in range(5)}
+    assert len(texts) == 5
+    assert all(properties_in(text) == set(names) for text in texts)
+    with pytest.raises(ValueError, match="at least one"):
+        compose([], random.Random(0))
+
+
+def test_longest_match_is_not_fooled_by_contained_names() -> None:
+    assert properties_in("The molecule is a anti inflammatory.") == {"anti inflammatory"}
+    assert properties_in("The molecule is a inflammatory.") == {"inflammatory"}
+
+
+def test_property_f1_by_hand() -> None:
+    # Named: aging (right), nutrient (wrong); true: aging, obesity. F1 = 2 * 1 / (2 + 2).
+    assert property_f1(["aging|obesity"], ["The molecule is a nutrient that impacts aging."]) == 0.5
+    assert property_f1(["aging"], [""]) == 0.0

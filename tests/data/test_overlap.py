@@ -1,0 +1,257 @@
+"""What a test set shares with other molecules: similarities by hand and by RDKit, scaffolds, duplicates, test sets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
+
+from benchmarks.overlap import by_bulk, by_words, measure, molecules_of, naively, unpacked
+from lmolt_utils.data import similarity
+from lmolt_utils.data.captioner import captioner
+from lmolt_utils.data.features import Molecules, fingerprints, molecule
+from lmolt_utils.data.overlap import (
+    OverlapError,
+    initialisation_data,
+    overlap_report,
+    possible_test_sets,
+    property_key,
+    shared_table,
+)
+from lmolt_utils.data.similarity import encode, medoid, nearest, pairwise
+from lmolt_utils.data.test_sets import draw
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.figures.data import neighbour_similarity
+from lmolt_utils.paths import root
+
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def corpus() -> pd.DataFrame:
+    return generate(400, 3)
+
+
+def bits_of(*smiles: str) -> np.ndarray:
+    return fingerprints([found for text in smiles if (found := molecule(text))])
+
+
+# ---- similarity ----
+
+
+def test_sets_by_hand() -> None:
+    a, b = encode([{"x", "y", "z"}, set()], [{"y", "z", "w"}, {"v"}])
+    assert pairwise(a, b).tolist() == [2 / 4, 0]
+    assert nearest(a, b)[0].tolist() == [0, 0]
+    assert nearest(a, b)[1].tolist() == [0.5, 0]
+
+
+def test_tanimoto_of_two_alcohols_by_hand() -> None:
+    """Ethanol has 6 environments up to radius 2, propanol 8; CH3, CH2, OH, CH3-C and HO-C are in both."""
+    assert pairwise(bits_of("CCO"), bits_of("CCCO")) == pytest.approx([5 / (6 + 8 - 5)])
+    assert pairwise(bits_of("OCC"), bits_of("CCO")).tolist() == [1.0]
+
+
+def test_blocks_equal_brute_force_by_rdkit(corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    vectors = [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in corpus["molecule"]]
+    bits = fingerprints([found for found in Molecules().of(corpus["molecule"]) if found])
+    queries, references = bits[:61], bits[61:]
+    brute = [DataStructs.BulkTanimotoSimilarity(one, vectors[61:]) for one in vectors[:61]]
+    whole = nearest(queries, references)
+    monkeypatch.setattr(similarity, "QUERIES", 7)
+    monkeypatch.setattr(similarity, "REFERENCES", 5)
+    for numbers, values in (whole, nearest(queries, references)):
+        assert values.tolist() == [max(row) for row in brute]
+        assert numbers.tolist() == [int(np.argmax(row)) for row in brute], "the first of equals"
+    assert np.allclose(by_bulk(unpacked(queries), unpacked(references)), whole[1])
+    assert np.allclose(by_words(queries, references), whole[1])
+    few = corpus["molecule"].tolist()
+    assert naively(few[:2], few[2:6]).tolist() == nearest(bits[:2], bits[2:6])[1].tolist()
+
+
+def test_of_equals_in_different_blocks_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "REFERENCES", 1)
+    asked, known = encode([{"a", "b"}], [{"x"}, {"b"}, {"a"}, {"b"}])
+    assert [found.tolist() for found in nearest(asked, known)] == [[1], [0.5]]
+
+
+def test_medoid_is_the_most_central_and_counts_copies(corpus: pd.DataFrame) -> None:
+    bits = fingerprints([found for found in Molecules().of(corpus["molecule"]) if found])
+    vectors = unpacked(bits)
+    central = [np.mean(DataStructs.BulkTanimotoSimilarity(one, vectors)) for one in vectors]
+    assert medoid(bits) == int(np.argmax(np.round(central, 6)))
+    (sets,) = encode([{"a"}, {"b"}, {"b"}, {"a", "b"}])
+    assert medoid(sets) == 1, "two copies of b outweigh the middle"
+    assert medoid(sets, among=[0, 3]) == 3
+
+
+def test_nothing_to_compare_with_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no reference rows"):
+        nearest(bits_of("CCO"), bits_of())
+
+
+# ---- features ----
+
+
+def test_features_of_a_molecule() -> None:
+    found = molecule("OCCc1ccccc1")
+    assert found is not None
+    assert (found.canonical, found.scaffold, found.formula) == ("OCCc1ccccc1", "c1ccccc1", "C8H10O")
+    assert found.inchikey == "WRMNZCZEMHIOCP-UHFFFAOYSA-N"  # 2-phenylethanol, PubChem CID 6054
+    assert [molecule(text) for text in ("not a molecule", "", "C1CC")] == [None] * 3
+
+
+def test_each_distinct_smiles_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("lmolt_utils.data.features.molecule", lambda text: asked.append(text) or molecule(text))
+    frame = pd.DataFrame({"molecule": ["CCO", "CCO", "c1ccccc1"]})
+    molecules = Molecules()
+    overlap_report(frame, {"one": frame, "two": frame}, molecules)
+    assert asked == ["CCO", "c1ccccc1"]
+    assert len(molecules) == 2
+
+
+# ---- the report ----
+
+
+def test_counts_by_hand() -> None:
+    test = pd.DataFrame(
+        [
+            ("a", "OCC", "p|q", "It is p."),  # the same molecule written otherwise, same set in another order
+            ("b", "Oc1ccccn1", "r", "It is r."),  # a tautomer: one InChIKey, two canonical SMILES
+            ("c", "CCc1ccccc1", "", "new"),  # the scaffold only; no property set
+            ("d", "CCCCC", "P", "It  is q."),  # acyclic: no scaffold to share with ethanol
+            ("e", "nonsense", "q", "other"),
+        ],
+        columns=["id", "molecule", "properties", "caption"],
+    )
+    train = pd.DataFrame(
+        {
+            "molecule": ["CCO", "O=c1cccc[nH]1", "Cc1ccccc1", "bad", "CCO"],
+            "properties": ["q|p", "s", "t", "", "q|p"],
+            "caption": ["It is p.", "x", "y", "z", "It is q."],
+        }
+    )
+    report = overlap_report(test, {"training": train, "bare": train[["molecule"]]})
+    found = report.counts.set_index(["reference", "by"])
+    pairs = {by: (row["seen"], row["of"]) for (name, by), row in found.iterrows() if name == "training"}
+    assert pairs == {
+        "canonical SMILES": (1, 4),
+        "InChIKey": (2, 4),
+        "scaffold": (1, 2),  # 2-hydroxypyridine's scaffold is pyridine, its tautomer's pyridone
+        "property set": (1, 4),
+        "caption": (2, 5),
+    }
+    assert found.loc[("bare", "property set"), "of"] == 0, "nothing to compare is not nothing shared"
+    assert np.isnan(found.loc[("bare", "property set"), "share"])
+    assert "nothing to compare" in shared_table(report.counts).loc["bare", "caption"]
+    assert report.unreadable.set_index("set")["unreadable"].to_dict() == {"test": 1, "training": 1, "bare": 1}
+    assert report.similarities["training"].isna().tolist() == [False] * 4 + [True]
+    near = report.neighbours().loc["training"]
+    assert near["of"] == 4
+    assert near["share = 1"] == 1 / 4
+    assert near["mean"] == pytest.approx(report.similarities["training"].dropna().mean())
+
+
+def test_what_cannot_be_compared_says_so() -> None:
+    good = pd.DataFrame({"molecule": ["CCO"]})
+    with pytest.raises(OverlapError, match="training has no column 'molecule'; it has smiles"):
+        overlap_report(good, {"training": good.rename(columns={"molecule": "smiles"})})
+    with pytest.raises(OverlapError, match="no rows"):
+        overlap_report(good.head(0), {"training": good})
+    alone = overlap_report(good, {"nobody": good.head(0), "junk": pd.DataFrame({"molecule": ["?"]})})
+    assert alone.similarities[["nobody", "junk"]].isna().all(axis=None)
+    figure, data = neighbour_similarity(alone.similarities)
+    assert data.empty
+    assert "nothing to compare" in figure.legends[0].get_texts()[0].get_text()
+
+
+def test_property_sets_regardless_of_order_and_case() -> None:
+    assert property_key("Q| p") == property_key("P|q") == "p|q"
+    assert property_key("") is property_key(None) is property_key(float("nan")) is None
+
+
+# ---- test sets ----
+
+
+def test_the_papers_test_sets_are_training_or_validation_molecules(corpus: pd.DataFrame) -> None:
+    sets = possible_test_sets(corpus, 20, seed=0)
+    references = {name: corpus[corpus["split"] == name] for name in ("train", "validation")}
+    seen = {
+        (name, split): overlap_report(frame, {split: reference}).counts.set_index("by")
+        for name, frame in sets.items()
+        for split, reference in references.items()
+    }
+    key = "canonical SMILES"
+    assert seen["extra_train", "train"].loc[key, "share"] == 1
+    assert seen["extra_valid", "validation"].loc[key, "share"] == 1
+    assert seen["extra_valid", "train"].loc[key, "seen"] == seen["held out (test)", "train"].loc[key, "seen"] == 0
+    assert seen["withheld combinations", "train"].loc["property set", "seen"] == 0
+    assert seen["extra_train", "train"].loc["caption", "share"] < 0.5, "the captions are new"
+    assert len(sets["extra_train"]) == 20
+
+
+def test_the_shown_test_sets_are_those_that_a_run_would_draw(corpus: pd.DataFrame) -> None:
+    """One re-captioner: the caption overlap of ``extra_valid`` is that of the test set drawn by ``test_set``."""
+    odd = corpus.assign(properties="Odor_evaluation|nutrient")  # a name as L+M-24 writes it
+    for frame, name in ((corpus, "embedded"), (odd, "l+m-24")):
+        compose = captioner(name)
+        sets = possible_test_sets(frame, 20, seed=0, corpus_seed=7, compose=compose)
+        for shown in ("extra_valid", "extra_train"):
+            drawn = draw(shown, frame, 20, 0, corpus_seed=7, compose=compose)[0]
+            assert sets[shown].equals(drawn)
+            captions = frame.loc[frame["id"].isin(drawn["id"]), "caption"]
+            assert (drawn["caption"].to_numpy() != captions.to_numpy()).mean() > 0.5
+    assert "extra_valid" not in possible_test_sets(corpus.assign(properties=""), 20, seed=0), "nothing to compose from"
+    trained = corpus[corpus["split"] == "train"]
+    assert set(possible_test_sets(trained, 20, seed=0)) == {"extra_train"}
+
+
+def test_initialisation_data_of_papers_models_is_all_training(corpus: pd.DataFrame) -> None:
+    found = initialisation_data(corpus, "language-plus-molecules/Meditron7b-caption2smiles-LPM24")
+    assert found["molecule"].tolist() == corpus.loc[corpus["split"] == "train", "molecule"].tolist()
+
+
+def test_embedded_models_were_trained_on_their_own_corpus(
+    corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "lmolt_utils.data.overlap.MODEL_ROWS", 150
+    )  # the card states 6,000; generating them takes seconds
+    own = generate(150, 0)
+    found = initialisation_data(corpus, "embedded:cap2mol")
+    assert found["molecule"].tolist() == own.loc[own["split"] == "train", "molecule"].tolist()
+
+
+def test_the_models_cards_state_the_same_corpus() -> None:
+    from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED
+
+    card = root() / "lmolt_utils" / "embedded" / "models" / "cap2mol" / "README.md"
+    assert f"embedded corpus, {MODEL_ROWS} molecules, seed {MODEL_SEED}, training split" in card.read_text()
+
+
+def test_benchmark_measures_every_way(corpus: pd.DataFrame) -> None:
+    line = measure(corpus.head(80), test_rows=20)
+    assert (line["rows"], line["test"]) == (80, 20)
+    assert line["naive x"] > 10, "parsing for every pair cannot be fast"
+
+
+def test_real_molecules_are_compared_like_brute_force() -> None:
+    path = SHARED / "lpm24" / "molecule_properties.tsv.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: L+M-24's molecules are not part of the repository")
+    frame = molecules_of(path, 300)
+    test, train = frame[:60], frame[60:]
+    report = overlap_report(test, {"training": train})
+    assert report.unreadable["unreadable"].sum() == 0
+    assert np.allclose(
+        report.similarities["training"],
+        by_bulk(
+            unpacked(fingerprints([m for m in Molecules().of(test["molecule"]) if m])),
+            unpacked(fingerprints([m for m in Molecules().of(train["molecule"]) if m])),
+        ),
+    )

@@ -1,0 +1,724 @@
+"""Sources, bad rows, manifests: small made-up files always, the real formats where they are."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from huggingface_hub import HfApi, constants
+
+from lmolt_utils.data import manifest
+from lmolt_utils.data.captioner import captioner, knowledge, reader
+from lmolt_utils.data.rows import DataError, read_rows_of
+from lmolt_utils.data.sources import LPM24_SIZES, Source, divided, load, select
+from lmolt_utils.data.test_sets import draw
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import fingerprint, write_json
+from lmolt_utils.grammar.property_cells import names_in
+from lmolt_utils.grammar.property_tree import paths
+
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")
+
+
+def alcohols(rows: int, start: int = 1) -> pd.DataFrame:
+    lengths = range(start, start + rows)
+    return pd.DataFrame(
+        {
+            "molecule": ["C" * n + "O" for n in lengths],
+            "caption": [f'The molecule is "{n}", long.' for n in lengths],
+            "properties": [f"length {n}|alcohol" for n in lengths],
+        }
+    )
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.assign(properties=frame["properties"].str.split("|")).to_parquet(path)  # a list, as on the hub
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        lines = ["\t".join(frame.columns), *("\t".join(row) for row in frame.itertuples(index=False))]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def lay_out_like_the_hub(folder: Path, rows: int = 30) -> None:
+    """``LPM-24_train``: two splits, and a third file with all of their rows again."""
+    first, second = alcohols(rows), alcohols(10, rows + 1)
+    write(first, folder / "data" / "split_train-00000-of-00001.parquet")
+    write(second, folder / "data" / "split_valid-00000-of-00001.parquet")
+    write(pd.concat([first, second]), folder / "data" / "train-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "tsv.gz"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    whole = alcohols(40)
+    for name, rows in {"train": whole[:30], "validation": whole[30:35], "test": whole[35:]}.items():
+        write(rows, tmp_path / f"{name}.{ending.removesuffix('.gz')}")
+    for plain in tmp_path.glob("*.tsv") if ending.endswith(".gz") else ():
+        plain.with_suffix(".tsv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    loaded = load(Source(str(tmp_path)))
+    assert loaded.frame.groupby("split").size().to_dict() == {"train": 30, "validation": 5, "test": 5}
+    assert loaded.rejected.empty
+    columns = ["molecule", "caption", "properties"]
+    found = loaded.frame.set_index("molecule").loc[whole["molecule"]].reset_index()
+    assert found[columns].to_numpy().tolist() == whole[columns].to_numpy().tolist()
+    assert len(loaded.facts["files"]) == 3
+
+
+def test_hub_layout_is_read_as_the_datasets_library_reads_it(tmp_path: Path) -> None:
+    lay_out_like_the_hub(tmp_path)
+    files = {name: str(tmp_path / "data" / f"{name}-*.parquet") for name in ("split_train", "split_valid")}
+    theirs = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    shutil.rmtree(tmp_path / "cache")
+    ours = load(Source(str(tmp_path)))
+    for split, hub in {"train": "split_train", "validation": "split_valid"}.items():
+        mine = ours.frame[ours.frame["split"] == split]
+        assert mine["caption"].tolist() == list(theirs[hub]["caption"])
+        assert [text.split("|") for text in mine["properties"]] == [list(p) for p in theirs[hub]["properties"]]
+    assert ours.facts["ignored_files"] == ["data/train-00000-of-00001.parquet"]  # both splits again
+    assert len(ours.frame) == 40
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An offline hub cache with LPM-24_train at one commit."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    place = cache / "datasets--language-plus-molecules--LPM-24_train"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("c0ffee" * 6 + "abcd")
+    lay_out_like_the_hub(place / "snapshots" / ("c0ffee" * 6 + "abcd"))
+    return place
+
+
+def test_offline_the_cached_commit_is_read_and_recorded(hub_cache: Path) -> None:
+    loaded = load(Source("language-plus-molecules/LPM-24_train"))
+    assert loaded.facts["revision"] == "c0ffee" * 6 + "abcd"
+    assert len(loaded.frame) == 40
+    hashes = {name: entry["sha256"] for name, entry in loaded.facts["files"].items()}
+    assert set(hashes) == {f"data/split_{s}-00000-of-00001.parquet" for s in ("train", "valid")}
+    for name, found in hashes.items():
+        assert found == fingerprint(hub_cache / "snapshots" / loaded.facts["revision"] / name)
+
+
+def test_online_only_the_needed_files_of_one_commit_are_fetched(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "c0ffee" * 6 + "abcd"
+    names = ["README.md", *(f"data/{s}-00000-of-00001.parquet" for s in ("split_train", "split_valid", "train"))]
+    asked: list[dict[str, Any]] = []
+
+    def info(self: HfApi, name: str, *, revision: str | None, timeout: float) -> Any:
+        asked.append({"revision": revision})
+        return SimpleNamespace(sha=commit, siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def download(name: str, **kept: Any) -> str:
+        asked.append(kept)
+        return str(hub_cache / "snapshots" / commit)
+
+    monkeypatch.setattr(HfApi, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = load(Source("language-plus-molecules/LPM-24_train", revision="v1"))
+    assert asked[0] == {"revision": "v1"}
+    assert (asked[1]["revision"], asked[1]["allow_patterns"]) == (commit, names[1:3])
+    assert loaded.facts["revision"] == commit
+    record = hub_cache / "corpus.manifest.json"
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") is None
+    write_json(record, manifest.described(loaded))
+    assert manifest.pinned(record, "", "language-plus-molecules/LPM-24_train") == commit
+    assert manifest.pinned(record, "", "another/set") is None
+
+
+def test_half_a_cached_data_set_is_no_corpus(hub_cache: Path) -> None:
+    next(hub_cache.rglob("split_train*")).unlink()
+    with pytest.raises(DataError, match="its cache lacks it"):
+        load(Source("language-plus-molecules/LPM-24_train"))
+    assert len(load(Source("language-plus-molecules/LPM-24_train"), ("validation",)).frame) == 10
+
+
+def test_a_hub_out_of_reach_says_what_where_and_how(hub_cache: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(Source("language-plus-molecules/LPM-24_train-extra", revision="abc123"), ("validation",))
+    message = str(caught.value)
+    for part in (
+        "data files of validation",
+        str(hub_cache.parent / "datasets--language-plus-molecules--LPM-24_train-extra" / "snapshots" / "abc123"),
+        "hf download language-plus-molecules/LPM-24_train-extra --repo-type dataset --local-dir FOLDER",
+        "folder's path as corpus",
+    ):
+        assert part in message
+
+
+def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: Path) -> None:
+    lines = [f"{'C' * n}O\talcohol|length {n % 7}" for n in range(1, 101)]
+    lines[4] = "CCCCCO\talcohol|withheld one|withheld two"
+    with zipfile.ZipFile(tmp_path / "additional_data.zip", "w") as archive:
+        archive.writestr("additional_data/train_props.txt", "\n".join(lines) + "\n")  # no header line
+        archive.writestr("additional_data/train_withheld_combos.txt", "('withheld one', 'withheld two')\t1\n")
+    seen: list[tuple[str, int]] = []
+
+    def compose(molecule: str, properties: object, seed: int, variant: int) -> str:
+        seen.append((molecule, variant))
+        return f"made of {properties} with {seed}"
+
+    loaded = load(Source(str(tmp_path / "additional_data.zip"), seed=3), compose=compose)
+    assert loaded.frame["split"].value_counts().to_dict() == {"train": 79, "validation": 21}
+    assert loaded.frame.loc[loaded.frame["molecule"] == "CCCCCO", "split"].item() == "validation"
+    assert loaded.frame["caption"].str.endswith("with 3").all()
+    assert len(seen) == 100
+    assert loaded.facts["notes"]["captions composed from property sets"] == 100
+    again = load(Source(str(tmp_path / "additional_data.zip"), seed=4)).frame["split"]
+    assert again.tolist() != loaded.frame["split"].tolist()
+    assert divided(loaded.frame, 3, [("withheld one", "withheld two")]) == loaded.frame["split"].tolist()
+
+
+TREE = {"Biomedical": ["alcohol", {"antis": ["anti viral"]}], "Odor": ["Odor_evaluation"]}
+
+
+def test_a_release_of_python_sets_brings_its_tree_and_its_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "additional_data.zip"
+    rows = [f"{'C' * n}O\t{{'alcohol', \"length's {n % 7}\"}}" for n in range(1, 101)]
+    rows[4] = "CCCCCO\t{'alcohol', 'anti viral'}"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_props.txt", "\n".join(rows) + "\n")
+        archive.writestr("nested_props.json", json.dumps(TREE))
+        archive.writestr("train_withheld_combos.txt", "('alcohol', 'anti viral')\t1\n")
+    known = knowledge(Source(str(path)), None, None)
+    assert (known.tree, known.withheld) == (TREE, [("alcohol", "anti viral")])
+    loaded = load(Source(str(path)), compose=captioner(str(path), known.tree))
+    held = loaded.frame.set_index("molecule").loc["CCCCCO"]
+    assert (held["properties"], held["split"]) == ("alcohol|anti viral", "validation")
+    assert held["caption"].count("alcohol") == held["caption"].count("anti viral") == 1
+    assert "{" not in "".join(loaded.frame["caption"])
+    assert loaded.frame["properties"].str.split("|").explode().nunique() == 9
+    assert loaded.facts["properties"] == "stated"
+    other = tmp_path / "other.json"
+    other.write_text('{"Mine": ["x"]}')
+    assert knowledge(Source(str(path)), str(other), None).tree == {"Mine": ["x"]}, "a file that is given goes first"
+
+
+def test_a_test_set_without_its_split_says_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "additional_data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_props.txt", "\n".join(f"{'C' * n}O\t{{'alcohol'}}" for n in range(1, 101)))
+    corpus = load(Source(str(path))).frame.assign(id=range(100))
+    with pytest.raises(DataError, match=r"There is train \(79\), validation \(21\). Choose .* extra_valid"):
+        draw("test", corpus, 5, 0)
+    assert len(draw("extra_valid", corpus, 5, 0)[0]) == 5
+
+
+def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path) -> None:
+    captions = ["The molecule is a nutrient that impacts obesity.", "It is purple prose, and of no known form at all."]
+    alcohols(60).assign(caption=captions * 30)[["molecule", "caption"]].to_csv(tmp_path / "train.csv", index=False)
+    loaded = load(Source(str(tmp_path)), read=reader(None).properties)
+    assert loaded.frame["properties"].tolist() == ["nutrient|obesity", ""] * 30
+    assert loaded.facts["properties"] == "read off the captions"
+    assert loaded.facts["notes"]["rows whose property set was read off the caption"] == 30
+    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
+    assert "read off the captions" in manifest.property_note(tmp_path)
+    assert load(Source(str(tmp_path))).facts["properties"] == "none", "only where the caller says how"
+    stated = alcohols(60).assign(caption=captions * 30)
+    stated.loc[1:, "properties"] = ""  # a corpus that states properties may leave rows without
+    write(stated, tmp_path / "train.csv")
+    loaded = load(Source(str(tmp_path)), read=reader(None).properties)
+    assert loaded.frame["properties"].tolist() == ["length 1|alcohol", *[""] * 59]
+    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
+    assert manifest.property_note(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("a|b c", ["a", "b c"]),
+        ("b|a|b| ", ["b", "a"]),
+        ('["b", "a\'s"]', ["b", "a's"]),
+        ("['b', \"a's\"]", ["b", "a's"]),
+        ("{'b', \"a's\"}", ["a's", "b"]),
+        ("frozenset({'b'})", ["b"]),
+        ("('b', 'a')", ["b", "a"]),
+        ("set()", []),
+        ("[]", []),
+        ("", []),
+        (["b", " a "], ["b", "a"]),
+        ("[14C]glucose|(R)-x", ["[14C]glucose", "(R)-x"]),
+        ("1,3-beta-glucan", ["1,3-beta-glucan"]),
+        ("x [NAD(P)H] (kind)|Pick's disease", ["x [NAD(P)H] (kind)", "Pick's disease"]),
+        ("{\"3',5'\", '5\\'', 'a ~'}", ["3',5'", "5'", "a ~"]),
+        ("nan", []),
+        ("<NA>", []),
+    ],
+)
+def test_every_way_of_writing_a_property_set(cell: object, names: list[str]) -> None:
+    assert names_in(cell) == names
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("'a', 'b'", "array(['a', 'b'], dtype=object)", "(drug, dye)", "['a','b'", "'a', 'b']", "{'a'", "[drug, dye"),
+        *("['drug''dye']", "['drug'\"dye\"]", "'a'|'b'", '"a"', "drug, dye]", "Index(['a'])", "nan|a", ["a", "None"]),
+        *("['a' 'b']", "[drug, dye]", "{'a': 1}", "[null, 1]", ["a", None], ["a|b"], "['']", "[" * 9000 + "]"),
+    ],
+)
+def test_what_is_no_property_set_rejects_its_row(tmp_path: Path, cell: object) -> None:
+    rows = [{"molecule": "C" * n, "properties": "a|b"} for n in range(1, 100)]
+    rows.append({"molecule": "CCO", "properties": cell})
+    (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_rows_of(tmp_path / "props.jsonl")
+    assert (len(found.frame), found.rejected["reason"].tolist()) == (99, ["not a property list"])
+
+
+@pytest.mark.parametrize(("cells", "mark"), [(["drug, dye", "x"], "','"), (["drug;dye"], "';'"), (["drug,dye"], "','")])
+def test_a_list_with_another_separator_is_refused_by_its_name(tmp_path: Path, cells: list[str], mark: str) -> None:
+    frame = alcohols(len(cells)).assign(properties=cells)
+    write(frame, tmp_path / "props.tsv")
+    with pytest.raises(DataError, match=rf"line 2: the properties .* parted by {mark}.*write '\|'"):
+        read_rows_of(tmp_path / "props.tsv")
+    write(pd.concat([frame, alcohols(1)]), tmp_path / "props.tsv")
+    with pytest.raises(DataError, match=rf"line 2: the properties .* parted by {mark}.*write '\|'"):
+        read_rows_of(tmp_path / "props.tsv")
+
+
+def test_a_comma_is_doubted_by_what_else_the_file_holds(tmp_path: Path) -> None:
+    def read(*more: object) -> list[str]:
+        cells = [f"a{n}|b, of kind {n % 2}" if n < 2 else f"a{n}|b{n}" for n in range(60)]
+        rows = [{"molecule": "C" * n, "properties": cell} for n, cell in enumerate([*cells, *more], start=1)]
+        (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return list(read_rows_of(tmp_path / "props.jsonl").frame["properties"][60:])
+
+    assert read("aciduria type i, x-linked") == ["aciduria type i, x-linked"], "a rare comma is a name's"
+    for cells in (
+        ["a1, a2"],  # both are names elsewhere
+        ["x, y", "y, z", "z, x"],
+        ["a;b"],
+        ["a, c", "d, e", "f, g", "h, i"],  # too many for names
+        ["x, y", "['a', 'b']"],  # lists are in brackets here
+    ):
+        with pytest.raises(DataError, match="look like a list parted by"):
+            read(*cells)
+    with pytest.raises(DataError, match="line 61: the properties 'a1, a2'"):
+        read("a1, a2")
+
+
+def test_a_csv_cell_over_several_lines_costs_its_record_whole(tmp_path: Path) -> None:
+    rows = [f"The molecule is drug {n}.,{'C' * n}O" for n in range(1, 20)]
+    two = ['"The molecule is a nutrient.', 'It is sweet.",CCO']
+    stray = ['"a stray quote,CCN']
+    (tmp_path / "a.csv").write_text("\n".join(["caption,smiles", *two, *rows[:9], *stray, *rows[9:]]) + "\n")
+    found = read_rows_of(tmp_path / "a.csv")
+    assert found.frame["caption"].tolist() == [row.split(",")[0] for row in rows]
+    assert found.rejected[["line", "reason"]].to_numpy().tolist() == [
+        [2, "cell over several lines"],
+        [3, "cell over several lines"],
+        [13, "unbalanced quotes"],
+    ]
+
+
+def test_which_file_is_which() -> None:
+    names = ["train.txt", "validation.txt", "test.txt"]
+    assert select(names, ("train",), "x") == ({"train.txt": "train"}, ["validation.txt", "test.txt"])
+    assert select(["data/train-0.parquet"], None, "x")[0] == {"data/train-0.parquet": "train"}  # an evaluation set
+    assert select(["test/a.csv", "train/a.csv"], None, "x")[0] == {"test/a.csv": "test"}
+    assert select(["pretrained.csv"], ("train",), "x")[0] == {"pretrained.csv": None}
+    with pytest.raises(DataError, match="cannot tell which file is which"):
+        select(["a.csv", "b.csv"], ("train",), "x")
+    with pytest.raises(DataError, match="none of the splits train"):
+        select(["test.csv"], ("train",), "x")
+
+
+def test_a_split_column_is_followed(tmp_path: Path) -> None:
+    frame = alcohols(6).assign(split=["train"] * 3 + ["valid"] * 2 + ["TEST"])
+    write(frame, tmp_path / "mine.csv")
+    assert load(Source(str(tmp_path / "mine.csv"))).frame["split"].tolist() == [
+        *frame["split"][:3],
+        *["validation"] * 2,
+        "test",
+    ]
+    write(frame.assign(split=["train"] * 5 + [""]), tmp_path / "gap.csv")
+    with pytest.raises(DataError, match="1 rows are in no known split"):
+        load(Source(str(tmp_path / "gap.csv")))
+    tested = load(Source(str(tmp_path / "mine.csv")), None)
+    assert tested.frame["split"].tolist() == ["test"]
+    assert tested.facts["exclusions"] == {"in other splits": 5}
+
+
+def test_json_lines_have_the_columns_of_all_their_records(tmp_path: Path) -> None:
+    """Exporters that leave out what is null: what the first record lacks is not lost for the others."""
+    path, rows = tmp_path / "a.jsonl", alcohols(12).assign(split=["train"] * 6 + ["test"] * 6).to_dict("records")
+
+    def read(lacking: str) -> pd.DataFrame:
+        lines = [json.dumps({key: row[key] for key in row if key != lacking or row is not rows[0]}) for row in rows]
+        path.write_text("\n".join(lines))
+        return load(Source(str(path)), max_bad_share=0.1).frame
+
+    assert read("properties")["properties"].tolist() == ["", *(row["properties"] for row in rows[1:])]
+    assert read("caption")["caption"].tolist() == [row["caption"] for row in rows[1:]]
+    assert read_rows_of(path).rejected[["line", "reason", "detail"]].to_numpy().tolist() == [
+        [1, "empty cell", "caption"]
+    ]
+    with pytest.raises(DataError, match="1 rows are in no known split"):
+        read("split")
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_tsv_that_pandas_wrote_has_its_quotes_removed(tmp_path: Path, quoting: Any, end: str) -> None:
+    whole = alcohols(20)
+    whole.loc[3, "properties"] = "{'a', \"b's\"}"
+    whole.to_csv(tmp_path / "c.tsv", sep="\t", index=False, quoting=quoting, lineterminator=end)
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.frame["caption"].tolist() == whole["caption"].tolist()
+    assert found.frame["properties"][3] == "a|b's"
+    assert any("as pandas writes" in note for note in found.notes)
+    whole.loc[5, "caption"] = "two\nlines"
+    whole.to_csv(tmp_path / "c.tsv", sep="\t", index=False, quoting=quoting, lineterminator=end)
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.rejected["reason"].tolist() == ["cell over several lines"] * 2
+    assert found.frame["caption"].tolist() == [*whole["caption"][:5], *whole["caption"][6:]]
+    (tmp_path / "c.tsv").write_text('smiles\tcaption\nCCO\t"a ""b"""\nCCN\t"stray\n')  # pandas would not write this
+    found = read_rows_of(tmp_path / "c.tsv")
+    assert found.frame["caption"].tolist() == ['"a ""b"""', '"stray']
+    assert found.notes == {"captions that begin and end with a quote (read as part of the text)": 1}
+
+
+def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
+    rows = ["caption,smiles,properties,id,split"]
+    rows += [f"drug {n}.,{'C' * n}O,{cell},nan," for n, cell in enumerate(["nan", "None", "NA", "<NA>", "a|b", ""], 1)]
+    (tmp_path / "a.csv").write_text("\n".join([*rows, "NaN,CCN,a|b,,"]) + "\n")
+    found = read_rows_of(tmp_path / "a.csv")
+    assert found.frame["properties"].tolist() == [*[""] * 4, "a|b", ""]
+    assert found.rejected[["reason", "detail"]].to_numpy().tolist() == [["empty cell", "caption"]]
+    assert found.notes["cells of properties with a missing value written out, such as nan (taken as empty)"] == 4
+    assert found.frame[["id", "split"]].isna().all(axis=None)
+
+
+def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> None:
+    whole = alcohols(4)
+    whole.to_csv(tmp_path / "semicolons.csv", index=False, sep=";")
+    whole.to_csv(tmp_path / "tabs.csv", index=False, sep="\t")
+    whole.to_csv(tmp_path / "commas.tsv", index=False)
+    whole.to_json(tmp_path / "array.json", orient="records", indent=1)
+    whole.to_json(tmp_path / "array.jsonl", orient="records")
+    whole.to_json(tmp_path / "lines.json", orient="records", lines=True)
+    for path in tmp_path.iterdir():
+        found = read_rows_of(path)
+        assert found.frame[list(whole)].to_numpy().tolist() == whole.to_numpy().tolist(), path.name
+        assert found.rejected.empty
+    whole.to_csv(tmp_path / "utf16.csv", index=False, encoding="utf-16")
+    with pytest.raises(DataError, match=r"utf16.csv is not UTF-8 text \(it looks like UTF-16"):
+        read_rows_of(tmp_path / "utf16.csv")
+    (tmp_path / "cut.json").write_text((tmp_path / "array.json").read_text()[:-20])
+    (tmp_path / "one.json").write_text(json.dumps({"data": whole.to_dict("records")}, indent=1))
+    for name in ("cut.json", "one.json"):
+        with pytest.raises(DataError, match=f"{name} is neither a JSON array of objects nor JSON lines"):
+            read_rows_of(tmp_path / name)
+    with pytest.raises(DataError, match=r"test_corpus$"):  # only the embedded corpus can be made larger
+        draw("test", load(Source(str(tmp_path / "tabs.csv"))).frame.assign(id="x"), 5, 0)
+
+
+def test_no_file_is_left_out_of_a_corpus_without_a_word(tmp_path: Path) -> None:
+    wanted = ("train", "validation", "test")
+    for name in ("validation", "split_validation", "split_val", "split_valid", "dev"):
+        files = {"split_train.csv": "train", f"{name}.csv": "validation"}
+        assert select([*files, "train.csv"], wanted, "x") == (files, ["train.csv"])
+    for name in ("eval.csv", "evaluation.csv", "testing.csv"):
+        assert select(["train.csv", name], wanted, "x")[0] == {"train.csv": "train", name: "test"}
+    for names, odd in (
+        (["train.csv", "pretrain.csv"], "pretrain.csv"),
+        (["train.csv", "validation.csv", "more.jsonl"], "more.jsonl"),
+        (["train.csv", "split_valid.csv"], "train.csv"),
+        (["split_train.csv", "split_valid.csv", "validation.csv"], "validation.csv"),
+    ):
+        with pytest.raises(DataError, match=f"cannot tell what {odd} is beside"):
+            select(names, wanted, "x")
+    assert select(["train.csv", "test.csv", "more.csv"], None, "x")[0] == {"test.csv": "test"}
+    released = ["additional_data.zip", "train_props.txt"]
+    assert select([*released, "train.csv"], wanted, "x") == ({"train.csv": "train"}, released)
+    write(alcohols(5), tmp_path / "val.txt")
+    for name in ("dev.json", "train.json", "nested_props.json"):
+        alcohols(5).to_json(tmp_path / name, orient="records")
+    files = load(Source(str(tmp_path))).facts["files"]
+    assert {name: fact["split"] for name, fact in files.items()} == {
+        "val.txt": "validation",
+        "dev.json": "validation",
+        "train.json": "train",
+    }
+
+
+def test_a_molecule_with_several_captions_is_in_one_split() -> None:
+    frame = pd.concat([alcohols(50)] * 3, ignore_index=True)
+    frame.loc[100, "properties"] = "one|two"  # of the first molecule's third row only
+    split = pd.Series(divided(frame, 0, [("one", "two")]))
+    assert (split.groupby(frame["molecule"]).nunique() == 1).all()
+    assert split.value_counts().to_dict() == {"train": 120, "validation": 30}
+    assert split[0] == split[100] == "validation"
+
+
+def test_other_names_of_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text('CID\tSMILES\tdescription\n7\tCCO\tIt is "ethanol".\n')
+    frame = load(Source(str(tmp_path / "test.tsv")), None).frame
+    assert frame[["split", "molecule", "caption"]].to_numpy().tolist() == [["test", "CCO", 'It is "ethanol".']]
+    (tmp_path / "test.tsv").write_text("SMILES\tname\nCCO\tethanol\n")
+    with pytest.raises(DataError, match=r"no column 'caption' \(nor 'description', 'text'\); it has SMILES, name"):
+        load(Source(str(tmp_path / "test.tsv")), None)
+
+
+def test_mystery_molecules_are_left_out_and_counted(tmp_path: Path) -> None:
+    frame = alcohols(10)
+    frame.loc[3, "properties"] = "Mystery Molecule"
+    write(frame, tmp_path / "train-00000-of-00001.parquet")
+    loaded = load(Source(str(tmp_path)), None)
+    assert loaded.frame["split"].tolist() == ["test"] * 9  # the hub calls the only split of such a set "train"
+    assert loaded.facts["exclusions"] == {"mystery molecule, no reference": 1}
+
+
+# ------------------------------------------------------------------------------------------- bad rows
+
+GOOD = ["C" * n + "O,is " + str(n) + "," + str(n) for n in range(1, 21)]
+BAD: list[tuple[bytes, str]] = [
+    (b"CCN,too few", "wrong number of cells"),
+    (b"CCN,one,2,three", "wrong number of cells"),
+    (b"CCN,,102", "empty cell"),
+    (b"  ,blank molecule,103", "empty cell"),
+    (b"CCN,a \x07 bell,104", "control character"),
+    (b"C" * 100_000 + b",long,105", "too long"),
+    (b"CCN,caf\xe9,106", "not UTF-8"),
+    (b"CCN,again,7", "repeated id"),
+    (b"C(C,ring left open,108", "invalid SMILES"),
+    (b'CCN,"no end,109', "unbalanced quotes"),
+    (b'CCN,"closed" late,110', "unbalanced quotes"),
+    (b"CC N,two words,111", "invalid SMILES"),
+]
+
+
+def test_each_kind_of_bad_row_is_listed_with_its_line_and_the_rest_is_kept(tmp_path: Path) -> None:
+    lines = [b"smiles,caption,id"]
+    expected = []
+    for position, good in enumerate(GOOD):
+        lines.append(good.encode())
+        if position < len(BAD):
+            lines.append(BAD[position][0])
+            expected.append((len(lines), BAD[position][1]))
+    ends = [b"\r\n" if number % 5 == 0 else b"\n" for number in range(len(lines))]
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(line + end for line, end in zip(lines, ends, strict=True)) + b"\n")
+    rows = read_rows_of(path)
+    assert list(zip(rows.rejected["line"], rows.rejected["reason"], strict=True)) == expected
+    assert rows.frame["molecule"].tolist() == [line.split(",")[0] for line in GOOD]
+    assert rows.total == len(GOOD) + len(BAD)
+    assert rows.notes["lines that end differently from the others"] == sum(end == b"\r\n" for end in ends)
+    assert rows.notes["blank lines (no rows)"] == 1
+    assert rows.rejected["detail"].str.len().max() < 200
+    with pytest.raises(
+        DataError, match=r"12 of 32 rows are bad \(2 .*more than max_bad_share = 0.01.*train.csv line 3"
+    ):
+        load(Source(str(path)))
+    loaded = load(Source(str(path)), max_bad_share=0.4)
+    assert (len(loaded.frame), len(loaded.rejected)) == (20, 12)
+    assert loaded.facts["exclusions"]["invalid SMILES"] == 2
+    assert sum(loaded.facts["exclusions"].values()) == 12
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('{"molecule": "CCO"}', "empty cell"),
+        ('{"molecule": "CCO", "caption": 3}', "not text"),
+        ('{"molecule": ["CCO"], "caption": "x"}', "not text"),
+        ('{"molecule": "CCO", "caption": null}', "empty cell"),
+        ('{"molecule": "CCO", "caption": "half a \\ud800 pair"}', "control character"),
+        ('{"molecule": "CCO", "caption": "x"', "not JSON"),
+        ('["CCO", "x"]', "not JSON"),
+        ('{"molecule": "CCO", "caption": "line\\nend"}', "control character"),
+    ],
+)
+def test_bad_json_lines(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"molecule": "CO", "caption": "fine"}\n' + row + "\n")
+    rows = read_rows_of(path)
+    assert rows.rejected[["line", "reason"]].to_numpy().tolist() == [[2, reason]]
+    assert rows.frame["molecule"].tolist() == ["CO"]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('"id": [1], "split": "train"', "not text"),
+        ('"id": {}, "split": "train"', "not text"),
+        ('"id": true, "split": "train"', "not text"),
+        ('"id": 2, "split": 5', "not text"),
+        ('"id": 2, "split": "train", "split": "test"', "not JSON"),
+    ],
+)
+def test_ids_and_splits_of_other_types_cost_their_row(tmp_path: Path, more: str, reason: str) -> None:
+    first = '{"molecule": "CO", "caption": "fine", "id": 1, "split": "train"}\n'
+    (tmp_path / "a.jsonl").write_text(first + f'{{"molecule": "CCO", "caption": "x", {more}}}\n')
+    found = read_rows_of(tmp_path / "a.jsonl")
+    assert found.rejected[["line", "reason"]].to_numpy().tolist() == [[2, reason]]
+    assert found.frame["molecule"].tolist() == ["CO"]
+
+
+@pytest.mark.parametrize("header", ["smiles,caption,SMILES", "smiles,caption,caption", "smiles,caption,props,props"])
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n{','.join(['CCO'] * len(header.split(',')))}\n")
+    with pytest.raises(DataError, match="more than once"):
+        read_rows_of(tmp_path / "a.csv")
+    table = pa.Table.from_arrays([pa.array(["CCO"])] * 3, names=["smiles", "caption", "caption"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="'caption' more than once"):
+        read_rows_of(tmp_path / "a.parquet")
+
+
+def test_bad_parquet_cells(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"molecule": ["CO", None, "CCO", ""], "caption": ["a", "b", None, "d"]})
+    frame.to_parquet(tmp_path / "train.parquet")
+    rows = read_rows_of(tmp_path / "train.parquet")
+    assert rows.rejected[["line", "reason"]].to_numpy().tolist() == [
+        [2, "empty cell"],
+        [3, "empty cell"],
+        [4, "empty cell"],
+    ]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def in_zip_headers(offset: int, value: bytes) -> Callable[[bytes], bytes]:
+    """Overwrites a field of both headers of a zip with one member."""
+
+    def damage(data: bytes) -> bytes:
+        central = data.index(b"PK\x01\x02") + 2  # there it stands two bytes later
+        for start in (0, central):
+            data = data[: start + offset] + value + data[start + offset + len(value) :]
+        return data
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train.parquet", cut),
+        ("train.parquet", lambda data: b"\0" * len(data)),
+        ("train.tsv.gz", cut),
+        ("train.tsv.gz", lambda data: b"no gzip"),
+        ("additional_data.zip", cut),
+        ("additional_data.zip", in_zip_headers(6, b"\x01\0")),  # encrypted
+        ("additional_data.zip", in_zip_headers(8, b"\x63\0")),  # method 99
+        ("train.parquet", lambda data: data.replace(b"caption", b"capt\xffon")),  # a column's name
+        ("train.csv", lambda data: b""),
+        ("train.csv", lambda data: b"molecule,caption\n"),
+    ],
+)
+def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train_props.txt", "CCO\ta\n")
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000))
+    else:
+        write(alcohols(50), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=name):
+        load(Source(str(path)))
+
+
+def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmolt_utils.data.rows.MAX_BYTES", 10_000)
+    bomb = gzip.compress(b"\0" * 20_000)
+    (tmp_path / "train.tsv.gz").write_bytes(bomb)
+    with zipfile.ZipFile(tmp_path / "additional_data.zip", "w") as archive:
+        archive.writestr("train_props.txt.gz", bomb)
+    for name in ("train.tsv.gz", "additional_data.zip"):
+        with pytest.raises(DataError, match="unpacks to more than"):
+            load(Source(str(tmp_path / name)))
+
+
+def test_quotes_are_ordinary_in_tab_separated_files(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text('molecule\tcaption\nCCO\t"open\nCCCO\tclosed"\n')
+    assert read_rows_of(path).frame["caption"].tolist() == ['"open', 'closed"']
+
+
+# ------------------------------------------------------------------------------------------- manifests
+
+
+def test_a_changed_source_file_stops_and_names_both_hashes(tmp_path: Path) -> None:
+    write(alcohols(20), tmp_path / "train.csv")
+    loaded = load(Source(str(tmp_path)))
+    facts = manifest.described(loaded)
+    assert facts["rows"] == {"train": 20}
+    record = tmp_path / "corpus.manifest.json"
+    write_json(record, facts)
+    facts = json.loads(record.read_text())
+    assert manifest.verify(facts, record)["now"].tolist() == ["unchanged"]
+    before = fingerprint(tmp_path / "train.csv")
+    write(alcohols(21), tmp_path / "train.csv")
+    now = fingerprint(tmp_path / "train.csv")
+    with pytest.raises(manifest.ManifestError) as caught:
+        manifest.verify(facts, record)
+    for part in (str(tmp_path / "train.csv"), f"expected sha256 {before}", f"found {now}", f"delete {record}"):
+        assert part in str(caught.value)
+    (tmp_path / "train.csv").unlink()
+    assert manifest.verify(facts, record)["now"].tolist() == ["no longer there"]
+
+
+# ------------------------------------------------------------------------------------------- real data
+
+
+@real_data
+def test_the_release_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As released, without the minute that RDKit takes for 160,560 molecules."""
+    monkeypatch.setattr("lmolt_utils.data.rows._readable", lambda frame, reader: frame)
+    source = Source(str(SHARED / "lpm24" / "additional_data.zip"))
+    loaded = load(source, compose=lambda molecule, properties, seed, variant: "A caption.")
+    frame, known = loaded.frame, knowledge(source, None, None)
+    assert frame["split"].value_counts().to_dict() == LPM24_SIZES
+    assert loaded.rejected.empty
+    sets = frame["properties"].map(lambda text: frozenset(text.split("|")))
+    names = frozenset().union(*sets)
+    assert (len(names), sets.nunique(), len(known.withheld)) == (1071, 5062, 1281)
+    assert names <= {path.split("__", 1)[1].rsplit("__", 1)[-1] for path in paths(known.tree or {})}
+    pairs = [frozenset(pair) for pair in known.withheld]
+    held = {found for found in set(sets) if any(pair <= found for pair in pairs)}
+    combined = frame[sets.isin(held)]
+    assert (len(combined), set(combined["split"])) == (1980, {"validation"})
+
+
+@real_data
+def test_molt5_chebi20() -> None:
+    loaded = load(Source(str(SHARED / "molt5" / "chebi20_test.tsv")), None)
+    assert (len(loaded.frame), len(loaded.rejected)) == (3300, 0)
+    assert set(loaded.frame["split"]) == {"test"}
+    assert loaded.frame["caption"].str.startswith("The molecule").mean() > 0.9
+    assert any("doubled backslashes" in note and count == 484 for note, count in loaded.facts["notes"].items())
+
+
+def test_the_embedded_corpus_is_what_it_was() -> None:
+    assert load(Source("embedded", 200, 1)).frame.equals(generate(200, 1))
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none.csv"), "none.csv", "data/mine/none.csv", "./none/none.csv", "no/such/folder"):
+        with pytest.raises(DataError, match=r"there is no file or folder '.*no"):
+            load(Source(name))

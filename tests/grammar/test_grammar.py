@@ -1,0 +1,585 @@
+"""The caption grammar in both directions: against real captions, real property sets, and text that is no caption."""
+
+import gzip
+import json
+import math
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from lmolt_utils.cli import main
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.grammar import forms
+from lmolt_utils.grammar.compose import ComposeError, Composer, compose, variants
+from lmolt_utils.grammar.decompose import Atom, Decomposer, distinct, sentences
+from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
+from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
+from lmolt_utils.nli.llm import Agreement, LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
+
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "lpm24"
+needs_lpm24 = pytest.mark.skipif(not SHARED.is_dir(), reason=f"L+M-24's public files are not in {SHARED}")
+
+NAMES = Vocabulary.of(
+    {
+        **dict.fromkeys(["Emulsifier", "Nutrient", "inflammatory", "fat storage", "energy storage"], "role"),
+        **dict.fromkeys(["anti inflammatory", "anti viral", "cancer treatment", "anti viral compound"], "class"),
+        **dict.fromkeys(["tyrosine kinase inhibitor", "kinase inhibitor", "tnfα inhibitor", "rorγ modulator"], "role"),
+        **dict.fromkeys(["Food and nutrition", "EC 1.6.3.1. [NAD(P)H oxidase (H2O2-forming)] inhibitor"], "role"),
+        "EC 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor": "role",
+        **dict.fromkeys(["D, l-2-hydroxygluraric aciduria", "Obesity", "Aging", "cancer", "breast cancer"], "effect"),
+        **dict.fromkeys(["Hepatic and biliary malignancies", "Alzheimer's disease"], "effect"),
+        **dict.fromkeys(["smooth", "cat", "pea", "low", "Odorless"], "quality"),
+        **dict.fromkeys(FREE_TEXT, "free text"),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def decompose() -> Decomposer:
+    return Decomposer(NAMES)
+
+
+@cache
+def lpm24_vocabulary() -> Vocabulary:
+    return Vocabulary.read(SHARED / "nested_props.json")
+
+
+def lpm24_sets() -> Iterator[tuple[str, frozenset[str]]]:
+    with gzip.open(SHARED / "molecule_properties.tsv.gz", "rt", encoding="utf-8") as handle:
+        next(handle)
+        for line in handle:
+            molecule, names = line.rstrip("\n").split("\t")
+            yield molecule, frozenset(map(canonical, names.split("|")))
+
+
+@cache
+def gold() -> list[tuple[str, frozenset[str]]]:
+    """The 199 example captions with the property sets of their molecules."""
+    rows = [line.split("\t") for line in (SHARED / "smiles2caption_example.tsv").read_text("utf-8").splitlines()[1:]]
+    wanted = {row[0] for row in rows}
+    sets = {molecule: names for molecule, names in lpm24_sets() if molecule in wanted}
+    return [(row[1], sets[row[0]]) for row in rows]
+
+
+# ------------------------------------------------------------------------------------------------ one grammar
+
+
+def test_the_embedded_corpus_is_what_the_embedded_models_were_trained_on() -> None:
+    # The digest of the corpus as it was before the grammar replaced its composer.
+    text = generate(1000, 0).to_csv()
+    assert sha256(text.encode()).hexdigest() == "b3c1e99a181ca411196cdeba4691f7bbbbbb36b00a08feb62bc50cc66738bc3e"
+
+
+def test_every_form_is_read_back() -> None:
+    """Both directions share the forms: each, with placeholder names, is a sentence the decomposer explains."""
+    names = ["emulsifier", "nutrient", "fat storage", "energy storage"]
+    decompose = Decomposer(NAMES)
+    heads = [*forms.ROLES, *forms.EFFECTS_ALONE, *forms.QUALITIES_ALONE]
+    tails = [*forms.EFFECTS_AFTER_ROLES, *forms.EFFECTS_AFTER_QUALITIES]
+    tails += [*forms.QUALITIES_AFTER_ROLES, *forms.QUALITIES_AFTER_EFFECTS]
+    composer, rng = Composer(NAMES), random.Random(0)
+    for form in heads + tails:
+        used = names[: max(form.least, min(form.most, 3))]
+        if form.of_class:
+            used = [*used[:-1], "anti viral"]
+        text, expected = composer._state(rng, used, (form,)), set(used)
+        sentence = f"The molecule {text}." if form in heads else f"The molecule is smooth{text}."
+        assert decompose.properties(sentence) - {"smooth"} == expected, sentence
+        assert decompose.parsed(sentence), sentence
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
+    """A seeded sample of sets from the shipped vocabulary and of awkward names, several captions each."""
+    rng = random.Random(24)
+    for vocabulary, count in ((Vocabulary.embedded(), 2_000), (NAMES, 500)):
+        names, decompose, composer = (
+            sorted(vocabulary.kinds),
+            Decomposer(vocabulary),
+            Composer(vocabulary, STYLES[style]),
+        )
+        for _ in range(count):
+            properties = set(rng.sample(names, rng.choice((1, 2, 3, 5, 8, 13, 18))))
+            for _ in range(2):
+                caption = composer.compose(properties, rng)
+                assert decompose.properties(caption) == properties, caption
+                assert all(map(decompose.parsed, sentences(caption))), caption
+
+
+@needs_lpm24
+def test_every_property_set_of_lpm24_survives_the_round_trip() -> None:
+    """Each distinct set, and 100,000 of the 160,560 molecules, each with a caption of its own."""
+    vocabulary, rng = lpm24_vocabulary(), random.Random(0)
+    composer, decompose = Composer(vocabulary), Decomposer(vocabulary)
+    rows = [properties for _, properties in lpm24_sets()]
+    assert len(rows) == 160_560
+    wrong = []
+    for properties in [*dict.fromkeys(rows), *rng.sample(rows, 100_000)]:
+        caption = composer.compose(properties, rng)
+        if decompose.properties(caption) != properties:
+            wrong.append(caption)
+    assert wrong == []
+
+
+@needs_lpm24
+def test_every_name_of_lpm24_survives_alone_and_in_company() -> None:
+    vocabulary, rng = lpm24_vocabulary(), random.Random(1)
+    composer, decompose, names = Composer(vocabulary), Decomposer(vocabulary), sorted(vocabulary.kinds)
+    assert len(names) == 3427
+    for name in names:
+        for company in ([], rng.sample(names, 3)):
+            caption = composer.compose([name, *company], rng)
+            assert decompose.properties(caption) == {name, *company}, caption
+
+
+# ------------------------------------------------------------------------------------------------ composing
+
+
+def test_captions_depend_on_the_set_and_the_seed_only() -> None:
+    names = ["aging", "Emulsifier", "obesity", "smooth", "nutrient"]
+    first = compose(names, random.Random(3), vocabulary=NAMES)
+    assert compose([*names[::-1], "AGING"], random.Random(3), vocabulary=NAMES) == first
+    assert compose(names, random.Random(4), vocabulary=NAMES) != first
+    assert len(set(variants(names, 5, "m1", vocabulary=NAMES))) == 5
+    assert variants(names, 5, "m1", vocabulary=NAMES)[:3] == variants(names, 3, "m1", vocabulary=NAMES)
+
+
+def test_free_text_facts_are_quoted() -> None:
+    texts = {
+        "odor_evaluation": "Faint, fishy odor",
+        "decomposition_evaluation": "When heated to decomp it emits fumes.",
+    }
+    caption = compose(texts, random.Random(0), vocabulary=NAMES, texts=texts)
+    assert set(sentences(caption)) == {"The molecule has Faint, fishy odor.", "When heated to decomp it emits fumes."}
+    both = compose(["odor_evaluation", "taste_evaluation"], random.Random(0), vocabulary=NAMES)
+    assert both.startswith("The molecule has both a ")
+
+
+def test_kinds_decide_the_slot() -> None:
+    for seed in range(20):
+        caption = compose(["obesity", "nutrient", "smooth"], random.Random(seed), vocabulary=NAMES)
+        assert any(f"{head} obesity" in caption for head in ("impacts", "on", "impacting", "affect"))
+        assert any(f"{head} smooth" in caption for head in ("is", "being", "as"))
+        assert "a nutrient" in caption or "is nutrient" in caption
+
+
+def test_nothing_to_state_is_refused() -> None:
+    with pytest.raises(ComposeError, match="at least one property"):
+        compose([], random.Random(0))
+    with pytest.raises(ComposeError, match="'prose'; there are: lpm24, plain"):
+        compose(["aging"], random.Random(0), style="prose")
+
+
+# ------------------------------------------------------------------------------------------------ decomposing
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        # Lists, articles, "both", comma splices, class phrases: sentences as in L+M-24.
+        (
+            "The molecule is a nutrient, fat storage, emulsifier that impacts aging and obesity.",
+            "nutrient|fat storage|emulsifier|aging|obesity",
+        ),
+        (
+            "The molecule is a nutrient, a emulsifier, a fat storage, and smooth.",
+            "nutrient|emulsifier|fat storage|smooth",
+        ),
+        (
+            "The molecule is a nutrient, a emulsifier, and a fat storage, it impacts aging and is smooth.",
+            "nutrient|emulsifier|fat storage|aging|smooth",
+        ),
+        (
+            "The molecule is both a kinase inhibitor and a tyrosine kinase inhibitor.",
+            "kinase inhibitor|tyrosine kinase inhibitor",
+        ),
+        ("The molecule is a anti inflammatory member of the anti viral class.", "anti inflammatory|anti viral"),
+        (
+            "It belongs to both the anti viral and anti inflammatory classes of molecules.",
+            "anti viral|anti inflammatory",
+        ),
+        (
+            "The molecule is a nutrient and belongs to the anti viral class of molecules, with the "
+            "characteristic of being "
+            "anti inflammatory.",
+            "nutrient|anti viral|anti inflammatory",
+        ),
+        (
+            "It influences both aging and cancer, as well as affecting obesity and breast cancer.",
+            "aging|cancer|obesity|breast cancer",
+        ),
+        (
+            "The molecule is a nutrient and emulsifier, belonging to the anti viral class of molecules, with "
+            "effects on aging "
+            "and impacts on both cancer and obesity.",
+            "nutrient|emulsifier|anti viral|aging|cancer|obesity",
+        ),
+        ("The molecule is a nutrient, emulsifier, and anti viral compound.", "nutrient|emulsifier|anti viral compound"),
+        (
+            "The molecule is a cancer treatment, nutrient, and emulsifier compound.",
+            "cancer treatment|nutrient|emulsifier",
+        ),
+        # Names that hold other names, commas, "and", full stops, brackets; Greek letters lost by T5.
+        ("The molecule is a food and nutrition and nutrient.", "food and nutrition|nutrient"),
+        (
+            "It impacts D, l-2-hydroxygluraric aciduria, hepatic and biliary malignancies, and Alzheimer's disease.",
+            "d, l-2-hydroxygluraric aciduria|hepatic and biliary malignancies|alzheimer's disease",
+        ),
+        (
+            "The molecule is a EC 1.6.3.1. [NAD(P)H oxidase (H2O2-forming)] inhibitor and is smooth. It impacts aging.",
+            "ec 1.6.3.1. [nad(p)h oxidase (h2o2-forming)] inhibitor|smooth|aging",
+        ),
+        (
+            "The molecule is a ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor, nutrient.",
+            "ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor|nutrient",
+        ),
+        ("The molecule is a tnf inhibitor and a ror modulator.", "tnfα inhibitor|rorγ modulator"),
+        # Free text.
+        (
+            "The molecule has both a Bitter and unpleasant taste and a Pleasant odor.",
+            "taste_evaluation|odor_evaluation",
+        ),
+        ("The molecule has Odorless.", "odor_evaluation"),
+        ("The molecule is a nutrient with a Sweet, pungent odor.", "nutrient|odor_evaluation"),
+        (
+            "When heated to decomposition it emits toxic fumes of nitrogen oxides. The molecule is odorless.",
+            "decomposition_evaluation|odorless",
+        ),
+        # Repeats, glue, cuts, lost subjects.
+        ("It impacts aging, impacting both obesity and obesity.", "aging|obesity"),
+        ("The molecule is a nutrient.the molecule is a emulsifier.It impacts aging", "nutrient|emulsifier|aging"),
+        (
+            "The molecule is a nutrient, fat storage, energy storage that impactsyes",
+            "nutrient|fat storage|energy storage",
+        ),
+        ("The molecule is a nutrient that impacts aging and brea", "nutrient|aging"),
+        ("Nutrient, fat storage that impacts aging and obesity.", "nutrient|fat storage|aging|obesity"),
+        ("The molecule is a", ""),
+        ("", ""),
+    ],
+)
+def test_captions_by_hand(decompose: Decomposer, caption: str, expected: str) -> None:
+    assert decompose.properties(caption) == set(filter(None, expected.split("|")))
+
+
+def test_atoms_keep_text_name_and_verb(decompose: Decomposer) -> None:
+    atoms = decompose("The molecule is a Emulsifier and belongs to the anti viral class of molecules, affecting aging.")
+    assert atoms == [
+        Atom("The molecule is a Emulsifier.", "emulsifier", "is"),
+        Atom("The molecule belongs to the anti viral class of molecules.", "anti viral", "belongs to"),
+        Atom("The molecule affects aging.", "aging", "affects"),
+    ]
+    assert [decompose.canonical(atom) for atom in atoms] == [
+        "The molecule is a emulsifier.",
+        "The molecule is a anti viral.",
+        "The molecule impacts aging.",
+    ]
+
+
+def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) -> None:
+    one = "When heated to decomposition it emits fumes of bromine. Keep away from acids. bromides/"
+    atoms = decompose(f"{one} The molecule is a nutrient.")
+    assert [(atom.text, atom.property) for atom in atoms] == [
+        (one, "decomposition_evaluation"),
+        ("The molecule is a nutrient.", "nutrient"),
+    ]
+    two = decompose("Will polymerize when hot. When heated to decomposition it emits acrid smoke.")
+    assert [atom.property for atom in two] == ["polymerization_evaluation", "decomposition_evaluation"]
+    assert decompose.parsed("Will polymerize when hot.")
+
+
+def test_of_two_quotes_one_is_the_odour_and_one_the_taste(decompose: Decomposer) -> None:
+    for text, senses in {
+        "both a Oily ham and a Sweet clover odor": ["taste_evaluation", "odor_evaluation"],
+        "both a Powerful, citrus odor and a Grapefruit and bitter": ["odor_evaluation", "taste_evaluation"],
+        "both a Odorless and a Tasteless": ["odor_evaluation", "taste_evaluation"],
+    }.items():
+        assert [atom.property for atom in decompose(f"The molecule has {text}.")] == senses
+
+
+def test_a_free_text_fact_has_no_property_where_the_vocabulary_has_none() -> None:
+    decompose = Decomposer(Vocabulary.from_names(["nutrient"]))
+    assert decompose("The molecule has Odorless.") == [Atom("The molecule has Odorless.", None, "has")]
+
+
+def test_repeats_are_kept_and_can_be_dropped(decompose: Decomposer) -> None:
+    atoms = decompose("It impacts obesity. The molecule has an effect on obesity. Whatever. Whatever.")
+    assert [atom.property for atom in atoms] == ["obesity", "obesity", None, None]
+    assert [atom.property for atom in distinct(atoms)] == ["obesity", None]
+
+
+def test_unknown_names_need_the_open_vocabulary() -> None:
+    caption = "The molecule is a widget polisher and impacts dry eye syndrome, aging."
+    assert Decomposer(NAMES).properties(caption) == {"aging"}
+    assert Decomposer(NAMES, open_vocabulary=True).properties(caption) == {
+        "widget polisher", "dry eye syndrome", "aging",
+    }  # fmt: skip
+    assert not Decomposer(NAMES).parsed(caption)
+    assert Decomposer(NAMES)(caption)[0] == Atom("The molecule is a widget polisher.", None, "is")
+
+
+@pytest.mark.parametrize("open_vocabulary", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CC(=O)Oc1ccccc1C(=O)O",
+        "<html><body><p>The molecule is <b>smooth</b> and has a low odor.</p></body></html>",
+        "<p>The molecule is a nutrient</p>",
+        "Das Molekül ist ein Nährstoff, wirkt auf Krebs und riecht nach cat, pea und low.",
+        "该分子是一种营养物质，影响肥胖。",
+        "The low cat ate a pea. It is low. It has a role as a cat and belongs here. " * 600,
+        "It has a role as a metabolite. A member of that family, it may also bind.",
+        "It was heated in a fire, and toxic gases that emit fumes polymerize. " * 200,
+        "( " * 5_000,
+        "that impacts " * 2_000,
+        ", and a " * 2_000,
+        "The molecule is a resin derived from trees. The molecule is a glycoside (cut.",
+        "\x00\ud800 \n\t",
+    ],
+    ids=lambda text: ascii(text[:20]),
+)
+def test_what_is_no_caption_has_facts_but_no_properties(text: str, open_vocabulary: bool) -> None:
+    decompose = Decomposer(NAMES, open_vocabulary=open_vocabulary)
+    start = time.perf_counter()
+    atoms = decompose(text)
+    assert atoms, "text is never silently nothing"
+    assert {atom.property for atom in atoms} == {None}
+    assert time.perf_counter() - start < 5
+
+
+# ------------------------------------------------------------------------------------------------ real captions
+
+
+@needs_lpm24
+@pytest.mark.parametrize("known", [True, False], ids=["property tree", "no vocabulary"])
+def test_gold_captions_give_the_exact_property_sets(known: bool) -> None:
+    decompose = Decomposer(lpm24_vocabulary()) if known else Decomposer(open_vocabulary=True)
+    wrong = [caption for caption, properties in gold() if decompose.properties(caption) != properties]
+    assert len(gold()) == 199
+    assert wrong == []
+
+
+@needs_lpm24
+@pytest.mark.parametrize("system", ["dimitris", "langmolecules_Meditron", "langmolecules_MolT5-Large"])
+def test_sentences_of_the_submissions_are_explained(system: str) -> None:
+    packed = (SHARED / f"submission_captioning_{system}.txt.gz").read_bytes()
+    captions = gzip.decompress(packed).decode("utf-8").splitlines()
+    counts = Counter(sentence for caption in captions for sentence in sentences(caption))
+    decompose = Decomposer(lpm24_vocabulary())
+    explained = sum(count for sentence, count in counts.items() if decompose.parsed(sentence))
+    assert len(captions) == 21_942
+    assert explained / counts.total() > 0.99
+
+
+def test_the_five_cases_of_table_6() -> None:
+    """Table 6 of Less for More prints what its language model made of five captions; what the rules make of them.
+
+    The rules find each stated fact. The model lost one in case 2 (floral and energy storage became one), split
+    and bent names in case 4 (an 11th atom out of ten facts) and mended a misspelt name in case 5.
+    """
+    cases = [  # reference, generated; atoms of either in the paper
+        (
+            "It impacts pancreatitis. The molecule is a fat storage and nutrient, belonging to the thyroxine "
+            "treatment class "
+            "of molecules, and impacts metabolic syndrome, atherosclerosis, and cardiovascular disease.",
+            "The molecule is a nutrient.",
+            7,
+            1,
+        ),
+        (
+            "The molecule is a energy storage and is floral. The molecule is a emulsifier, nutrient, "
+            "surfactant, energy "
+            "source, membrane stabilizer, and rose.",
+            "The molecule is a energy storage, a membrane stabilizer, and a energy source. The molecule is a "
+            "surfactant, a "
+            "emulsifier, and a nutrient.",
+            7,
+            6,
+        ),
+        ("The molecule is a orexin receptor antagonist.", "The molecule is a anti viral.", 1, 1),
+        (
+            "The molecule is a stabilizing cytochrome oxidase, apoptosis, stabilizing mitochondrial structure "
+            "that impacts "
+            "non-alcoholic fatty liver disease and tangier disease. The molecule is a cholesterol translocation "
+            "and a proton "
+            "trap for oxidative phosphorylation that impacts aging, barth syndrome, and diabetic heart disease.",
+            "The molecule is a cholesterol translocation, a apoptosis, and a stabilizing cytochrome oxidase, "
+            "and it impacts "
+            "tangier disease. The molecule is a stabilizing mitochondrial structure and a proton trap for oxidative "
+            "phosphorylation that impacts barth syndrome, aging, and non-alcoholic fatty liver disease. It "
+            "impacts diabetic "
+            "heart disease.",
+            11,
+            10,
+        ),
+        (
+            "The molecule is a anti microbial member of the anti fungal class.",
+            "It belongs to the anti viral class of molecules. The molecule is both a hepatitis c treatment and a hev "
+            "inhibitor.",
+            2,
+            3,
+        ),
+    ]
+    decompose = Decomposer(open_vocabulary=True)
+    ours = [(len(decompose(reference)), len(decompose(generated))) for reference, generated, *_ in cases]
+    papers = [(premises, hypotheses) for *_, premises, hypotheses in cases]
+    assert ours == [(7, 1), (8, 6), (1, 1), (10, 10), (2, 3)]
+    assert [index + 1 for index in range(5) if ours[index] != papers[index]] == [2, 4]
+    reference, generated = (decompose.properties(text) for text in cases[1][:2])
+    assert len(reference & generated) / len(reference) == 0.75, "the paper's coverage of case 2: 6 of 8"
+    reference, generated = (decompose.properties(text) for text in cases[3][:2])
+    assert reference == generated, "case 4 says the same twice; the paper's coverage of 0.91 is its decomposer's error"
+    assert "hev inhibitor" in decompose.properties(cases[4][1])
+
+
+# ------------------------------------------------------------------------------------------------ vocabulary, command
+
+
+def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
+    tree = {
+        "Biomedical": ["immunomodulator", {"antis": ["Anti Viral"], "disease": ["Gout"]}],
+        "x": {"cancer": {"Lung": 3}},
+    }
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps(tree), "utf-8")
+    assert Vocabulary.read(path).kinds == {
+        "immunomodulator": "role", "anti viral": "class", "gout": "effect", "lung": "effect",
+    }  # fmt: skip
+    path.write_text("\ufeffNutrient\r\n\r\nBarth  syndrome\n", "utf-8")
+    assert Vocabulary.read(path).kinds == {"nutrient": "role", "barth syndrome": "effect"}
+    assert "BARTH syndrome" in Vocabulary.read(path)
+    assert Vocabulary.embedded().kind("aging") == "effect"
+    assert Vocabulary.embedded().kind("smooth") == "quality"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "no names"), (b"{bad", "not JSON"), (b'{"a": [1.5]}', "holds 1.5"), (b"\xff\xfe", "cannot be read")],
+)
+def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with pytest.raises(VocabularyError, match=message) as caught:
+        Vocabulary.read(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(VocabularyError, match="cannot be read"):
+        Vocabulary.read(tmp_path / "none.txt")
+
+
+def test_abbreviations_end_no_sentence() -> None:
+    whole = ["It is used against St. Louis fever.", "Dr. Smith and sp. Nova agree, e.g. Ann vs. Bob."]
+    assert sentences(" ".join(whole)) == whole
+    assert sentences("It has vitamin C. Isolated from oil. Used as St. Johns wort.") == [
+        *("It has vitamin C.", "Isolated from oil.", "Used as St. Johns wort.")
+    ]
+
+
+def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, names = tmp_path / "captions.txt", tmp_path / "names.txt"
+    path.write_text("The molecule is a widget that impacts aging.\n\nCCO\n", "utf-8")
+    names.write_text("aging\n", "utf-8")
+    assert main(["atoms", str(path)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        {
+            "caption": "The molecule is a widget that impacts aging.",
+            "atoms": [
+                {"text": "The molecule is a widget.", "property": "widget"},
+                {"text": "The molecule impacts aging.", "property": "aging"},
+            ],
+        },
+        {"caption": "", "atoms": []},
+        {"caption": "CCO", "atoms": [{"text": "CCO", "property": None}]},
+    ]
+    assert main(["atoms", str(path), "--vocabulary", str(names)]) == 0
+    output = capsys.readouterr()
+    assert [atom["property"] for atom in json.loads(output.out.splitlines()[0])["atoms"]] == [None, "aging"]
+    assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
+    path.write_bytes(b"fine\n\xff\n")
+    assert main(["atoms", str(path)]) == 2
+    assert "not UTF-8 text (line 2" in capsys.readouterr().err
+    path.write_text('id,prediction\n1,"The molecule is a widget, dye."\n', "utf-8")
+    assert main(["atoms", str(path)]) == 0
+    assert [atom["property"] for atom in json.loads(capsys.readouterr().out)["atoms"]] == ["widget", "dye"]
+    assert main(["atoms", str(tmp_path / "none.txt")]) == 2
+
+
+# ------------------------------------------------------------------------------------------------ language model
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("- The molecule is a nutrient.\n- It impacts aging.", ["The molecule is a nutrient.", "It impacts aging."]),
+        ("- The molecule is a nutrient. - The molecule impacts aging.", None),
+        (
+            "Sure, the facts:\n\n1. The molecule is a nutrient.\n2) The molecule impacts aging.\n\nHope it helps",
+            None,
+        ),
+        (
+            "  * **The molecule is a nutrient.**\n  • The molecule impacts aging.\n### User:\n- It is smooth.",
+            None,
+        ),
+        ("The molecule is a nutrient. The molecule impacts aging. I hope this helps.", None),
+        (
+            "- The molecule impacts non-alcoholic fatty liver\n  disease.",
+            ["The molecule impacts non-alcoholic fatty liver disease."],
+        ),
+        ("- None.", []),
+        ("I cannot answer that.", []),
+        ("", []),
+        ("### User:\n- The molecule is smooth.", []),
+    ],
+)
+def test_facts_of_a_language_models_answer(answer: str, expected: list[str] | None) -> None:
+    assert facts(answer) == (
+        ["The molecule is a nutrient.", "The molecule impacts aging."] if expected is None else expected
+    )
+
+
+def test_the_paper_s_own_answer_is_read_and_compared() -> None:
+    """Fig. 11's example answer, read back: seven facts, and the same that the rules find."""
+    example, request = prompt("CAPTION").split("\n### User:", 1)
+    assert "{CAPTION}" in request
+    assert request.rstrip().endswith("### Assistant:")
+    caption = example.split("{")[1].split("}")[0]
+    decompose = Decomposer(open_vocabulary=True)
+    model = LlmDecomposer({caption: example.split("### Assistant:")[1]}, decompose)
+    assert len(model(caption)) == 7
+    assert model("") == []
+    assert model.unanswered([caption, ""]) == []
+    assert agreement([fact_set(decompose(caption))], [fact_set(model(caption))]) == Agreement(1, 0, 1, 1, 1)
+
+
+def test_agreement_by_hand() -> None:
+    # One name in common of two each; equal; nothing by the model; nothing by the rules; nothing by either.
+    rules = [{"a", "b"}, {"a"}, {"a"}, set[str](), set[str]()]
+    model = [{"b", "c"}, {"a"}, set[str](), {"z"}, set[str]()]
+    found = agreement(rules, model)
+    assert (found.captions, found.unanswered, found.exact) == (5, 2, 2 / 5)
+    assert found.precision == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert found.recall == pytest.approx((1 / 2 + 1 + 0) / 3)
+    silent = agreement([{"a"}], [set()])
+    assert math.isnan(silent.precision)
+    assert (silent.recall, silent.exact, silent.unanswered) == (0, 0, 1)
+    with pytest.raises(ValueError, match="as many sets"):
+        agreement([set()], [])
+
+
+def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_caption() -> None:
+    answers = {"x": "- The molecule is an anti-viral.", "It impacts aging. It is odd.": "?", "y": "- It glows."}
+    model = LlmDecomposer(answers, Decomposer(NAMES))
+    assert [(atom.text, atom.property) for atom in model("x")] == [("The molecule is an anti-viral.", "anti viral")]
+    assert fact_set(model("y")) == {"it glows"}  # what the rules do not know counts as a fact of its own
+    assert model.unanswered(answers) == ["It impacts aging. It is odd."]
+    assert model.units("It impacts aging. It is odd.") == ["It impacts aging.", "It is odd."]
+    assert model.units("x") == ["The molecule is a anti viral."]
+    with pytest.raises(LlmAnswerError, match="no answer about 'z'"):
+        model("z")

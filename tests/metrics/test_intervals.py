@@ -1,0 +1,327 @@
+"""Intervals and tests: against recomputation, against simulation, against hand-computed values."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nltk.translate.bleu_score import corpus_bleu
+from scipy import stats
+
+from lmolt_utils.files import BadFileError
+from lmolt_utils.metrics.bleu import bleu_statistics
+from lmolt_utils.metrics.intervals import (
+    ComparisonError,
+    StoredFcd,
+    StoredStatistics,
+    across_seeds,
+    additive,
+    compare,
+    compare_all,
+    fcd_by_row,
+    holm,
+    intervals,
+    read_statistics,
+    wilson,
+    write_statistics,
+)
+from lmolt_utils.metrics.intervals import _resamples as resamples
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A scored system, as far as intervals know it."""
+
+    metrics: dict[str, float]
+    samples: pd.DataFrame
+    statistics: StoredStatistics = field(default_factory=StoredStatistics)
+
+
+def of_rows(**columns: np.ndarray) -> Scored:
+    """A system whose metrics are the means of these columns without NaN."""
+    values = {name: float(np.nanmean(column)) for name, column in columns.items()}
+    return Scored(values, pd.DataFrame({"id": range(len(next(iter(columns.values())))), **columns}))
+
+
+def texts(rng: np.random.Generator, rows: int) -> list[list[str]]:
+    return [list(rng.choice(list("abcde"), size=rng.integers(0, 12))) for _ in range(rows)]
+
+
+def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str]], Scored]:
+    rng = np.random.default_rng(seed)
+    references, outputs = texts(rng, rows), texts(rng, rows)
+    counts = bleu_statistics(references, outputs)
+    values = {name: float(counts.score(order)) for name, order in (("BLEU-2", 2), ("BLEU-4", 4))}
+    return references, outputs, Scored(values, pd.DataFrame({"id": range(rows)}), StoredStatistics(counts))
+
+
+# ---- resampling ----
+
+
+@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
+def test_bleu_of_a_resample_is_nltks_bleu_of_the_drawn_rows() -> None:
+    references, outputs, scored = translated(40)
+    part = additive(scored, "BLEU-4")
+    assert part is not None
+    for drawn in next(resamples(40, 8, 3)):
+        rows = np.repeat(np.arange(40), drawn.astype(int))
+        assert len(rows) == 40
+        nltk = corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows])
+        assert float(part.value(drawn @ part.rows)) == pytest.approx(nltk, abs=1e-12)
+
+
+def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
+    references, outputs, scored = translated(25)
+    found = intervals(scored, resamples=100, seed=5)["BLEU-2"]
+    values = []
+    for drawn in next(resamples(25, 100, 5)):
+        rows = np.repeat(np.arange(25), drawn.astype(int))
+        values.append(corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows], (0.5, 0.5)))
+    assert [found.low, found.high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
+    assert found.method == "bootstrap"
+    assert found.low <= found.value <= found.high
+    assert found.half == pytest.approx((found.high - found.low) / 2)
+
+
+def test_blocks_and_seeds_decide_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    scored = of_rows(METEOR=rng.random(60))
+    assert intervals(scored, seed=1) == intervals(scored, seed=1)
+    assert intervals(scored, seed=1) != intervals(scored, seed=2)
+    shared = of_rows(METEOR=scored.samples["METEOR"].to_numpy(), MACCS=rng.random(60))
+    assert intervals(shared, seed=1)["METEOR"] == intervals(scored, seed=1)["METEOR"]
+
+
+def test_rows_that_a_metric_leaves_out_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    kept = rng.random(80)
+    found = intervals(of_rows(MACCS=np.where(np.arange(80) % 2, kept, np.nan)))["MACCS"]
+    assert found.n == 40
+    assert found.value == pytest.approx(kept[1::2].mean())
+    assert found.half == pytest.approx(1.96 * kept[1::2].std() / math.sqrt(40), rel=0.15)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_95_percent_intervals_of_a_rate_cover_it_95_percent_of_the_time(rate: float) -> None:
+    rng, n, runs = np.random.default_rng(1), 150, 500
+    covered = 0
+    for _ in range(runs):
+        found = intervals(of_rows(Validity=(rng.random(n) < rate).astype(float)), resamples=400)["Validity"]
+        covered += found.low <= rate <= found.high
+    # Five standard errors of a share of 500, and the bootstrap's own error at n = 150 (about a per cent).
+    assert 0.90 <= covered / runs <= 0.98
+
+
+def test_wilson_by_hand_and_where_it_is_used() -> None:
+    assert wilson(0.0, 100) == pytest.approx((0, 0.0369935), abs=1e-6)  # 3.8415 / 103.8415
+    assert wilson(0.5, 100) == pytest.approx(stats.binomtest(50, 100).proportion_ci(method="wilson"), abs=1e-9)
+    found = intervals(of_rows(Exact=np.zeros(100), Validity=np.ones(100), Levenshtein=np.zeros(100)))
+    assert (found["Exact"].method, found["Exact"].low) == ("wilson", 0)
+    assert found["Validity"].low == pytest.approx(1 - found["Exact"].high)
+    assert found["Levenshtein"].method == "none"  # has no upper bound, so zeros say nothing
+    assert "same value" in found["Levenshtein"].reason
+
+
+def test_what_has_no_interval_says_why() -> None:
+    scored = Scored({"Uniqueness": 0.9, "FCD": 1.0, "MACCS": math.nan}, pd.DataFrame({"MACCS": [math.nan] * 3}))
+    found = intervals(scored)
+    assert {name: bool(part.reason) for name, part in found.items()} == dict.fromkeys(scored.metrics, True)
+    assert all(math.isnan(part.low) for part in found.values())
+    assert found["Uniqueness"].to_dict()["low"] is None
+    assert intervals(of_rows(MACCS=np.array([0.4])))["MACCS"].reason == "a single row has no spread"
+    with pytest.raises(ValueError, match="at least 100 resamples"):
+        intervals(scored, resamples=10)
+
+
+def test_a_ratio_of_sums_is_not_a_mean_of_ratios() -> None:
+    samples = pd.DataFrame({"id": [0, 1], "edits": [1, 10], "reference_characters": [10, 10]})
+    part = additive(Scored({"CER": 0.55}, samples), "CER")
+    assert part is not None
+    assert float(part.value(part.rows.sum(axis=0))) == pytest.approx(0.55)
+    assert float(part.value(part.rows[0] * 3 + part.rows[1])) == pytest.approx(13 / 40)
+
+
+# ---- FCD ----
+
+
+def molecules(rng: np.random.Generator, n: int, d: int = 12) -> StoredFcd:
+    x = rng.normal(size=(n, d)) / np.arange(1, d + 1)
+    y = 0.8 * x + 0.5 * rng.normal(size=(n, d)) / np.arange(1, d + 1) + 0.2
+    return StoredFcd(np.concatenate([x, y]), np.arange(n), np.arange(n) + n)
+
+
+def weighted_fcd(fcd: StoredFcd, weights: np.ndarray) -> float:
+    """FCD by the textbook formula (matrix square root by eigenvalues) with a weight per row."""
+    means, spreads = [], []
+    for side in (fcd.references, fcd.predictions):
+        w = np.where(side >= 0, weights, 0.0)
+        size, w = np.sum(side >= 0), w / w.sum()
+        x = fcd.activations[side]
+        means.append(w @ x)
+        spreads.append(((x - means[-1]).T * w) @ (x - means[-1]) * size / (size - 1))
+    root = np.sqrt(np.maximum(np.linalg.eigvals(spreads[0] @ spreads[1]).real, 0)).sum()
+    return float(np.sum((means[0] - means[1]) ** 2) + np.trace(spreads[0] + spreads[1]) - 2 * root)
+
+
+def test_fcd_by_row_is_the_derivative_by_the_rows_weight() -> None:
+    fcd = molecules(np.random.default_rng(0), 50)
+    fcd.predictions[4] = -1  # an invalid output: this row moves the references only
+    value, influence = fcd_by_row(fcd)
+    assert value == pytest.approx(weighted_fcd(fcd, np.ones(50)))
+    assert influence.sum() == pytest.approx(0, abs=1e-10)
+    for row in (0, 4, 20):
+        step = np.zeros(50)
+        step[row] = 1e-4
+        up, down = (weighted_fcd(fcd, np.ones(50) + sign * step) for sign in (1, -1))
+        assert influence[row] == pytest.approx((up - down) / 2e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 12), (60, 90)])  # 60 rows of 90: a singular covariance
+def test_fcd_intervals_cover_the_mean_fcd_of_sets_of_that_size(n: int, d: int) -> None:
+    rng = np.random.default_rng(2)
+    runs = [fcd_by_row(molecules(rng, n, d)) for _ in range(150)]
+    values = np.array([value for value, _ in runs])
+    errors = np.array([math.sqrt(np.sum(influence**2)) for _, influence in runs])
+    assert 0.88 <= np.mean(np.abs(values - values.mean()) <= 1.96 * errors) <= 1
+    assert errors.mean() == pytest.approx(values.std(), rel=0.35)
+    scored = Scored({"FCD": values[0]}, pd.DataFrame({"id": range(n)}), StoredStatistics(fcd=molecules(rng, n, d)))
+    assert intervals(scored)["FCD"].method == "delta"
+
+
+# ---- between systems ----
+
+
+def test_p_is_uniform_where_two_systems_are_exchangeable() -> None:
+    rng = np.random.default_rng(3)
+    ps = []
+    for _ in range(200):
+        a, b = rng.random(60), rng.random(60)
+        ps.append(compare(of_rows(METEOR=a), of_rows(METEOR=b), permutations=199, resamples=100)["p"].item())
+    assert stats.kstest(ps, "uniform").pvalue > 0.01
+    assert 0.01 <= np.mean(np.array(ps) <= 0.05) <= 0.10
+
+
+def test_p_by_hand() -> None:
+    """Three rows, all better by 1: of 8 swaps two are as far apart, so p is near 1/4."""
+    line = compare(of_rows(Levenshtein=np.array([1.0, 2, 3])), of_rows(Levenshtein=np.array([2.0, 3, 4]))).iloc[0]
+    assert line["difference"] == -1
+    assert line["p"] == pytest.approx(0.25, abs=0.02)
+    assert [line["low"], line["high"]] == pytest.approx([-1, -1])  # whatever rows are drawn
+
+
+def test_the_test_is_paired_and_symmetric() -> None:
+    rng = np.random.default_rng(4)
+    base = rng.random(200)
+    a, b = of_rows(MACCS=base), of_rows(MACCS=base + 0.02 * rng.random(200))
+    there, back = compare(a, b).iloc[0], compare(b, a).iloc[0]
+    assert there["p"] == back["p"] == 1 / 10000  # far within the intervals of either, row by row always worse
+    assert there["difference"] == pytest.approx(-back["difference"])
+    assert there["high"] < 0 < back["low"]
+    same = compare(a, a).iloc[0]
+    assert (same["difference"], same["p"]) == (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
+def test_bleu_differences_are_recomputed_from_swapped_rows() -> None:
+    references, outputs, a = translated(12, seed=0)
+    better = [r if i % 2 else o for i, (r, o) in enumerate(zip(references, outputs, strict=True))]
+    counts = bleu_statistics(references, better)
+    b = Scored({"BLEU-4": float(counts.score(4))}, a.samples, StoredStatistics(counts))
+    line = compare(b, Scored({"BLEU-4": a.metrics["BLEU-4"]}, a.samples, a.statistics)).iloc[0]
+    # Every one of the 2^12 swaps, by nltk; rows where both systems say the same change nothing.
+    observed = corpus_bleu([[r] for r in references], better) - corpus_bleu([[r] for r in references], outputs)
+    far = 0
+    moved = [i for i in range(12) if better[i] != outputs[i]]
+    for code in range(2 ** len(moved)):
+        left, right = list(better), list(outputs)
+        for place, i in enumerate(moved):
+            if code >> place & 1:
+                left[i], right[i] = right[i], left[i]
+        apart = corpus_bleu([[r] for r in references], left) - corpus_bleu([[r] for r in references], right)
+        far += abs(apart) >= observed - 1e-9
+    assert line["difference"] == pytest.approx(observed, abs=1e-12)
+    assert line["p"] == pytest.approx(far / 2 ** len(moved), abs=0.02)
+
+
+def test_fcd_of_two_systems_is_compared_row_by_row() -> None:
+    rng = np.random.default_rng(5)
+    one, other = molecules(rng, 200), molecules(rng, 200)
+    frame = pd.DataFrame({"id": range(200)})
+    a, b = (Scored({"FCD": fcd_by_row(f)[0]}, frame, StoredStatistics(fcd=f)) for f in (one, other))
+    line, same = compare(a, b).iloc[0], compare(a, a).iloc[0]
+    assert (line["method"], same["p"]) == ("delta", 1)
+    assert line["low"] <= line["difference"] <= line["high"]
+    worse = StoredFcd(one.activations + np.repeat([[0.0], [1.0]], 200, axis=0), one.references, one.predictions)
+    c = Scored({"FCD": fcd_by_row(worse)[0]}, frame, StoredStatistics(fcd=worse))
+    assert compare(c, a).iloc[0]["p"] < 1e-6
+    unknown = Scored({"FCD": 1.0}, frame)
+    assert (compare(a, unknown).iloc[0][["method"]] == "none").all()
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, never falling.
+    assert holm(np.array([0.04, 0.01, np.nan, 0.03, 0.02])) == pytest.approx(
+        [0.06, 0.04, np.nan, 0.06, 0.06], nan_ok=True
+    )
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
+    assert len(holm(np.array([]))) == 0
+
+
+def test_holm_is_applied_over_the_pairs_of_a_metric() -> None:
+    rng = np.random.default_rng(6)
+    base = rng.random(100)
+    scored = {
+        name: of_rows(METEOR=base + shift * rng.random(100), MACCS=base)
+        for name, shift in zip("abc", (0, 0.1, 0.02), strict=True)
+    }
+    frame = compare_all(scored, [("b", "a"), ("c", "a")], permutations=999)
+    meteor = frame[frame["metric"] == "METEOR"]
+    assert list(meteor["p_holm"]) == pytest.approx(list(holm(meteor["p"].to_numpy())))
+    assert list(frame[frame["metric"] == "MACCS"]["p_holm"]) == [1, 1]
+
+
+def test_systems_on_other_rows_are_not_compared() -> None:
+    a = of_rows(METEOR=np.arange(3.0))
+    other = Scored(a.metrics, a.samples.assign(id=[0, 7, 2]))
+    with pytest.raises(ComparisonError, match=r"row 2: .* has id 1, .* has 7"):
+        compare(a, other)
+    with pytest.raises(ComparisonError, match=r"has 3 rows, .* has 2"):
+        compare(a, Scored(a.metrics, a.samples.iloc[:2]))
+
+
+# ---- seeds, files ----
+
+
+def test_spread_over_seeds_by_hand() -> None:
+    frame = across_seeds([{"BLEU": 0.5, "FCD": 1.0}, {"BLEU": 0.6, "FCD": math.nan}, {"BLEU": 0.7}]).set_index("metric")
+    bleu, fcd = frame.loc["BLEU"], frame.loc["FCD"]
+    assert (bleu["mean"], bleu["spread"], bleu["seeds"]) == (pytest.approx(0.6), pytest.approx(0.1), 3)
+    assert bleu["high"] - bleu["mean"] == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)
+    assert math.isnan(fcd["spread"])  # one seed has no spread
+    assert fcd["seeds"] == 1
+    with pytest.raises(ValueError, match="no seed"):
+        across_seeds([])
+
+
+def test_statistics_survive_their_file(tmp_path: Path) -> None:
+    _, _, scored = translated(5)
+    fcd = molecules(np.random.default_rng(0), 5)
+    path = tmp_path / "x.npz"
+    write_statistics(path, StoredStatistics(scored.statistics.bleu, fcd))
+    back = read_statistics(path)
+    assert back.bleu is not None
+    assert back.fcd is not None
+    assert (back.bleu.matches == scored.statistics.bleu.matches).all()
+    assert (back.fcd.activations == fcd.activations).all()
+    write_statistics(path, scored.statistics)
+    assert read_statistics(path).fcd is None
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadFileError, match="damaged"):
+        read_statistics(path)
+    np.savez(path, **{"bleu.matches": np.array([{"a": 1}], dtype=object)})  # a pickle inside
+    with pytest.raises(BadFileError, match="damaged"):
+        read_statistics(path)
+    with pytest.raises(BadFileError, match="missing"):
+        read_statistics(tmp_path / "y.npz")

@@ -1,0 +1,290 @@
+"""The scorer's contract: what goes in, what comes out, what is refused."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmolt_utils.metrics.captions import CAPTION_METRICS, caption_tokenizer, meteor_matcher
+from lmolt_utils.metrics.molecules import MOLECULE_METRICS
+from lmolt_utils.metrics.prediction_files import read_predictions
+from lmolt_utils.metrics.scoring import Scorer, Scores, score
+from lmolt_utils.models.postprocess import postprocess
+
+STEM = "exact+stem"
+SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+
+
+def frame(references: list[Any], predictions: list[Any], **columns: Any) -> pd.DataFrame:
+    ids = [f"row-{i}" for i in range(len(references))]
+    data = {"id": ids, "source": "-", "reference": references, "prediction": predictions, **columns}
+    return pd.DataFrame(data, dtype=object)  # pandas's own text type holds no lone surrogates
+
+
+CAPTIONS = frame(
+    ["The molecule is a fatty acid.", "It impacts aging.", "It is nutty."],
+    ["The molecule is a fatty acid.", "It impacts aging and is sweet.", "CCO"],
+)
+MOLECULES = frame(["CCO", "CC", "CCC", "c1ccccc1"], ["OCC", "CCC", "C1CC", "the ring is aromatic"])
+
+
+def test_captions() -> None:
+    scores = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
+    assert (scores.task, scores.n) == ("mol2cap", 3)
+    assert tuple(scores.metrics) == (*CAPTION_METRICS, "Chr-F", "CER")
+    assert scores.metrics["ROUGE-1"] == pytest.approx((1 + 2 * 3 / 9 + 0) / 3)
+    assert scores.conventions["tokenizer"] == "regex"
+    assert scores.conventions["meteor_matcher"] == "exact+stem"
+    assert scores.conventions["wrong_modality_rate"] == pytest.approx(1 / 3)
+    assert scores.conventions["nltk_version"]
+    assert list(scores.samples.columns) == [
+        *("id", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "length_deviation", "chr_f", "word_count"),
+        *("length_deviation_characters", "edits", "reference_characters", "Chr-F"),
+    ]
+    assert scores.samples["id"].tolist() == ["row-0", "row-1", "row-2"]
+    assert scores.samples["length_deviation"].tolist() == [0, 3, -3]  # pieces: 7 - 7, 7 - 4, 1 - 4
+    assert scores.samples["word_count"].tolist() == [6, 6, 1]
+    assert scores.samples["chr_f"].iloc[0] == pytest.approx(1)
+
+
+def test_molecules() -> None:
+    scores = score(MOLECULES, "cap2mol")
+    assert tuple(scores.metrics) == (*MOLECULE_METRICS, "Chr-F", "CER", "CharacTER")
+    assert scores.metrics["Exact"] == 0.25
+    assert scores.metrics["Validity"] == 0.5
+    assert scores.metrics["RDK"] == pytest.approx((1 + 0.5) / 4)
+    assert scores.conventions["invalid"] == "lpm24"
+    assert scores.conventions["invalid_predictions"] == 2
+    assert scores.conventions["wrong_modality_rate"] == 0.25
+    assert (scores.conventions["fcd_references"], scores.conventions["fcd_predictions"]) == (4, 2)
+    assert "singular" in str(scores.conventions["fcd_note"])
+    assert scores.samples["length_deviation"].tolist() == [0, 1, 1, 12]
+    assert score(MOLECULES, "cap2mol", invalid="molt5").metrics["RDK"] == pytest.approx((1 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("invalid", ["lpm24", "molt5"])
+def test_the_mean_of_the_rows_is_the_corpus_value(invalid: Any) -> None:
+    scores = score(MOLECULES, "cap2mol", invalid=invalid)
+    for name in ("Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "Validity-pairs", "CharacTER"):
+        assert scores.samples[name].mean() == pytest.approx(scores.metrics[name]), name
+    captions = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
+    for name in ("ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR"):
+        assert captions.samples[name].mean() == pytest.approx(captions.metrics[name]), name
+
+
+def test_tokenizer_and_matcher_objects_are_taken() -> None:
+    by_name = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
+    by_object = score(CAPTIONS, "mol2cap", tokenizer=caption_tokenizer("regex"), meteor=meteor_matcher(STEM))
+    assert by_name.to_dict() == by_object.to_dict()
+
+
+def test_same_input_same_result_and_input_untouched() -> None:
+    before = MOLECULES.copy(deep=True)
+    first, second = score(MOLECULES, "cap2mol"), score(MOLECULES, "cap2mol")
+    assert first.to_dict() == second.to_dict()
+    pd.testing.assert_frame_equal(first.samples, second.samples)
+    pd.testing.assert_frame_equal(MOLECULES, before)
+
+
+def test_row_order_does_not_change_corpus_values() -> None:
+    shuffled = MOLECULES.iloc[[2, 0, 3, 1]]
+    scores = score(shuffled, "cap2mol")
+    assert scores.samples["id"].tolist() == ["row-2", "row-0", "row-3", "row-1"]
+    assert scores.metrics == pytest.approx(score(MOLECULES, "cap2mol").metrics, abs=1e-6)
+
+
+@pytest.mark.parametrize("gone", [None, np.nan, pd.NA])
+def test_missing_prediction_is_an_empty_one(gone: Any) -> None:
+    scores = score(frame(["CCO", "CC"], ["CCO", gone]), "cap2mol")
+    assert scores.conventions["missing_predictions"] == 1
+    assert scores.conventions["empty_predictions"] == 1
+    assert scores.samples["Levenshtein"].tolist() == [0, 2]
+    captions = score(frame(["a b", "a b"], ["a b", gone]), "mol2cap", tokenizer="regex", meteor=STEM)
+    assert captions.samples["ROUGE-1"].tolist() == [1, 0]
+
+
+def test_one_row_and_all_invalid_give_null_not_an_error() -> None:
+    one = score(frame(["CCO"], ["CCO"]), "cap2mol")
+    assert math.isnan(one.metrics["FCD"])
+    none = score(frame(["CCO", "CC"], ["((", "))"]), "cap2mol", invalid="molt5")
+    written = json.loads(json.dumps(none.to_dict(), allow_nan=False))
+    assert written["metrics"]["FCD"] is written["metrics"]["MACCS"] is None
+    assert written["metrics"]["Validity"] == 0
+    assert written["n"] == 2
+    assert written["conventions"]["fcd_note"]
+
+
+def test_scores_are_frozen() -> None:
+    scores = score(frame(["CCO"], ["CCO"]), "cap2mol")
+    assert isinstance(scores, Scores)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scores.n = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("table", "task", "message"),
+    [
+        (MOLECULES.drop(columns=["reference"]), "cap2mol", r"lack the column\(s\) reference"),
+        (MOLECULES, "caption", "unknown task 'caption'"),
+        (MOLECULES.iloc[:0], "cap2mol", "no rows"),
+        (frame(["CCO", None, None], ["C", "C", "C"]), "cap2mol", r"2 rows have no reference.*row-1"),
+        (MOLECULES.assign(task=["cap2mol", "mol2cap"] * 2), "cap2mol", r"rows of \['mol2cap'\]"),
+        (MOLECULES, None, "do not say which task"),
+        (MOLECULES.assign(task="caption"), None, "unknown task 'caption' in the column"),
+        (MOLECULES.assign(id=["a", "b", "a", "b"]), "cap2mol", "id 'a' comes twice, the second time in row 3"),
+        (frame(["CCO", "C"], ["CCO", ["C"]]), "cap2mol", r"prediction in row 2 is list \(\['C'\]\): text is needed"),
+        (frame(["CCO", 7], ["CCO", "C"]), "cap2mol", "reference in row 2 is int"),
+    ],
+)
+def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(table, task)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown convention"):
+        score(MOLECULES, "cap2mol", invalid="zero")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown caption tokenizer"):
+        score(CAPTIONS, "mol2cap", tokenizer="bert", meteor=STEM)
+
+
+def test_statistics_give_the_corpus_values_again() -> None:
+    captions = score(CAPTIONS, "mol2cap", tokenizer="regex", meteor=STEM)
+    bleu = captions.statistics.bleu
+    assert (float(bleu.score(2)), float(bleu.score(4))) == (captions.metrics["BLEU-2"], captions.metrics["BLEU-4"])
+    assert bleu.prediction_lengths.tolist() == [7, 7, 1]
+    assert bleu.reference_lengths.tolist() == [7, 4, 4]
+    assert captions.statistics.fcd is None
+    molecules = score(MOLECULES, "cap2mol")
+    assert float(molecules.statistics.bleu.score(4)) == molecules.metrics["BLEU"]
+    fcd = molecules.statistics.fcd
+    assert fcd is not None
+    assert fcd.activations.shape == (4, 512)  # CCO, CC, CCC, benzene: every output is one of them or invalid
+    assert fcd.references.tolist() == [0, 1, 2, 3]
+    assert fcd.predictions.tolist() == [0, 2, -1, -1]
+
+
+def test_ids_are_not_needed_and_the_task_is_read() -> None:
+    scores = score(pd.DataFrame({"task": "cap2mol", "reference": ["CCO"], "prediction": ["OCC"]}))
+    assert (scores.task, scores.samples["id"].tolist(), scores.metrics["Exact"]) == ("cap2mol", [0], 1)
+
+
+BAD = [
+    *(None, math.nan, "", "   ", "['CCO']", "CCO\\n", "CC\\\\C=C", "CCO is ethanol", "(x" * 5000, "C\u4e2d\U0001f600"),
+    *("\ud800", "C\0C", "C" * 5_000, "[" * 10_000, "C" * 10_000, "nan"),
+]
+
+
+@pytest.mark.parametrize("task", ["mol2cap", "cap2mol"])
+def test_bad_outputs_are_scored_and_counted(task: str) -> None:
+    scores = score(frame(["CCO"] * len(BAD), BAD), task, tokenizer="regex", meteor=STEM)
+    assert scores.n == len(BAD)
+    assert (scores.conventions["missing_predictions"], scores.conventions["empty_predictions"]) == (2, 4)
+    json.dumps(scores.to_dict(), allow_nan=False)
+    if task == "cap2mol":
+        # An empty one parses (spaces do not), as do two backslashes, what precedes a space or a last character that is
+        # not ASCII, and a long chain, but not one that RDKit is not asked about.
+        assert scores.samples["Validity"].tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0]
+        assert scores.conventions["invalid_predictions"] == 9
+        assert scores.conventions["fcd_dropped_empty"] == 3
+        assert scores.conventions["fcd_over_349_characters"] == 1
+        assert scores.conventions["rdkit_gave_up_on"] == "length: 3"
+        assert scores.samples["Levenshtein"].tolist()[:4] == [3, 3, 3, 3]
+
+
+def test_order_of_rows_does_not_change_captions() -> None:
+    scores, turned = (score(table, "mol2cap", tokenizer="regex", meteor=STEM) for table in (CAPTIONS, CAPTIONS[::-1]))
+    assert turned.metrics == pytest.approx(scores.metrics, abs=1e-12)
+
+
+def test_one_scorer_for_several_systems_gives_the_same_values() -> None:
+    shared = Scorer()
+    for outputs in (["OCC", "CCC"], ["CCO", "C1CC"], ["OCC", "CCC"]):
+        table = frame(["CCO", "CC"], outputs)
+        assert shared.score(table, "cap2mol").to_dict() == score(table, "cap2mol").to_dict()
+
+
+# ----------------------------------------------------------------------------------------- post-processing
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean", "as_released"),
+    [
+        (" CCO\n", "CCO", " CCO"),
+        ("['CCO']", "CCO", "CCO"),
+        ('["Alzheimer\'s disease"]', "Alzheimer's disease", '["Alzheimer\'s disease"]'),
+        ("it impacts Alzheimer's.", "it impacts Alzheimer's.", '["it impacts Alzheimer\'s."]'),
+        ("CC#N", "CC#N", "CCN"),
+        ("C/C=C\\C", "C/C=C\\C", "C/C=C\\\\C"),
+        ("C/C=C\\\\C", "C/C=C\\C", "C/C=C" + "\\" * 4 + "C"),
+        ("CCO\\n\\n", "CCO", "CCO\\\\"),
+        ("CCO\\\\n", "CCO", "CCO\\\\\\"),  # a line break quoted twice
+        ("C/C=C\\n1ccnc1", "C/C=C\\n1ccnc1", "C/C=C\\1ccnc1"),  # a bond and a nitrogen, not a line break
+        ("[Na+]", "[Na+]", "[Na+]"),
+        ("['CCO', 'CC']", "['CCO', 'CC']", "CCO', 'CC"),
+        ("['CC'O']", "['CC'O']", "CC'O"),
+        ("", "", ""),
+    ],
+)
+def test_postprocessing(raw: str, clean: str, as_released: str) -> None:
+    assert postprocess([raw], "clean")[0] == [clean]
+    assert postprocess([clean], "clean")[0] == [clean]  # nothing is left to do
+    assert postprocess([raw], "as_released")[0] == [as_released]
+    assert postprocess([raw], "none") == ([raw], {"outputs changed": 0})
+
+
+def test_postprocessing_counts_what_it_changed() -> None:
+    _, counts = postprocess(["CC#N", "C#C ", "CC", "['C']"], "as_released")
+    assert (counts["# removed"], counts["stored as list repr"], counts["outputs changed"]) == (2, 3, 3)
+    _, counts = postprocess(["CC#N", "C#C ", "CC", "['C']"], "clean")
+    assert counts == {
+        "list repr unwrapped": 1,
+        "literal \\n at the end removed": 0,
+        "doubled backslash made one": 0,
+        "surrounding space removed": 1,
+        "outputs changed": 2,
+    }
+    with pytest.raises(ValueError, match="unknown rule for post-processing 'cleaned'"):
+        postprocess(["C"], "cleaned")  # type: ignore[arg-type]
+
+
+def test_clean_on_a_published_submission() -> None:
+    # Counted by hand elsewhere: 1,441 of 21,805 lines end in a literal "\\n", 4,281 have doubled backslashes.
+    path = SHARED / "lpm24" / "submission_molgen_dimitris.txt.gz"
+    if not path.is_file():
+        pytest.skip(f"real data not found: {path} (set LMOLT_SHARED_DATA)")
+    lines = read_predictions(path, task="cap2mol", reference=path)["prediction"].tolist()
+    _, counts = postprocess(lines, "clean")
+    assert counts["literal \\n at the end removed"] == 1441
+    assert counts["doubled backslash made one"] == 4281
+
+
+def test_clean_is_applied_to_references_too_and_released_cleaning_is_not() -> None:
+    doubled, triple = "CCCC/C=C\\\\CCCC", "CCCCCC#N"
+    table = frame([doubled, triple], [doubled, triple])
+    cleaned, kept = score(table, "cap2mol", rule="clean"), score(table, "cap2mol")
+    assert cleaned.metrics["Levenshtein"] == kept.metrics["Levenshtein"] == 0
+    assert cleaned.metrics["BLEU"] == kept.metrics["BLEU"] == 1
+    assert cleaned.conventions["postprocess: references changed"] == 1
+    one_side = frame([doubled, triple], ["CCCC/C=C\\CCCC", triple])
+    assert score(one_side, "cap2mol").conventions["doubled_backslashes_on_one_side"] == 1
+    assert "doubled_backslashes_on_one_side" not in cleaned.conventions | kept.conventions
+    assert score(one_side, "cap2mol", rule="clean").metrics["BLEU"] == 1
+    assert score(table, "cap2mol", rule="as_released").samples["Levenshtein"].tolist() == [2, 1]
+
+
+def test_rule_is_applied_to_raw_outputs_when_scored() -> None:
+    table = frame(["CC#N", "CC#N"], ["CC#N", "CC#N"], raw=[" CC#N", "CC#N"])
+    kept, cleaned = score(table, "cap2mol"), score(table, "cap2mol", rule="clean")
+    released = score(table, "cap2mol", rule="as_released")
+    assert (kept.metrics["Exact"], cleaned.metrics["Exact"], released.metrics["Exact"]) == (1, 1, 0)
+    assert kept.conventions["postprocess"] == "as given"
+    assert cleaned.conventions["postprocess: surrounding space removed"] == 1
+    assert released.conventions["postprocess"] == "as_released"
+    assert released.conventions["postprocess: # removed"] == 2

@@ -1,0 +1,225 @@
+"""Embedded models, loading, generation and merging, with the real libraries."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+)
+
+from lmolt_utils.config.prompts import SEGMENTS, answer, prompt
+from lmolt_utils.files import read_json
+from lmolt_utils.models.generation import generate
+from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError, fingerprintable, load_model, load_tokenizer, locate
+from lmolt_utils.nli.classifier import Classifier
+from tools.embedded_models.build import HASHES, hashes
+
+NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
+
+
+def test_shipped_models_are_the_ones_that_were_made() -> None:
+    assert hashes(EMBEDDED_FOLDER) == read_json(EMBEDDED_FOLDER / HASHES)
+    total = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
+    assert total <= 12e6
+    for name in NAMES:
+        assert "Quality on" in (EMBEDDED_FOLDER / name / "README.md").read_text()
+
+
+def _card(name: str) -> dict[str, float]:
+    lines = (EMBEDDED_FOLDER / name / "README.md").read_text().splitlines()
+    cells = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    return {left.strip(): float(right) for left, right in cells if left.strip() != "measure"}
+
+
+def test_model_cards_state_the_premise_of_the_paper() -> None:
+    mol2cap, cap2mol = _card("mol2cap"), _card("cap2mol")
+    assert mol2cap["property_f1"] >= 0.85
+    assert cap2mol["validity"] >= 0.95
+    assert cap2mol["maccs"] >= 0.7
+    assert mol2cap["maccs"] <= 0.05
+    assert cap2mol["property_f1"] <= 0.05
+    assert 0.3 <= _card("negatives-mol2cap")["property_f1"] <= 0.7
+    assert 0.5 <= _card("negatives-cap2mol")["validity"] <= 0.9
+
+
+def test_the_cards_quality_is_measured_not_typed() -> None:
+    from lmolt_utils.data.sample import held_out
+    from lmolt_utils.embedded.corpus import generate as generate_corpus
+    from tools.embedded_models.build import ROWS, SEED, TEST_ROWS, _ask
+
+    tested = held_out(generate_corpus(ROWS, SEED), "test", TEST_ROWS, SEED)
+    found = _ask(EMBEDDED_FOLDER / "cap2mol", "causal", tested, ("cap2mol",))
+    stated = _card("cap2mol")
+    for measure in ("validity", "maccs"):
+        assert found[measure] == pytest.approx(stated[measure], abs=0.01)
+
+
+def test_the_instruction_costs_a_handful_of_tokens() -> None:
+    tokenizer = load_tokenizer("embedded:cap2mol")
+    for task, segments in SEGMENTS.items():
+        ids = tokenizer(prompt(task, "CCO")).input_ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert len(ids) <= 7
+        assert tokenizer.decode(ids, skip_special_tokens=True) == segments[0] + "CCO" + segments[1]
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    # The answer's first token begins with the space: tokenising prompt and answer together or apart agrees.
+    text = prompt("mol2cap", "CCO")
+    apart = tokenizer(text).input_ids + tokenizer(answer("The molecule"), add_special_tokens=False).input_ids
+    assert tokenizer(text + answer("The molecule")).input_ids == apart
+
+
+def test_batched_generation_equals_one_at_a_time() -> None:
+    model, tokenizer = load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap")
+    prompts = [prompt("mol2cap", s) for s in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1", "CCc1nccnc1CC")]
+    kept = {"max_new_tokens": 40}
+    together = generate(model, tokenizer, prompts, batch_size=4, **kept)
+    alone = [generate(model, tokenizer, [text], batch_size=1, **kept)[0] for text in prompts]
+    assert together == alone
+    assert all(text.startswith(" The molecule") for text in together)
+
+
+def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no embedded model 'embedded:nope'"):
+        locate("embedded:nope")
+    with pytest.raises(ModelError, match="does not exist"):
+        locate(str(tmp_path / "nowhere"))
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED_FOLDER / "base", folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):
+        load_model(str(folder), "causal")
+    file.unlink()
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        load_model(str(folder), "causal")
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        locate(str(folder))
+
+
+def test_nli_refuses_unnamed_and_swapped_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "nli"
+    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = config["id2label"]
+    config["id2label"] = {key: f"LABEL_{key}" for key in names}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="must name its three labels"):
+        Classifier(str(folder))
+    config["id2label"] = {"0": names["1"], "1": names["0"], "2": names["2"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="labels swapped"):
+        Classifier(str(folder))
+
+
+def test_nli_answers_equal_pairs_once_and_in_order() -> None:
+    nli = Classifier("embedded:nli", batch_tokens=24)
+    facts = ["The molecule is a nutrient.", "The molecule impacts aging.", "The molecule is a nutrient."]
+    result = nli.probabilities(facts, [facts[0], facts[0], facts[0]], progress=False)
+    assert result.iloc[0].equals(result.iloc[2])
+    assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
+    assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("avx512_bf16", [False, True])
+def test_four_bits_mean_the_same_on_every_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool
+) -> None:
+    """bitsandbytes repacks layers on processors with AVX512-BF16: a head of three fails, and gradients are lost."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: avx512_bf16)
+    config = DebertaV2Config(
+        vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3
+    )
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "classifier", quantize="nf4", dtype="bfloat16")
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+    logits = model(inputs_embeds=inputs).logits
+    logits[0, 0].backward()
+    assert torch.equal(before, logits.detach())
+    assert inputs.grad is not None
+    assert inputs.grad.abs().sum() > 0
+
+
+def test_a_relative_folder_means_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """papermill starts notebooks in the repository's root, JupyterLab in notebooks/."""
+    (tmp_path / "params").mkdir()
+    shutil.copytree(EMBEDDED_FOLDER / "base", tmp_path / "own" / "model")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+    for place in (tmp_path, tmp_path / "params"):
+        monkeypatch.chdir(place)
+        assert locate("own/model") == str(tmp_path / "own" / "model")
+    monkeypatch.chdir(tmp_path / "own")
+    with pytest.raises(ModelError, match="from the repository's root"):
+        locate("model")
+
+
+def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, by that of the cache; a revision goes with the name."""
+    cache = tmp_path / "models--org--tiny"
+    commits = {"main": "a" * 40, "v1": "b" * 40}
+    for revision, commit in commits.items():
+        shutil.copytree(EMBEDDED_FOLDER / "base", cache / "snapshots" / commit)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / revision).write_text(commit)
+    config = cache / "snapshots" / commits["v1"] / "config.json"
+    config.write_text(config.read_text().replace('"eos_token_id"', '"marked": 1, "eos_token_id"'))
+    for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert fingerprintable("org/tiny") == f"org/tiny@{'a' * 40}"
+    assert fingerprintable("org/tiny@v1") == f"org/tiny@{'b' * 40}"
+    assert fingerprintable(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
+    assert hasattr(load_model("org/tiny@v1", "causal").config, "marked")
+    assert not hasattr(load_model("org/tiny", "causal").config, "marked")
+    assert load_tokenizer("org/tiny@v1").eos_token
+
+
+def test_a_models_own_code_is_never_run_nor_asked_about(tmp_path: Path) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(EMBEDDED_FOLDER / "base", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
+    config["auto_map"] = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    code = f"""
+from lmolt_utils.models.loading import *
+from lmolt_utils.nli.classifier import Classifier
+from lmolt_utils.merging.checks import vocabulary
+for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifier, vocabulary):
+    try:
+        use({str(folder)!r})
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True, check=True)
+    assert "[y/N]" not in done.stdout + done.stderr
+    assert not ran.exists()
+    assert set(done.stdout.split()) == {"ModelError"}
+
+
+def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer("embedded:negatives-mol2cap")
+    size = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos")}
+    config = BartConfig(vocab_size=len(tokenizer), init_std=1.0, **size, **heads, **ids, decoder_start_token_id=0)
+    config.forced_eos_token_id = None
+    BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "translator")
+    texts = ["C" * length + "O" for length in range(1, 50, 3)]
+    together = generate(model, tokenizer, texts, max_new_tokens=12, batch_size=len(texts))
+    alone = [generate(model, tokenizer, [text], max_new_tokens=12, batch_size=1)[0] for text in texts]
+    assert together == alone
+    assert len(set(together)) > 3

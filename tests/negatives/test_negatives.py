@@ -1,0 +1,410 @@
+"""Rejected answers: asked of a translator, resumed after a kill, drawn without one; the pairs they make."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import sentencepiece
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.data.captioner import captioner
+from lmolt_utils.data.sample import for_task
+from lmolt_utils.embedded.corpus import generate as generate_corpus
+from lmolt_utils.files import read_json, read_rows, write_json, write_rows
+from lmolt_utils.grammar.rules import EFFECTS, QUALITIES
+from lmolt_utils.models.generation import batches, generate
+from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
+from lmolt_utils.negatives import generated as negatives
+from lmolt_utils.negatives.drawn import draw, property_kinds, same_properties
+from lmolt_utils.negatives.generated import LONGEST_SOURCE, preference_pairs, translate, triple_counts, usable
+from lmolt_utils.negatives.pairs import NegativesError, make_negatives, make_pairs
+from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
+from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.shards import Shards, answered
+
+LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
+
+
+@pytest.fixture(scope="module")
+def corpus() -> pd.DataFrame:
+    return generate_corpus(400, 0)
+
+
+@pytest.fixture(scope="module")
+def sampled(corpus: pd.DataFrame) -> pd.DataFrame:
+    return corpus[corpus["split"] == "train"].iloc[::5].reset_index(drop=True)
+
+
+# ------------------------------------------------------------------------------------------------- pairs
+
+
+def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
+    sampled = pd.DataFrame({"id": ["a", "b"], "molecule": ["CCO", "CCN"], "caption": ["one", "two"]})
+    pairs = preference_pairs(sampled, {"mol2cap": ["one", "uno"], "cap2mol": ["", "CCC"]})
+    assert list(pairs["task"]) == ["mol2cap", "mol2cap", "cap2mol", "cap2mol"]
+    assert pairs.iloc[1].tolist() == ["b", "mol2cap", "CCN", "two", "uno"]
+    assert usable(pairs)["rejected"].tolist() == ["uno", "CCC"]
+    assert usable(pairs, drop_equal=False)["rejected"].tolist() == ["one", "uno", "CCC"], "as released"
+    counts = triple_counts(pairs, usable(pairs))
+    assert counts.loc["both"].to_dict() == {"molecules": 2, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
+    assert counts.loc["cap2mol", "kept"] == 1
+
+
+def test_a_row_takes_part_in_its_tasks_only() -> None:
+    columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
+    sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
+    assert for_task(sampled, "mol2cap")["id"].tolist() == ["a", "b"]
+    assert for_task(pd.DataFrame(columns), "mol2cap")["id"].tolist() == ["a", "b", "c"]
+    pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
+    assert pairs[["id", "task", "rejected"]].to_numpy().tolist() == [
+        ["a", "mol2cap", "x"],
+        ["b", "mol2cap", "y"],
+        ["b", "cap2mol", "N"],
+        ["c", "cap2mol", "O"],
+    ]
+    with pytest.raises(ValueError, match="length"):
+        preference_pairs(sampled, {"mol2cap": ["x", "y", "z"]})
+
+
+def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
+    pairs = pd.DataFrame(
+        {"task": "mol2cap", "source": [f"s{n}" for n in range(51)], "chosen": [f"c{n}" for n in range(51)]}
+    )
+    pairs["rejected"] = pairs["chosen"].str.replace("c", "r")
+    rows = unpaired(pairs, 3)
+    assert rows["label"].tolist() == [True, False] * 51
+    assert sorted(rows["answer"]) == sorted([*pairs["chosen"], *pairs["rejected"]])
+    assert all(source[1:] == answer[1:] for source, answer in zip(rows["source"], rows["answer"], strict=True))
+    for label, letter in ((0, "c"), (1, "r")):  # the orders that trainings have used from the start
+        order = random.Random(f"kto:3:{label}").sample(range(51), 51)
+        assert rows["answer"].tolist()[label::2] == [f"{letter}{n}" for n in order]
+    assert single_class_batches(list(rows["label"]), 2) == []
+    assert single_class_batches([True] * 5 + [False] * 5, 2) == [0, 1, 3, 4]
+
+
+def test_a_step_of_kto_keeps_its_rows_with_like_lengths_together() -> None:
+    rows = pd.DataFrame({"answer": [*"abcdefghij"], "label": [True, False] * 5})
+    prompts, answers = [2, 9, 9, 3, 4, 1, 5, 5, 5, 8], [5, 2, 3, 9, 4, 7, 1, 6, 6, 2]
+    found = alike(rows, prompts, answers, step_rows=6)
+    # Long prompts from the longest, then long answers to the longest; steps abcdef and ghij:
+    # chosen c 9+3, e 4+4, a 2+5 | g 5+1, i 5+6; rejected b 9+2, f 1+7, d 3+9 | j 8+2, h 5+6
+    assert "".join(found["answer"]) == "cbefad" + "gjih"
+    assert found["label"].tolist() == [True, False] * 5
+    assert list(found) == ["answer", "label"]
+
+
+# ------------------------------------------------------------------------------------- asking a translator
+
+
+def test_batches_keep_to_rows_and_tokens_longest_first() -> None:
+    assert batches([3, 9, 5, 5, 1], rows=2, tokens=100) == [[1, 2], [3, 0], [4]]
+    assert batches([3, 9, 5, 5, 1], rows=9, tokens=10) == [[1], [2, 3], [0, 4]]
+    assert batches([500], rows=9, tokens=10) == [[0]], "a row longer than the budget goes alone"
+    assert batches([], rows=9, tokens=10) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_batched_translations_equal_one_at_a_time_in_any_order(task: Task, sampled: pd.DataFrame) -> None:
+    model, tokenizer = (
+        load_model(f"embedded:negatives-{task}", "translator"),
+        load_tokenizer(f"embedded:negatives-{task}"),
+    )
+    sources = list(sampled[negatives.SIDES[task][0]].head(24))
+    alone = [generate(model, tokenizer, [text], max_new_tokens=40, batch_size=1)[0] for text in sources]
+    for size in (5, 24):
+        assert generate(model, tokenizer, sources, max_new_tokens=40, batch_size=size) == alone
+    backwards = generate(model, tokenizer, sources[::-1], max_new_tokens=40, batch_size=7)
+    assert backwards[::-1] == alone
+    assert len(set(alone)) > 1
+
+
+def test_a_source_too_long_for_memory_is_not_asked(tmp_path: Path) -> None:
+    texts = ["CCO", "C" * (LONGEST_SOURCE + 1)]
+    answers = translate("embedded:negatives-mol2cap", texts, Shards(tmp_path / "shards", 1, {}), **LIMITS)
+    assert answers[0].startswith("The molecule")
+    assert answers[1] == ""
+
+
+def test_shards_of_other_inputs_do_not_count(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def ask(texts: Any) -> Any:
+        asked.extend(texts)
+        return iter([[(index, text.upper())] for index, text in enumerate(texts)])
+
+    folder = tmp_path / "shards"
+    assert answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 0}), "t") == ["A", "B", "C"]
+    assert len(list(folder.glob("0*.jsonl"))) == 2
+    assert answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 0}), "t") == ["A", "B", "C"]
+    assert asked == ["a", "b", "c"], "nothing is asked twice"
+    answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 1}), "t")
+    assert asked == ["a", "b", "c"] * 2
+
+
+def _run(folder: Path, sampled: pd.DataFrame, **changed: Any) -> Run:
+    values = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30, **changed}
+    run = Run("02_negatives", folder, load("smoke", values))
+    write_rows(
+        run.path("data", "sample.jsonl"), sampled if "tasks" in sampled else sampled.assign(tasks="|".join(TASKS))
+    )
+    return run
+
+
+_KILLED = """
+import json, sys
+from pathlib import Path
+from lmolt_utils.run.notebook import Run
+from lmolt_utils.config.params import load
+from lmolt_utils.negatives.pairs import make_negatives
+run = Run("02_negatives", Path(sys.argv[1]), load("smoke", json.loads(sys.argv[2])))
+make_negatives(run, "mol2cap", run.negatives_mol2cap_model)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_one_shard_at_most_and_ends_with_the_same_file(
+    tmp_path: Path, sampled: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = _run(tmp_path / "whole", sampled), _run(tmp_path / "killed", sampled)
+    values = {name: getattr(killed, name) for name in ("negatives_shard_rows", "generation_batch", "max_new_tokens")}
+    make_negatives(whole, "mol2cap", whole.negatives_mol2cap_model)
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(killed.folder), json.dumps(values)])
+    shards = killed.path("data", "negatives.mol2cap.shards")
+    waited = time.monotonic() + 120
+    while len(list(shards.glob("0*.jsonl"))) < 2 and process.poll() is None and time.monotonic() < waited:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it must not have finished"
+    output = killed.path("data", "negatives.mol2cap.jsonl")
+    assert not output.exists()
+    kept = sum(len(read_rows(path, ("row",))) for path in shards.glob("0*.jsonl"))
+    assert 16 <= kept < len(sampled)
+    asked: list[str] = []
+    plain = negatives.stream
+
+    def stream(model: Any, tokenizer: Any, prompts: list[str], **limits: Any) -> Any:
+        asked.extend(prompts)
+        return plain(model, tokenizer, prompts, **limits)
+
+    monkeypatch.setattr(negatives, "stream", stream)
+    make_negatives(killed, "mol2cap", killed.negatives_mol2cap_model)
+    assert len(asked) == len(sampled) - kept, "rows that were kept are not asked again"
+    assert output.read_bytes() == whole.path("data", "negatives.mol2cap.jsonl").read_bytes()
+    assert not shards.exists()
+
+
+@pytest.fixture(scope="module")
+def molt5(tmp_path_factory: pytest.TempPathFactory, corpus: pd.DataFrame) -> Path:
+    """A tiny T5 laid out as MolT5 is on the hub: SentencePiece model, T5's extra ids, padded vocabulary."""
+    folder = tmp_path_factory.mktemp("molt5")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*corpus["molecule"].str.replace("\\", "/"), *corpus["caption"]]),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=300,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.vocab").unlink()
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=416,
+        d_model=32,
+        d_ff=64,
+        d_kv=8,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokens = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "model_max_length": 512, **tokens}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_molt5s_layout_is_read_and_answers(molt5: Path, tmp_path: Path, sampled: pd.DataFrame, dtype: str) -> None:
+    tokenizer = load_tokenizer(str(molt5))
+    ids = tokenizer("CCO").input_ids
+    assert ids[-1] == tokenizer.eos_token_id == 1
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.decode(tokenizer("C\\C").input_ids, skip_special_tokens=True) == "CC", (
+        "a letter it cannot write is lost"
+    )
+    sources = list(sampled["molecule"].head(12))
+    found = translate(str(molt5), sources, Shards(tmp_path / dtype, 5, {}), **{**LIMITS, "dtype": dtype})
+    assert len(found) == 12
+    if dtype == "float32":
+        one = {**LIMITS, "batch_size": 1}
+        assert found == translate(str(molt5), sources, Shards(tmp_path / "alone", 5, {}), **one)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(molt5: Path, tmp_path: Path) -> None:
+    for path in molt5.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not opened")
+    with pytest.raises(ModelError, match=r"never opened.*refs/pr/N"):
+        load_model(str(tmp_path), "translator")
+
+
+# ---------------------------------------------------------------------------------------- drawn without one
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "random", "property_edited", "nearest"])
+@pytest.mark.parametrize("task", TASKS)
+def test_drawn_answers_are_the_same_twice_and_never_the_rows_own(
+    kind: Any, task: Task, sampled: pd.DataFrame, corpus: pd.DataFrame
+) -> None:
+    drawn = draw(kind, sampled, corpus, task, 0)
+    assert drawn.equals(draw(kind, sampled, corpus, task, 0))
+    own = list(sampled[negatives.SIDES[task][1]])
+    assert (drawn["rejected"] != "").all()
+    assert all(text != mine for text, mine in zip(drawn["rejected"], own, strict=True))
+    if kind != "nearest":
+        assert not drawn["rejected"].equals(draw(kind, sampled, corpus, task, 1)["rejected"])
+    if kind == "shuffled":
+        assert sorted(drawn["rejected"]) == sorted(own)
+    if (kind, task) != ("property_edited", "mol2cap"):
+        train = corpus[corpus["split"] == "train"].set_index("id")
+        assert train.loc[drawn["origin"], negatives.SIDES[task][1]].tolist() == list(drawn["rejected"])
+    if kind in ("property_edited", "nearest"):
+        assert same_properties(drawn, sampled, corpus) == 0
+    else:
+        assert same_properties(drawn, sampled, corpus) > 0, "a third of the corpus has one property set"
+
+
+def test_a_permutation_that_equal_texts_forbid_leaves_rows_without_an_answer() -> None:
+    frame = pd.DataFrame({"id": list("abcd"), "molecule": list("CNOF"), "caption": ["x", "x", "x", "y"]})
+    frame["properties"], frame["split"] = "", "train"
+    drawn = draw("shuffled", frame, frame, "mol2cap", 0)
+    assert sorted(drawn["rejected"]) == ["", "", "x", "y"]
+    assert drawn["rejected"].iloc[3] == "x"
+    same = frame.assign(molecule=["C", "C", "O", "O"], caption=list("wxyz"))
+    for seed in range(5):  # another caption of the same molecule is a right answer
+        drawn = draw("shuffled", same, same, "mol2cap", seed)["rejected"]
+        assert set(drawn[:2]) == {"y", "z"}
+        assert set(drawn[2:]) == {"w", "x"}
+
+
+def test_an_edited_caption_states_one_other_property_of_the_same_kind(
+    sampled: pd.DataFrame, corpus: pd.DataFrame
+) -> None:
+    kinds = property_kinds(corpus)
+    train = corpus[corpus["split"] == "train"]
+    known = {name for text in train["properties"] for name in text.split("|")}
+    drawn = draw("property_edited", sampled, corpus, "mol2cap", 0)
+    for text, origin, caption, own in zip(
+        drawn["rejected"], drawn["origin"], sampled["caption"], sampled["properties"], strict=True
+    ):
+        old, new = origin.split(" -> ")
+        assert old in own.split("|")
+        assert new in known - set(own.split("|"))
+        assert kinds[old] == kinds[new]
+        assert text.replace(new, old) == caption, "nothing else is changed"
+    truth = {name: "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role" for name in kinds}
+    agree = [kinds[name] == truth[name] for name in kinds]
+    assert sum(agree) / len(agree) > 0.97
+
+
+def test_an_edit_replaces_whole_properties_only() -> None:
+    """One name ends with another, one begins with another."""
+    for longer, shorter in (("Anti inflammatory", "Inflammatory"), ("Liver disease", "Liver")):
+        caption = f"The molecule is a {longer.lower()} and a {shorter.lower()}."
+        rows = [("a", "C", caption, f"{longer}|{shorter}"), ("b", "N", "It is a solvent.", "Solvent")]
+        corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
+        found = {draw("property_edited", corpus, corpus, "mol2cap", seed)["rejected"].iloc[0] for seed in range(20)}
+        assert found == {
+            f"The molecule is a solvent and a {shorter.lower()}.",
+            f"The molecule is a {longer.lower()} and a solvent.",
+        }
+
+
+def test_molecules_with_the_fewest_other_properties_by_hand() -> None:
+    rows = [
+        ("a", "C", "1", "p|q|r"),
+        ("b", "N", "2", "p|q|r"),
+        ("c", "O", "3", "p|q"),
+        ("d", "F", "4", "p|s|t"),
+        ("e", "S", "5", "p|q|r|s"),
+        ("f", "P", "6", ""),
+    ]
+    corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
+    seen = [draw("property_edited", corpus, corpus, "cap2mol", seed)["origin"].tolist() for seed in range(20)]
+    assert {row[0] for row in seen} == {"c", "e"}, "one property apart, either way; never b with the same set"
+    assert {row[3] for row in seen} == {"c", "e"} or {row[3] for row in seen} == {"c"}
+    assert {row[5] for row in seen} == {""}, "no properties: nothing to edit"
+
+
+def test_the_nearest_molecule_by_hand() -> None:
+    rows = [
+        ("a", "CCCCCCO", "1", "p"),
+        ("b", "CCCCCCCO", "2", "p"),  # nearest, but with the same property set
+        ("c", "OCCCCC", "3", "q"),
+        ("d", "c1ccccc1", "4", "r"),
+        ("e", "OCCCCCC", "5", "s"),  # the same molecule, spelled otherwise
+        ("f", "not a molecule", "6", "t"),
+    ]
+    corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
+    for task in TASKS:
+        drawn = draw("nearest", corpus, corpus, task, 0)
+        assert drawn["origin"].iloc[0] == "c"
+        assert drawn["rejected"].iloc[5] == ""
+    tested = corpus.assign(split=["train", "train", "test", "train", "train", "train"])
+    assert draw("nearest", tested.iloc[:1], tested, "mol2cap", 0)["origin"].iloc[0] != "c", "no test molecule"
+
+
+@pytest.mark.parametrize("kind", ["property_edited", "shuffled"])
+def test_the_switch_makes_pairs_of_both_tasks_from_files(
+    kind: str, tmp_path: Path, sampled: pd.DataFrame, corpus: pd.DataFrame
+) -> None:
+    marked = sampled.assign(
+        tasks=["mol2cap", "cap2mol", "mol2cap|cap2mol", "cap2mol"] * (len(sampled) // 4)
+        + ["mol2cap"] * (len(sampled) % 4)
+    )
+    run = _run(tmp_path, marked, negatives=kind, drop_equal=False)
+    write_rows(run.path("data", "corpus.jsonl"), corpus)
+    write_json(run.path("data", "corpus.manifest.json"), {"source": "embedded", "properties": "stated"})
+    for task in TASKS:
+        make_negatives(run, task, "not used")
+    pairs, counts = make_pairs(run)
+    assert read_json(run.path("data", "pairs.counts.json"))["both"]["kept"] == len(pairs) == counts.loc["both", "kept"]
+    for task in TASKS:
+        assert set(pairs[pairs["task"] == task]["id"]) == set(for_task(marked, task)["id"])
+    assert counts.loc["both", "molecules"] == len(marked) < counts.loc["both", "triples"]
+
+
+def test_rejected_answers_that_are_all_useless_are_said_to_be(tmp_path: Path, sampled: pd.DataFrame) -> None:
+    run = _run(tmp_path, sampled.assign(tasks="mol2cap|cap2mol"))
+    for task in TASKS:
+        rows = for_task(read_rows(run.path("data", "sample.jsonl"), ("id",)), task)
+        write_rows(run.path("data", f"negatives.{task}.jsonl"), pd.DataFrame({"id": rows["id"], "rejected": ""}))
+    with pytest.raises(NegativesError, match="each is empty or equals its reference"):
+        make_pairs(run)
+
+
+def test_a_caption_written_anew_states_names_as_the_corpus_has_them(sampled: pd.DataFrame) -> None:
+    """L+M-24's ``Odor_evaluation`` is no name of the embedded vocabulary, and its captions never spell it out."""
+    rows = sampled.assign(properties="Odor_evaluation|Tangier disease", caption="The molecule has Odorless.")
+    pool = rows.assign(split="train")
+    other = pool.assign(id=[f"o{index}" for index in range(len(pool))], properties="Aging|Barth syndrome")
+    corpus = pd.concat([pool, other], ignore_index=True)
+    edited = draw("property_edited", rows, corpus, "mol2cap", 0, captioner("l+m-24"))
+    assert edited["origin"].str.contains(" -> ").all()
+    assert edited["rejected"].str.contains("aging|barth syndrome").all()

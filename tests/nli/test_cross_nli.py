@@ -1,0 +1,289 @@
+"""Atomic cross-NLI: Eqs. 6 and 7 against hand computation, the rules for odd captions, and the command."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lmolt_utils.cli import main
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
+from lmolt_utils.nli.answers import Answer
+from lmolt_utils.nli.baselines import FullText, SentenceLevel, SummacConvolution, SummacZeroShot
+from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.nli.cross_nli import (
+    CUT,
+    EMPTY_OUTPUT,
+    EMPTY_REFERENCE,
+    MOST_UNITS,
+    WRONG_MODALITY,
+    AtomicNli,
+    canonical_atoms,
+    coverage,
+    cross_nli,
+    hallucination,
+    summary,
+    unsupported,
+)
+from lmolt_utils.nli.truth import correlations, pearson, spearman, truth
+
+NAMES = Vocabulary.of(
+    {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
+)
+DECOMPOSER = Decomposer(NAMES)
+
+
+class Table:
+    """Answers by rule: equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
+
+    def __init__(self) -> None:
+        self.asked = self.cached = 0
+        self.seen: list[Pair] = []
+
+    def __call__(self, pairs: Iterator[Pair]) -> Mapping[Pair, Answer]:
+        self.seen = list(pairs)
+        self.asked += len(self.seen)
+        return {pair: self._judge(*pair) for pair in self.seen}
+
+    @staticmethod
+    def _judge(premise: str, hypothesis: str) -> Answer:
+        if premise == hypothesis:
+            return 0.01, 0.95, 0.04
+        if {premise, hypothesis} == {"The molecule is a toxin.", "The molecule is a nutrient."}:
+            return 0.9, 0.02, 0.08
+        return 0.1, 0.05, 0.85
+
+
+def judge(*captions: tuple[str | None, str | None], repeats: str = "count") -> Any:
+    """The rows; Any, because pandas' types allow a cell to be anything."""
+    frame = pd.DataFrame(captions, columns=["reference", "prediction"], dtype=object).assign(id=range(len(captions)))
+    method = AtomicNli(canonical_atoms(DECOMPOSER), "once" if repeats == "once" else "count")
+    return cross_nli({"s": frame}, [method], Table())[0]["s"]
+
+
+def test_equations_by_hand() -> None:
+    # Fig. 3's shape: two hypotheses (rows) against three premises (columns).
+    contradiction = np.array([[0.9, 0.2, 0.4], [0.5, 0.7, 0.6]])
+    assert hallucination(contradiction) == pytest.approx((0.2 + 0.5) / 2)
+    entailment = np.array([[0.1, 0.8, 0.3], [0.6, 0.2, 0.4]])
+    assert coverage(entailment) == pytest.approx((0.8 + 0.6) / 2)
+    assert unsupported(entailment) == pytest.approx(((1 - 0.8) + (1 - 0.6)) / 2)
+
+
+def test_directions_and_pooling() -> None:
+    # Reference: nutrient, emulsifier; output: nutrient, toxin, pancreatitis.
+    (row,) = judge(
+        (
+            "The molecule is a nutrient and a emulsifier.",
+            "The molecule is a nutrient, a toxin that impacts pancreatitis.",
+        )
+    ).itertuples()
+    assert (row.reference_units, row.output_units, row.rule) == (2, 3, "")
+    # nutrient: min(.01, .1); toxin: min(.9, .1) by the emulsifier; pancreatitis: .1
+    assert row.hallucination == pytest.approx((0.01 + 0.1 + 0.1) / 3)
+    assert row.coverage == pytest.approx((0.95 + 0.05) / 2)
+    # toxin: max(.02, .05), pancreatitis .05: what Eq. 6 calls nearly faultless is unsupported
+    assert row.unsupported == pytest.approx((0.05 + 0.95 + 0.95) / 3)
+
+
+def test_a_contradicted_atom_is_hallucinated() -> None:
+    (row,) = judge(("The molecule is a nutrient.", "The molecule is a toxin.")).itertuples()
+    assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx((0.9, 0.02, 0.98))
+
+
+def test_empty_captions_by_rule() -> None:
+    fact = "The molecule is a nutrient."
+    rows = judge((fact, ""), (fact, None), (fact, " \n"), ("", fact), ("", ""), (fact, fact))
+    assert list(rows["rule"]) == [EMPTY_OUTPUT] * 3 + [EMPTY_REFERENCE] * 2 + [""]
+    assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
+    assert rows["hallucination"][:5].isna().all()
+    assert rows["unsupported"][:5].isna().all()
+    assert rows["coverage"][3:5].isna().all()
+    table = summary(rows).set_index("quantity")
+    assert list(table["n"]) == [1, 4, 1]
+    assert table["mean"]["coverage"] == pytest.approx(0.95 / 4)
+    assert table["mean"]["hallucination"] == pytest.approx(0.01)
+    assert table["mean_empty_as_0"]["hallucination"] == pytest.approx(0.01 / 4)
+    assert (table["empty_outputs"].iloc[0], table["empty_references"].iloc[0]) == (3, 2)
+
+
+def test_repeated_atoms_count_as_often_as_stated() -> None:
+    twice = ("The molecule is a nutrient.", "The molecule is a nutrient, a nutrient, a emulsifier.")
+    assert judge(twice)["unsupported"][0] == pytest.approx((0.05 + 0.05 + 0.95) / 3)
+    assert judge(twice, repeats="once")["unsupported"][0] == pytest.approx((0.05 + 0.95) / 2)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "CCO",
+        "<p>The <b>molecule</b> &amp; more</p>",
+        "分子是一种营养物质。",
+        "nutrient " * 10_000,
+        "The molecule is a nutrient. " * 2_500,
+        " ".join(f"The molecule impacts thing{i}." for i in range(2_500)),
+        "bad \ud800 surrogate",
+        "...",
+    ],
+)
+def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
+    fact = "The molecule is a nutrient."
+    rows = judge((fact, caption), (caption, fact), (caption, caption))
+    for row in rows.itertuples():
+        if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
+            continue
+        assert all(0 <= value <= 1 for value in (row.hallucination, row.coverage, row.unsupported))
+        assert max(row.reference_units, row.output_units) <= MOST_UNITS
+        assert (row.rule == CUT) == (max(row.reference_units, row.output_units) == MOST_UNITS)
+    assert rows["rule"][2] != EMPTY_OUTPUT
+    assert rows["rule"][1] in ("", CUT), "a reference is never tested"
+
+
+class Credulous(Table):
+    """Calls everything entailed, as NLI models do with many pieces of SMILES."""
+
+    @staticmethod
+    def _judge(premise: str, hypothesis: str) -> Answer:
+        return 0.01, 0.98, 0.01
+
+
+def test_what_is_no_caption_states_nothing_in_every_method() -> None:
+    fact = "The molecule is a nutrient."
+    outputs = [fact, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
+    frame = pd.DataFrame({"id": range(5), "reference": fact, "prediction": outputs})
+    rule = ["", EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY]
+    methods = [AtomicNli(canonical_atoms(DECOMPOSER)), FullText(), SentenceLevel(), SummacZeroShot()]
+    methods.append(SummacConvolution(np.linspace(0, 1, 50), 0.0))
+    table = Credulous()
+    found = cross_nli({"s": frame}, methods, table)[0]["s"]
+    assert {text for pair in table.seen for text in pair} == {fact}, "the model is not asked about the others"
+    for method, rows in found.groupby("method"):
+        assert list(rows["rule"]) == rule, method
+        assert rows["coverage"].tolist()[1:] == [0.0] * 4, method
+        assert rows["coverage"].iloc[0] > 0.5, method
+        assert rows[["hallucination", "unsupported"]].iloc[1:].isna().all(axis=None), method
+        assert set(rows["output_units"].iloc[1:]) == {0}, method
+    counts = summary(found)
+    assert set(counts["wrong_modality"]) == {3}
+    assert set(counts["empty_outputs"]) == {1}
+
+
+def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> None:
+    a = pd.DataFrame(
+        {
+            "id": [0, 1],
+            "reference": ["The molecule is a nutrient and a toxin."] * 2,
+            "prediction": ["The molecule is a nutrient.", "The molecule is a emulsifier."],
+        }
+    )
+    table = Table()
+    atomic = AtomicNli(canonical_atoms(DECOMPOSER))
+    rows, counts = cross_nli({"a": a, "b": a[::-1]}, [atomic], table)
+    assert counts.naive == 2 * (2 * 2 + 2 * 2)
+    # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.
+    assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
+    assert rows["a"]["coverage"].tolist() == rows["b"]["coverage"].tolist()[::-1]
+    assert list(rows["b"]["id"]) == [1, 0]
+
+
+def test_the_rivals_see_their_own_units() -> None:
+    caption = "The molecule is a nutrient. It impacts pancreatitis."
+    frame = pd.DataFrame({"id": [0], "reference": [caption], "prediction": [caption]})
+    rows, counts = cross_nli({"s": frame}, [FullText(), SentenceLevel(), SummacZeroShot()], Table())
+    assert list(rows["s"]["reference_units"]) == [1, 2, 2]
+    assert counts.naive == 2 * (1 + 4 + 4)
+    assert rows["s"].set_index("method")["coverage"].to_dict() == pytest.approx(
+        {"full text": 0.95, "sentence": 0.95, "SummaC-ZS": (0.95 - 0.1 + 1) / 2}
+    )
+
+
+# ---- ground truth ----
+
+
+def test_truth_by_hand() -> None:
+    known = truth(
+        ["The molecule is a nutrient and a emulsifier.", "The molecule is a nutrient.", "CCO"],
+        ["The molecule is a nutrient, a toxin, a surfactant.", "", "The molecule is a toxin."],
+        DECOMPOSER,
+    )
+    assert known["recall"].tolist() == pytest.approx([0.5, 0.0, math.nan], nan_ok=True)
+    assert known["hallucinated"].tolist() == pytest.approx([2 / 3, math.nan, math.nan], nan_ok=True)
+
+
+def test_correlations_equal_scipys() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, 200).astype(float)
+    y = x + rng.normal(0, 2, 200)
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
+    rows = pd.DataFrame({"id": range(200), "method": "atomic", "hallucination": 0.1, "coverage": x, "unsupported": -y})
+    known = pd.DataFrame({"id": range(200), "recall": y, "hallucinated": np.where(np.arange(200) < 10, np.nan, y)})
+    table: Any = correlations(rows, known, resamples=200).set_index("quantity")
+    assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
+    fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
+    ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
+    assert ends == pytest.approx(fisher, abs=0.04)
+    assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
+    assert table.loc["unsupported", "n"] == 190
+    assert math.isnan(table.loc["hallucination", "spearman"])
+    with pytest.raises(ValueError, match="atomic"):
+        correlations(rows, known[::-1])
+
+
+# ---- the command ----
+
+
+def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = ["The molecule is a nutrient.", "CCO", "", "The molecule is not a nutrient."]
+    lines = [
+        {"id": f"m{i}", "task": "mol2cap", "reference": captions[0], "prediction": text}
+        for i, text in enumerate(captions)
+    ]
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.json"
+    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.sqlite"), "--resamples", "100"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "empty outputs: 1" in shown
+    assert "SummaC-Conv: not run" in shown
+    first = json.loads(out.read_text())
+    assert first["pairs"]["cached"] == 0
+    assert first["pairs"]["naive"] > first["pairs"]["distinct"] > 0
+    atomic = {row["id"]: row for row in first["rows"] if row["method"] == "atomic"}
+    assert atomic["m0"]["coverage"] > 0.9 > 0.1 > atomic["m0"]["hallucination"]
+    assert atomic["m3"]["hallucination"] > 0.9
+    assert atomic["m2"] == {
+        "id": "m2",
+        "method": "atomic",
+        "hallucination": None,
+        "coverage": 0.0,
+        "unsupported": None,
+        "reference_units": 1,
+        "output_units": 0,
+        "rule": EMPTY_OUTPUT,
+    }
+    assert main(arguments) == 0
+    again = json.loads(out.read_text())
+    assert again["pairs"]["cached"] == again["pairs"]["distinct"] == first["pairs"]["distinct"]
+    assert again["rows"] == first["rows"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": 1, "task": "cap2mol", "reference": "CCO", "prediction": "CCO"}\n', "NLI judges captions"),
+        ('{"id": 1, "task": "mol2cap", "reference": null, "prediction": "CCO"}\n', "line 1: 'reference' is null"),
+    ],
+)
+def test_command_refuses(tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.jsonl").write_text(content)
+    assert main(["nli", str(tmp_path / "p.jsonl")]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""Corpora as they are released, through all eight notebooks: L+M-24's archive, and molecules with captions only."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
+from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.metrics.analysis import embedded_tree
+from lmolt_utils.paths import root
+from lmolt_utils.run.notebook_files import NOTEBOOKS
+
+#: One system per way of making one: what a layout may break is the data's way, not the number of systems.
+SYSTEMS = ("meditron", "cpo", "slerp", "slerp+cpo", "cpo-mol2cap", "constant", "nearest-neighbour", "rule")
+SCRIPT = "<script>alert(1)</script>"
+READ_OFF = "read off the captions"
+
+
+def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
+    """A copy of the repository with few systems and one more profile, ``smoke`` but for ``values``; its environment."""
+    for name in ("notebooks", "Snakefile", "lmolt_utils", "pyproject.toml"):
+        (folder / name).symlink_to(root() / name)
+    shutil.copytree(root() / "params", folder / "params")
+    table = folder / "params" / "systems.yaml"
+    rows = table.read_text().splitlines(keepends=True)
+    named = [re.match(r"- \{name: ([^,]+)", row) for row in rows]
+    table.write_text("".join(row for row, name in zip(rows, named, strict=True) if not name or name[1] in SYSTEMS))
+    text = (folder / "params" / "smoke.yaml").read_text()
+    small = {"test_rows": 8, "max_new_tokens": 16, "effective_batch": 4, "micro_batch": 4, "epochs": 0.5}
+    for key, value in {"profile": profile, "figures_dir": f"runs/{profile}/figures", **small, **values}.items():
+        text, found = re.subn(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
+        assert found == 1, key
+    (folder / "params" / f"{profile}.yaml").write_text(text)
+    return {"LMOLT_ROOT": str(folder), "LMOLT_RUNS": str(folder / "runs"), "OMP_NUM_THREADS": "1"}
+
+
+def html_of(book: nbformat.NotebookNode) -> str:
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    return "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+
+
+@pytest.mark.slow
+def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path) -> None:
+    """Python sets, a tree and withheld pairs in the zip, no captions, no splits; names as L+M-24 writes them."""
+    frame = generate(300, 5)
+    lines = []
+    for number, (molecule, text) in enumerate(zip(frame["molecule"], frame["properties"], strict=True)):
+        names = [*text.split("|"), *(["Odor_evaluation"] if number % 20 == 0 else [])]
+        lines.append(f"{molecule}\t{{{', '.join(map(repr, names))}}}")
+    archive = tmp_path / "additional_data.zip"
+    with zipfile.ZipFile(archive, "w") as handle:
+        handle.writestr("train_props.txt", "\n".join(lines) + "\n")
+        handle.writestr("nested_props.json", json.dumps(embedded_tree() | {"Odor": ["Odor_evaluation"]}))
+        handle.writestr("train_withheld_combos.txt", "".join(f"{pair!r}\t1\n" for pair in WITHHELD_PAIRS))
+    environment = repository(tmp_path, "release", corpus=archive, test_set="extra_valid", negatives="property_edited")
+    command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", "release", "--cores", "2"]
+    done = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs" / "release"
+    facts = read_json(run / "data" / "manifest.json")["corpus"]
+    assert facts["property_tree"]["from"] == "additional_data.zip: nested_props.json"
+    assert (sum(facts["rows"].values()), facts["properties"]) == (300, "stated")
+    corpus = read_rows(run / "data" / "corpus.jsonl", ("split", "properties"))
+    train = corpus.loc[corpus["split"] == "train", "properties"].str.split("|").map(set)
+    assert not any(set(pair) <= names for pair in WITHHELD_PAIRS for names in train)
+    behaviour = read_json(run / "scores" / "rule.behaviour.json")["mol2cap"]
+    assert {"Overall", "Odor"} <= {line["category"] for line in behaviour["categories"]}, "the archive's tree"
+    assert set(behaviour["combinations"]) == {"precision", "recall", "f1", "accuracy"}, "the archive's pairs"
+    assert (run / "figures" / "table_T2.md").stat().st_size > 500
+    for notebook in NOTEBOOKS:
+        executed = (run / "notebooks" / f"{notebook}.ipynb").read_text()
+        assert READ_OFF not in json.dumps([cell.get("outputs", []) for cell in json.loads(executed)["cells"]])
+
+
+@pytest.mark.slow
+def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two columns, as on the hub; no short molecule, and markup in captions. All in one kernel: one import of torch."""
+    frame = generate(300, 5)
+    frame = frame.loc[frame["molecule"].str.len() > 60, ["molecule", "caption"]]
+    frame.loc[frame.index[::3], "caption"] += f" {SCRIPT}"
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    environment = repository(tmp_path, "captions", corpus=tmp_path / "mine.csv", test_set="validation")
+    for name, value in {**environment, "LMOLT_PROFILE": "captions"}.items():
+        monkeypatch.setenv(name, value)
+    books = {name: nbformat.read(root() / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS}
+    forget = nbformat.v4.new_code_cell("%reset -f\n%reset -f in")  # no notebook sees another's variables
+    whole = nbformat.v4.new_notebook(cells=[cell for book in books.values() for cell in (forget, *book.cells)])
+    NotebookClient(whole, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    run = tmp_path / "runs" / "captions"
+    facts = read_json(run / "data" / "manifest.json")["corpus"]
+    assert facts["properties"] == READ_OFF
+    assert facts["notes"]["rows whose property set was read off the caption"] > 0.9 * len(frame)
+    assert (run / "predictions" / "rule.mol2cap.jsonl").exists(), "a baseline that is about property sets"
+    assert pd.notna(read_json(run / "scores" / "rule.behaviour.json")["mol2cap"]["omitted"])
+    printed = [json.dumps(cell.get("outputs", [])) for cell in whole.cells]
+    for shown in (
+        "skew = ",
+        "shared_table(overlap",
+        "shared_table(possible",
+        "make_card(",
+        "behaviour_table(",
+        "bands",
+    ):
+        (place,) = [number for number, cell in enumerate(whole.cells) if shown in cell.source and cell.source]
+        assert READ_OFF in printed[place], shown
+    assert READ_OFF in (run / "figures" / "table_T2.md").read_text()
+    html = html_of(whole)
+    assert SCRIPT not in html
+    assert "&lt;script&gt;" in html

@@ -1,0 +1,184 @@
+"""Steps and files: done once, repeated only for a reason, never half written."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lmolt_utils.files import BadFileError, atomic, atomic_folder, fingerprint, read_json, read_rows, write_rows
+from lmolt_utils.run.shards import Shards
+from lmolt_utils.run.steps import closure, code_hash, record_path, step
+
+
+def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str]:
+    """Run one step that writes a file; returns whether it ran and what it said."""
+    source, output = folder / "in.txt", folder / "out.txt"
+    said: list[str] = []
+
+    def make() -> None:
+        calls.append("made")
+        output.write_text(source.read_text() + str(changes))
+
+    ran = step(
+        "test",
+        make,
+        outputs=[output],
+        params=changes,
+        inputs={"source": source},
+        modules=["lmolt_utils.config.prompts"],
+        say=said.append,
+    )
+    return ran, said[0]
+
+
+def test_a_step_runs_once_and_says_why_it_runs_again(tmp_path: Path) -> None:
+    calls: list[str] = []
+    (tmp_path / "in.txt").write_text("a")
+    assert _count(tmp_path, calls, beta=1) == (True, f"test: {tmp_path}/out.txt is not there yet")
+    assert _count(tmp_path, calls, beta=1) == (False, "test: up to date")
+    assert _count(tmp_path, calls, beta=2) == (True, "test: changed params: beta")
+    (tmp_path / "in.txt").write_text("b")
+    assert _count(tmp_path, calls, beta=2) == (True, "test: changed inputs: source")
+    (tmp_path / "out.txt").write_text("tampered")
+    ran, why = _count(tmp_path, calls, beta=2)
+    assert ran
+    assert "was changed after it was made" in why
+    assert len(calls) == 4
+
+
+def test_a_failing_step_leaves_no_record(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        step("bad", fail, outputs=[tmp_path / "x"], params={}, modules=[], say=lambda _: None)
+    assert not record_path(tmp_path / "x").exists()
+
+
+def test_record_tells_what_made_the_file(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a")
+    _count(tmp_path, [], beta=1)
+    record = read_json(record_path(tmp_path / "out.txt"))
+    assert record["key"]["params"] == {"beta": 1}
+    assert record["key"]["inputs"]["source"] == fingerprint(tmp_path / "in.txt")
+    assert record["outputs"]["out.txt"] == fingerprint(tmp_path / "out.txt")
+    assert {"commit", "versions", "hardware", "wall_s", "peak_mb"} <= set(record)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"key": 3}'])
+def test_a_damaged_record_counts_as_stale(tmp_path: Path, text: str) -> None:
+    (tmp_path / "in.txt").write_text("a")
+    _count(tmp_path, [], beta=1)
+    record_path(tmp_path / "out.txt").write_text(text)
+    ran, why = _count(tmp_path, [], beta=1)
+    assert ran
+    assert why.endswith("record.json is damaged")
+    assert _count(tmp_path, [], beta=1)[0] is False
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
+def test_peak_memory_is_the_steps_own(tmp_path: Path) -> None:
+    def peak(name: str, megabytes: int) -> float:
+        def make() -> None:
+            (tmp_path / name).write_bytes(bytes(len(bytearray(b"x") * (megabytes << 20)) % 7))
+
+        step(name, make, outputs=[tmp_path / name], params={}, modules=[], say=lambda _: None)
+        return float(read_json(record_path(tmp_path / name))["peak_mb"])
+
+    large, small = peak("large", 300), peak("small", 1)
+    assert large > small + 250
+
+
+def test_written_figures_are_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lmolt_utils.run.steps as steps
+
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "figures").mkdir()
+    for name in ("code.py", "figures/a.csv"):
+        (tmp_path / name).write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(steps, "root", lambda: tmp_path)
+
+    def now() -> str:
+        steps.commit.cache_clear()
+        return steps.commit()
+
+    (tmp_path / "figures" / "a.csv").write_text("2")
+    (tmp_path / "figures" / "b.csv").write_text("2")
+    assert len(now()) == 40
+    (tmp_path / "code.py").write_text("2")
+    assert now().endswith("+changes")
+    steps.commit.cache_clear()
+
+
+def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
+    first = Shards(tmp_path / "shards", 2, {"model": "m"})
+    first.add({0: "a", 1: "b"})
+    first.add({2: "c", 3: "d"})
+    cut = tmp_path / "shards" / "00001.jsonl"
+    cut.write_text(cut.read_text()[:-5])
+    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {0: "a", 1: "b"}
+    (tmp_path / "shards" / "key.json").write_text("")
+    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {}
+
+
+def test_code_hash_follows_imports_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "lmolt_utils.config.prompts" in closure(["lmolt_utils.training.trainers"])
+    assert "lmolt_utils.figures.plots" not in closure(["lmolt_utils.training.trainers"])
+    package = tmp_path / "lmolt_utils"
+    package.mkdir()
+    for name, text in {"__init__": "", "a": "from lmolt_utils.b import f\n", "b": "def f():\n    return 1\n"}.items():
+        (package / f"{name}.py").write_text(text)
+    import lmolt_utils.run.steps as steps
+
+    monkeypatch.setattr(steps, "__file__", str(package / "steps.py"))
+    steps._imports.cache_clear()
+    before = code_hash(["lmolt_utils.a"])
+    (package / "b.py").write_text('def f():\n    """Docs."""\n    # why\n    return 1\n')
+    assert code_hash(["lmolt_utils.a"]) == before
+    (package / "b.py").write_text("def f():\n    return 2\n")
+    assert code_hash(["lmolt_utils.a"]) != before
+    steps._imports.cache_clear()
+
+
+def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic(target) as part:  # noqa: PT012
+        part.write_text("half")
+        raise RuntimeError("killed")
+    assert target.read_text() == "old"
+    folder = tmp_path / "folder"
+    with pytest.raises(RuntimeError), atomic_folder(folder) as part:  # noqa: PT012
+        (part / "x").write_text("half")
+        raise RuntimeError("killed")
+    assert not folder.exists()
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"could not be written \(No space left on device\); free space"),
+        atomic(tmp_path / "x"),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_damaged_rows_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(BadFileError, match="is missing: run the notebook"):
+        read_rows(path, ["a"])
+    write_rows(path, pd.DataFrame({"a": ["x", "é/\\"]}))
+    assert read_rows(path, ["a"])["a"].tolist() == ["x", "é/\\"]
+    with pytest.raises(BadFileError, match="no column 'b'"):
+        read_rows(path, ["b"])
+    text = path.read_text()
+    path.write_text(text[:-3])
+    with pytest.raises(BadFileError, match="cut short"):
+        read_rows(path, ["a"])
+    path.write_text(text + "{oops\n")
+    with pytest.raises(BadFileError, match="line 3 is not JSON"):
+        read_rows(path, ["a"])

@@ -1,0 +1,139 @@
+"""The papers' profile, rehearsed: everything but ids, sizes and the device is what the paper profile says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.prompts import TASKS, baseline_prompt, prompt
+from lmolt_utils.config.systems import load_systems, with_ratio_grid
+from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.models.generation import generate
+from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
+from lmolt_utils.nli.classifier import Classifier
+from lmolt_utils.paths import root
+from lmolt_utils.run import runner
+from lmolt_utils.run.notebook import Run
+from lmolt_utils.training.experiment import plan
+
+sys.path.insert(0, str(root()))
+
+from tools import rehearsal
+
+#: Where models and data are. Each is the paper profile's id, below the folder that the builder fills.
+IDS = {
+    "corpus", "base_model", "cap2mol_model", "mol2cap_model", "negatives_mol2cap_model", "negatives_cap2mol_model",
+    "nli_model", "txtchem_model", "chemllm_model", "decomposer_model", "caption_tokenizer",
+}  # fmt: skip
+MACHINE = {"profile", "threads", "ablation_jobs", "device", "figures_dir"}
+ROWS_AND_STEPS = {
+    "test_rows", "negatives_shard_rows", "epochs", "effective_batch", "save_steps", "max_new_tokens",
+    "decomposer_new_tokens",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hub() -> Path:
+    """The folders that the profile names."""
+    folder = root() / "runs" / "hub"
+    rehearsal.build(folder)
+    return folder
+
+
+def test_the_rehearsal_differs_from_the_papers_profile_in_ids_rows_steps_and_device_alone() -> None:
+    own, paper = load("rehearsal").model_dump(), load("paper").model_dump()
+    differing = {name for name in own if own[name] != paper[name]}
+    assert differing == IDS | MACHINE | ROWS_AND_STEPS | {"test_corpus", "remote_code"}
+    assert {name: own[name] for name in IDS} == {name: f"runs/hub/{paper[name]}" for name in IDS}
+    assert own["remote_code"] == [f"runs/hub/{name}" for name in paper["remote_code"]]
+    assert own["test_corpus"] == "runs/hub/language-plus-molecules/LPM-24_train-extra"
+    assert own["device"] == "cpu"
+
+
+@pytest.mark.slow
+def test_the_papers_profile_runs_whole(hub: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "LMOLT_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", "rehearsal", "--cores", "2"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder, params = tmp_path / "rehearsal", load("rehearsal")
+    systems = with_ratio_grid(load_systems(), params)
+    assert {"txtchem-t5", "chem-llm"} < {system.name for system in systems}
+    for system in systems:
+        for task in TASKS:
+            if system.init != "baseline":
+                predicted = read_rows(folder / "predictions" / f"{system.name}.{task}.jsonl", ("prediction",))
+                assert len(predicted) == params.test_rows
+            assert read_json(folder / "scores" / f"{system.name}.{task}.json")["n"] == params.test_rows
+    corpus = read_rows(folder / "data" / "corpus.jsonl", ("molecule",))
+    assert set(corpus["split"]) == {"train", "validation"}
+    text = (folder / "figures" / "table_T2.md").read_text()
+    assert "not run" not in "".join(line for line in text.splitlines() if "TxtChem-T5" in line)
+
+
+def test_a_published_baseline_without_a_model_is_not_run() -> None:
+    names = [system.name for system in with_ratio_grid(load_systems(), load("cpu"))]
+    assert "meditron" in names
+    assert not [name for name in names if name.startswith(("txtchem", "chem-llm"))]
+
+
+def test_the_published_baselines_prompts(runs: Path) -> None:
+    assert baseline_prompt("txtchem", "native", "mol2cap", "CCO") == "Caption the following SMILES: CCO"
+    assert (
+        baseline_prompt("txtchem", "native", "cap2mol", "It {x}.") == "Write in SMILES the described molecule: It {x}."
+    )
+    assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")
+    assert prompt("mol2cap", "CCO") in baseline_prompt("chemllm", "native", "mol2cap", "CCO")
+    run = Run("06_ablation", runs, load("rehearsal"))
+    forms = {s.name: plan(run, s).baseline_prompt for s in load_systems() if s.init == "txtchem"}
+    assert forms == {"txtchem-t5": "native", "txtchem-t5.prefix": "released"}
+
+
+def test_a_models_own_code_runs_only_where_a_parameter_names_it(hub: Path) -> None:
+    reference = str(hub / "AI4Chem" / "ChemLLM-7B-Chat")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(reference, "causal")
+    model, tokenizer = load_model(reference, "causal", remote_code=True), load_tokenizer(reference, remote_code=True)
+    assert type(model).__name__ == "OwnForCausalLM"
+    assert generate(model, tokenizer, ["CCO"], max_new_tokens=4, batch_size=1)
+
+
+@pytest.mark.parametrize("first", ["entailment", "contradiction"])
+def test_labels_in_either_order(first: str, tmp_path: Path) -> None:
+    other = "contradiction" if first == "entailment" else "entailment"
+    rehearsal.classifier(tmp_path, ["The molecule is a toxin."], (first, "neutral", other))
+    for dtype in ("float32", "bfloat16"):
+        nli = Classifier(str(tmp_path), dtype=dtype)
+        answers = nli.probabilities(["The molecule is a nutrient."], ["The molecule is a nutrient."], progress=False)
+        assert answers["entailment"].iloc[0] > 0.5
+
+
+def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
+    base = hub / "epfl-llm" / "meditron-7b"
+    assert read_json(base / "config.json")["vocab_size"] == 32_017
+    assert read_json(base / "config.json")["dtype"] == "bfloat16"
+    tuned = hub / "language-plus-molecules" / "Meditron7b-caption2smiles-LPM24"
+    assert (tuned / "model.safetensors.index.json").is_file()
+    assert read_json(tuned / "config.json") | {"vocab_size": 32_000, "dtype": "float32"} == read_json(
+        tuned / "config.json"
+    )
+    assert "pad_token" not in read_json(tuned / "tokenizer_config.json")
+    assert len(load_tokenizer(str(tuned))) == 32_000
+    assert (hub / "meta-llama" / "Meta-Llama-3-8B-Instruct" / "chat_template.jinja").is_file()
+    parquet = next((hub / "language-plus-molecules" / "LPM-24_train").rglob("split_train*.parquet"))
+    assert list(pd.read_parquet(parquet).columns) == ["molecule", "caption"]
+
+
+def test_a_gpu_gets_one_notebook_at_a_time(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four 7B models at once do not fit one card."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(runner, "_follow", lambda command, *_: started.append(list(command)) or 0)
+    for profile in ("paper", "rehearsal"):
+        assert runner.reproduce(profile, 4, extra=["--dry-run"]) == 0
+    assert started[0][-4:] == ["--resources", "gpu=1", "--keep-going", "--dry-run"]
+    assert "--resources" not in started[1]
+    assert (root() / "Snakefile").read_text().count("gpu=1,") == 2, "notebooks, and jobs of single systems"

@@ -1,0 +1,361 @@
+"""The objectives against plain implementations of the papers' equations: losses and gradients, to 1e-5.
+
+The plain side runs the same weights one sequence at a time, without padding, and sums log-probabilities in double
+precision; it knows nothing of TRL, collators, micro-batches or accumulation. Every step of a training is compared, so
+that from the second one on policy and reference differ.
+"""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from transformers import TrainerCallback
+from trl import KTOTrainer
+from trl.experimental.utils import DPODataCollatorWithPadding
+from trl.kernels import ChunkedLogProbFunction
+
+from lmolt_utils.config.prompts import answer, prompt
+from lmolt_utils.models.loading import load_model, load_tokenizer
+from lmolt_utils.training import head
+from lmolt_utils.training.losses import Cpo, kto_pair
+from lmolt_utils.training.shared_prompt import joined, matched_and_not, padded
+from lmolt_utils.training.trainers import build_trainer
+from tests.training.test_training import recipe
+
+START = "embedded:cap2mol"
+WORDS = ["toxin.", "nutrient.", "lipid", "It impacts aging.", "flavour", "membrane stabilizer", "and"]
+
+
+def pairs(rows: int) -> pd.DataFrame:
+    """Answers of one to nine words and atoms, so that every batch needs padding."""
+    generator = random.Random(1)
+    made = []
+    for row in range(rows):
+        task = ("mol2cap", "cap2mol")[row % 2]
+        caption, other = (" ".join(generator.choices(WORDS, k=generator.randint(1, 9))) for _ in range(2))
+        molecule, wrong = ("C" * generator.randint(1, 12) + "O" for _ in range(2))
+        source, good, bad = (molecule, caption, other) if task == "mol2cap" else (caption, molecule, wrong + "N")
+        source = f"{source}{row}"  # each prompt once: the comparison finds its rows by their prompts
+        made.append({"task": task, "source": source, "chosen": good, "rejected": bad})
+    return pd.DataFrame(made)
+
+
+def log_probability(model: Any, tokenizer: Any, text: str, target: str) -> tuple[torch.Tensor, int]:
+    """Sum of log π over the answer's tokens and EOS, and how many they are."""
+    before = tokenizer(text).input_ids
+    ids = torch.tensor([[*tokenizer(text + target).input_ids, tokenizer.eos_token_id]])
+    table = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
+    picked = table[torch.arange(table.shape[0]), ids[0, 1:]][len(before) - 1 :]
+    return picked.sum(), len(picked)
+
+
+def equation(name: str, rows: list[dict[str, Any]], ask: Any, settings: Any) -> torch.Tensor:
+    """The loss of one optimiser step on ``rows``, as the papers' equations define it."""
+    beta = settings.beta
+    with torch.no_grad(), ask.model.disable_adapter():
+        reference = [(ask(row, "chosen")[0], ask(row, "rejected")[0]) for row in rows]
+    now = [(ask(row, "chosen"), ask(row, "rejected")) for row in rows]
+    if name == "sft":
+        return -sum(w[0] for w, _ in now) / sum(w[1] for w, _ in now)
+    terms = []
+    for (w, other), (ref_w, ref_l) in zip(now, reference, strict=True):
+        delta_w, delta_l = w[0] - ref_w, other[0] - ref_l
+        nll = -w[0] if settings.cpo_nll == "sum" else -w[0] / w[1]
+        if name.startswith("dpo"):
+            term = -torch.log(1 / (1 + torch.exp(-beta * (delta_w - delta_l)))) + settings.dpo_alpha * nll
+        elif name == "kto_pair":
+            zero = torch.zeros(())
+            up = 1 - 1 / (1 + torch.exp(-beta * (delta_w - torch.maximum(delta_l, zero))))
+            down = 1 - 1 / (1 + torch.exp(-beta * (torch.maximum(delta_w, zero) - delta_l)))
+            term = (up + down) / 2
+        else:
+            term = -torch.log(1 / (1 + torch.exp(-beta * (w[0] - other[0])))) + settings.cpo_alpha * nll
+        terms.append(term)
+    return sum(terms) / len(terms)
+
+
+class Ask:
+    """log π of one answer under the model as it is now."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def __call__(self, row: dict[str, Any], which: str) -> tuple[torch.Tensor, int]:
+        return log_probability(self.model, self.tokenizer, row["prompt"], row[which])
+
+
+class Oracle(TrainerCallback):
+    """Before each step the loss and gradients that the equations give, after it the trainer's."""
+
+    def __init__(self, trainer: Any, steps: list[list[dict[str, Any]]], loss: Any) -> None:
+        self.trainer, self.steps, self.loss = trainer, steps, loss
+        self.gradients: list[tuple[float, float]] = []
+        self.expected: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        named = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
+        value = self.loss(self.steps[state.global_step % len(self.steps)])
+        self.wanted = dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+        self.expected.append(float(value.detach()))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        named = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
+        worst = max(float((named[n].grad - wanted).abs().max()) for n, wanted in self.wanted.items())
+        self.gradients.append((worst, max(float(wanted.abs().max()) for wanted in self.wanted.values())))
+
+
+CASES = {
+    "sft": ("sft", {}),
+    "dpo": ("dpo", {"beta": 0.3}),
+    "dpo+nll sum": ("dpo", {"dpo_alpha": 0.7}),
+    "dpo+nll row_mean": ("dpo", {"dpo_alpha": 0.7, "cpo_nll": "row_mean"}),
+    "kto_pair": ("dpo", {"dpo_loss": "kto_pair"}),
+    "cpo sum": ("cpo", {"cpo_alpha": 0.5}),
+    "cpo row_mean": ("cpo", {"cpo_nll": "row_mean"}),
+    "cpo no nll": ("cpo", {"cpo_alpha": 0.0}),
+}
+
+
+def run(method: str, folder: Path, rows: int, **changes: Any) -> tuple[Any, Any, Any]:
+    """A trainer on ``rows`` pairs with plain clipping and a constant rate, its settings and tokenizer."""
+    settings = recipe(method, max_grad_norm=1e9, learning_rate=2.0e-3, epochs=2.0, **changes)
+    tokenizer = load_tokenizer(START)
+    trainer = build_trainer(settings, load_model(START, "causal"), tokenizer, pairs(rows), folder)
+    return trainer, settings, tokenizer
+
+
+def compare(trainer: Any, oracle: Oracle, kinks: int = 0) -> None:
+    """Losses of every step, gradients of all but the first ``kinks``, where the equation has a corner."""
+    trainer.add_callback(oracle)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(losses) == len(oracle.expected) >= 4
+    assert losses == pytest.approx(oracle.expected, abs=1e-5, rel=1e-5)
+    assert losses[0] != pytest.approx(losses[-1], abs=1e-4), "weights moved between the steps compared"
+    for worst, largest in oracle.gradients[kinks:]:
+        assert worst <= 1e-5 * max(1.0, largest)
+        assert largest > 1e-4
+
+
+# 10 rows: steps of 6 and 4 in micro-batches of 3, so that the second step ends in a smaller one.
+@pytest.mark.parametrize("name", CASES)
+def test_pairwise_losses_are_the_equations(name: str, tmp_path: Path) -> None:
+    method, changes = CASES[name]
+    trainer, settings, tokenizer = run(method, tmp_path, 10, effective_batch=6, micro_batch=3, **changes)
+    texts = pairs(10)
+    by_prompt = {
+        prompt(row.task, row.source): {
+            "prompt": prompt(row.task, row.source),
+            "chosen": answer(row.chosen),
+            "rejected": answer(row.rejected),
+        }
+        for row in texts.itertuples()
+    }
+    order = [by_prompt[text] for text in trainer.train_dataset["prompt"]]
+    ask = Ask(trainer.model, tokenizer)
+    oracle = Oracle(trainer, [order[:6], order[6:]], lambda rows: equation(name.split()[0], rows, ask, settings))
+    compare(trainer, oracle, kinks=int(name == "kto_pair"))  # max(Δ, 0) at Δ = 0, before the first step
+
+
+def test_kto_is_its_equation(tmp_path: Path) -> None:
+    """Eq. 5 with minus before λ_l; z_ref from each prompt with its neighbour's answer within a micro-batch, >= 0."""
+    changes = {"kto_desirable": 1.5, "kto_undesirable": 0.5, "beta": 0.2}
+    trainer, settings, tokenizer = run("kto", tmp_path, 5, effective_batch=8, micro_batch=4, **changes)
+    data = [dict(zip(("prompt", "completion", "label"), row, strict=True)) for row in zip(
+        *(trainer.train_dataset[name] for name in ("prompt", "completion", "label")), strict=True)]  # fmt: skip
+    for row in data:
+        row["completion"] = row["completion"].removesuffix(tokenizer.eos_token)
+    assert len(data) == 10
+
+    def log_ratio(row: dict[str, Any], completion: str) -> torch.Tensor:
+        with torch.no_grad(), trainer.model.disable_adapter():
+            reference = log_probability(trainer.model, tokenizer, row["prompt"], completion)[0]
+        return log_probability(trainer.model, tokenizer, row["prompt"], completion)[0] - reference
+
+    def loss(rows: list[dict[str, Any]]) -> torch.Tensor:
+        terms = []
+        for batch in (rows[i : i + 4] for i in range(0, len(rows), 4)):
+            with torch.no_grad():
+                z = sum(log_ratio(row, batch[i - 1]["completion"]) for i, row in enumerate(batch)) / len(batch)
+                z = max(float(z), 0.0)
+            for row in batch:
+                delta = log_ratio(row, row["completion"])
+                value = settings.beta * (delta - z) if row["label"] else settings.beta * (z - delta)
+                weight = settings.kto_desirable if row["label"] else settings.kto_undesirable
+                terms.append(weight * (1 - 1 / (1 + torch.exp(-value))))
+        return sum(terms) / len(terms)
+
+    compare(trainer, Oracle(trainer, [data[:8], data[8:]], loss))
+
+
+def test_kto_pair_by_hand() -> None:
+    """Computed with a pocket calculator's four functions and exp."""
+    loss = kto_pair(torch.tensor([2.0, 3.0, -1.0]), torch.tensor([-1.0, 3.0, -1.0]), beta=0.5)
+    first = ((1 - 1 / (1 + math.exp(-1.0))) + (1 - 1 / (1 + math.exp(-1.5)))) / 2
+    assert loss.tolist() == pytest.approx([first, 0.5, 0.5], abs=1e-6)
+    both = torch.tensor([0.7], requires_grad=True)
+    kto_pair(both, both, 0.1).sum().backward()
+    assert both.grad.item() == pytest.approx(0.0, abs=1e-7), "moving both answers together changes nothing"
+
+
+def test_the_first_gradient_of_kto_does_not_pull_towards_the_chosen_text(tmp_path: Path) -> None:
+    """At step 0 every log-ratio is 0, so the loss is 1/2 whatever the data: what Table 2's zeros begin with."""
+    trainer, *_ = run("kto", tmp_path, 4, effective_batch=4, micro_batch=4)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "dpo+nll row_mean", "kto_pair", "cpo sum", "cpo row_mean"])
+def test_no_objective_depends_on_the_micro_batch(name: str, tmp_path: Path) -> None:
+    """The same five rows as 5 = 2 + 2 + 1 and as 5 = 4 + 1: one loss, one gradient norm."""
+    found = []
+    method, changes = CASES[name]
+    for micro in (2, 4):
+        trainer, *_ = run(method, tmp_path, 5, effective_batch=8, micro_batch=micro, **changes)
+        trainer.train()
+        found += [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history[:1]]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# ------------------------------------------------------------------------ what TRL computes twice or for nothing
+
+
+def test_two_answers_behind_one_prompt_by_hand() -> None:
+    hidden = -100
+    batch = {
+        "chosen_input_ids": torch.tensor([[5, 6, 7, 8, 9], [1, 2, 3, 0, 0]]),
+        "chosen_attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "chosen_labels": torch.tensor([[hidden, hidden, hidden, 8, 9], [hidden, hidden, 3, hidden, hidden]]),
+        "rejected_input_ids": torch.tensor([[5, 6, 7, 4], [1, 4, 8, 8]]),  # the second prompts end differently
+        "rejected_attention_mask": torch.ones(2, 4, dtype=torch.long),
+        "rejected_labels": torch.tensor([[hidden, hidden, hidden, 4], [hidden, hidden, 8, 8]]),
+    }
+    found = joined(batch, padding=0, dtype=torch.float32)
+    assert found.ids.tolist() == [[5, 6, 7, 8, 9, 7, 4], [1, 2, 3, 1, 4, 8, 8]]
+    assert found.positions.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 0, 1, 2, 3]]
+    assert found.labels.tolist() == [[hidden] * 3 + [8, 9, hidden, 4], [hidden, hidden, 3, hidden, hidden, 8, 8]]
+    assert (found.mask[0, 0, 6] == 0).tolist() == [True, True, False, False, False, True, True]
+    assert (found.mask[0, 0, 4] == 0).tolist() == [True] * 5 + [False] * 2
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])  # on a processor, on a GPU
+def test_cpo_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
+    trainer, *_ = run("cpo", tmp_path, 12, effective_batch=12, micro_batch=6)
+    trainer.model.get_base_model().set_attn_implementation(attention)
+    trainer.train()  # so that the adapter is not zero
+    for batch in trainer.get_train_dataloader():
+        with torch.no_grad():
+            ours = trainer.concatenated_forward(trainer.model, batch)
+            theirs = super(Cpo, trainer).concatenated_forward(trainer.model, batch)
+        for part in (0, 1):
+            torch.testing.assert_close(ours[part], theirs[part], rtol=2e-6, atol=1e-6)
+        tokens = (batch["chosen_labels"] != -100).sum()
+        torch.testing.assert_close(ours[-1] * len(ours[0]), theirs[-1] * tokens, rtol=2e-6, atol=1e-6)
+        places = joined(batch, 0, torch.float32).ids.numel()
+        assert places < sum(batch[f"{side}_input_ids"].numel() for side in ("chosen", "rejected"))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_kto_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
+    trainer, *_ = run("kto", tmp_path, 12, effective_batch=12, micro_batch=6)
+    trainer.model.get_base_model().set_attn_implementation(attention)
+    trainer.train()  # so that the adapter is not zero
+    read: list[int] = []
+    trainer.model.get_base_model().model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for batch in trainer.get_train_dataloader():
+        found, mismatched = matched_and_not(trainer.model, batch)
+        own, other = read
+        theirs = KTOTrainer._compute_kl_logps(trainer, trainer.model, batch)
+        torch.testing.assert_close(mismatched, theirs, rtol=2e-6, atol=1e-6)
+        assert own == batch["input_ids"].numel()
+        assert other < batch["KL_input_ids"].numel() == read[2]
+        assert found.log_probs.requires_grad, "the answers are trained on"
+        assert not mismatched.requires_grad, "z_ref is not"
+        read.clear()
+        with torch.no_grad(), trainer.model.disable_adapter():
+            reference = matched_and_not(trainer.model, batch)
+        stored = torch.stack([batch["ref_logps"], batch["ref_KL_logps"]])
+        torch.testing.assert_close(
+            torch.stack([reference[0].log_probs.sum(dim=1), reference[1]]), stored, rtol=2e-6, atol=1e-6
+        )
+        assert not torch.allclose(mismatched, stored[1]), "policy and reference differ by now"
+        read.clear()
+
+
+def test_kto_reads_prompts_twice_where_activations_are_recomputed(tmp_path: Path) -> None:
+    trainer, *_ = run("kto", tmp_path, 6, effective_batch=12, micro_batch=12)
+    trainer.train()
+    (batch,) = trainer.get_train_dataloader()
+    trainer.model.train()
+    results = []
+    for recompute in (False, True):
+        if recompute:
+            trainer.model.enable_input_require_grads()
+            trainer.model.gradient_checkpointing_enable()
+        trainer.model.zero_grad()
+        found, mismatched = matched_and_not(trainer.model, batch)
+        found.log_probs.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        results.append((found.log_probs.detach(), mismatched, gradient))
+    torch.testing.assert_close(results[0], results[1], rtol=2e-5, atol=1e-5)
+
+
+def test_cpo_batches_are_those_of_trls_collator(tmp_path: Path) -> None:
+    trainer, *_ = run("cpo", tmp_path, 7, effective_batch=8, micro_batch=8)
+    rows = [dict(row) for row in trainer.train_dataset]
+    found = padded(rows, padding=3)
+    for row in rows:
+        row |= {f"{side}_attention_mask": [1] * len(row[f"{side}_input_ids"]) for side in ("chosen", "rejected")}
+    wanted = DPODataCollatorWithPadding(pad_token_id=3)(rows)
+    assert set(found) == {name for name, value in wanted.items() if isinstance(value, torch.Tensor)}
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name])
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "cpo", "kto"])
+def test_the_head_is_computed_for_the_answers_tokens_only(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    apply = head.Kept.apply
+
+    def watched(self: head.Kept, hidden: torch.Tensor, *others: Any) -> Any:
+        seen.append(len(hidden))
+        return apply(self, hidden, *others)
+
+    monkeypatch.setattr(head.Kept, "apply", watched)
+    trainer, *_ = run(method, tmp_path, 4, effective_batch=8, micro_batch=8)
+    (batch,) = trainer.get_train_dataloader()
+    seen.clear()  # the reference's
+    trainer.train()
+    if method == "sft":
+        labels = [(batch["labels"][:, 1:] != -100).sum()]
+    elif method == "cpo":
+        labels = [sum((batch[f"{side}_labels"] != -100).sum() for side in ("chosen", "rejected"))]
+    else:  # of KTO the mismatched answers too
+        names = ["completion_mask", "KL_completion_mask"] if method == "kto" else ["completion_mask"]
+        labels = [batch[name].sum() for name in names]
+    assert seen == [int(count) for count in labels] * 2, "two epochs of one step"
+
+
+@pytest.mark.parametrize("special", [{}, {"scale": 0.5}, {"softcap": 3.0}])
+def test_the_head_gives_what_trls_gives(special: dict[str, float]) -> None:
+    """Values and gradients; models that scale or cap their logits are left to TRL's function."""
+    torch.manual_seed(0)
+    weight, targets = torch.randn(50, 8), torch.randint(50, (20,))
+    outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
+    settings = (1.0, 16, special.get("softcap"), special.get("scale", 1.0), outputs)
+    found = []
+    for function in (head.Kept(), ChunkedLogProbFunction):
+        hidden = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        values = function.apply(hidden, weight, None, targets, *settings)
+        values[0].sum().backward()
+        found.append([*(value.detach() for value in values if value is not None), hidden.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,46 @@
+"""How good the embedded models are on held-out molecules: what their model cards state."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from rdkit import Chem, DataStructs, rdBase
+from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
+
+from lmolt_utils.grammar.rules import vocabulary
+
+
+@cache
+def _names() -> re.Pattern[str]:
+    longest_first = sorted(vocabulary(), key=len, reverse=True)
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
+
+
+def properties_in(caption: str) -> set[str]:
+    """Properties that a caption names, longest match first (``anti inflammatory`` is not ``inflammatory``)."""
+    return set(_names().findall(caption.lower()))
+
+
+def property_f1(references: Iterable[str], captions: Iterable[str]) -> float:
+    """Micro F1 of the properties that ``captions`` name against ``|``-separated reference sets."""
+    hits = named = true = 0
+    for reference, caption in zip(references, captions, strict=True):
+        expected, found = set(reference.split("|")), properties_in(caption)
+        hits += len(expected & found)
+        named += len(found)
+        true += len(expected)
+    return 2 * hits / (named + true) if named + true else 0.0
+
+
+def molecule_quality(references: Sequence[str], molecules: Sequence[str]) -> tuple[float, float]:
+    """Validity, and mean MACCS similarity to the reference over all rows (an invalid molecule counts as 0)."""
+    quiet = rdBase.BlockLogs()
+    valid, similarity = 0, 0.0
+    for reference, text in zip(references, molecules, strict=True):
+        mol = Chem.MolFromSmiles(text) if text else None
+        if mol is not None:
+            valid += 1
+            pair = GetMACCSKeysFingerprint(Chem.MolFromSmiles(reference)), GetMACCSKeysFingerprint(mol)
+            similarity += DataStructs.TanimotoSimilarity(*pair)
+    del quiet
+    return valid / len(references), similarity / len(references)

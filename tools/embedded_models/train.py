@@ -1,0 +1,290 @@
+"""Train the embedded models from nothing: what ``make embedded-models`` runs.
+
+One base language model sees molecules and captions unpaired; two per-task models are fine-tuned from it
+(they must share it: merging two fine-tunes needs one origin). The two T5 translators see little, so that
+their outputs are plausible and wrong in varied ways, as MolT5's are. The cross-encoder learns NLI over
+property facts. Weights are stored as float16 and their quality is measured after that rounding.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lmolt_utils.config.prompts import Task, answer, prompt
+from tools.embedded_models.nli_data import LABELS, pairs
+from tools.embedded_models.tokenizer import framed
+
+HIDDEN, LAYERS, HEADS, FEED_FORWARD = 128, 2, 4, 344
+IGNORED = -100  # what torch's cross entropy leaves out
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long one embedded model is trained: passes over its data, peak rate, rows per step."""
+
+    epochs: float
+    learning_rate: float
+    batch: int = 32
+
+
+SCHEDULES = {
+    "base": Schedule(5, 2.0e-3),
+    "mol2cap": Schedule(9, 2.0e-3),
+    "cap2mol": Schedule(9, 2.0e-3),
+    "negatives-mol2cap": Schedule(3, 2.0e-3),
+    "negatives-cap2mol": Schedule(5, 2.0e-3),
+    "nli": Schedule(1, 1.0e-3, batch=32),
+}
+
+
+#: The translators see only this many molecules: enough to be plausible, too few to be right.
+TRANSLATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
+
+
+def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained Llama of 0.9M parameters (untied, as Llama-2 is)."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=HIDDEN,
+            intermediate_size=FEED_FORWARD,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=512,
+            tie_word_embeddings=False,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
+    """An untrained T5 of 0.7M parameters."""
+    return T5ForConditionalGeneration(
+        T5Config(  # type: ignore[call-arg]
+            vocab_size=len(tokenizer),
+            d_model=96,
+            d_kv=24,
+            d_ff=256,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def cross_encoder(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
+    """An untrained BERT cross-encoder with labels named as NLI models name them."""
+    model = BertForSequenceClassification(
+        BertConfig(  # type: ignore[call-arg]
+            vocab_size=len(tokenizer),
+            hidden_size=HIDDEN,
+            intermediate_size=FEED_FORWARD,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=256,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            num_labels=len(LABELS),
+            id2label=dict(enumerate(LABELS)),
+            label2id={name: index for index, name in enumerate(LABELS)},
+        )
+    )
+    start_by_matching(model)
+    return model
+
+
+def start_by_matching(model: BertForSequenceClassification) -> None:
+    """Random weights under which half of the first layer's heads look for a token's equal in the other text.
+
+    Comparing texts means finding the same word in both. Keys are queries with the direction that tells the two texts
+    apart turned round, so a token scores highest with its equal in the other text and next with itself; training
+    need not find that by itself. BERT's spread of 0.02 is meant for 768 dimensions; these have 128.
+    """
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, torch.nn.Linear):
+                part.weight.normal_(0, 0.06)
+        embeddings = model.bert.embeddings
+        embeddings.word_embeddings.weight.normal_(0, 0.08)
+        embeddings.position_embeddings.weight.normal_(0, 0.02)
+        side = torch.nn.functional.normalize(torch.randn(HIDDEN), dim=0)
+        # Half as long as a word: the equal in the other text is then as far ahead of the token as that of others.
+        embeddings.token_type_embeddings.weight.copy_(0.45 * torch.stack([side, -side]))
+        attention = model.bert.encoder.layer[0].attention.self
+        half = HIDDEN // 2
+        queries = attention.query.weight[:half].normal_(0, 0.14)  # equals score about 11 before the softmax
+        attention.key.weight[:half] = queries - 2 * torch.outer(queries @ side, side)
+
+
+def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> list[dict[str, list[int]]]:
+    """Molecules and captions as separate texts: the base model learns both languages and no translation."""
+    eos = [tokenizer.eos_token_id]
+    texts = [answer(text) for column in ("molecule", "caption") for text in frame[column]]
+    ids = [tokenized + eos for tokenized in tokenizer(texts).input_ids]
+    return [{"input_ids": row, "labels": row} for row in ids]
+
+
+def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
+    """Prompt and answer; only the answer and its EOS are learned."""
+    sources, targets = _columns(frame, task)
+    prompts = tokenizer([prompt(task, source) for source in sources]).input_ids
+    answers = tokenizer([answer(target) for target in targets], add_special_tokens=False).input_ids
+    rows = []
+    for before, after in zip(prompts, answers, strict=True):
+        after = [*after, tokenizer.eos_token_id]
+        rows.append({"input_ids": before + after, "labels": [IGNORED] * len(before) + after})
+    return rows
+
+
+def translation_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
+    """Source and target without any instruction, as MolT5 takes them."""
+    sources, targets = _columns(frame, task)
+    encoded = tokenizer(list(sources)).input_ids, tokenizer(list(targets)).input_ids
+    return [{"input_ids": before, "labels": after} for before, after in zip(*encoded, strict=True)]
+
+
+def nli_rows(tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Pairs of texts with the index of their label."""
+    encoded = tokenizer([t[0] for t in triples], [t[1] for t in triples], return_token_type_ids=True)
+    return [
+        {"input_ids": ids, "token_type_ids": types, "labels": LABELS.index(label)}
+        for ids, types, (_, _, label) in zip(encoded.input_ids, encoded.token_type_ids, triples, strict=True)
+    ]
+
+
+def _columns(frame: pd.DataFrame, task: Task) -> tuple[pd.Series, pd.Series]:
+    molecule, caption = frame["molecule"], frame["caption"]
+    return (molecule, caption) if task == "mol2cap" else (caption, molecule)
+
+
+def fit(
+    model: PreTrainedModel,
+    rows: list[dict[str, Any]],
+    collator: Callable[[list[dict[str, Any]]], Any],
+    schedule: Schedule,
+    seed: int,
+) -> float:
+    """Train in place with the Transformers trainer; returns the last epoch's mean loss."""
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),  # nothing is written there: save_strategy is "no"
+        num_train_epochs=schedule.epochs,
+        per_device_train_batch_size=schedule.batch,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_grad_norm=1.0,
+        weight_decay=0.01,
+        train_sampling_strategy="group_by_length",
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        seed=seed,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
+
+
+def train_language_models(
+    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
+) -> dict[str, LlamaForCausalLM]:
+    """``base``, and ``mol2cap`` and ``cap2mol`` fine-tuned from it, on the corpus's train split."""
+    tokenizer = framed(bpe, "llama")
+    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
+    set_seed(seed)
+    models = {"base": llama(tokenizer)}
+    loss = fit(models["base"], language_rows(tokenizer, frame), collator, SCHEDULES["base"], seed)
+    log(f"base: loss {loss:.3f}")
+    tasks: tuple[Task, Task] = ("mol2cap", "cap2mol")
+    for task in tasks:
+        models[task] = llama(tokenizer)
+        models[task].load_state_dict(models["base"].state_dict())
+        # Both languages keep one input and output space, so that an adapter on the inner layers (the papers'
+        # LoRA leaves embeddings and head alone) can still reach the words of the other one.
+        models[task].get_input_embeddings().requires_grad_(False)
+        models[task].get_output_embeddings().requires_grad_(False)
+        loss = fit(models[task], instruction_rows(tokenizer, frame, task), collator, SCHEDULES[task], seed)
+        log(f"{task}: loss {loss:.3f}")
+    return models
+
+
+def train_translators(
+    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
+) -> dict[str, T5ForConditionalGeneration]:
+    """The two T5 models whose outputs become the negatives."""
+    tokenizer = framed(bpe, "t5")
+    tasks: tuple[Task, Task] = ("mol2cap", "cap2mol")
+    models = {}
+    for task in tasks:
+        set_seed(seed)
+        name = f"negatives-{task}"
+        models[name] = t5(tokenizer)
+        collator = DataCollatorForSeq2Seq(tokenizer, model=models[name], label_pad_token_id=IGNORED)
+        rows = translation_rows(tokenizer, frame.head(TRANSLATOR_ROWS[name]), task)
+        loss = fit(models[name], rows, collator, SCHEDULES[name], seed)
+        log(f"{name}: loss {loss:.3f}")
+    return models
+
+
+NLI_PAIRS = 300_000
+
+
+def property_sets(frame: pd.DataFrame) -> list[list[str]]:
+    """The distinct property sets of a corpus's train split."""
+    return [names.split("|") for names in frame.loc[frame["split"] == "train", "properties"].unique()]
+
+
+def train_cross_encoder(
+    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
+) -> BertForSequenceClassification:
+    """The embedded NLI model, on pairs made from the train split's property sets."""
+    tokenizer = framed(bpe, "cross-encoder")
+    set_seed(seed)
+    model = cross_encoder(tokenizer)
+    rows = nli_rows(tokenizer, list(pairs(property_sets(frame), NLI_PAIRS, seed)))
+    loss = fit(model, rows, DataCollatorWithPadding(tokenizer), SCHEDULES["nli"], seed)
+    log(f"nli: loss {loss:.3f}")
+    return model
+
+
+def rounded(model: PreTrainedModel) -> PreTrainedModel:
+    """The model as it is shipped: every weight rounded to float16, held as float32."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+    return model
