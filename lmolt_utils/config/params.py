@@ -46,6 +46,12 @@ class Params(BaseModel):
         ge=1,
     )
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
+    redo_below_s: float = _p(
+        "a step is made again for a change of code alone if it took less than this; longer ones are kept and marked",
+        "ours",
+        "seconds",
+        ge=0,
+    )
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
     corpus: str = _p("'embedded', or a local file or folder, or hub id, of molecules and captions", "L4M §4.1: L+M-24")

@@ -24,6 +24,7 @@ Of equal candidates the first in the sample counts. An unreadable molecule is an
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from lmolt_utils.data.similarity import encode, medoid, nearest
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_rows, write_rows, write_text
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.run.notebook import Run
 
 #: Leaves of ``rule``'s decision tree: few enough to be read.
 MAX_LEAVES = 32
@@ -181,7 +183,7 @@ ANSWERS = dict(zip(BASELINES, (constant, nearest_neighbour, rule), strict=True))
 # ---- as systems ----
 
 
-def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) -> bool:
+def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) -> bool:
     """Predict both tasks with one baseline; ``rule`` also leaves its tree, ``models/rule.txt``. Returns whether it ran.
 
     A baseline that the corpus does not allow is said to be not run, and leaves no predictions to be scored.
@@ -197,7 +199,7 @@ def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) 
         if (system.name, task) == ("rule", "mol2cap"):
             outputs.append(run.path("models", "rule.txt"))
 
-        def make(task: Task = task, outputs: Sequence[Any] = outputs) -> None:
+        def make(_: Path, task: Task = task, outputs: Sequence[Any] = outputs) -> None:
             sample = Sample(read_rows(sampled, CORPUS_COLUMNS))
             rows = read_rows(tested, TEST_COLUMNS)
             columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
@@ -215,7 +217,6 @@ def make_baseline(run: Any, system: System, say: Callable[[str], None] = print) 
             outputs=outputs,
             params={"task": task, "baseline": system.name},
             inputs={"sample": sampled, "test": tested},
-            modules=["lmolt_utils.data.baselines"],
             say=say,
         )
     return True

@@ -1,13 +1,13 @@
 """The dataset card: how many rows, how skewed, how long, how many duplicates and unreadable molecules."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.data.features import Molecules
 from lmolt_utils.data.overlap import property_key
 from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.run.notebook import Run
 
 FACT_COLUMNS = ("about", "quantity", "split", "value")
 ALL = "all"
@@ -121,16 +121,15 @@ def _length_facts(lengths: pd.DataFrame) -> dict[tuple[str, str], float]:
     }
 
 
-def make_card(run: Any, corpus: pd.DataFrame) -> Card:
+def make_card(run: Run, corpus: pd.DataFrame) -> Card:
     """The card of the run's corpus; the facts, which need every molecule parsed, are kept in ``data/card.jsonl``."""
     path = run.path("data", "card.jsonl")
     run.step(
         "dataset card",
-        lambda: write_rows(path, card(corpus).facts),
+        lambda _: write_rows(path, card(corpus).facts),
         outputs=[path],
         params={},
         inputs={"corpus": run.path("data", "corpus.jsonl")},
-        modules=["lmolt_utils.data.card"],
     )
     return _assembled(corpus, read_rows(path, FACT_COLUMNS))
 

@@ -9,6 +9,7 @@ nearest neighbour.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.run.notebook import Run
 
 #: What two rows may have in common, from the same molecule to the same words.
 BY = ("canonical SMILES", "InChIKey", "scaffold", "property set", "caption")
@@ -175,7 +177,7 @@ def possible_test_sets(
 
 
 def make_overlap(
-    run: Any, corpus: pd.DataFrame, sampled: pd.DataFrame, tested: pd.DataFrame, initial_model: str
+    run: Run, corpus: pd.DataFrame, sampled: pd.DataFrame, tested: pd.DataFrame, initial_model: str
 ) -> tuple[Overlap, pd.DataFrame]:
     """The run's test set against training, validation and the initialisation, and the possible test sets beside it.
 
@@ -187,13 +189,15 @@ def make_overlap(
     train, validation = (corpus[corpus["split"] == split] for split in ("train", "validation"))
     references = {"the sample": sampled, "all training": train, "validation": validation}
 
-    def make() -> None:
+    def make(_: Path) -> None:
         molecules = Molecules()
         initial = {"the initialisation's training": initialisation_data(corpus, initial_model)}
         report = overlap_report(tested, {**references, **initial}, molecules)
         others = []
         compose = kept_captioner(run.path("data"))
-        for name, frame in possible_test_sets(corpus, len(tested), run.seed, run.corpus_seed, compose).items():
+        for name, frame in possible_test_sets(
+            corpus, len(tested), run.params.seed, run.params.corpus_seed, compose
+        ).items():
             other = overlap_report(frame, references, molecules)
             others.append(_with_neighbours(other).assign(**{"test set": name}))
         frames = (report.counts, report.similarities, report.unreadable, pd.concat(others, ignore_index=True))
@@ -204,12 +208,11 @@ def make_overlap(
         "overlap",
         make,
         outputs=paths,
-        params={"initial model": initial_model, "seed": run.seed, "corpus_seed": run.corpus_seed},
+        params={"initial model": initial_model, "seed": run.params.seed, "corpus_seed": run.params.corpus_seed},
         inputs={
             **{name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")},
             "property tree": run.path("data", "property_tree.json"),
         },
-        modules=["lmolt_utils.data.overlap"],
     )
     counts, similarities, unreadable, possible = (
         read_rows(path, columns)

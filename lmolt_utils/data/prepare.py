@@ -13,14 +13,15 @@ from lmolt_utils.data.sample import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, trip
 from lmolt_utils.data.sources import EMBEDDED, Source, load
 from lmolt_utils.data.test_sets import TEST_SETS, draw, source_of, unstated
 from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows, write_json, write_rows, write_text
+from lmolt_utils.run.notebook import Run
 
 
-def corpus_source(run: Any) -> Source:
+def corpus_source(run: Run) -> Source:
     """The corpus that a run's parameters name."""
-    return Source(run.corpus, run.corpus_rows, run.corpus_seed, run.corpus_revision)
+    return Source(run.params.corpus, run.params.corpus_rows, run.params.corpus_seed, run.params.corpus_revision)
 
 
-def make_corpus(run: Any) -> pd.DataFrame:
+def make_corpus(run: Run) -> pd.DataFrame:
     """The corpus (:data:`~lmolt_utils.data.sample.CORPUS_COLUMNS`), loaded once and kept with its manifest and rejected
     rows.
 
@@ -35,13 +36,13 @@ def make_corpus(run: Any) -> pd.DataFrame:
     _verify(record, "", source)
     known = _knowledge(run)
 
-    def make() -> None:
+    def make(_: Path) -> None:
         revision = source.revision or manifest.pinned(record, "", source.name)
         found = Source(source.name, source.rows, source.seed, revision)
         loaded = load(
             found,
-            max_bad_share=run.max_bad_share,
-            compose=captioner(run.corpus, known.tree),
+            max_bad_share=run.params.max_bad_share,
+            compose=captioner(run.params.corpus, known.tree),
             read=reader(known.tree).properties,
             withheld=known.withheld,
         )
@@ -58,13 +59,12 @@ def make_corpus(run: Any) -> pd.DataFrame:
         "corpus",
         make,
         outputs=[output, rejected, record, tree, pairs],
-        params=source.relevant() | {"max_bad_share": run.max_bad_share} | known.facts,
-        modules=["lmolt_utils.data.prepare", "lmolt_utils.data.captioner"],
+        params=source.relevant() | {"max_bad_share": run.params.max_bad_share} | known.facts,
     )
     return read_rows(output, CORPUS_COLUMNS)
 
 
-def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training sample and the test set; beside them the validation sample and ``manifest.json``.
 
     Raises what :func:`make_corpus` does, for the test set's own source.
@@ -73,51 +73,55 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     corpus_file, facts_file = data / "corpus.jsonl", data / "corpus.manifest.json"
     names = ("sample.jsonl", "validation.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
     outputs = [data / name for name in names]
-    source = source_of(run.test_set, corpus_source(run), run.test_corpus, run.test_corpus_revision)
+    source = source_of(run.params.test_set, corpus_source(run), run.params.test_corpus, run.params.test_corpus_revision)
     if source:
         _verify(outputs[-1], "test", source)
     known = _knowledge(run)
 
-    def make() -> None:
+    def make(_: Path) -> None:
         corpus = read_rows(corpus_file, CORPUS_COLUMNS)
-        sampled = sample(corpus, run.sample_share, run.seed, run.sample_pools)
+        sampled = sample(corpus, run.params.sample_share, run.params.seed, run.params.sample_pools)
         held = corpus[corpus["split"] == "validation"]
-        if round(run.sample_share * len(held)) < 2:  # a corpus may have no validation split: then no sample of it
+        if (
+            round(run.params.sample_share * len(held)) < 2
+        ):  # a corpus may have no validation split: then no sample of it
             held = held.head(0)
         else:
-            held = sample(corpus, run.sample_share, run.seed, "shared", "validation")[list(CORPUS_COLUMNS)]
+            held = sample(corpus, run.params.sample_share, run.params.seed, "shared", "validation")[
+                list(CORPUS_COLUMNS)
+            ]
         found = source and Source(
             source.name, source.rows, source.seed, source.revision or manifest.pinned(outputs[-1], "test", source.name)
         )
         tested, loaded = draw(
-            run.test_set,
+            run.params.test_set,
             corpus,
-            run.test_rows,
-            run.seed,
+            run.params.test_rows,
+            run.params.seed,
             source=found,
-            corpus_seed=run.corpus_seed,
-            max_bad_share=run.max_bad_share,
-            compose=captioner(run.corpus, known.tree),
+            corpus_seed=run.params.corpus_seed,
+            max_bad_share=run.params.max_bad_share,
+            compose=captioner(run.params.corpus, known.tree),
             read=reader(known.tree).properties,
         )
         for path, frame in zip(outputs, (sampled, held, tested), strict=False):
             _write(path, frame)
         _write_rejected(outputs[3], loaded.rejected if loaded else pd.DataFrame(columns=list(REJECTED_COLUMNS)))
-        own = {"source": "the corpus", "files": {}, "exclusions": unstated(corpus, TEST_SETS[run.test_set])}
+        own = {"source": "the corpus", "files": {}, "exclusions": unstated(corpus, TEST_SETS[run.params.test_set])}
         own["properties"] = read_json(facts_file)["properties"]
         facts = {
             "corpus": read_json(facts_file),
             "sample": {
-                "share": run.sample_share,
-                "pools": run.sample_pools,
-                "seed": run.seed,
+                "share": run.params.sample_share,
+                "pools": run.params.sample_pools,
+                "seed": run.params.seed,
                 "molecules": len(sampled),
                 "triples": triples(sampled),
                 "validation_molecules": len(held),
             },
             "test": (manifest.described(loaded) if loaded else own)
-            | {"test_set": run.test_set, "meaning": TEST_SETS[run.test_set].meaning, "drawn": len(tested)}
-            | {"draw_seed": run.seed},
+            | {"test_set": run.params.test_set, "meaning": TEST_SETS[run.params.test_set].meaning, "drawn": len(tested)}
+            | {"draw_seed": run.params.seed},
             "written": {path.name: fingerprint(path) for path in (corpus_file, *outputs[:3])},
         }
         write_json(outputs[-1], facts)
@@ -127,25 +131,24 @@ def make_sample_and_test(run: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
         make,
         outputs=outputs,
         params={
-            "share": run.sample_share,
-            "pools": run.sample_pools,
-            "test_set": run.test_set,
+            "share": run.params.sample_share,
+            "pools": run.params.sample_pools,
+            "test_set": run.params.test_set,
             "test_source": source.relevant() if source else None,
-            "rows": run.test_rows,
-            "seed": run.seed,
-            "corpus_seed": run.corpus_seed,
-            "max_bad_share": run.max_bad_share,
+            "rows": run.params.test_rows,
+            "seed": run.params.seed,
+            "corpus_seed": run.params.corpus_seed,
+            "max_bad_share": run.params.max_bad_share,
             **known.facts,
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
-        modules=["lmolt_utils.data.prepare", "lmolt_utils.data.captioner"],
     )
     manifest.verify_written(data)
     return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
 
 
-def _knowledge(run: Any) -> Knowledge:
-    return knowledge(corpus_source(run), run.property_tree, run.withheld_combinations)
+def _knowledge(run: Run) -> Knowledge:
+    return knowledge(corpus_source(run), run.params.property_tree, run.params.withheld_combinations)
 
 
 def _verify(record: Path, section: str, source: Source) -> None:
@@ -166,7 +169,7 @@ def _write_rejected(path: Path, rejected: pd.DataFrame) -> None:
     _write(path, rejected[list(REJECTED_COLUMNS)])
 
 
-def rejected_rows(run: Any) -> pd.DataFrame:
+def rejected_rows(run: Run) -> pd.DataFrame:
     """Rows left out of the corpus and the test set: dataset, file, line, reason, detail."""
     frames = []
     for dataset in ("corpus", "test"):
@@ -177,7 +180,7 @@ def rejected_rows(run: Any) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
-def manifest_table(run: Any) -> pd.DataFrame:
+def manifest_table(run: Run) -> pd.DataFrame:
     """The manifest as a table: per data set its source, revision, files, rows read, kept and left out."""
     facts = read_json(run.path("data", "manifest.json"))
     rows = []

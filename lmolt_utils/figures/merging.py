@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from lmolt_utils.figures.plots import STYLE
 from lmolt_utils.merging.checks import local_folder, shards
+from lmolt_utils.run.notebook import Run
 
 #: Elements of each model that are in memory at a time.
 BLOCK = 4_000_000
@@ -181,7 +182,7 @@ def group_report(tensors: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order]
 
 
-def merge_reports(run: Any, systems: Sequence[Any]) -> dict[str, pd.DataFrame]:
+def merge_reports(run: Run, systems: Sequence[Any]) -> dict[str, pd.DataFrame]:
     """:func:`tensor_report` of each distinct merge among ``systems`` (made if it is not there), by its name."""
     from lmolt_utils.merging.step import make_merge, with_weights
     from lmolt_utils.training.experiment import plan

@@ -16,6 +16,7 @@ from lmolt_utils.config.published import METRICS, Metric, load_published
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.tables import NOT_RUN, UNDEFINED, escape_latex, escape_markdown, markdown_grid, write_formats
 from lmolt_utils.metrics.results import SEED_COLUMNS, seed_spread
+from lmolt_utils.run.notebook import Run
 
 NAME = "seed_spread"
 #: The published tables whose metrics are shown per task.
@@ -54,7 +55,7 @@ class SeedTable:
         return to_markdown(self)
 
 
-def seed_table(run: Any, systems: Sequence[System], seeds: Sequence[int]) -> SeedTable:
+def seed_table(run: Run, systems: Sequence[System], seeds: Sequence[int]) -> SeedTable:
     """The table of a run from its score files; ``systems`` with their copies for further ``seeds``."""
     spread = seed_spread(run, systems)
     return SeedTable(tuple(seeds), tuple(s for s in systems if s.trained_for_tables and not s.replica), spread)

@@ -10,9 +10,10 @@ from lmolt_utils.config.systems import System
 from lmolt_utils.files import read_rows
 from lmolt_utils.metrics.distributions import right_modality
 from lmolt_utils.models.predictions import scored_answers
+from lmolt_utils.run.notebook import Run
 
 
-def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Training logs of those ``systems`` that have one: step, loss, seconds and more, with the system's label."""
     frames = []
     for system in systems:
@@ -28,7 +29,7 @@ def training_logs(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     )
 
 
-def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
+def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
     """The first test rows and what of each system's answers is scored, shortened to ``width`` characters."""
     table: dict[str, list[str]] = {}
     for system in systems:
@@ -39,7 +40,7 @@ def glance(run: Any, systems: Sequence[System], task: Task, rows: int = 3, width
     return shown.format_index(escape="html").set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
-def modality(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Share of outputs in the right language: what looks like a caption, like a molecule (valid or not)."""
     rows = []
     for system in systems:

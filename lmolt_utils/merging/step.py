@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 from lmolt_utils.config.params import Params
 from lmolt_utils.config.systems import TRIMMING, System
 from lmolt_utils.files import emptied
 from lmolt_utils.merging.merges import Merge, Share, merge_models, needed_models, yaml_path
 from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.run.notebook import Run
 
 
 class Parents(TypedDict):
@@ -55,7 +56,7 @@ def parents_of(todo: Merged) -> Parents:
     return {"base": todo.base_model, "cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
 
 
-def make_merge(run: Any, todo: Merged, say: Callable[[str], None] = print) -> Path:
+def make_merge(run: Run, todo: Merged, say: Callable[[str], None] = print) -> Path:
     """Make the merge of a plan in the run's models folder, unless it is there; returns its folder."""
     merge = todo.merge
     if merge is None:
@@ -64,11 +65,10 @@ def make_merge(run: Any, todo: Merged, say: Callable[[str], None] = print) -> Pa
     parents = parents_of(todo)
     run.step(
         f"merge {folder.name}",
-        lambda: merge_models(merge, folder, **parents),
+        lambda _: merge_models(merge, folder, **parents),
         outputs=[folder, yaml_path(folder)],
         params=merge.relevant(),
         inputs={role: fingerprintable(name) for role, name in needed_models(merge, **parents).items()},
-        modules=["lmolt_utils.merging.merges"],
         say=say,
     )
     return folder

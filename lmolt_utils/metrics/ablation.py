@@ -11,6 +11,7 @@ from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.metrics.distributions import chr_f, right_modality
 from lmolt_utils.models.predictions import scored_answers
+from lmolt_utils.run.notebook import Run
 
 COLUMNS = ("system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n")
 
@@ -29,7 +30,7 @@ def row_values(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
     return pd.DataFrame(values, index=predictions["id"])
 
 
-def effects(run: Any, systems: Sequence[System], *, resamples: int = 2000) -> pd.DataFrame:
+def effects(run: Run, systems: Sequence[System], *, resamples: int = 2000) -> pd.DataFrame:
     """Columns :data:`COLUMNS`: per system with ``against``, task and measure the paired difference of row means.
 
     ``low`` and ``high`` bound it at 95 % (percentile bootstrap over test rows, seed of the run). Raises
@@ -49,7 +50,7 @@ def effects(run: Any, systems: Sequence[System], *, resamples: int = 2000) -> pd
                 raise ValueError(f"{system.against} and {system.name} answered different test rows: run both again")
             for measure in before:
                 difference = (after[measure] - before[measure]).to_numpy()
-                low, high = _interval(difference, resamples, run.seed)
+                low, high = _interval(difference, resamples, run.params.seed)
                 names = (system.label, by_name[system.against].label, task, measure)
                 means = (before[measure].mean(), after[measure].mean(), difference.mean())
                 lines.append((*names, *means, low, high, len(difference)))

@@ -31,6 +31,7 @@ from lmolt_utils.metrics.results import NOT_RUN, read_scores
 from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.paths import from_root
+from lmolt_utils.run.notebook import Run
 
 PERMUTATIONS = 9999
 #: What 01 keeps of the corpus's properties besides the rows.
@@ -41,7 +42,7 @@ _KEPT = ("property_tree.json", "withheld_pairs.json")
 
 
 def significance(
-    run: Any, systems: Sequence[System], task: Task, *, reference: str = REFERENCE, permutations: int = PERMUTATIONS
+    run: Run, systems: Sequence[System], task: Task, *, reference: str = REFERENCE, permutations: int = PERMUTATIONS
 ) -> None:
     """Test the pairs of systems that the tables compare: ``scores/significance.<task>.json``.
 
@@ -51,7 +52,7 @@ def significance(
     pairs = pairs_to_test(scored, task, reference=reference)
     output = run.path("scores", f"significance.{task}.json")
 
-    def make() -> None:
+    def make(_: Path) -> None:
         read = {name: read_scores(run, name, task) for name in dict.fromkeys(name for pair in pairs for name in pair)}
         frame = compare_all(read, pairs, permutations=permutations).assign(task=task)
         lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
@@ -67,16 +68,15 @@ def significance(
             for name in sorted({name for pair in pairs for name in pair})
             for path in (run.path("scores", f"{name}.{task}.samples.jsonl"), _statistics(run, name, task))
         },
-        modules=["lmolt_utils.metrics.intervals", "lmolt_utils.config.published"],
     )
 
 
-def _statistics(run: Any, name: str, task: Task) -> Path:
+def _statistics(run: Run, name: str, task: Task) -> Path:
     path: Path = run.path("scores", f"{name}.{task}.statistics.npz")
     return path
 
 
-def all_significance(run: Any) -> pd.DataFrame:
+def all_significance(run: Run) -> pd.DataFrame:
     """Every test of :func:`significance` that there is, both tasks; without any a frame without rows."""
     paths = [run.path("scores", f"significance.{task}.json") for task in TASKS]
     frames = [pd.DataFrame(read_json(path)["tests"]) for path in paths if path.exists()]
@@ -96,24 +96,24 @@ def embedded_tree() -> dict[str, list[str]]:
     return {kind: properties_of(rule.family for rule in rules) for kind, rules in kinds.items()}
 
 
-def property_tree(run: Any, corpus: pd.DataFrame) -> dict[str, list[Any]]:
+def property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
     """The tree that properties are averaged up: the one that 01 kept, else the embedded one, else one category."""
     kept = kept_tree(run.path("data"))
     if kept:
         return kept
-    if run.corpus == "embedded":
+    if run.params.corpus == "embedded":
         return embedded_tree()
     names = {name for properties in corpus["properties"] for name in properties.split("|") if name}
     return {"Properties": sorted(names)} if names else {}
 
 
-def withheld_pairs(run: Any) -> list[tuple[str, str]]:
+def withheld_pairs(run: Run) -> list[tuple[str, str]]:
     """The property pairs that training withholds, as 01 kept them."""
     path = run.path("data", "withheld_pairs.json")
     return [(first, second) for first, second in read_json(path)] if path.exists() else []
 
 
-def behaviour(run: Any, systems: Sequence[System]) -> None:
+def behaviour(run: Run, systems: Sequence[System]) -> None:
     """What each system says besides its scores: ``scores/<system>.behaviour.json``.
 
     Outputs are those that were scored: the raw ones after the run's rule for post-processing. mol2cap: L+M-24's
@@ -122,7 +122,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
     molecule, copies of training molecules (as canonical SMILES), win rate with its curve.
     """
     loaded: dict[str, Any] = {}
-    tokenizer = caption_tokenizer(from_root(run.caption_tokenizer))
+    tokenizer = caption_tokenizer(from_root(run.params.caption_tokenizer))
 
     def training() -> dict[str, Any]:
         if not loaded:
@@ -146,7 +146,7 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
         if nli.exists():
             files["nli"] = nli
 
-        def make(files: dict[str, Path] = files, output: Path = output, system: System = system) -> None:
+        def make(_: Path, files: dict[str, Path] = files, output: Path = output, system: System = system) -> None:
             frames = {task: scored_answers(run, system, task) for task in TASKS}
             captions, molecules = (list(frames[task]["prediction"]) for task in TASKS)
             references = list(frames["mol2cap"]["reference"])
@@ -169,13 +169,12 @@ def behaviour(run: Any, systems: Sequence[System]) -> None:
             f"behaviour {system.name}",
             make,
             outputs=[output],
-            params={"tokenizer": tokenizer.name, "corpus": run.corpus, "postprocess": rule_of(run, system)},
+            params={"tokenizer": tokenizer.name, "corpus": run.params.corpus, "postprocess": rule_of(run, system)},
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
                 **{path.stem: path for name in _KEPT if (path := run.path("data", name)).exists()},
             },
-            modules=["lmolt_utils.metrics.analysis"],
             say=_only_news,
         )
 
@@ -241,13 +240,13 @@ def _only_news(line: str) -> None:
         print(line)
 
 
-def behaviours(run: Any, systems: Sequence[System]) -> dict[str, dict[str, Any]]:
+def behaviours(run: Run, systems: Sequence[System]) -> dict[str, dict[str, Any]]:
     """The behaviour files that there are, by system."""
     paths = {system.name: run.path("scores", f"{system.name}.behaviour.json") for system in systems}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
-def behaviour_table(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def behaviour_table(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Per system: property F1 (overall), omitted, hallucinated, wrong modality, copied, win rates; or "not run"."""
     found = behaviours(run, systems)
     lines = []
@@ -274,7 +273,7 @@ def behaviour_table(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     return text
 
 
-def win_curves(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Win rates against their thresholds, long: system, task, threshold, length, value, low, high, n.
 
     threshold: Chr-F (cap2mol; length is the other threshold, "any" for none) or entailment (mol2cap).

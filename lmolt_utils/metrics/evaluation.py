@@ -1,7 +1,7 @@
 """Score every system that has predictions: metrics, per-row values, entailment."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
@@ -11,19 +11,20 @@ from lmolt_utils.metrics.intervals import intervals, write_statistics
 from lmolt_utils.metrics.scoring import Scorer
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.paths import from_root
+from lmolt_utils.run.notebook import Run
 
 
-def predicted(run: Any, systems: Sequence[System]) -> list[System]:
+def predicted(run: Run, systems: Sequence[System]) -> list[System]:
     """The systems whose predictions for both tasks are there."""
     return [s for s in systems if all(prediction_path(run, s.name, task).exists() for task in TASKS)]
 
 
-def scorer(run: Any) -> Scorer:
+def scorer(run: Run) -> Scorer:
     """A scorer with the run's settings; one for all systems parses and featurises each molecule once."""
-    return Scorer(from_root(run.caption_tokenizer), run.invalid, featuriser=Featuriser())
+    return Scorer(from_root(run.params.caption_tokenizer), run.params.invalid, featuriser=Featuriser())
 
 
-def score_systems(run: Any, systems: Sequence[System]) -> None:
+def score_systems(run: Run, systems: Sequence[System]) -> None:
     """All metrics of all systems on both tasks, each step skipped where it is up to date."""
     shared = scorer(run)
     for system in systems:
@@ -31,7 +32,7 @@ def score_systems(run: Any, systems: Sequence[System]) -> None:
             score_system(run, system, task, shared)
 
 
-def score_system(run: Any, system: System, task: Task, shared: Scorer | None = None) -> None:
+def score_system(run: Run, system: System, task: Task, shared: Scorer | None = None) -> None:
     """All metrics of one system on one task: ``scores/<system>.<task>.json``, its rows and per-row statistics
     beside it.
 
@@ -45,7 +46,7 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
     rows = run.path("scores", f"{system.name}.{task}.samples.jsonl")
     statistics = run.path("scores", f"{system.name}.{task}.statistics.npz")
 
-    def make() -> None:
+    def make(_: Path) -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
         result = used.score(frame, task, rule=rule_of(run, system))
         found = {name: interval.to_dict() for name, interval in intervals(result).items()}
@@ -54,14 +55,13 @@ def score_system(run: Any, system: System, task: Task, shared: Scorer | None = N
         write_rows(rows, result.samples)
         write_statistics(statistics, result.statistics)
 
-    settings = used.caption_conventions() if task == "mol2cap" else {"invalid": run.invalid}
+    settings = used.caption_conventions() if task == "mol2cap" else {"invalid": run.params.invalid}
     run.step(
         f"score {system.name} {task}",
         make,
         outputs=[whole, rows, statistics],
         params={**settings, "postprocess": rule_of(run, system)},
         inputs={"predictions": predictions},
-        modules=["lmolt_utils.metrics.scoring", "lmolt_utils.metrics.intervals"],
         say=_only_news,
     )
 

@@ -14,6 +14,7 @@ from lmolt_utils.config.systems import System
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.metrics.intervals import StoredStatistics, across_seeds, additive, read_statistics, resampled
+from lmolt_utils.run.notebook import Run
 
 SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
 SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "seeds", "wanted")
@@ -27,7 +28,7 @@ class MixedScoresError(CompanionError, ValueError):
     """Scores by different conventions, which must not share a table."""
 
 
-def all_scores(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Long table (:data:`SCORE_COLUMNS`) of every score file there is; systems without one have no rows.
 
     low and high: the 95 % interval, NaN where a metric has none.
@@ -55,7 +56,7 @@ class StoredScores:
     statistics: StoredStatistics
 
 
-def read_scores(run: Any, name: str, task: Task) -> StoredScores:
+def read_scores(run: Run, name: str, task: Task) -> StoredScores:
     """Read back what scoring wrote; raises :class:`~lmolt_utils.files.BadFileError` naming the missing file."""
     values = read_json(run.path("scores", f"{name}.{task}.json"))["metrics"]
     return StoredScores(
@@ -66,7 +67,7 @@ def read_scores(run: Any, name: str, task: Task) -> StoredScores:
 
 
 def replicates(
-    run: Any, wanted: Iterable[tuple[str, Task, str]], resamples: int = 1000, seed: int = 0
+    run: Run, wanted: Iterable[tuple[str, Task, str]], resamples: int = 1000, seed: int = 0
 ) -> dict[tuple[str, str], np.ndarray]:
     """Values of (system, metric) under the same draws of the test rows, shape (resamples,) each.
 
@@ -85,7 +86,7 @@ def replicates(
     return found
 
 
-def seed_spread(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
 
     ``scores/<name>.<task>.json`` is one seed's, ``scores/<name>@seed<k>.<task>.json`` are the others'; files of seeds
@@ -104,7 +105,7 @@ def seed_spread(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[list(SEED_COLUMNS)] if frames else pd.DataFrame(columns=SEED_COLUMNS)
 
 
-def all_samples(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Long table of per-row values: system, task, id, quantity (:data:`QUANTITIES`), value."""
     frames = []
     for system in systems:
@@ -125,7 +126,7 @@ def _long(frame: pd.DataFrame, system: str, task: str) -> pd.DataFrame:
     return long.assign(system=system, task=task)
 
 
-def conventions(run: Any, systems: Sequence[System], task: Task) -> dict[str, Any]:
+def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, Any]:
     """What all scores of a task have in common (tokenizer, matcher, versions).
 
     Raises :class:`MixedScoresError` when systems were scored by different conventions (:data:`COMPARABLE`).
@@ -146,7 +147,7 @@ def conventions(run: Any, systems: Sequence[System], task: Task) -> dict[str, An
     return found.get(first, {})
 
 
-def overview(run: Any, systems: Sequence[System], task: Task) -> pd.DataFrame:
+def overview(run: Run, systems: Sequence[System], task: Task) -> pd.DataFrame:
     """Systems against metrics for one task, value ± half the 95 % interval; without scores every cell says so."""
     scores = all_scores(run, systems)
     scores = scores[scores["task"] == task]

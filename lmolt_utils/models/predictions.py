@@ -1,30 +1,30 @@
 """Where predictions lie, what their columns are, and how raw outputs become what is scored."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import read_rows
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
+from lmolt_utils.run.notebook import Run
 
 #: ``raw`` is the model's output as it came, ``prediction`` the same under the rule ``clean``, for readers.
 PREDICTION_COLUMNS = ("id", "task", "source", "reference", "raw", "prediction")
 
 
-def prediction_path(run: Any, name: str, task: str) -> Path:
+def prediction_path(run: Run, name: str, task: str) -> Path:
     """Where the predictions of one system on one task lie."""
     path: Path = run.path("predictions", f"{name}.{task}.jsonl")
     return path
 
 
-def rule_of(run: Any, system: System) -> Rule:
+def rule_of(run: Run, system: System) -> Rule:
     """What is done to the raw outputs of ``system`` before they are scored: its row's rule, or the profile's."""
     return system.params(run.params).postprocess
 
 
-def scored_answers(run: Any, system: System, task: str) -> pd.DataFrame:
+def scored_answers(run: Run, system: System, task: str) -> pd.DataFrame:
     """The predictions of ``system``, ``prediction`` made from ``raw`` by :func:`rule_of`, references likewise."""
     frame = read_rows(prediction_path(run, system.name, task), PREDICTION_COLUMNS)
     rule = rule_of(run, system)

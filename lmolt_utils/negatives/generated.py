@@ -5,6 +5,7 @@ dispreferred, unfiltered (audit D24).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from lmolt_utils.data.sample import for_task
 from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.models.postprocess import clean
-from lmolt_utils.run.shards import Shards, answered
+from lmolt_utils.run.resume import answered
 
 #: Source and answer column of each task.
 SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
@@ -25,7 +26,8 @@ LONGEST_SOURCE = 4096
 def translate(
     translator: str,
     sources: Sequence[str],
-    shards: Shards,
+    work: Path,
+    shard_rows: int,
     *,
     device: str,
     dtype: str,
@@ -35,8 +37,8 @@ def translate(
 ) -> list[str]:
     """The translator's greedy answer to each source; MolT5 takes the bare source, no instruction.
 
-    Answers already in ``shards`` are not asked for again, and the model (folder, hub id or embedded) is loaded only
-    if some are missing. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
+    Answers already in the shards of ``work`` are not asked for again, and the model is loaded only if some are
+    missing. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
     """
 
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
@@ -46,7 +48,7 @@ def translate(
         for batch in stream(model, load_tokenizer(translator), short, **limits):
             yield [(index, clean(text) if short[index] else "") for index, text in batch]
 
-    return answered(sources, ask, shards, title)
+    return answered(sources, ask, work, shard_rows, title)
 
 
 def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str]]) -> pd.DataFrame:

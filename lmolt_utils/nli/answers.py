@@ -12,13 +12,14 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.run.notebook import Run
 
 #: Probabilities of contradiction, entailment and neutral.
 Answer = tuple[float, float, float]
@@ -43,7 +44,7 @@ class Model(Protocol):
     def forward(self, pairs: Sequence[Pair]) -> np.ndarray: ...
 
 
-def answer_file(run: Any) -> Path:
+def answer_file(run: Run) -> Path:
     """The one file of a run's answers: full-text entailment and cross-NLI share it."""
     return Path(run.path("cache", "nli.sqlite"))
 

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,20 +19,21 @@ from lmolt_utils.models.loading import fingerprintable
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.cross_nli import texts_of
 from lmolt_utils.nli.llm import LONGEST_CAPTION, LlmDecomposer, agreement, asker, fact_set, prompt
-from lmolt_utils.run.shards import Shards, answered
+from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.resume import answered
 
 
-def decomposer(run: Any) -> Decomposer:
+def decomposer(run: Run) -> Decomposer:
     """Reads captions with L+M-24's property tree where the run has one, else with the shipped names and others."""
     return reader(kept_tree(run.path("data")))
 
 
-def answers_path(run: Any) -> Path:
+def answers_path(run: Run) -> Path:
     """Where the language model's answers are: ``scores/decomposition.json``."""
     return Path(run.path("scores", "decomposition.json"))
 
 
-def captions(run: Any, systems: Sequence[System]) -> dict[str, list[str]]:
+def captions(run: Run, systems: Sequence[System]) -> dict[str, list[str]]:
     """The distinct captions of the references and of each system, empty ones left out."""
     found: dict[str, list[str]] = {"references": []}
     for system in systems:
@@ -43,58 +43,53 @@ def captions(run: Any, systems: Sequence[System]) -> dict[str, list[str]]:
     return {name: [text for text in dict.fromkeys(texts) if text.strip()] for name, texts in found.items()}
 
 
-def ask_language_model(run: Any, systems: Sequence[System]) -> None:
+def ask_language_model(run: Run, systems: Sequence[System]) -> None:
     """Ask ``decomposer_model`` about every distinct caption once; says so where there is no model.
 
     The answers are kept as they come: a killed run goes on, and a system added later costs its new captions only.
     """
-    if run.decomposer_model is None:
+    if run.params.decomposer_model is None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
     output = answers_path(run)
-    found = fingerprintable(run.decomposer_model)
+    found = fingerprintable(run.params.decomposer_model)
     made_from = {
-        "model": run.decomposer_model,
+        "model": run.params.decomposer_model,
         "revision": found if isinstance(found, str) else fingerprint(found),
         "prompt": _hash(prompt("")),
-        "new_tokens": run.decomposer_new_tokens,
-        "precision": f"{run.dtype} {run.quantize} {run.device}",
+        "new_tokens": run.params.decomposer_new_tokens,
+        "precision": f"{run.params.dtype} {run.params.quantize} {run.params.device}",
     }
 
-    def make() -> None:
+    def make(work: Path) -> None:
         wanted = sorted({text for texts in captions(run, systems).values() for text in texts})
         before = read_kept(output) or {}
         known: dict[str, str] = before["answers"] if before.get("made_from") == made_from else {}
         new = [text for text in wanted if text not in known and len(text) <= LONGEST_CAPTION]
-        shards = Shards(
-            run.path("cache", "decomposition"), run.generation_batch, {**made_from, "captions": _hash(*new)}
-        )
         ask = asker(
-            run.decomposer_model,
-            device=run.device,
-            dtype=run.dtype,
-            quantize=run.quantize,
-            max_new_tokens=run.decomposer_new_tokens,
-            batch_size=run.generation_batch,
+            str(run.params.decomposer_model),
+            device=run.params.device,
+            dtype=run.params.dtype,
+            quantize=run.params.quantize,
+            max_new_tokens=run.params.decomposer_new_tokens,
+            batch_size=run.params.generation_batch,
         )
-        given = dict(zip(new, answered(new, ask, shards, "asking for facts"), strict=True))
+        given = dict(zip(new, answered(new, ask, work, run.params.generation_batch, "asking for facts"), strict=True))
         answers = {text: given[text] if text in given else known.get(text, "") for text in wanted}
         write_json(output, {"made_from": made_from, "asked": len(new), "answers": answers})
-        shards.remove()
 
     run.step(
         "facts by a language model",
         make,
         outputs=[output],
         params={
-            "new_tokens": run.decomposer_new_tokens,
-            "dtype": run.dtype,
-            "quantize": run.quantize,
-            "device": run.device,
+            "new_tokens": run.params.decomposer_new_tokens,
+            "dtype": run.params.dtype,
+            "quantize": run.params.quantize,
+            "device": run.params.device,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
         },
         inputs={**{system.name: prediction_path(run, system.name, "mol2cap") for system in systems}, "model": found},
-        modules=["lmolt_utils.nli.decomposition"],
     )
 
 
@@ -102,22 +97,22 @@ def _hash(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def language_model(run: Any, decompose: Decomposer) -> LlmDecomposer:
+def language_model(run: Run, decompose: Decomposer) -> LlmDecomposer:
     """The decomposer of the kept answers.
 
     Raises :class:`~lmolt_utils.nli.llm.LlmAnswerError` when no caption got a fact: such a model evaluates nothing.
     """
     answers: Mapping[str, str] = read_json(answers_path(run))["answers"]
-    return LlmDecomposer(answers, decompose).checked(run.decomposer_model)
+    return LlmDecomposer(answers, decompose).checked(str(run.params.decomposer_model))
 
 
-def agreement_table(run: Any, systems: Sequence[System]) -> pd.DataFrame | None:
+def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
     """The model's facts against the rules', over distinct captions: of the references, of each system, of all.
 
     Columns: captions, no answer (empty ones), no fact (text without any), and the exact, precision and recall of
     :class:`~lmolt_utils.nli.llm.Agreement`. None where no model was asked.
     """
-    if run.decomposer_model is None:
+    if run.params.decomposer_model is None:
         return None
     answers: Mapping[str, str] = read_json(answers_path(run))["answers"]
     rules, model = _fact_sets(answers, decomposer(run))
@@ -133,12 +128,12 @@ def agreement_table(run: Any, systems: Sequence[System]) -> pd.DataFrame | None:
     return pd.DataFrame(lines).set_index("of")
 
 
-def differences(run: Any, most: int = 5) -> pd.DataFrame | None:
+def differences(run: Run, most: int = 5) -> pd.DataFrame | None:
     """Captions on which the two differ: what only the rules and what only the model found; answered ones first.
 
     None where no model was asked.
     """
-    if run.decomposer_model is None:
+    if run.params.decomposer_model is None:
         return None
     answers: Mapping[str, str] = read_json(answers_path(run))["answers"]
     rules, model = _fact_sets(answers, decomposer(run))

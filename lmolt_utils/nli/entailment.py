@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,13 @@ from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answ
 from lmolt_utils.nli.answers import Answer, PairScorer, answer_file
 from lmolt_utils.nli.classifier import LABELS, Classifier, Pair
 from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, rules_of, texts_of
+from lmolt_utils.run.notebook import Run
 
 _UNDEFINED: Answer = (math.nan,) * 3
 _NEUTRAL: Answer = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
-def entail_systems(run: Any, systems: Sequence[System]) -> None:
+def entail_systems(run: Run, systems: Sequence[System]) -> None:
     """Probability that the reference entails the caption, per row: ``scores/<system>.nli.jsonl``.
 
     By the rules of :mod:`~lmolt_utils.nli.cross_nli`: the model is not asked about an output that is empty or no
@@ -30,7 +32,12 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
 
     def ask(pairs: list[Pair]) -> Mapping[Pair, Answer]:
         if not loaded:
-            model = Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
+            model = Classifier(
+                run.params.nli_model,
+                device=run.params.device,
+                dtype=run.params.dtype,
+                batch_tokens=run.params.nli_batch_tokens,
+            )
             loaded.append(PairScorer(model, answer_file(run)))
         return loaded[0](pairs)
 
@@ -38,7 +45,7 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
         predictions = prediction_path(run, system.name, "mol2cap")
         output = run.path("scores", f"{system.name}.nli.jsonl")
 
-        def make(system: System = system, output: Any = output) -> None:
+        def make(_: Path, system: System = system, output: Any = output) -> None:
             frame = scored_answers(run, system, "mol2cap")
             pairs, rules = texts_of(frame), rules_of(frame)
             answers = ask([pair for pair, rule in zip(pairs, rules, strict=True) if not rule])
@@ -54,13 +61,12 @@ def entail_systems(run: Any, systems: Sequence[System]) -> None:
             make,
             outputs=[output],
             params={
-                "batch_tokens": run.nli_batch_tokens,
-                "dtype": run.dtype,
-                "device": run.device,
+                "batch_tokens": run.params.nli_batch_tokens,
+                "dtype": run.params.dtype,
+                "device": run.params.device,
                 "postprocess": rule_of(run, system),
             },
-            inputs={"predictions": predictions, "model": fingerprintable(run.nli_model)},
-            modules=["lmolt_utils.nli.cross_nli", "lmolt_utils.nli.answers"],
+            inputs={"predictions": predictions, "model": fingerprintable(run.params.nli_model)},
             say=_only_news,
         )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,9 +28,10 @@ from lmolt_utils.nli.results import (
     rows_path,
 )
 from lmolt_utils.nli.truth import correlations, truth
+from lmolt_utils.run.notebook import Run
 
 
-def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
+def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
     """All NLI methods on all systems in one step, so that equal pairs are asked once over all of them.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
@@ -38,17 +40,24 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
     the atomic method compares the language model's facts; what is known of the captions still comes from the rules.
     """
     whole = report_path(run)
-    by_model = run.decomposer == "llm"
+    by_model = run.params.decomposer == "llm"
     tree = run.path("data", "property_tree.json")
 
-    def make() -> None:
+    def make(_: Path) -> None:
         reader = decomposer(run)
         model = language_model(run, reader) if by_model else None
-        classifier = Classifier(run.nli_model, device=run.device, dtype=run.dtype, batch_tokens=run.nli_batch_tokens)
+        classifier = Classifier(
+            run.params.nli_model,
+            device=run.params.device,
+            dtype=run.params.dtype,
+            batch_tokens=run.params.nli_batch_tokens,
+        )
         scorer = PairScorer(classifier, answer_file(run))
         frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
-        methods, left_out = methods_for(references, reader, scorer, run.seed, atoms=model.units if model else None)
+        methods, left_out = methods_for(
+            references, reader, scorer, run.params.seed, atoms=model.units if model else None
+        )
         rows, pairs = cross_nli(frames, methods, scorer)
         for system in systems:
             frame = frames[system.name]
@@ -67,14 +76,14 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
         # What a rule decides says nothing of a method: 0 for SMILES on both sides would flatter every one of them.
         decided = [bool(rule) for system in systems for rule in rules_of(frames[system.name])]
         everything.loc[decided * len(methods), list(QUANTITIES)] = math.nan
-        table = correlations(everything, first, seed=run.seed)
+        table = correlations(everything, first, seed=run.params.seed)
         texts = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(
             whole,
             {
                 "systems": list(rows),
                 "model": classifier.identity,
-                "decomposer": run.decomposer,
+                "decomposer": run.params.decomposer,
                 "captions_without_facts": len(model.unanswered(texts)) if model else 0,
                 "pairs": asdict(pairs),
                 "truncated_pairs": classifier.truncated,
@@ -88,24 +97,23 @@ def cross_nli_systems(run: Any, systems: Sequence[System]) -> None:
         make,
         outputs=[whole, *(rows_path(run, system) for system in systems)],
         params={
-            "batch_tokens": run.nli_batch_tokens,
-            "dtype": run.dtype,
-            "device": run.device,
-            "decomposer": run.decomposer,
+            "batch_tokens": run.params.nli_batch_tokens,
+            "dtype": run.params.dtype,
+            "device": run.params.device,
+            "decomposer": run.params.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
-            "seed": run.seed,
+            "seed": run.params.seed,
         },
         inputs={
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
             **({"property tree": tree} if tree.exists() else {}),
-            "model": fingerprintable(run.nli_model),
+            "model": fingerprintable(run.params.nli_model),
         },
-        modules=["lmolt_utils.nli.evaluation"],
     )
 
 
-def divergence_systems(run: Any, systems: Sequence[System]) -> None:
+def divergence_systems(run: Run, systems: Sequence[System]) -> None:
     """Relative entropy between SLERP+CPO's scores and Meditron's: ``scores/divergence.json``.
 
     Without both systems the file says which one is missing; another pair would not be the paper's comparison.
@@ -114,11 +122,11 @@ def divergence_systems(run: Any, systems: Sequence[System]) -> None:
     missing = [name for name in (PREFERRED, DISPREFERRED) if name not in [system.name for system in pair]]
     output = divergence_path(run)
 
-    def make() -> None:
+    def make(_: Path) -> None:
         table = moved = pd.DataFrame()
         if not missing:
             rows = cross_nli_rows(run, pair)
-            table = divergences(rows, PREFERRED, DISPREFERRED, cuts=run.word_cuts, seed=run.seed)
+            table = divergences(rows, PREFERRED, DISPREFERRED, cuts=run.params.word_cuts, seed=run.params.seed)
             atomic = rows[rows["method"] == "atomic"]
             moved = sensitivity(
                 *(atomic.loc[atomic["system"] == name, "coverage"].to_numpy() for name in (PREFERRED, DISPREFERRED))
@@ -138,9 +146,8 @@ def divergence_systems(run: Any, systems: Sequence[System]) -> None:
         "relative entropy",
         make,
         outputs=[output],
-        params={"cuts": run.word_cuts, "seed": run.seed, "missing": missing},
+        params={"cuts": run.params.word_cuts, "seed": run.params.seed, "missing": missing},
         inputs={} if missing else {system.name: rows_path(run, system) for system in pair},
-        modules=["lmolt_utils.nli.divergence", "lmolt_utils.nli.results"],
     )
 
 

@@ -15,7 +15,7 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import load_model, load_tokenizer
-from lmolt_utils.run.shards import Ask
+from lmolt_utils.run.resume import Ask
 
 _REQUEST = """### User:
 Please breakdown the following text into independent facts:

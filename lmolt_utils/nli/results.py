@@ -11,6 +11,7 @@ from lmolt_utils.data.manifest import property_note
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY
 from lmolt_utils.nli.truth import COLUMNS, TRUTH_OF
+from lmolt_utils.run.notebook import Run
 
 #: The systems whose scores Figs. 6, 7 and 10 tell apart.
 PREFERRED, DISPREFERRED = "slerp+cpo", "meditron"
@@ -18,22 +19,22 @@ PREFERRED, DISPREFERRED = "slerp+cpo", "meditron"
 NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
 
 
-def rows_path(run: Any, system: System) -> Path:
+def rows_path(run: Run, system: System) -> Path:
     """Where a system's rows are: one line per NLI method and caption."""
     return Path(run.path("scores", f"{system.name}.crossnli.jsonl"))
 
 
-def report_path(run: Any) -> Path:
+def report_path(run: Run) -> Path:
     """Where pair counts and correlations are."""
     return Path(run.path("scores", "crossnli.json"))
 
 
-def divergence_path(run: Any) -> Path:
+def divergence_path(run: Run) -> Path:
     """Where the relative entropies are."""
     return Path(run.path("scores", "divergence.json"))
 
 
-def cross_nli_rows(run: Any, systems: Sequence[System]) -> pd.DataFrame:
+def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """The rows of all systems that have them: system, id, method, :data:`NUMBERS`, unit counts, rule and words."""
     frames = [
         read_rows(rows_path(run, system), ("id", "method", *NUMBERS, "words")).assign(system=system.name)
@@ -45,12 +46,12 @@ def cross_nli_rows(run: Any, systems: Sequence[System]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).astype(dict.fromkeys(NUMBERS, float))
 
 
-def cross_nli_report(run: Any) -> dict[str, Any]:
+def cross_nli_report(run: Run) -> dict[str, Any]:
     """``scores/crossnli.json``: who decomposed, pair counts, correlations, methods that did not run."""
     return dict(read_json(report_path(run)))
 
 
-def correlation_table(run: Any) -> pd.DataFrame:
+def correlation_table(run: Run) -> pd.DataFrame:
     """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
 
     Outputs that are empty or of the wrong modality, which no method judges, are left out. Where the corpus states no
@@ -67,7 +68,7 @@ def correlation_table(run: Any) -> pd.DataFrame:
     )
 
 
-def divergence_report(run: Any) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Relative entropies (a line per method and cut), the atomic one under other choices, and why there are none.
 
     The frames have no rows where the reason is not empty; before 07 ran, that is the reason.

@@ -77,7 +77,7 @@ class Run:
     written: list[Path] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
-        """``run.beta``: a parameter, if this notebook declares it (its record would be incomplete otherwise)."""
+        """``run.params.beta``: a parameter, if this notebook declares it (its record would be incomplete otherwise)."""
         if name not in Params.model_fields:
             raise AttributeError(f"no parameter or attribute {name!r}{nearest(name, list(Params.model_fields))}")
         if name not in declared(self.notebook):
@@ -121,9 +121,10 @@ class Run:
         """A path in the run's folder."""
         return self.folder.joinpath(*parts)
 
-    def step(self, name: str, make: Callable[[], Any], *, outputs: Sequence[Path], **kept: Any) -> bool:
-        """:func:`lmolt_utils.run.steps.step`, with its outputs noted for the receipt."""
-        ran = step(name, make, outputs=outputs, **kept)
+    def step(self, name: str, make: Callable[[Path], object], *, outputs: Sequence[Path], **key: Any) -> bool:
+        """:func:`lmolt_utils.run.steps.step`, with its outputs noted as this notebook's."""
+        key |= {"redo_below_s": self.params.redo_below_s, "notebook": self.notebook}
+        ran = step(name, make, outputs=outputs, **key)
         self.wrote(*outputs)
         return ran
 

@@ -12,7 +12,7 @@ from lmolt_utils.config.params import ParameterError, load, nearest
 from lmolt_utils.config.systems import load_systems, with_ratio_grid
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
-from lmolt_utils.run.steps import PACKAGE, closure, code_hash, sources
+from lmolt_utils.run.steps import PACKAGE, _source, closure, code_hash
 
 NOTEBOOKS = (
     "01_data",
@@ -121,7 +121,7 @@ _DATA_OF = {
 
 def package_sources(notebook: str) -> list[str]:
     """Files of the package that ``notebook`` uses, directly or not, with the data that belongs to them."""
-    return [str(path) for path in [*sources(_modules(notebook)), *_data(notebook)]]
+    return [str(path) for path in [*filter(None, map(_source, closure(_modules(notebook)))), *_data(notebook)]]
 
 
 def _modules(notebook: str) -> list[str]:
@@ -158,7 +158,7 @@ def notebook_params(notebook: str, profile: str) -> dict[str, Any]:
 def made_from(notebook: str, profile: str) -> dict[str, str]:
     """A hash of each thing that ``notebook``'s files depend on: its parameters, its systems, its code."""
     cells = [source for source, _ in code_cells(notebook)]
-    code = "\0".join([code_hash(_modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
+    code = "\0".join([*map(code_hash, _modules(notebook)), *cells, *map(fingerprint, _data(notebook))])
     return {name: _short_hash(value) for name, value in notebook_params(notebook, profile).items()} | {
         "code": _short_hash(code)
     }

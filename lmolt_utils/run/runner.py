@@ -21,7 +21,6 @@ from lmolt_utils.errors import remedy
 from lmolt_utils.files import BadFileError, fingerprint, read_json, write_json
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.notebook_files import NOTEBOOKS, changes, made_from, notebook_path
-from lmolt_utils.run.steps import cut_short
 
 #: Makes about as many systems as all others together.
 LONGEST = "06_ablation"
@@ -73,7 +72,7 @@ def run_notebook(
     log = folder / "logs" / f"{notebook}{tag}.log"
     for path in (executed, log):
         path.parent.mkdir(parents=True, exist_ok=True)
-    began, started = time.time(), time.perf_counter()
+    started = time.perf_counter()
     with open(log, "w", encoding="utf-8") as stream, _errors_to(stream):
         try:
             papermill.execute_notebook(
@@ -88,8 +87,7 @@ def run_notebook(
         except papermill.PapermillExecutionError as error:
             raise NotebookError(_explain(notebook, error, executed, log)) from None
         except Exception as error:  # a dead kernel, a full disk: papermill has no common class for these
-            at = "".join(f"\n  at work on: {name}" for name in cut_short(folder, began))
-            raise NotebookError(f"{notebook}{tag} stopped: {remedy(error)}{at}\n  log: {shown(log)}") from error
+            raise NotebookError(f"{notebook}{tag} stopped: {remedy(error)}\n  log: {shown(log)}") from error
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     write_json(executed.with_suffix(".run.json"), {"seconds": round(seconds, 1), "peak_mb": round(peak)})

@@ -1,40 +1,44 @@
-"""Steps: work that is done once, recorded, and not done again while nothing it depends on changed.
+"""Steps: work that is done once, recorded, and not done again while what it is made from is the same.
 
-A step's record, ``<first output>.record.json``, keeps what made it: the hashes of its inputs and outputs, its
-parameters, the hash of the code it ran (its module and every module of this package that one imports), the
-commit, package versions, hardware, wall time and peak memory.
+A step's provenance record, ``<first output>.record.json``, keeps its key (parameters, hashes of inputs, revisions of
+models), the hashes of its outputs, the code that ran, versions, hardware, time and memory. The key decides whether
+the step runs again. Code is recorded, not part of the key: a changed line must not throw away days of training. When
+only code changed, a step that took less than ``redo_below_s`` is made again, a longer one is kept and said to be made
+by older code (:func:`made_by_older_code`) until ``LMOLT_REDO`` asks (``1``, or a pattern of
+names such as ``train*``).
+
+While a step runs it has a work folder, ``.<first output>.work``, that survives a kill and is emptied when the key
+changed. What can go on from the middle keeps its shards or checkpoints there (:mod:`lmolt_utils.run.resume`).
 """
 
 import ast
 import fcntl
 import hashlib
+import json
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.files import BadFileError, fingerprint, read_json, write_json
+from lmolt_utils.files import as_json, fingerprint, read_kept, write_json
 from lmolt_utils.paths import root, shown
 
 PACKAGE = "lmolt_utils"
-_LIBRARIES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "mergekit",
-    "rdkit",
-    "numpy",
-    "datasets",
-    "bitsandbytes",
-)
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "mergekit", "rdkit", "numpy", "datasets", "bitsandbytes")
+_WORK_KEY = "key.json"
+
+
+# ---- code ----
 
 
 def _source(module: str) -> Path | None:
@@ -72,23 +76,21 @@ def closure(modules: Sequence[str]) -> list[str]:
     return sorted(seen)
 
 
-def sources(modules: Sequence[str]) -> list[Path]:
-    """Source files of :func:`closure`."""
-    return [path for module in closure(modules) if (path := _source(module))]
-
-
-def code_hash(modules: Sequence[str]) -> str:
-    """One hash over what :func:`closure` does: comments, docstrings and layout do not count."""
-    whole = hashlib.sha256()
-    for path in sources(modules):
-        state = path.stat()
-        whole.update(_meaning(path, state.st_mtime_ns, state.st_size))
-    return whole.hexdigest()
-
-
 @cache
-def _meaning(path: Path, _mtime_ns: int, _size: int) -> bytes:
-    """What a source file says to Python. A notebook asks for it at every step, and again once the file changed."""
+def code_hash(module: str) -> str:
+    """One hash over what ``module`` and every module of this package that it imports say to Python.
+
+    Comments, docstrings and layout do not count.
+    """
+    whole = hashlib.sha256()
+    for name in closure([module]):
+        path = _source(name)
+        if path:
+            whole.update(_meaning(path))
+    return whole.hexdigest()[:16]
+
+
+def _meaning(path: Path) -> bytes:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -97,6 +99,9 @@ def _meaning(path: Path, _mtime_ns: int, _size: int) -> bytes:
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 body[:1] = []
     return ast.dump(tree).encode()
+
+
+# ---- what is recorded ----
 
 
 @cache
@@ -142,35 +147,15 @@ def forget_peak() -> None:
 
 
 @contextmanager
-def _locked(path: Path, name: str) -> Any:
-    """Only one process works on a step; the lock goes with the process, also when it is killed.
-
-    The file holds the step's ``name`` while it is at work: :func:`cut_short` finds it there.
-    """
+def _locked(path: Path) -> Iterator[None]:
+    """Only one process works on a step; the lock goes with the process, also when it is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(name)
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.truncate(0)
+        yield
 
 
-def cut_short(folder: Path, since: float) -> list[str]:
-    """Names of the steps in ``folder`` that began after ``since`` (seconds of the clock) and whose process died."""
-    names = []
-    for path in sorted(folder.rglob(".*.lock")):
-        with open(path, encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:  # another process is at work on it
-                continue
-            if path.stat().st_mtime >= since and (name := handle.read()):
-                names.append(name)
-    return names
+# ---- steps ----
 
 
 def record_path(output: Path) -> Path:
@@ -178,75 +163,111 @@ def record_path(output: Path) -> Path:
     return output.with_name(output.name + ".record.json")
 
 
-def why_not(outputs: Sequence[Path], key: Mapping[str, Any]) -> str | None:
+def _record(output: Path) -> dict[str, Any] | None:
+    """The record beside ``output``; ``None`` where it is damaged or none of ours."""
+    found = read_kept(record_path(output))
+    needed = {"step", "key", "outputs", "code", "wall_s"}
+    return found if isinstance(found, dict) and needed <= found.keys() else None
+
+
+def why_not(outputs: Sequence[Path], key: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Why a step must run: ``None`` when its outputs are there, whole and made from exactly ``key``."""
-    path = record_path(outputs[0])
     missing = [shown(output) for output in outputs if not output.exists()]
     if missing:
         return f"{missing[0]} is not there yet"
-    if not path.exists():
-        return f"{shown(outputs[0])} has no record of what made it"
-    try:
-        record = read_json(path)
-        then, made = dict(record["key"]), dict(record["outputs"])
-    except (BadFileError, KeyError, TypeError, ValueError):
-        return f"{shown(path)} is damaged"
-    for part in ("params", "inputs", "code"):
-        before, now = then.get(part), key[part]
-        if before == now:
-            continue
-        if isinstance(now, dict) and isinstance(before, dict):
-            names = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
+    record = _record(outputs[0])
+    if record is None:
+        damaged = record_path(outputs[0]).exists()
+        return f"{shown(outputs[0])} has {'a damaged' if damaged else 'no'} record of what made it"
+    for part, now in key.items():
+        before = record["key"].get(part) or {}
+        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if names:
             return f"changed {part}: {', '.join(names)}"
-        return "its code changed"
-    for output in outputs:
-        if fingerprint(output) != made.get(output.name):
-            return f"{shown(output)} was changed after it was made"
-    return None
+    changed = [output for output in outputs if fingerprint(output) != record["outputs"].get(output.name)]
+    return f"{shown(changed[0])} was changed after it was made" if changed else None
+
+
+def _asked_again(name: str) -> bool:
+    asked = os.environ.get("LMOLT_REDO", "")
+    return asked == "1" or fnmatch(name, asked)
+
+
+def _work_folder(output: Path, key: Mapping[str, Any], code: str) -> tuple[Path, str, float]:
+    """The step's work folder, as a kill left it or empty; the code that began in it, and seconds spent before."""
+    folder = output.with_name(f".{output.name}.work")
+    begun = read_kept(folder / _WORK_KEY)
+    if isinstance(begun, dict) and begun.get("key") == key:
+        times = [path.stat().st_mtime for path in folder.rglob("*")]
+        return folder, str(begun.get("code")), max(times) - (folder / _WORK_KEY).stat().st_mtime
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / _WORK_KEY, {"key": key, "code": code})
+    return folder, code, 0.0
 
 
 def step(
     name: str,
-    make: Callable[[], Any],
+    make: Callable[[Path], object],
     *,
     outputs: Sequence[Path],
     params: Mapping[str, Any],
-    modules: Sequence[str],
     inputs: Mapping[str, Path | str] | None = None,
+    redo_below_s: float = 120.0,
+    notebook: str = "",
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Run ``make`` unless its ``outputs`` are there and were made from the same inputs, parameters and code.
+    """Run ``make`` unless its ``outputs`` are there and were made from the same inputs and parameters.
 
-    ``inputs`` maps a name to a path (hashed) or to text that identifies it (a hub id and revision). Says in one
-    line whether and why it runs. Returns whether ``make`` ran. Raises whatever ``make`` raises; nothing is
-    recorded then, so the next run tries again.
+    ``make`` is given the step's work folder. ``inputs`` maps a name to a path (hashed) or to text that identifies it
+    (a hub id and revision). Says in one line whether and why it runs; returns whether it ran. Raises whatever ``make``
+    raises: nothing is recorded then, the work folder stays, and the next run goes on.
     """
-    lock = outputs[0].parent / f".{outputs[0].name}.lock"
-    with _locked(lock, name):
-        made_from = {
-            key: fingerprint(value) if isinstance(value, Path) else value for key, value in (inputs or {}).items()
-        }
-        key = {"params": dict(params), "inputs": made_from, "code": code_hash(modules)}
+    with _locked(outputs[0].parent / f".{outputs[0].name}.lock"):
+        hashed = {k: fingerprint(value) if isinstance(value, Path) else value for k, value in (inputs or {}).items()}
+        key = json.loads(as_json({"params": dict(params), "inputs": hashed}))
+        code = code_hash(make.__module__)
         reason = why_not(outputs, key)
         if reason is None:
-            say(f"{name}: up to date")
-            return False
+            record = _record(outputs[0]) or {}
+            same, seconds = record["code"]["hash"] == code, float(record["wall_s"])
+            if same or (seconds >= redo_below_s and not _asked_again(name)):
+                older = (
+                    "" if same else f", made by older code ({record['code']['commit'][:7]}; LMOLT_REDO makes it again)"
+                )
+                say(f"{name}: up to date{older}")
+                return False
+            reason = "its code changed"
         say(f"{name}: {reason}")
         record_path(outputs[0]).unlink(missing_ok=True)
+        work, began_with, before = _work_folder(outputs[0], key, code)
         start = time.perf_counter()
         forget_peak()
-        make()
+        make(work)
         write_json(
             record_path(outputs[0]),
             {
                 "step": name,
+                "notebook": notebook,
                 "key": key,
                 "outputs": {output.name: fingerprint(output) for output in outputs},
-                "commit": commit(),
+                "code": {"module": make.__module__, "hash": began_with, "commit": commit()},
                 "versions": versions(),
                 "hardware": {"machine": platform.machine(), "system": platform.system()},
-                "wall_s": round(time.perf_counter() - start, 2),
+                "wall_s": round(before + time.perf_counter() - start, 2),
                 "peak_mb": round(peak_memory_mb()),
             },
         )
+        shutil.rmtree(work)
     return True
+
+
+def records(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Every provenance record in a run's folder, by the first output that it stands beside."""
+    outputs = [path.with_name(path.name.removesuffix(".record.json")) for path in folder.rglob("*.record.json")]
+    return {output: record for output in sorted(outputs) if (record := _record(output))}
+
+
+def made_by_older_code(folder: Path) -> dict[str, str]:
+    """Steps of a run that were kept though their code changed since, each with the commit that made it."""
+    found = records(folder).values()
+    return {r["step"]: r["code"]["commit"] for r in found if r["code"]["hash"] != code_hash(r["code"]["module"])}

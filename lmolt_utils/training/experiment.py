@@ -21,6 +21,7 @@ from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import Kind, fingerprintable
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.trainers import train
@@ -47,7 +48,7 @@ class Plan:
     save_steps: int
 
 
-def plan(run: Any, system: Any) -> Plan:
+def plan(run: Run, system: Any) -> Plan:
     """The plan of ``system`` (a row of the systems table) in ``run``, with the row's own settings applied."""
     params = system.params(run.params)
     recipe = Recipe(
@@ -72,7 +73,7 @@ def plan(run: Any, system: Any) -> Plan:
     )
 
 
-def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
+def initial_model(run: Run, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
     """The model that ``todo`` starts from for ``task`` (merging it if it is a merge): a folder or a hub id."""
     if todo.published_model is not None:
         return todo.published_model
@@ -82,7 +83,7 @@ def initial_model(run: Any, todo: Plan, task: Task, say: Callable[[str], None] =
     return str(make_merge(run, todo, say))
 
 
-def make_system(run: Any, system: Any, say: Callable[[str], None] = print) -> None:
+def make_system(run: Run, system: Any, say: Callable[[str], None] = print) -> None:
     """Merge, train and predict one system; says what was done, and what was up to date.
 
     A system that only differs at test time (``adapter_of``) is trained as that other one, unless it has been.
@@ -111,14 +112,14 @@ def _quiet(_: str) -> None:
     return None
 
 
-def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str], None]) -> None:
+def _train(run: Run, todo: Plan, initial: str, adapter: Path, say: Callable[[str], None]) -> None:
     pairs = run.path("data", "pairs.jsonl")
     log = run.path("logs", f"{todo.name}.training.jsonl")
 
-    def make() -> None:
+    def make(work: Path) -> None:
         rows = read_rows(pairs, PAIR_COLUMNS)
         start = with_weights(todo, initial)
-        train(todo.recipe, start, rows, adapter, log, title=todo.name, say=say, save_steps=todo.save_steps)
+        train(todo.recipe, start, rows, adapter, log, work, title=todo.name, say=say, save_steps=todo.save_steps)
 
     run.step(
         f"train {todo.name}",
@@ -126,7 +127,6 @@ def _train(run: Any, todo: Plan, initial: str, adapter: Path, say: Callable[[str
         outputs=[adapter, log],
         params=todo.recipe.relevant(),
         inputs={"pairs": pairs, "initial": fingerprintable(initial)},
-        modules=["lmolt_utils.training.trainers"],
         say=say,
     )
 
@@ -137,11 +137,11 @@ def _asked(todo: Plan, task: Task, text: str) -> str:
     return prompt(task, text, todo.test_prompt)
 
 
-def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
+def _predict(run: Run, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
     test = run.path("data", "test.jsonl")
     output = prediction_path(run, todo.name, task)
 
-    def make() -> None:
+    def make(_: Path) -> None:
         kind: Kind = "translator" if todo.init == "txtchem" else "causal"
         machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
         code = initial in todo.remote_code
@@ -178,11 +178,5 @@ def _predict(run: Any, todo: Plan, initial: str, adapter: Path | None, task: Tas
             "device": todo.recipe.device,
         },
         inputs=inputs,
-        modules=[
-            "lmolt_utils.training.adapters",
-            "lmolt_utils.models.generation",
-            "lmolt_utils.models.postprocess",
-            "lmolt_utils.config.prompts",
-        ],
         say=say,
     )

@@ -12,11 +12,12 @@ from typing import Any
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import emptied, empty
 from lmolt_utils.merging.step import merge_of
+from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.experiment import make_system
 
 
 def make_sweep(
-    run: Any,
+    run: Run,
     systems: Sequence[System],
     table: Sequence[System],
     make: Callable[[Any, System, Callable[[str], None]], None] = make_system,
@@ -43,6 +44,6 @@ def make_sweep(
             say(f"merge {name}: weights deleted after their last use, by {system.name}")
 
 
-def _merge_name(run: Any, system: System) -> str | None:
+def _merge_name(run: Run, system: System) -> str | None:
     merge = merge_of(system, system.params(run.params))
     return merge.name if merge else None

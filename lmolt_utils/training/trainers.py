@@ -8,7 +8,6 @@ each epoch goes through the same steps, as rows of like length share a micro-bat
 neighbours. Transformers would shuffle at each epoch.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -31,9 +30,8 @@ from lmolt_utils.files import atomic_folder, write_rows
 from lmolt_utils.models.chat import chat_answer, chat_prompt, chat_tokens
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
-from lmolt_utils.run.checkpoints import Checkpoints
-from lmolt_utils.run.steps import code_hash
-from lmolt_utils.training.adapters import check_vocabulary, identity, save_adapter
+from lmolt_utils.run.resume import Checkpoints
+from lmolt_utils.training.adapters import check_vocabulary, save_adapter
 from lmolt_utils.training.losses import Cpo, Dpo, DpoNll, Kto, KtoPair, Sft, TrainingError
 from lmolt_utils.training.memory import keep_freed_memory, releasing
 from lmolt_utils.training.progress import Clock, Progress, timing_path
@@ -306,6 +304,7 @@ def train(
     pairs: pd.DataFrame,
     adapter: Path,
     log: Path,
+    work: Path,
     *,
     title: str,
     say: Callable[[str], None] = print,
@@ -316,8 +315,8 @@ def train(
     The log has one row per optimiser step (step, loss, learning rate, gradient norm, the trainer's own measures);
     seconds, tokens and peak memory per step lie beside it (:func:`~lmolt_utils.training.progress.timing_path`).
 
-    With ``save_steps`` a checkpoint is kept every so many steps in ``.<adapter>.checkpoints`` beside the adapter, and a
-    training that was killed goes on from its last whole one if recipe, pairs, initial model and code are the same.
+    With ``save_steps`` a checkpoint is kept every so many steps in ``work``, the step's work folder, and a training
+    that was killed goes on from its last whole one.
 
     Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is no number or runs away (the
     last good checkpoint stays), and when the adapter did not move: a training that does nothing is an error.
@@ -332,10 +331,9 @@ def train(
     check_vocabulary(model, tokenizer, initial)
     if recipe.quantize != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.device != "cpu")
-    folder = adapter.with_name(f".{adapter.name}.checkpoints")
-    kept = Checkpoints(folder, _made_from(recipe, pairs, initial))
+    kept = Checkpoints(work)
     found = kept.last() if save_steps else None
-    trainer = build_trainer(recipe, model, tokenizer, pairs, folder, save_steps=save_steps, say=say)
+    trainer = build_trainer(recipe, model, tokenizer, pairs, work, save_steps=save_steps, say=say)
     clock = Clock(trainer, found[1] if found else ())
     kept.notes = lambda: clock.rows
     trainer.remove_callback(PrinterCallback)
@@ -360,7 +358,6 @@ def train(
     # Times lie apart: the log of two equal runs is equal byte for byte, their times are not.
     times = clock.frame()
     write_rows(timing_path(log), times)
-    kept.remove()
     result = Trained(
         steps=int(trainer.state.global_step),
         rows=len(trainer.train_dataset),
@@ -380,16 +377,6 @@ def train(
         f"{result.trainable:,} weights trained, mean |B| {moved:.2e}, {result.precision}"
     )
     return result
-
-
-def _made_from(recipe: Recipe, pairs: pd.DataFrame, initial: str) -> dict[str, Any]:
-    """What a checkpoint may be continued for, and nothing else."""
-    return {
-        "recipe": recipe.relevant(),
-        "pairs": hashlib.sha256(pairs.to_json(orient="records").encode()).hexdigest(),
-        "initial": identity(initial),
-        "code": code_hash([__name__]),
-    }
 
 
 def _moved(model: Any) -> float:

@@ -88,9 +88,9 @@ def test_notebook_refuses_undeclared_and_foreign(runs: Path) -> None:
     with pytest.raises(ParameterError, match="makes no systems"):
         start("02_negatives", cell("systems = ['sft']", systems=["sft"]))
     run = start("01_data", cell("profile = 'smoke'", profile="smoke"))
-    assert run.corpus_rows == load("smoke").corpus_rows
+    assert run.params.corpus_rows == load("smoke").corpus_rows
     with pytest.raises(AttributeError, match="parameters cell does not list it"):
-        _ = run.beta
+        _ = run.params.beta
     assert "beta" not in declared("01_data")
 
 

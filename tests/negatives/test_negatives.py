@@ -168,7 +168,7 @@ from lmolt_utils.run.notebook import Run
 from lmolt_utils.config.params import load
 from lmolt_utils.negatives.pairs import make_negatives
 run = Run("02_negatives", Path(sys.argv[1]), load("smoke", json.loads(sys.argv[2])))
-make_negatives(run, "mol2cap", run.negatives_mol2cap_model)
+make_negatives(run, "mol2cap", run.params.negatives_mol2cap_model)
 """
 
 

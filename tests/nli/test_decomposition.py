@@ -183,7 +183,9 @@ def test_without_a_model_the_rules_decide_and_entailment_shares_its_answers(
     for system in (BETTER, WORSE):
         frame = read_rows(prediction_path(run, system.name, "mol2cap"), ("reference", "raw"))
         kept = read_rows(run.path("scores", f"{system.name}.nli.jsonl"), ("id", "entailment"))
-        plain = Classifier(run.nli_model).probabilities(list(frame["reference"]), list(frame["raw"]), progress=False)
+        plain = Classifier(run.params.nli_model).probabilities(
+            list(frame["reference"]), list(frame["raw"]), progress=False
+        )
         asked = frame["raw"] != ""
         assert np.allclose(kept["entailment"], plain["entailment"].where(asked, 0), atol=1e-5)
         assert list(kept["id"]) == list(frame["id"])
@@ -209,7 +211,7 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
     reference = "The molecule is a apoptosis, a cholesterol translocation that impacts aging."
     outputs = [" CCC(C)C", " CC1", ")COC(=O)CCCC", ")OC(=O)CCC[C@@H", "", reference, reference]
     references = [reference] * 6 + [""]
-    plain = Classifier(run.nli_model).probabilities(references, outputs, progress=False)
+    plain = Classifier(run.params.nli_model).probabilities(references, outputs, progress=False)
     assert caption_wins(plain)[:4].any(), "the model itself calls some of them entailed, or this shows nothing"
     predict(run, WORSE, outputs, references)
     entail_systems(run, [WORSE])

@@ -1,0 +1,100 @@
+"""What goes on from the middle after a kill: shards of answers, and checkpoints of a training.
+
+Both lie in the work folder of a step (:func:`lmolt_utils.run.steps.step`), which is emptied when what the step is
+made from has changed.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from lmolt_utils.files import BadFileError, fingerprint, read_kept, read_rows, write_json, write_rows
+
+#: Asks a model: for texts, batches of (position among them, answer).
+Ask = Callable[[Sequence[str]], Iterator[list[tuple[int, str]]]]
+
+
+def answered(texts: Sequence[str], ask: Ask, work: Path, shard_rows: int, title: str) -> list[str]:
+    """The answer to each text, in order: those in the shards of ``work``, and the others asked for and kept there.
+
+    A kill loses the rows since the last shard, ``shard_rows`` and one batch at most.
+    """
+    answers = _read_shards(work)
+    left = [row for row in range(len(texts)) if row not in answers]
+    waiting: dict[int, str] = {}
+    with tqdm(total=len(texts), initial=len(answers), desc=title, unit="row", leave=False, mininterval=5) as bar:
+        for batch in ask([texts[row] for row in left]) if left else ():
+            waiting |= {left[index]: text for index, text in batch}
+            bar.update(len(batch))
+            if len(waiting) >= shard_rows:
+                _write_shard(work, waiting)
+                answers |= waiting
+                waiting = {}
+    if waiting:
+        _write_shard(work, waiting)
+    answers |= waiting
+    return [answers[row] for row in range(len(texts))]
+
+
+def _shards(work: Path) -> list[Path]:
+    return sorted(work.glob("[0-9]*.jsonl"))
+
+
+def _write_shard(work: Path, answers: dict[int, str]) -> None:
+    frame = pd.DataFrame({"row": list(answers), "answer": list(answers.values())})
+    write_rows(work / f"{len(_shards(work)):05d}.jsonl", frame)
+
+
+def _read_shards(work: Path) -> dict[int, str]:
+    """Every answer written so far; those of a damaged file are asked for again."""
+    answers: dict[int, str] = {}
+    for path in _shards(work):
+        try:
+            shard = read_rows(path, ("row", "answer"))
+        except BadFileError:
+            continue
+        answers |= dict(zip(shard["row"].astype(int), shard["answer"], strict=True))
+    return answers
+
+
+class Checkpoints(TrainerCallback):
+    """Transformers' checkpoints of one training in ``folder``; ``notes`` gives what else has to survive a kill.
+
+    A checkpoint counts only if its seal, written last, still fits it. Its optimiser and random states are PyTorch files
+    that only this program wrote; Transformers reads them with ``weights_only``, which runs nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: Callable[[], Any] = list
+
+    def last(self) -> tuple[Path, Any] | None:
+        """The newest whole checkpoint and its notes; newer, broken ones are deleted."""
+        for step in reversed(self._steps()):
+            checkpoint = self.folder / f"checkpoint-{step}"
+            seal = read_kept(_seal(checkpoint))
+            if seal and seal["fingerprint"] == fingerprint(checkpoint):
+                return checkpoint, seal["notes"]
+            shutil.rmtree(checkpoint)
+        return None
+
+    def left(self) -> str:
+        """Which checkpoint a failed training leaves."""
+        steps = self._steps()
+        return f"the checkpoint of step {steps[-1]} is kept in {self.folder}." if steps else "no checkpoint was due."
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = self.folder / f"checkpoint-{state.global_step}"
+        write_json(_seal(checkpoint), {"fingerprint": fingerprint(checkpoint), "notes": self.notes()})
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name.split("-")[1]) for path in self.folder.glob("checkpoint-*/"))
+
+
+def _seal(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.json")
