@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
 
-from lmolt_utils.config.params import ParameterError, Params, check, describe, load, nearest
+from lmolt_utils.config.params import ParameterError, Params, check, describe, load
 from lmolt_utils.config.switches import resolve_data
 from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas, with_ratio_grid
 from lmolt_utils.errors import CompanionError
@@ -75,14 +75,6 @@ class Run:
     changed: Mapping[str, Any] = field(default_factory=dict)
     made_from: Mapping[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        """``run.params.beta``: a parameter, if this notebook declares it (its record would be incomplete otherwise)."""
-        if name not in Params.model_fields:
-            raise AttributeError(f"no parameter or attribute {name!r}{nearest(name, list(Params.model_fields))}")
-        if name not in declared(self.notebook):
-            raise AttributeError(f"{self.notebook} uses {name!r} but its parameters cell does not list it")
-        return getattr(self.params, name)
 
     @property
     def scale(self) -> str:
