@@ -1,89 +1,70 @@
-# One rule per notebook. `make reproduce` runs it. 06 makes as many systems as 03 to 05 together: where the
-# profile's ablation_jobs says so, jobs side by side make them before it, and it only shows them; with
-# `lmolt reproduce --per-system` every system of every notebook has a job of its own (for clusters; see profiles of
-# snakemake-executor-plugin-slurm).
+# One rule per notebook: the shell line is papermill, its output is the executed notebook. Snakemake decides when a
+# notebook is executed; what is done again inside it is decided by its steps (lmolt_utils/run/steps.py).
 #
-# A rule runs when its notebook, the package files it imports, the parameters it lists or an earlier notebook's
-# files changed; Snakemake prints the reason. Its output is a receipt, in the run's folder (Snakemake's --directory):
-# the hashes of the files it wrote and of what they were made from (which a copied or moved run is checked by).
-# On a GPU one notebook runs at a time (`--resources gpu=1`): a 7B model fills it.
+# `lmolt reproduce` starts this with profiles/default, in the run's folder (--directory). Resources by rule name are in
+# profiles/*/config.yaml. 06 makes as many systems as 03 to 05 together: where the profile's ablation_jobs says so,
+# executions narrowed to some of its systems run side by side before it (rule part); `--per-system` gives every
+# system of every notebook one, for clusters.
 import shlex
 import sys
 
-from lmolt_utils.run.notebook_files import AFTER, NOTEBOOKS, notebook_params, notebook_path, package_sources
-from lmolt_utils.run.runner import jobs_of_systems
+from lmolt_utils.config.params import load
+from lmolt_utils.paths import root
+from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, depends_on, notebook_path, package_hash, parts, rows_of
 
 PROFILE = config.get("profile", "cpu")
-PER_SYSTEM = str(config.get("per_system", False)) == "True"
-# exec: a signal sent to the job reaches Python itself, and Python sees it when Snakemake is killed.
-LMOLT = f"exec {shlex.quote(sys.executable)} -m lmolt_utils.cli"
+PARAMS = load(PROFILE)
+PARTS = parts(PROFILE, per_system=str(config.get("per_system", False)) == "True")
+# exec: a signal sent to the job reaches papermill itself.
+CODE = package_hash()
+PAPERMILL = f"exec {shlex.quote(sys.executable)} -m papermill"
+OPTIONS = f"--cwd {shlex.quote(str(root()))} --log-output --no-progress-bar -p profile {PROFILE}"
 
 
-def receipt(notebook):
-    return f"receipts/{notebook}.json"
+def executed(notebooks):
+    return [f"notebooks/{notebook}.ipynb" for notebook in notebooks]
 
 
-JOBS = jobs_of_systems(PROFILE, per_system=PER_SYSTEM)
+def made_from(notebook):
+    """What its files depend on besides files: when one of these changes it runs again."""
+    rows = [row.model_dump() for row in rows_of(notebook, PARAMS)]
+    return {**depends_on(notebook, PARAMS), "systems": rows, "seeds": PARAMS.seeds if rows else [], "code": CODE}
 
 
-def sources(notebook):
-    """Its source, the package files it uses, and what it reads."""
-    return [str(notebook_path(notebook)), *package_sources(notebook), *map(receipt, AFTER[notebook])]
-
-
-def made_before(notebook):
-    """Receipts of its systems that jobs of their own make."""
-    return [receipt(f"{name}.system") for maker, names in JOBS.values() if maker == notebook for name in names]
-
-
-def uses(notebook):
-    return notebook_params(notebook, PROFILE)
-
-
-# Every one, not the last alone: Snakemake does not miss a file in the middle as long as the later ones are there.
 rule all:
     input:
-        map(receipt, NOTEBOOKS),
+        executed(NOTEBOOKS),
 
 
-# The longest notebooks first, so that two cores end together.
-for notebook, priority in zip(NOTEBOOKS, (0, 0, 1, 2, 3, 4, 0, 0)):
+for notebook in NOTEBOOKS:
 
     rule:
         name:
             f"nb{notebook}"
         input:
-            sources(notebook),
-            made_before(notebook),
+            executed(AFTER[notebook]),
+            executed(f"parts/{part}" for part, (maker, _) in PARTS.items() if maker == notebook),
+            source=str(notebook_path(notebook)),
         output:
-            receipt(notebook),
+            executed([notebook]),
+        log:
+            f"logs/{notebook}.log",
         params:
-            name=notebook,
-            values=uses(notebook),
-        priority: priority
-        threads: 1
-        resources:
-            gpu=1,
+            made_from=made_from(notebook),
         shell:
-            f"{LMOLT} notebook {{params.name}} --profile {PROFILE} --end-with-parent"
+            f"{PAPERMILL} {{input.source:q}} {{output}} {OPTIONS} >{{log}} 2>&1"
 
 
-for job, (notebook, names) in JOBS.items():
-
-    rule:
-        name:
-            f"made{job}"
-        input:
-            sources(notebook),
-        output:
-            [receipt(f"{name}.system") for name in names],
-        params:
-            notebook=notebook,
-            names=names,
-            values=uses(notebook),
-        priority: 5
-        threads: 1
-        resources:
-            gpu=1,
-        shell:
-            f"{LMOLT} notebook {{params.notebook}} --profile {PROFILE} --end-with-parent --systems {{params.names}}"
+rule part:
+    input:
+        lambda wildcards: executed(AFTER[PARTS[wildcards.part][0]]),
+        source=lambda wildcards: str(notebook_path(PARTS[wildcards.part][0])),
+    output:
+        "notebooks/parts/{part}.ipynb",
+    log:
+        "logs/{part}.log",
+    params:
+        made_from=lambda wildcards: made_from(PARTS[wildcards.part][0]),
+        systems=lambda wildcards: shlex.quote(",".join(PARTS[wildcards.part][1])),
+    shell:
+        f"{PAPERMILL} {{input.source:q}} {{output}} {OPTIONS} -p systems {{params.systems}} >{{log}} 2>&1"

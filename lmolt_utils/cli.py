@@ -12,40 +12,11 @@ from lmolt_utils.errors import remedy
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.run.runner import reproduce
+    from lmolt_utils.run.reproduce import reproduce
 
+    if arguments.redo:
+        os.environ["LMOLT_REDO"] = arguments.redo
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
-
-
-def _notebook(arguments: argparse.Namespace) -> int:
-    import yaml
-
-    from lmolt_utils.config.params import ParameterError, load
-    from lmolt_utils.config.systems import chosen, load_systems, planned, with_ratio_grid
-    from lmolt_utils.run.notebook_files import notebook_path
-    from lmolt_utils.run.runner import end_with_parent, run_notebook
-
-    overrides: dict[str, Any] = {}
-    for pair in arguments.set:
-        name, given, value = pair.partition("=")
-        if not given or not name or name in overrides:
-            raise ParameterError(f"--set {pair}: give each parameter once, as NAME=VALUE, such as beta=0.5")
-        try:
-            overrides[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ParameterError(f"--set {pair}: the value is not YAML ({str(error).splitlines()[0]})") from None
-    params = load(arguments.profile, overrides)  # what is mistyped stops here, before a kernel starts
-    planned(params)
-    notebook_path(arguments.name)
-    if arguments.systems:
-        chosen(with_ratio_grid(load_systems(), params), arguments.name, arguments.systems)
-    os.environ["OMP_NUM_THREADS"] = str(params.threads)
-    if arguments.end_with_parent:
-        end_with_parent()
-    seconds = run_notebook(arguments.name, arguments.profile, overrides, arguments.systems)
-    only = f" ({', '.join(arguments.systems)})" if arguments.systems else ""
-    print(f"{arguments.name}{only}: done in {seconds:.0f} s", flush=True)
-    return 0
 
 
 def _params(arguments: argparse.Namespace) -> int:
@@ -168,14 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     profile(sub)
     cores(sub)
     sub.add_argument("--per-system", action="store_true", help="train each system in a job of its own (clusters)")
+    sub.add_argument(
+        "--redo",
+        nargs="?",
+        const="1",
+        metavar="STEPS",
+        help="make steps again that older code made, however long they took: all, or a pattern such as 'train*'",
+    )
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
-    sub = command("notebook", _notebook, "run one notebook; its executed copy and log go to runs/PROFILE")
-    sub.add_argument("name", help="such as 04_alignment")
-    profile(sub)
-    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    sub.add_argument("--systems", **several, metavar="SYSTEM", help="only these rows of the systems table")
-    sub.add_argument("--set", **several, metavar="NAME=VALUE", help="parameters other than the profile's")
-    sub.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)  # for the Snakefile
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
@@ -226,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends cleanly, as Ctrl-C does
+        for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does
+            signal.signal(number, signal.default_int_handler)
     try:
         return int(arguments.do(arguments))
     except KeyboardInterrupt:

@@ -352,3 +352,19 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "float_type" and isinstance(problem["input"], str):
         hint = "; YAML reads 1e-5 as text, write 1.0e-5"
     return f"parameter {name!r} = {problem['input']!r}: {problem['msg']}{hint} ({describe(name)['meaning']})"
+
+
+#: TEMPORARY
+HEADLINE: dict[str, tuple[str, ...]] = dict.fromkeys(
+    (
+        "01_data",
+        "02_negatives",
+        "03_sft",
+        "04_alignment",
+        "05_merging",
+        "06_ablation",
+        "07_nli_evaluation",
+        "08_figures",
+    ),
+    ("seed", "beta"),
+)

@@ -1,66 +1,35 @@
 """What every notebook begins with: ``run = start("04_alignment", globals())``.
 
-The notebook's parameters cell lists the parameters it uses, each ``None``: the profile's value. What a reader
-changes there, or papermill injects (``-f params/cpu.yaml -y 'systems: [cpo]'``), takes precedence. Unknown names
-and wrong types stop here, before any work.
+The parameters cell has three names: ``profile``, ``systems`` and ``overrides``. A parameter that papermill injects by
+its own name (``-p learning_rate 1e-3``, ``-f params/gpu.yaml``) counts as an override. Unknown names and wrong types
+stop here, before any work.
 """
 
 import os
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
+from IPython.display import HTML
 
-from lmolt_utils.config.params import ParameterError, Params, check, describe, load
-from lmolt_utils.config.switches import resolve_data
+from lmolt_utils.config.params import HEADLINE, ParameterError, Params, describe, load, nearest
 from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas, with_ratio_grid
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_kept, write_json
-from lmolt_utils.paths import figures_folder, run_folder, shown
-from lmolt_utils.run.notebook_files import AFTER, NOTEBOOKS, assigned, changes, declared, made_from, outdated, untouched
-from lmolt_utils.run.steps import record_path, step
+from lmolt_utils.paths import figures_folder, root, run_folder, shown
+from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, changes, depends_on, first_changed, with_data_switches
+from lmolt_utils.run.steps import commit, made_by_older_code, record_path, records, step
 
-DEFAULT_PROFILE = "cpu"
+_CELL = ("profile", "systems", "overrides")
 _WITH_MODELS = NOTEBOOKS[1:7]
-
-
-def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values set in the parameters cell and in papermill's injected one.
-
-    Other variables of the notebook do not count, so the start cell can be run again at any time.
-    """
-    values: dict[str, Any] = {}
-    for source in namespace.get("In", []):
-        names = assigned(source)
-        if "profile" in names or source.startswith("# Parameters"):
-            values |= {name: namespace[name] for name in names if name in namespace}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def resolve(notebook: str, values: Mapping[str, Any]) -> tuple[Params, list[str] | None]:
-    """Parameters of a run, and the systems it was narrowed to (``None``: all of the notebook's).
-
-    Raises :class:`~lmolt_utils.config.params.ParameterError` for anything unknown or mistyped.
-    """
-    values = dict(values)
-    systems = values.pop("systems", None)
-    if systems is not None and not (isinstance(systems, list) and all(isinstance(s, str) for s in systems)):
-        raise ParameterError(f"parameter 'systems' = {systems!r}: a list of names is needed, such as [cpo]")
-    profile = values.get("profile") or os.environ.get("LMOLT_PROFILE") or DEFAULT_PROFILE
-    return _with_data_switches(load(profile, {**values, "profile": profile})), systems or None
-
-
-def _with_data_switches(params: Params) -> Params:
-    """``params`` with what ``semantics`` and ``switches`` change of the pairs; systems resolve the others."""
-    values = params.model_dump()
-    return check({**values, **resolve_data(values)})
 
 
 @dataclass(frozen=True)
@@ -70,10 +39,10 @@ class Run:
     notebook: str
     folder: Path
     params: Params
+    #: The systems that this run is narrowed to; ``None``: all of the notebook's.
     wanted: tuple[str, ...] | None = None
     #: Parameters that differ from the profile's, and make this a run of its own.
     changed: Mapping[str, Any] = field(default_factory=dict)
-    made_from: Mapping[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
 
     @property
@@ -109,6 +78,11 @@ class Run:
         profiles_own = figures_folder(self.folder, self.params.figures_dir)
         return self.path("figures") if self.changed else profiles_own
 
+    @property
+    def older_code(self) -> str:
+        """The steps that were kept though their code changed since, for the captions of tables; empty: none."""
+        return ", ".join(sorted(made_by_older_code(self.folder)))
+
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
         return self.folder.joinpath(*parts)
@@ -125,74 +99,90 @@ class Run:
         self.written.extend(path for path in outputs if path not in self.written)
 
     def finish(self) -> pd.DataFrame:
-        """Write the receipt (which files, which hashes, made from what) and return the files with time and memory.
+        """Record which files this notebook wrote, with which parameters; the files with their time and memory.
 
-        A receipt tells ``make reproduce`` that the notebook is done. It knows profiles alone: a run with other
-        parameters has none, and figures that went to another folder do not count as the profile's.
+        The record, ``notebooks/NAME.record.json``, is how a copied or damaged run is told from one that is done. A
+        run narrowed to some systems leaves it alone.
         """
-        if not self.changed and self.params.figures_dir == load(self.params.profile).figures_dir:
-            files = {self.shown(path): fingerprint(path) for path in self.written}
-            for receipt in self.receipts():
-                write_json(receipt, {"notebook": self.notebook, "made_from": self.made_from, "files": files})
-        return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
-
-    def receipts(self) -> list[Path]:
-        """The notebook's receipt, or one per system when the run was narrowed to some."""
         if self.wanted is None:
-            return [self.path("receipts", f"{self.notebook}.json")]
-        return [self.path("receipts", f"{name}.system.json") for name in self.wanted]
+            files = {self.shown(path): fingerprint(path) for path in self.written}
+            record = {"params": depends_on(self.notebook, self.params), "files": files, "commit": commit()}
+            write_json(notebook_record(self.folder, self.notebook), record)
+        return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
 
     def shown(self, path: Path) -> str:
         """``path`` relative to the run's folder, or to the repository."""
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else shown(path)
 
-    def settings(self) -> pd.DataFrame:
-        """The parameters of this notebook: value here, the paper profile's, unit, source."""
-        paper = load("paper").model_dump()
-        rows = []
-        for name in declared(self.notebook):
-            if name in Params.model_fields:
-                facts = describe(name)
-                rows.append(
-                    {
-                        "parameter": name,
-                        "here": getattr(self.params, name),
-                        "paper profile": paper[name],
-                        "unit": facts["unit"],
-                        "meaning": facts["meaning"],
-                        "source": facts["source"],
-                    }
-                )
-        return pd.DataFrame(rows).set_index("parameter")
+    def settings(self) -> HTML:
+        """The dozen parameters that matter in this notebook, the value beside the paper's; all others folded away."""
+        paper = load("paper")
+        rows = {
+            name: {
+                "here": getattr(self.params, name),
+                "paper profile": getattr(paper, name),
+                "source": describe(name)["source"],
+                "unit": describe(name)["unit"],
+                "meaning": describe(name)["meaning"],
+            }
+            for name in Params.model_fields
+        }
+        every = pd.DataFrame.from_dict(rows, orient="index")
+        first = list(HEADLINE[self.notebook])
+        rest = every.drop(index=first)
+        folded = f"<details><summary>{len(rest)} more parameters</summary>{rest.to_html()}</details>"
+        return HTML(every.loc[first].to_html() + folded)
+
+
+def notebook_record(folder: Path, notebook: str) -> Path:
+    """The provenance record of an executed notebook: its parameters, and the hashes of all files it stands for."""
+    return folder / "notebooks" / f"{notebook}.record.json"
+
+
+def read_notebook_record(folder: Path, notebook: str) -> dict[str, Any] | None:
+    """That record; ``None`` where it is missing or damaged."""
+    found = read_kept(notebook_record(folder, notebook))
+    return found if isinstance(found, dict) and {"params", "files"} <= found.keys() else None
+
+
+def damaged(folder: Path, notebook: str) -> str | None:
+    """The first file of a finished notebook that is missing or no longer what it wrote; ``None``: all are whole."""
+    record = read_notebook_record(folder, notebook)
+    if record is None:
+        return f"notebooks/{notebook}.record.json"
+    for name, digest in record["files"].items():
+        path = folder / name if (folder / name).exists() else root() / name
+        if not path.exists() or fingerprint(path) != digest:
+            return str(name)
+    return None
 
 
 def _cost(path: Path) -> dict[str, Any]:
     """Seconds and peak memory from the record beside a file, where it has one."""
     facts = read_kept(record_path(path)) or {}
-    return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": _size(path) // 1024}
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    size = sum(p.stat().st_size for p in files)
+    return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": size // 1024}
 
 
-def _size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+# ---- starting ----
 
 
-def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
+def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
     """Check the parameters, prepare libraries (threads, seed, quiet hub) and return the :class:`Run`.
 
     Raises :class:`~lmolt_utils.config.params.ParameterError`; says which profile runs and where its files are.
     """
     _short_errors()
-    values = given(namespace)
-    params, wanted = resolve(notebook, values)
-    changed = changes(params.profile, values)
-    folder = run_folder(params.profile, changed)
-    made = made_from(notebook, params.profile)
-    run = Run(notebook, folder, params, tuple(wanted) if wanted else None, changed, made)
+    profile, wanted, values = given(namespace)
+    params = with_data_switches(load(profile, values))
+    changed = changes(profile, values)
+    run = Run(notebook, run_folder(profile, changed), params, wanted, changed)
     _ = run.figures  # a folder that nothing may be written to stops here
     if notebook in {system.notebook for system in load_systems()}:
         _ = run.systems  # a mistyped system stops here
     elif wanted:
-        raise ParameterError(f"{notebook} makes no systems: leave 'systems' out")
+        raise ParameterError(f"{notebook} makes no systems: leave 'systems' empty")
     if notebook in _WITH_MODELS:
         _prepare(params)
     if changed:
@@ -202,47 +192,75 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     return run
 
 
+def given(namespace: MutableMapping[str, Any]) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
+    """Profile, systems and overrides as the notebook's namespace has them.
+
+    What papermill injected by name is read off the first time: later, a notebook's own variables may be called as a
+    parameter is. Raises :class:`~lmolt_utils.config.params.ParameterError` for a name that is none.
+    """
+    if "_injected" not in namespace:
+        own = {*_CELL, "In", "Out"}
+        plain = {
+            name: value
+            for name, value in namespace.items()
+            if not name.startswith("_")
+            and name not in own
+            and not callable(value)
+            and not isinstance(value, ModuleType)
+        }
+        for name in plain:
+            if name not in Params.model_fields:
+                raise ParameterError(f"unknown parameter {name!r}{nearest(name, [*_CELL, *Params.model_fields])}")
+        namespace["_injected"] = plain
+    profile, systems, overrides = (namespace.get(name) for name in _CELL)
+    if not isinstance(profile, str):
+        raise ParameterError(f"profile = {profile!r}: give the name of a file in params/, such as cpu")
+    if isinstance(systems, str):
+        systems = [name.strip() for name in systems.split(",")]
+    if systems and not (isinstance(systems, list) and all(isinstance(name, str) for name in systems)):
+        raise ParameterError(f"systems = {systems!r}: a list of names is needed, such as ['cpo']")
+    if overrides and not isinstance(overrides, dict):
+        raise ParameterError(f"overrides = {overrides!r}: names and values are needed, such as {{'beta': 0.2}}")
+    return profile, tuple(systems) if systems else None, {**namespace["_injected"], **(overrides or {})}
+
+
 def _check_earlier(run: Run) -> None:
     """Raise :class:`ParameterError` if a notebook whose files this one reads was run with other parameters."""
     earlier = set(AFTER[run.notebook])
     for notebook in reversed(NOTEBOOKS):
         earlier |= set(AFTER[notebook]) if notebook in earlier else set()
     for notebook in sorted(earlier):
-        told = _receipt(run.path("receipts", f"{notebook}.json"))
-        if told and (names := outdated(told, run.params.profile)):
+        record = read_notebook_record(run.folder, notebook)
+        if record is None:
+            continue
+        now = depends_on(notebook, run.params)
+        names = [name for name, value in now.items() if record["params"].get(name) != value]
+        if names:
             raise ParameterError(
-                f"{notebook} was run when profile {run.params.profile} had another {' and '.join(names)}: run it "
-                "again before this one, or lmolt reproduce, which runs all that changed"
+                f"{notebook} was run with another {' and '.join(names)} than profile {run.title} has now: run it again "
+                "before this one (what is unaffected is kept), or lmolt reproduce, which runs all that changed"
             )
 
 
-def _receipt(path: Path) -> dict[str, Any] | None:
-    """A receipt, or ``None`` where there is none or a damaged one (which the profile's next run sees to)."""
-    told = read_kept(path)
-    return told if isinstance(told, dict) and {"notebook", "made_from", "files"} <= set(told) else None
-
-
 def _take_over(run: Run) -> None:
-    """Link into a changed run's folder what the profile's run has and what no changed parameter can touch.
+    """Link into a changed run's folder what the notebooks before the first changed parameter made in the profile's run.
 
-    Whole notebooks only, with all that they read: a system that 04 makes is not taken over when 04 lists a changed
-    parameter, and counts as not run until it is made here. A receipt that came along says what has been taken.
+    A notebook whose record no longer fits the profile is left out; its files count as not made.
     """
-    base = run_folder(run.params.profile)
-    kept = [notebook for notebook in untouched(run.changed) if notebook != NOTEBOOKS[-1]]
-    for receipt in sorted((base / "receipts").glob("*.json")):
-        here = run.path("receipts", receipt.name)
-        told = _receipt(receipt)
-        if told is None or told["notebook"] not in kept or outdated(told, run.params.profile):
-            continue
-        if here.exists() and here.read_bytes() == receipt.read_bytes():
-            continue
-        for name in told["files"]:
-            if (base / name).exists():
-                _link(base / name, run.path(name))
-                if record_path(base / name).exists():
-                    _link(record_path(base / name), record_path(run.path(name)))
-        _link(receipt, here)
+    base, first = run_folder(run.params.profile), min(map(first_changed, run.changed))
+    own = with_data_switches(load(run.params.profile))
+    kept = []
+    for notebook in NOTEBOOKS[: NOTEBOOKS.index(first)]:
+        record = read_notebook_record(base, notebook)
+        if record is not None and record["params"] == depends_on(notebook, own):
+            kept.append(notebook)
+            here = notebook_record(run.folder, notebook)
+            if not here.exists() or here.read_bytes() != notebook_record(base, notebook).read_bytes():
+                for output, made in records(base).items():
+                    if made["notebook"] == notebook:
+                        for path in (*(output.with_name(name) for name in made["outputs"]), record_path(output)):
+                            _link(path, run.folder / path.relative_to(base))
+                _link(notebook_record(base, notebook), here)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -284,11 +302,13 @@ def _prepare(params: Params) -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     import torch
+    from threadpoolctl import threadpool_limits
     from transformers.utils import logging
 
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu")
     torch.set_num_threads(params.threads)
+    threadpool_limits(params.threads)  # numpy's BLAS: the number of threads decides the order of a sum
     random.seed(params.seed)  # as transformers.set_seed, which imports all that trains (5 s) where nothing does
     np.random.seed(params.seed)
     torch.manual_seed(params.seed)

@@ -18,7 +18,7 @@ from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.metrics.analysis import embedded_tree
 from lmolt_utils.paths import root
-from lmolt_utils.run.notebook_files import NOTEBOOKS
+from lmolt_utils.run.notebooks import NOTEBOOKS
 
 #: One system per way of making one: what a layout may break is the data's way, not the number of systems.
 SYSTEMS = ("meditron", "cpo", "slerp", "slerp+cpo", "cpo-mol2cap", "constant", "nearest-neighbour", "rule")
@@ -28,7 +28,7 @@ READ_OFF = "read off the captions"
 
 def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
     """A copy of the repository with few systems and one more profile, ``smoke`` but for ``values``; its environment."""
-    for name in ("notebooks", "Snakefile", "lmolt_utils", "pyproject.toml"):
+    for name in ("notebooks", "Snakefile", "profiles", "lmolt_utils", "pyproject.toml"):
         (folder / name).symlink_to(root() / name)
     shutil.copytree(root() / "params", folder / "params")
     table = folder / "params" / "systems.yaml"
@@ -92,10 +92,14 @@ def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
     frame.loc[frame.index[::3], "caption"] += f" {SCRIPT}"
     frame.to_csv(tmp_path / "mine.csv", index=False)
     environment = repository(tmp_path, "captions", corpus=tmp_path / "mine.csv", test_set="validation")
-    for name, value in {**environment, "LMOLT_PROFILE": "captions"}.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     books = {name: nbformat.read(root() / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS}
-    forget = nbformat.v4.new_code_cell("%reset -f\n%reset -f in")  # no notebook sees another's variables
+    for book in books.values():
+        next(
+            c for c in book.cells if "parameters" in c.metadata.get("tags", [])
+        ).source = 'profile, systems, overrides = "captions", [], {}'
+    forget = nbformat.v4.new_code_cell("%reset -f")  # no notebook sees another's variables
     whole = nbformat.v4.new_notebook(cells=[cell for book in books.values() for cell in (forget, *book.cells)])
     NotebookClient(whole, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     run = tmp_path / "runs" / "captions"

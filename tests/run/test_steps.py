@@ -2,14 +2,16 @@
 
 import os
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from lmolt_utils.files import BadFileError, atomic, atomic_folder, fingerprint, read_json, read_rows, write_rows
-from lmolt_utils.run.shards import Shards
-from lmolt_utils.run.steps import closure, code_hash, record_path, step
+from lmolt_utils.run.resume import answered
+from lmolt_utils.run.steps import made_by_older_code, record_path, step
 
 
 def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str]:
@@ -17,7 +19,7 @@ def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str
     source, output = folder / "in.txt", folder / "out.txt"
     said: list[str] = []
 
-    def make() -> None:
+    def make(_: Path) -> None:
         calls.append("made")
         output.write_text(source.read_text() + str(changes))
 
@@ -27,7 +29,6 @@ def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str
         outputs=[output],
         params=changes,
         inputs={"source": source},
-        modules=["lmolt_utils.config.prompts"],
         say=said.append,
     )
     return ran, said[0]
@@ -49,11 +50,11 @@ def test_a_step_runs_once_and_says_why_it_runs_again(tmp_path: Path) -> None:
 
 
 def test_a_failing_step_leaves_no_record(tmp_path: Path) -> None:
-    def fail() -> None:
+    def fail(_: Path) -> None:
         raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        step("bad", fail, outputs=[tmp_path / "x"], params={}, modules=[], say=lambda _: None)
+        step("bad", fail, outputs=[tmp_path / "x"], params={}, say=lambda _: None)
     assert not record_path(tmp_path / "x").exists()
 
 
@@ -64,7 +65,9 @@ def test_record_tells_what_made_the_file(tmp_path: Path) -> None:
     assert record["key"]["params"] == {"beta": 1}
     assert record["key"]["inputs"]["source"] == fingerprint(tmp_path / "in.txt")
     assert record["outputs"]["out.txt"] == fingerprint(tmp_path / "out.txt")
-    assert {"commit", "versions", "hardware", "wall_s", "peak_mb"} <= set(record)
+    assert {"versions", "hardware", "wall_s", "peak_mb"} <= set(record)
+    assert record["code"]["module"] == __name__
+    assert len(record["code"]["commit"]) >= 7
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"key": 3}'])
@@ -74,17 +77,17 @@ def test_a_damaged_record_counts_as_stale(tmp_path: Path, text: str) -> None:
     record_path(tmp_path / "out.txt").write_text(text)
     ran, why = _count(tmp_path, [], beta=1)
     assert ran
-    assert why.endswith("record.json is damaged")
+    assert "a damaged record" in why
     assert _count(tmp_path, [], beta=1)[0] is False
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
 def test_peak_memory_is_the_steps_own(tmp_path: Path) -> None:
     def peak(name: str, megabytes: int) -> float:
-        def make() -> None:
+        def make(_: Path) -> None:
             (tmp_path / name).write_bytes(bytes(len(bytearray(b"x") * (megabytes << 20)) % 7))
 
-        step(name, make, outputs=[tmp_path / name], params={}, modules=[], say=lambda _: None)
+        step(name, make, outputs=[tmp_path / name], params={}, say=lambda _: None)
         return float(read_json(record_path(tmp_path / name))["peak_mb"])
 
     large, small = peak("large", 300), peak("small", 1)
@@ -115,33 +118,91 @@ def test_written_figures_are_no_change_of_the_code(tmp_path: Path, monkeypatch: 
 
 
 def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
-    first = Shards(tmp_path / "shards", 2, {"model": "m"})
-    first.add({0: "a", 1: "b"})
-    first.add({2: "c", 3: "d"})
-    cut = tmp_path / "shards" / "00001.jsonl"
+    asked: list[list[str]] = []
+
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        asked.append(list(texts))
+        for row, text in enumerate(texts):
+            yield [(row, text.upper())]
+
+    assert answered(list("abcd"), ask, tmp_path, 2, "asking") == list("ABCD")
+    cut = tmp_path / "00001.jsonl"
     cut.write_text(cut.read_text()[:-5])
-    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {0: "a", 1: "b"}
-    (tmp_path / "shards" / "key.json").write_text("")
-    assert Shards(tmp_path / "shards", 2, {"model": "m"}).read() == {}
+    assert answered(list("abcd"), ask, tmp_path, 2, "asking") == list("ABCD")
+    assert asked == [list("abcd"), ["c", "d"]]
 
 
-def test_code_hash_follows_imports_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "lmolt_utils.config.prompts" in closure(["lmolt_utils.training.trainers"])
-    assert "lmolt_utils.figures.plots" not in closure(["lmolt_utils.training.trainers"])
-    package = tmp_path / "lmolt_utils"
-    package.mkdir()
-    for name, text in {"__init__": "", "a": "from lmolt_utils.b import f\n", "b": "def f():\n    return 1\n"}.items():
-        (package / f"{name}.py").write_text(text)
+def _step_of(package: Path, name: str, output: Path, **options: Any) -> tuple[bool, str]:
+    """Run a step whose ``make`` is that of module ``name`` in ``package``, freshly imported."""
+    namespace: dict[str, Any] = {"__name__": f"lmolt_utils.{name}"}
+    exec((package / f"{name}.py").read_text(), namespace)
+    said: list[str] = []
+    make = namespace["make"]
+    ran = step("train x", lambda_of(make, output), outputs=[output], params={}, say=said.append, **options)
+    return ran, said[0]
+
+
+def lambda_of(make: Any, output: Path) -> Any:
+    def wrapped(_: Path) -> None:
+        output.write_text(str(make()))
+
+    wrapped.__module__ = make.__module__
+    return wrapped
+
+
+def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another line in a module that the step's own imports: short steps again, long ones kept and named."""
     import lmolt_utils.run.steps as steps
 
-    monkeypatch.setattr(steps, "__file__", str(package / "steps.py"))
+    package, output = tmp_path / "lmolt_utils", tmp_path / "run" / "out.txt"
+    (package / "run").mkdir(parents=True)
+    (package / "a.py").write_text("from lmolt_utils.b import f\n\n\ndef make():\n    return 1\n")
+    monkeypatch.setattr(steps, "__file__", str(package / "run" / "steps.py"))
+
+    def b(text: str) -> None:
+        (package / "b.py").write_text(text)
+        steps._imports.cache_clear()
+        steps.code_hash.cache_clear()
+
+    b("def f():\n    return 1\n")
+    (package / "a.py").write_text("import lmolt_utils.b\n\n\ndef make():\n    return 1\n")
+    monkeypatch.setitem(__import__("sys").modules, "lmolt_utils.b", __import__("types").ModuleType("lmolt_utils.b"))
+    assert _step_of(package, "a", output)[0]
+    b('def f():\n    """Docs."""\n    # why\n    return 1\n')
+    assert _step_of(package, "a", output) == (False, "train x: up to date")
+    b("def f():\n    return 2\n")
+    kept = _step_of(package, "a", output, redo_below_s=0.0)
+    assert kept[0] is False
+    assert "made by older code" in kept[1]
+    assert list(made_by_older_code(tmp_path / "run")) == ["train x"]
+    monkeypatch.setenv("LMOLT_REDO", "predict*")
+    assert _step_of(package, "a", output, redo_below_s=0.0)[0] is False
+    monkeypatch.setenv("LMOLT_REDO", "train*")
+    assert _step_of(package, "a", output, redo_below_s=0.0) == (True, "train x: its code changed")
+    assert made_by_older_code(tmp_path / "run") == {}
+    b("def f():\n    return 3\n")
+    monkeypatch.delenv("LMOLT_REDO")
+    assert _step_of(package, "a", output, redo_below_s=120.0) == (True, "train x: its code changed")
     steps._imports.cache_clear()
-    before = code_hash(["lmolt_utils.a"])
-    (package / "b.py").write_text('def f():\n    """Docs."""\n    # why\n    return 1\n')
-    assert code_hash(["lmolt_utils.a"]) == before
-    (package / "b.py").write_text("def f():\n    return 2\n")
-    assert code_hash(["lmolt_utils.a"]) != before
-    steps._imports.cache_clear()
+    steps.code_hash.cache_clear()
+
+
+def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) -> None:
+    output, seen = tmp_path / "out.txt", []
+
+    def make(work: Path) -> None:
+        seen.append(sorted(path.name for path in work.glob("shard*")))
+        (work / f"shard{len(seen)}").write_text("half")
+        if len(seen) < 4:
+            raise RuntimeError("killed")
+        output.write_text("whole")
+
+    for beta in (1, 1, 2):
+        with pytest.raises(RuntimeError, match="killed"):
+            step("s", make, outputs=[output], params={"beta": beta}, say=lambda _: None)
+    assert step("s", make, outputs=[output], params={"beta": 2}, say=lambda _: None)
+    assert seen == [[], ["shard1"], [], ["shard3"]]
+    assert not list(tmp_path.glob(".*.work")), "it goes when the step is done"
 
 
 def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""``lmolt reproduce``: Snakemake on the eight notebooks of one profile, in the profile's run folder."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.systems import planned
+from lmolt_utils.paths import figures_folder, root, run_folder
+from lmolt_utils.run.notebook import damaged
+from lmolt_utils.run.notebooks import NOTEBOOKS
+
+#: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
+_GRACE = 20.0
+
+
+def executed(folder: Path, notebook: str) -> Path:
+    """The executed copy of a notebook, which tells Snakemake that it is done."""
+    return folder / "notebooks" / f"{notebook}.ipynb"
+
+
+def drop_unfinished(folder: Path) -> list[str]:
+    """Delete executed notebooks whose files are missing or were changed; a line for each.
+
+    Snakemake looks at the executed notebook alone: it cannot tell that one of its files was damaged or not copied.
+    What a later notebook read of it runs again after it. In a folder without Snakemake's own notes nothing is known of
+    what the notebooks were run with, so all count as not done; their steps are checked one by one when they run.
+    """
+    lines = []
+    unknown = not (folder / ".snakemake" / "metadata").is_dir()
+    for notebook in NOTEBOOKS:
+        done = executed(folder, notebook)
+        if done.exists():
+            reason = "Snakemake has no notes of this run" if unknown else damaged(folder, notebook)
+            if reason is not None:
+                done.unlink()
+                lines.append(f"{notebook} runs again: {reason}" + ("" if unknown else " is missing or was changed"))
+    return lines
+
+
+def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
+    """Run what is not done yet of the eight notebooks; 0, or 1 when a notebook failed.
+
+    Raises ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
+    """
+    params = load(profile)  # a mistyped profile or parameter stops here
+    planned(params)  # and a system that cannot be made
+    folder = run_folder(profile)
+    figures_folder(folder, params.figures_dir)
+    dry = {"-n", "--dry-run", "--dryrun"} & set(extra)
+    for line in [] if dry else drop_unfinished(folder):
+        print(line, flush=True)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(folder)]
+    command += ["--config", f"profile={profile}", f"per_system={per_system}", "--cores", str(cores)]
+    command += ["--workflow-profile", str(root() / "profiles" / "default")]
+    command += ["--resources", "gpu=1"] if params.device == "cuda" else []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
+    # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
+    with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
+        try:
+            return 1 if process.wait() else 0
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # Snakemake ends its notebooks and unlocks the folder
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+                os.killpg(process.pid, signal.SIGKILL)
+            raise

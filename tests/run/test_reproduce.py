@@ -1,0 +1,225 @@
+"""`lmolt reproduce`: real Snakemake, papermill and kernels, on a repository whose notebooks are a few lines long."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from lmolt_utils.cli import main
+from lmolt_utils.config.params import ParameterError, load
+from lmolt_utils.config.systems import load_systems, with_ratio_grid
+from lmolt_utils.files import read_json
+from lmolt_utils.paths import root, run_folder
+from lmolt_utils.run.notebook import notebook_record
+from lmolt_utils.run.notebooks import NOTEBOOKS, parts
+from lmolt_utils.run.reproduce import drop_unfinished, executed
+
+CELL = 'profile = "cpu"\nsystems = []\noverrides = {}'
+#: What a notebook does here: one step, one file.
+STEP = """
+def make(_):
+    run.path("files").mkdir(exist_ok=True)
+    run.path("files", run.notebook).write_text(run.notebook)
+
+run.step(run.notebook, make, outputs=[run.path("files", run.notebook)], params={})
+"""
+
+
+def write_notebook(folder: Path, name: str, *cells: str) -> None:
+    first = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
+    begin = f"from lmolt_utils.run.notebook import start\n\nrun = start('{name}', globals())"
+    book = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, (begin, *cells, "run.finish()"))])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(book, folder / "notebooks" / f"{name}.ipynb")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """params/, Snakefile, profiles/ and short notebooks, in a folder whose name a shell would trip over."""
+    folder = tmp_path / "a b&c'é"
+    for name in ("params", "profiles"):
+        shutil.copytree(root() / name, folder / name)
+    shutil.copy(root() / "Snakefile", folder)
+    (folder / "lmolt_utils").symlink_to(root() / "lmolt_utils")
+    (folder / "notebooks").mkdir()
+    for name in NOTEBOOKS:
+        write_notebook(folder, name, STEP)
+    monkeypatch.setenv("LMOLT_ROOT", str(folder))
+    monkeypatch.delenv("LMOLT_RUNS", raising=False)
+    return folder
+
+
+def lmolt(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root() / "lmolt_utils" / "..")}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "lmolt_utils.cli", *arguments], env=environment, **pipes)
+
+
+def reproduce(*arguments: str) -> str:
+    process = lmolt("reproduce", "--profile", "smoke", "--cores", "2", *arguments)
+    text = process.communicate()[0]
+    assert process.returncode == 0, text
+    return text
+
+
+def planned() -> set[str]:
+    """The notebooks that `lmolt reproduce` would run."""
+    text = reproduce("--", "--dry-run")
+    return {name for name in NOTEBOOKS if f"rule nb{name}:" in text}
+
+
+def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, tmp_path: Path) -> None:
+    """One finished run, then each way in which it may no longer be what it says it is."""
+    reproduce()
+    folder = run_folder("smoke")
+    assert all(executed(folder, name).exists() for name in NOTEBOOKS)
+    assert planned() == set()
+    assert drop_unfinished(folder) == []
+
+    (folder / "files" / "03_sft").write_text("03")  # a file that was cut short
+    cut = notebook_record(folder, "05_merging")
+    cut.write_text(cut.read_text()[:40])
+    text = reproduce()
+    assert "03_sft runs again: files/03_sft is missing or was changed" in text
+    assert "05_merging runs again: notebooks/05_merging.record.json is missing or was changed" in text
+    assert "rule nb04_alignment:" not in text
+    assert "rule nb08_figures:" in text
+    assert (folder / "files" / "03_sft").read_text() == "03_sft"
+
+    copy = tmp_path / "copied"  # to another place, with Snakemake's notes and without
+    shutil.copytree(folder, copy)
+    assert drop_unfinished(copy) == []
+    shutil.rmtree(copy / ".snakemake")
+    assert len(drop_unfinished(copy)) == len(NOTEBOOKS)
+    assert not executed(copy, "01_data").exists()
+
+    profile = repository / "params" / "smoke.yaml"
+    profile.write_text(profile.read_text().replace("beta: 0.1\n", "beta: 0.5\n"))
+    assert planned() == set(NOTEBOOKS) - {"01_data", "02_negatives"}
+    shutil.copytree(folder, run_folder("seeds"))  # another profile's run
+    process = lmolt("reproduce", "--profile", "seeds", "--", "--dry-run")
+    assert all(f"rule nb{name}:" in process.communicate()[0] for name in ["01_data"])
+
+
+def test_a_failed_notebook_is_named_with_its_error(repository: Path) -> None:
+    write_notebook(repository, "02_negatives", "from lmolt_utils.errors import DataError\nraise DataError('no sample')")
+    process = lmolt("reproduce", "--profile", "smoke")
+    text = process.communicate()[0]
+    assert process.returncode == 1
+    assert "DataError: no sample" in text
+    assert "logs/02_negatives.log" in text
+    assert not executed(run_folder("smoke"), "03_sft").exists()
+
+
+AT_WORK = """
+import os, time
+from pathlib import Path
+
+def make(_):
+    Path(run.folder, "pids").write_text(f"{os.getpid()} {os.getppid()}")
+    time.sleep(120)
+
+run.step("train cpo", make, outputs=[run.path("adapter")], params={})
+"""
+
+
+def alive(pids: list[int]) -> list[int]:
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if state != "Z":  # ended, but nobody has asked yet
+            found.append(pid)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, number: signal.Signals) -> None:
+    """The main process alone gets the signal; Snakemake, papermill and kernel follow."""
+    write_notebook(repository, "01_data", AT_WORK)
+    told = run_folder("smoke") / "pids"
+    process = lmolt("reproduce", "--profile", "smoke", "--cores", "1")
+    waited = time.monotonic() + 60
+    while not (told.exists() and told.read_text()) and time.monotonic() < waited:
+        time.sleep(0.1)
+    pids = list(map(int, told.read_text().split()))
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    waited = time.monotonic() + 20
+    while alive(pids) and time.monotonic() < waited:
+        time.sleep(0.1)
+    assert alive(pids) == []
+    write_notebook(repository, "01_data", STEP)
+    assert "rule nb01_data:" in reproduce("--", "--until", "nb01_data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce", "--profile", "smok"], "did you mean 'smoke'"),
+        (["reproduce", "--profile", "../evil"], "no profile '../evil'"),
+        (["score", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_wrong_input_has_a_status_of_its_own(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_copied_profile_is_told_to_use_its_own_name(repository: Path) -> None:
+    shutil.copy(repository / "params" / "smoke.yaml", repository / "params" / "mine.yaml")
+    with pytest.raises(ParameterError, match="write 'profile: mine'"):
+        load("mine")
+
+
+def test_the_ablation_is_dealt_out_to_parts_that_miss_no_system() -> None:
+    table = {row.name: row for row in with_ratio_grid(load_systems(), load("cpu")) if row.init != "baseline"}
+    ablation = [name for name, row in table.items() if row.notebook == "06_ablation"]
+    dealt = parts("cpu")
+    assert len(dealt) == load("cpu").ablation_jobs == 2
+    assert sorted(name for _, names in dealt.values() for name in names) == sorted(ablation)
+    assert {maker for maker, _ in dealt.values()} == {"06_ablation"}
+    assert parts("smoke") == {}, "smoke's trainings are shorter than a process's imports"
+    each = parts("cpu", per_system=True)
+    assert {names[0]: maker for maker, names in each.values()} == {name: row.notebook for name, row in table.items()}
+
+
+def test_parts_run_before_their_notebook(repository: Path) -> None:
+    process = lmolt("reproduce", "--profile", "cpu", "--per-system", "--", "--dry-run")
+    text = process.communicate()[0]
+    assert process.returncode == 0, text
+    for part in parts("cpu", per_system=True):
+        assert f"output: notebooks/parts/{part}.ipynb" in text
+    assert text.index("rule nb06_ablation:") > text.index("notebooks/parts/06_ablation.")
+
+
+def test_slurm_profile_names_rules_that_exist() -> None:
+    for name in ("default", "slurm"):
+        settings = load_yaml(root() / "profiles" / name / "config.yaml")
+        assert set(settings["set-resources"]) <= {*(f"nb{notebook}" for notebook in NOTEBOOKS), "part"}
+
+
+def load_yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text())
+
+
+def test_records_name_what_a_notebook_wrote(repository: Path) -> None:
+    reproduce("--", "--until", "nb01_data")
+    record = read_json(notebook_record(run_folder("smoke"), "01_data"))
+    assert list(record["files"]) == ["files/01_data"]
+    assert record["params"]["corpus"] == "embedded"
+    assert "beta" not in record["params"]
