@@ -52,13 +52,13 @@ rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and 
 	@.venv/bin/python -m tools.rehearsal
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
 
-test: .venv/.installed ## run all tests, notebooks included (about 16 minutes)
+test: .venv/.installed ## run all tests, notebooks included (about 10 minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
-	@echo "starting JupyterLab on notebooks/ (stop it with Ctrl-C)"
-	@export $(IN_VENV); exec .venv/bin/jupyter lab notebooks $(ARGS)
+	@echo "starting JupyterLab on this folder (stop it with Ctrl-C)"
+	@export $(IN_VENV); exec .venv/bin/jupyter lab notebooks/01_data.ipynb $(ARGS)
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"

@@ -1,0 +1,70 @@
+"""The numbers of README.md, written from result files: ``python -m tools.readme --write`` (a test compares).
+
+Each block stands between ``<!-- NAME -->`` and ``<!-- end -->``.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from lmolt_utils.files import write_text
+from lmolt_utils.paths import root
+
+
+def effects(figures: Path) -> str:
+    """What the papers claim and what the default profile shows, with three training seeds where systems are trained."""
+    table = pd.read_csv(figures / "seeds" / "effects.csv")
+    lines = ["| effect | stated in | here | seen |", "|---|---|---|---|"]
+    for row in table.itertuples(index=False):
+        lines.append(f"| {row.effect} | {row.source} | {row.here} | {row.seen} |")
+    return "\n".join(lines)
+
+
+def correlations(figures: Path) -> str:
+    """How far each NLI method's scores follow the known property sets."""
+    table = pd.read_csv(figures / "nli_correlations.csv")
+    wanted = {
+        "coverage": "coverage and recall",
+        "hallucination": "Eq. 6 and invented",
+        "unsupported": "unsupported and invented",
+    }
+    lines = [f"| Spearman correlation | {' | '.join(wanted.values())} |", f"|---|{'---|' * len(wanted)}"]
+    for method, rows in table.groupby("method", sort=False):
+        cells = rows.set_index("quantity")["spearman"]
+        lines.append(f"| {method} | {' | '.join(f'{cells[name]:.2f}' for name in wanted)} |")
+    return "\n".join(lines)
+
+
+BLOCKS = {"effects": effects, "correlations": correlations}
+
+
+def render(text: str, figures: Path) -> str:
+    """``text`` with every block made anew; raises ValueError for a block that the text lacks."""
+    for name, make in BLOCKS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no block {name}: put <!-- {name} --> and <!-- end --> where it belongs")
+        block = make(figures)
+        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write README.md; else only say whether it is up to date")
+    path = root() / "README.md"
+    text = path.read_text(encoding="utf-8")
+    new = render(text, root() / "figures")
+    if parser.parse_args().write:
+        write_text(path, new)
+    elif new != text:
+        print("README.md is not what figures/ say: python -m tools.readme --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
