@@ -26,7 +26,7 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_kept, write_json
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, changes, depends_on, first_changed, with_data_switches
-from lmolt_utils.run.steps import commit, made_by_older_code, record_path, records, step
+from lmolt_utils.run.steps import commit, made_by_older_code, record_path, step
 
 _CELL = ("profile", "systems", "overrides")
 _WITH_MODELS = NOTEBOOKS[1:7]
@@ -249,18 +249,18 @@ def _take_over(run: Run) -> None:
     """
     base, first = run_folder(run.params.profile), min(map(first_changed, run.changed))
     own = with_data_switches(load(run.params.profile))
-    kept = []
     for notebook in NOTEBOOKS[: NOTEBOOKS.index(first)]:
+        there, here = notebook_record(base, notebook), notebook_record(run.folder, notebook)
         record = read_notebook_record(base, notebook)
-        if record is not None and record["params"] == depends_on(notebook, own):
-            kept.append(notebook)
-            here = notebook_record(run.folder, notebook)
-            if not here.exists() or here.read_bytes() != notebook_record(base, notebook).read_bytes():
-                for output, made in records(base).items():
-                    if made["notebook"] == notebook:
-                        for path in (*(output.with_name(name) for name in made["outputs"]), record_path(output)):
-                            _link(path, run.folder / path.relative_to(base))
-                _link(notebook_record(base, notebook), here)
+        if record is None or record["params"] != depends_on(notebook, own):
+            continue
+        if here.exists() and here.read_bytes() == there.read_bytes():
+            continue
+        for path in (base / name for name in record["files"] if (base / name).exists()):
+            _link(path, run.folder / path.relative_to(base))
+            if record_path(path).exists():
+                _link(record_path(path), run.folder / record_path(path).relative_to(base))
+        _link(there, here)
 
 
 def _link(source: Path, target: Path) -> None:
