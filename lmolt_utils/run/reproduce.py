@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import planned
-from lmolt_utils.paths import figures_folder, root, run_folder
+from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.notebook import damaged
 from lmolt_utils.run.notebooks import NOTEBOOKS
 
@@ -42,22 +44,36 @@ def drop_unfinished(folder: Path) -> list[str]:
     return lines
 
 
+def _running(folder: Path) -> bool:
+    """Whether Snakemake is at work in ``folder``, started by anybody."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "snakemake" in words and str(folder) in words and process.pid != os.getpid():
+            return True
+    return False
+
+
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
     """Run what is not done yet of the eight notebooks; 0, or 1 when a notebook failed.
 
-    Raises ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
+    Raises ``RuntimeError`` while another run of the profile is under way, and ``KeyboardInterrupt`` once all notebooks
+    have ended, when this process is told to end.
     """
     params = load(profile)  # a mistyped profile or parameter stops here
     planned(params)  # and a system that cannot be made
     folder = run_folder(profile)
     figures_folder(folder, params.figures_dir)
-    dry = {"-n", "--dry-run", "--dryrun"} & set(extra)
-    for line in [] if dry else drop_unfinished(folder):
-        print(line, flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(folder)]
     command += ["--config", f"profile={profile}", f"per_system={per_system}", "--cores", str(cores)]
     command += ["--workflow-profile", str(root() / "profiles" / "default")]
     command += ["--resources", "gpu=1"] if params.device == "cuda" else []
+    if _running(folder):
+        raise RuntimeError(f"profile {profile} is already running in {shown(folder)}: wait for it to end")
+    if any((folder / ".snakemake" / "locks").glob("*")):  # of a run that was killed
+        subprocess.run([*command, "--unlock"], check=True, capture_output=True)
+    if not {"-n", "--dry-run", "--dryrun"} & set(extra):
+        for line in drop_unfinished(folder):
+            print(line, flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 
 from lmolt_utils.cli import main
@@ -159,6 +160,26 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, num
     while alive(pids) and time.monotonic() < waited:
         time.sleep(0.1)
     assert alive(pids) == []
+    assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_after_a_kill_that_nobody_noticed_the_same_command_goes_on(repository: Path) -> None:
+    write_notebook(repository, "01_data", AT_WORK)
+    told = run_folder("smoke") / "pids"
+    process = lmolt("reproduce", "--profile", "smoke", "--cores", "1")
+    waited = time.monotonic() + 60
+    while not (told.exists() and told.read_text()) and time.monotonic() < waited:
+        time.sleep(0.1)
+    second = lmolt("reproduce", "--profile", "smoke")
+    assert "already running" in second.communicate()[0]
+    assert second.returncode == 1
+    family = psutil.Process(process.pid).children(recursive=True)
+    for one in (process, *family):
+        one.kill()
+    process.wait()
+    psutil.wait_procs(family, 20)
+    assert list((run_folder("smoke") / ".snakemake" / "locks").glob("*")), "the kill left Snakemake's lock"
     write_notebook(repository, "01_data", STEP)
     assert "rule nb01_data:" in reproduce("--", "--until", "nb01_data")
 
