@@ -5,6 +5,7 @@ its own name (``-p learning_rate 1e-3``, ``-f params/gpu.yaml``) counts as an ov
 stop here, before any work.
 """
 
+import logging
 import os
 import random
 import shutil
@@ -299,11 +300,12 @@ def _prepare(params: Params) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, on a CPU
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     import torch
     from threadpoolctl import threadpool_limits
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"profile {params.profile!r} needs a CUDA device and there is none: use profile cpu")
@@ -312,5 +314,5 @@ def _prepare(params: Params) -> None:
     random.seed(params.seed)  # as transformers.set_seed, which imports all that trains (5 s) where nothing does
     np.random.seed(params.seed)
     torch.manual_seed(params.seed)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
