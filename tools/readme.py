@@ -23,6 +23,15 @@ def effects(figures: Path) -> str:
     return "\n".join(lines)
 
 
+def summary(figures: Path) -> str:
+    """How many of the effects are seen, in one sentence."""
+    seen = pd.read_csv(figures / "seeds" / "effects.csv")["seen"].str.split().str[0].value_counts()
+    return (
+        f"Of {seen.sum()} effects looked for at this small scale, {seen.get('yes', 0)} are seen, {seen.get('no', 0)} are not, "
+        f"and {seen.get('undecided', 0)} are undecided with three training seeds."
+    )
+
+
 def correlations(figures: Path) -> str:
     """How far each NLI method's scores follow the known property sets."""
     table = pd.read_csv(figures / "nli_correlations.csv")
@@ -38,17 +47,17 @@ def correlations(figures: Path) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"effects": effects, "correlations": correlations}
+BLOCKS = {"summary": summary, "effects": effects, "correlations": correlations}
 
 
 def render(text: str, figures: Path) -> str:
     """``text`` with every block made anew; raises ValueError for a block that the text lacks."""
     for name, make in BLOCKS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
+        found = pattern.search(text)
+        if not found:
             raise ValueError(f"README.md has no block {name}: put <!-- {name} --> and <!-- end --> where it belongs")
-        block = make(figures)
-        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+        text = text[: found.end(1)] + make(figures) + "\n" + text[found.start(2) :]
     return text
 
 
