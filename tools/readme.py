@@ -25,10 +25,11 @@ def effects(figures: Path) -> str:
 
 def summary(figures: Path) -> str:
     """How many of the effects are seen, in one sentence."""
-    seen = pd.read_csv(figures / "seeds" / "effects.csv")["seen"].str.split().str[0].value_counts()
+    seen = pd.read_csv(figures / "seeds" / "effects.csv")["seen"].str.split().str[0]
+    yes, no, undecided = ((seen == word).sum() for word in ("yes", "no", "undecided"))
     return (
-        f"Of {seen.sum()} effects looked for at this small scale, {seen.get('yes', 0)} are seen, {seen.get('no', 0)} are not, "
-        f"and {seen.get('undecided', 0)} are undecided with three training seeds."
+        f"Of {len(seen)} effects looked for at this small scale, {yes} are seen, {no} are not, and {undecided} are "
+        "undecided with three training seeds."
     )
 
 
