@@ -100,8 +100,8 @@ def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, f
         before = peak()
         started, used = time.perf_counter(), time.process_time()
         models = {role: str(work / role) for role in ROLES}
-        share = 0.5 if rule in ("ties", "dare_ties", "half_sum_ties") else 1 / 19
-        merge_models(Merge(rule, share, dtype="bfloat16"), work / "merged", **models, shard_bytes=shard_bytes)
+        share = 0.5 if rule in ("ties", "half_sum_ties") else 1 / 19
+        merge_models(Merge(rule, share, dtype="bfloat16", **models), work / "merged", shard_bytes=shard_bytes)
         synced(work / "merged")
         return time.perf_counter() - started, time.process_time() - used, before, peak()
 
