@@ -144,7 +144,9 @@ def _predict(run: Run, todo: Plan, initial: str, adapter: Path | None, task: Tas
         kind: Kind = "translator" if todo.init == "txtchem" else "causal"
         machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
         code = initial in todo.remote_code
-        model, tokenizer = load_trained(with_weights(todo.merge, initial), adapter, kind=kind, remote_code=code, **machine)
+        model, tokenizer = load_trained(
+            with_weights(todo.merge, initial), adapter, kind=kind, remote_code=code, **machine
+        )
         rows = read_rows(test, TEST_COLUMNS)
         columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
         source, reference = rows[columns[0]], rows[columns[1]]
