@@ -21,9 +21,12 @@ def trimmed(vector: torch.Tensor, density: float) -> torch.Tensor:
 
     mergekit's own trimming leaves it to the machine's sort which of several equal entries stay; here the first do.
     """
-    order = torch.argsort(vector.abs().flatten(), descending=True, stable=True)
-    kept = torch.zeros(vector.numel(), dtype=torch.bool, device=vector.device)
-    kept[order[: max(1, int(density * vector.numel()))]] = True
+    sizes = vector.abs().flatten()
+    stay = max(1, int(density * len(sizes)))
+    border = sizes.kthvalue(len(sizes) - stay + 1).values  # several times as fast as sorting
+    larger = ~(sizes <= border)  # so that an entry that is no number stays, too, and is seen
+    equal = sizes == border
+    kept = larger | (equal & (equal.cumsum(0) <= stay - larger.sum()))
     return torch.where(kept.reshape(vector.shape), vector, 0)
 
 

@@ -161,6 +161,8 @@ def test_of_equal_entries_at_the_border_the_first_stay() -> None:
     assert trimmed(vector, 0.5).tolist() == [[0.0, -2.0, 2.0], [0.0, 3.0, 0.0]]
     assert trimmed(vector, 0.01).tolist() == [[0.0, 0.0, 0.0], [0.0, 3.0, 0.0]], "one at least"
     assert torch.equal(trimmed(vector, 1.0), vector)
+    many = torch.tensor([-2.0, 1.0, 2.0]).repeat(1000)
+    assert trimmed(many, 0.5).nonzero().flatten().tolist() == [n for n in range(2250) if n % 3 != 1]
 
 
 def test_half_sum_ties_is_what_the_paper_prints(family: dict[str, str], tmp_path: Path) -> None:
