@@ -99,9 +99,10 @@ def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float, f
         time.sleep(0.1)
         before = peak()
         started, used = time.perf_counter(), time.process_time()
-        models = {role: str(work / role) for role in ROLES}
-        share = 0.5 if rule in ("ties", "dare_ties", "half_sum_ties") else 1 / 19
-        merge_models(Merge(rule, share, dtype="bfloat16"), work / "merged", **models, shard_bytes=shard_bytes)
+        base, cap2mol, mol2cap = (str(work / role) for role in ROLES)
+        share = 0.5 if rule in ("ties", "half_sum_ties") else 1 / 19
+        merge = Merge(rule, share, dtype="bfloat16", base=base, cap2mol=cap2mol, mol2cap=mol2cap)
+        merge_models(merge, work / "merged", shard_bytes=shard_bytes)
         synced(work / "merged")
         return time.perf_counter() - started, time.process_time() - used, before, peak()
 

@@ -23,8 +23,8 @@ from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.models.generation import batches, generate
 from lmolt_utils.models.loading import Kind as ModelKind
 from lmolt_utils.models.loading import load_model, load_tokenizer
-from lmolt_utils.negatives.drawn import Kind, draw
-from lmolt_utils.negatives.generated import SIDES, preference_pairs, usable
+from lmolt_utils.negatives.drawn import SIDES, Kind, draw
+from lmolt_utils.negatives.pairs import preference_pairs, usable
 from lmolt_utils.run.shards import Shards, answered
 from lmolt_utils.run.steps import peak_memory_mb
 

@@ -1,29 +1,27 @@
 """What must hold before two models are merged, decided from the headers of their files: seconds, also at 7B.
 
-Without these checks mergekit would open pickled weights, widen or cut nothing but stop after minutes, or mix two
-vocabularies row by row.
+mergekit itself would open pickled weights, stop after minutes at tensors that do not fit, and mix two vocabularies row
+by row.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import get_safetensors_metadata, snapshot_download
-from huggingface_hub.errors import NotASafetensorsRepoError
+from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata, snapshot_download
+from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+from huggingface_hub.utils import SafetensorsRepoMetadata
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
-from lmolt_utils.files import read_json
 from lmolt_utils.models.loading import HUB_TROUBLES, ModelError, locate, pretrained, split_hub_id
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 #: Llamas of 2023 carry their rotary frequencies in their files: no weights, and computed again by every loader.
 _BUFFER = "rotary_emb.inv_freq"
-#: safetensors' and torch's names of the float types.
-FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+#: safetensors' names of the float types that a base may have beside its fine-tunes' own.
+_FLOATS = {"F32", "BF16", "F16"}
 #: What a merge needs of a hub model: no pickled weights, no code.
 NEEDED_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt"]
 
@@ -40,68 +38,49 @@ class Header:
     shape: tuple[int, ...]
 
 
-def shards(folder: Path) -> dict[str, Path]:
-    """Which file of a model folder holds each tensor, from the index or the single file's header.
-
-    Raises :class:`MergeError` when the weights are pickled only (opening them runs code that came with them), go by
-    other names than transformers', or miss a shard that the index names.
-    """
-    if (folder / INDEX).is_file():
-        listed = read_json(folder / INDEX)["weight_map"].items()
-        places = {name: folder / file for name, file in listed if not name.endswith(_BUFFER)}
-        for file in sorted(set(places.values())):
-            if not file.is_file():
-                raise MergeError(f"{file} is missing, though {INDEX} names it: download the model again")
-        return places
-    if (folder / SINGLE).is_file():
-        with _opened(folder / SINGLE) as handle:
-            names = [name for name in handle.keys() if not name.endswith(_BUFFER)]  # noqa: SIM118 (no mapping)
-            return dict.fromkeys(names, folder / SINGLE)
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickled:
-        raise MergeError(
-            f"{folder} has only pickled weights ({pickled[0]}), which can run code when opened: they are refused; "
-            "get the safetensors version, or convert it where you trust it (save_pretrained writes safetensors)"
-        )
-    raise MergeError(f"{folder} has neither {SINGLE} nor {INDEX}: download or train the model again")
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return safe_open(str(file), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise MergeError(f"{file} is damaged ({error}): get the model again") from error
-
-
 def headers(reference: str) -> dict[str, Header]:
-    """Type and shape of every tensor of a model (folder, ``embedded:`` name or hub id) without reading a weight.
+    """Type and shape of every tensor of a model (folder, ``embedded:`` name or hub id), without reading a weight.
 
-    A hub model's headers are fetched alone, not its weights. Raises :class:`MergeError` or
+    Of a hub model only the headers are fetched. Raises :class:`MergeError` or
     :class:`~lmolt_utils.models.loading.ModelError` naming the model and the remedy.
     """
-    folder = Path(reference)
-    if not folder.is_dir():
-        found = locate(reference)
-        if not Path(found).is_dir():
-            return _hub_headers(found)
-        folder = Path(found)
-    tensors: dict[str, Header] = {}
-    places = shards(folder)
-    for file in sorted(set(places.values())):
-        with _opened(file) as handle:
-            for name in sorted(set(handle.keys()) & set(places)):
-                part = handle.get_slice(name)
-                tensors[name] = Header(part.get_dtype(), tuple(part.get_shape()))
-    missing = sorted(set(places) - set(tensors))
-    if missing:
-        raise MergeError(f"{folder}: {INDEX} names {missing[0]}, but no file holds it: download the model again")
-    return tensors
+    found = locate(reference)
+    metadata = _in_folder(Path(found)) if Path(found).is_dir() else _on_hub(found)
+    tensors = {name: tensor for file in metadata.files_metadata.values() for name, tensor in file.tensors.items()}
+    names = [name for name in metadata.weight_map if not name.endswith(_BUFFER)]
+    if missing := [name for name in names if name not in tensors]:
+        raise MergeError(f"{found}: the index names {missing[0]}, but no file holds it: download the model again")
+    return {name: Header(str(tensors[name].dtype), tuple(tensors[name].shape)) for name in names}
 
 
-def _hub_headers(reference: str) -> dict[str, Header]:
+def shards(folder: Path) -> dict[str, Path]:
+    """Which file of a model's folder holds each tensor; raises :class:`MergeError` as :func:`headers` does."""
+    places = _in_folder(folder).weight_map
+    return {name: folder / file for name, file in places.items() if not name.endswith(_BUFFER)}
+
+
+def _in_folder(folder: Path) -> SafetensorsRepoMetadata:
+    try:
+        metadata = get_local_safetensors_metadata(folder)
+        for file in metadata.files_metadata:
+            with safe_open(str(folder / file), framework="pt"):
+                pass  # compares the file's length with its header
+    except NotASafetensorsRepoError:
+        raise MergeError(
+            f"{folder} has neither model.safetensors nor model.safetensors.index.json, and pickled weights are never "
+            "opened: download or train the model again, or convert it where you trust it (save_pretrained does)"
+        ) from None
+    except FileNotFoundError as error:
+        raise MergeError(f"{error.filename} is missing, though the index names it: download the model again") from None
+    except (SafetensorsParsingError, SafetensorError, OSError) as error:
+        raise MergeError(f"the weights in {folder} are damaged ({error}): get the model again") from error
+    return metadata
+
+
+def _on_hub(reference: str) -> SafetensorsRepoMetadata:
     try:
         name, revision = split_hub_id(reference)
-        metadata = get_safetensors_metadata(name, revision=revision)
+        return get_safetensors_metadata(name, revision=revision)
     except NotASafetensorsRepoError:
         raise MergeError(
             f"{reference} has no safetensors weights on the hub, and pickled ones are refused: choose a revision or "
@@ -113,12 +92,6 @@ def _hub_headers(reference: str) -> dict[str, Header]:
             f"{reference} is no folder here and the hub does not give it ({problem}): check the name, the network, "
             "and whether the model asks for a login"
         ) from None
-    return {
-        name: Header(str(tensor.dtype), tuple(tensor.shape))
-        for file in metadata.files_metadata.values()
-        for name, tensor in file.tensors.items()
-        if not name.endswith(_BUFFER)
-    }
 
 
 def local_folder(reference: str) -> str:
@@ -142,46 +115,37 @@ def vocabulary(reference: str) -> dict[str, int]:
 
 
 def check_parents(models: Mapping[str, str]) -> None:
-    """Refuse to merge what does not fit. ``models``: role (cap2mol, mol2cap, base) to folder or hub id.
+    """Refuse to merge what does not fit. ``models``: role (cap2mol, mol2cap, perhaps base) to folder or hub id.
 
     All must have the same tensors, in the same shapes and types, and the same tokens under the same ids. The base
-    alone may have another float type (its task vectors are computed in float32) and more rows in its vocabulary, as
-    long as they come after those of the two. Two roles of one model are refused: the merge would be that model.
-    Raises :class:`MergeError`.
+    alone may have another float type (merges are computed in float32) and further tokens after those of the two. Two
+    roles of one model are refused: the merge would be that model. Raises :class:`MergeError`.
     """
+    first, *others = models
     roles = list(models)
-    first, *others = roles
     for place, role in enumerate(roles):
         for earlier in roles[:place]:
             if locate(models[role]) == locate(models[earlier]):
                 raise MergeError(f"{role} and {earlier} are both {models[role]}: a merge needs two different models")
-    found = {role: headers(models[role]) for role in roles}
+    found = {role: headers(name) for role, name in models.items()}
     for role in others:
-        other = _as_base(found[first], found[role]) if role == "base" else found[role]
-        _same_tensors(f"{first} ({models[first]})", found[first], f"{role} ({models[role]})", other)
-    tokens = {role: vocabulary(models[role]) for role in roles}
+        theirs = _as_base(found[first], found[role]) if role == "base" else found[role]
+        _same_tensors(f"{first} ({models[first]})", found[first], f"{role} ({models[role]})", theirs)
+    tokens = {role: vocabulary(name) for role, name in models.items()}
     last = max(tokens[first].values(), default=0)
     for role in others:
-        other_tokens = tokens[role]
-        if role == "base":
-            other_tokens = {token: number for token, number in other_tokens.items() if number <= last}
-        _same_tokens(f"{first} ({models[first]})", tokens[first], f"{role} ({models[role]})", other_tokens)
-
-
-def vocabularies_differ(one: Mapping[str, Header], other: Mapping[str, Header]) -> bool:
-    """Whether two models that fit have unequal numbers of rows in their vocabulary."""
-    return any(one[name].shape != other[name].shape for name in one)
+        known = {token: number for token, number in tokens[role].items() if role != "base" or number <= last}
+        _same_tokens(f"{first} ({models[first]})", tokens[first], f"{role} ({models[role]})", known)
 
 
 def _as_base(tuned: Mapping[str, Header], base: Mapping[str, Header]) -> dict[str, Header]:
-    """The headers of ``base`` with what may differ from those of ``tuned`` made equal."""
-    kept = {}
-    for name, header in base.items():
-        own = tuned.get(name)
-        if own is not None and {own.dtype, header.dtype} <= set(FLOATS):
+    """The headers of ``base``, those that may differ from ``tuned`` replaced by those of ``tuned``."""
+    kept = dict(base)
+    for name in base.keys() & tuned.keys():
+        own, header = tuned[name], base[name]
+        if {own.dtype, header.dtype} <= _FLOATS:
             more_rows = header.shape[1:] == own.shape[1:] and header.shape[:1] > own.shape[:1] and _of_tokens(name)
-            header = Header(own.dtype, own.shape if more_rows else header.shape)
-        kept[name] = header
+            kept[name] = Header(own.dtype, own.shape if more_rows else header.shape)
     return kept
 
 
@@ -190,24 +154,21 @@ def _of_tokens(name: str) -> bool:
     return "embed" in name or "lm_head" in name
 
 
-def _same_tensors(one: str, first: dict[str, Header], two: str, second: dict[str, Header]) -> None:
+def _same_tensors(one: str, first: Mapping[str, Header], two: str, second: Mapping[str, Header]) -> None:
     for here, there, mine, theirs in ((one, two, first, second), (two, one, second, first)):
-        extra = sorted(set(mine) - set(theirs))
-        if extra:
+        if extra := sorted(set(mine) - set(theirs)):
             raise MergeError(
                 f"{here} has {len(extra)} tensors that {there} lacks, first {extra[0]}: only fine-tunes of one "
                 "architecture can be merged (an adapter must be merged into its base first)"
             )
-    shapes = [name for name in first if first[name].shape != second[name].shape]
-    if shapes:
+    if shapes := [name for name in first if first[name].shape != second[name].shape]:
         name = shapes[0]
-        words = "resize one vocabulary to the other" if _of_tokens(name) else "choose two of a size"
+        remedy = "resize one vocabulary to the other" if _of_tokens(name) else "choose two of a size"
         raise MergeError(
             f"{len(shapes)} tensors differ in shape, first {name}: {list(first[name].shape)} in {one}, "
-            f"{list(second[name].shape)} in {two}; {words}"
+            f"{list(second[name].shape)} in {two}; {remedy}"
         )
-    types = [name for name in first if first[name].dtype != second[name].dtype]
-    if types:
+    if types := [name for name in first if first[name].dtype != second[name].dtype]:
         name = types[0]
         raise MergeError(
             f"{len(types)} tensors differ in type, first {name}: {first[name].dtype} in {one}, {second[name].dtype} "
@@ -216,8 +177,7 @@ def _same_tensors(one: str, first: dict[str, Header], two: str, second: dict[str
 
 
 def _same_tokens(one: str, first: dict[str, int], two: str, second: dict[str, int]) -> None:
-    different = sorted(token for token in {*first, *second} if first.get(token) != second.get(token))
-    if different:
+    if different := sorted(token for token in {*first, *second} if first.get(token) != second.get(token)):
         shown = ", ".join(f"{token!r}: {first.get(token)} and {second.get(token)}" for token in different[:3])
         raise MergeError(
             f"the tokenizers of {one} and {two} give {len(different)} tokens different ids ({shown}): their embedding "
@@ -227,27 +187,12 @@ def _same_tokens(one: str, first: dict[str, int], two: str, second: dict[str, in
 
 def check_space(folder: Path, tensors: Mapping[str, Header], dtype: str) -> None:
     """Refuse to start when the disk that will hold ``folder`` has less room than the merged weights need."""
-    width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype]
-    needed = width * sum(_elements(header.shape) for header in tensors.values())
-    place = folder
-    while not place.exists():
-        place = place.parent
+    width = {"float32": 4, "bfloat16": 2}[dtype]
+    needed = width * sum(math.prod(header.shape) for header in tensors.values())
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise MergeError(
             f"{folder} needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB left: free some space, or set "
             "LMOLT_RUNS to another disk"
         )
-
-
-def stored_type(*models: Mapping[str, Header]) -> str | None:
-    """torch's name of the type that all tensors have, or ``None`` when they differ or it is no usual one."""
-    types = {header.dtype for tensors in models for header in tensors.values()}
-    return FLOATS.get(types.pop()) if len(types) == 1 else None
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -1,14 +1,14 @@
-"""Rejected answers without a translator: other references, edited captions, neighbours.
+"""Rejected answers without a model: references of other rows, edited captions, nearest neighbours.
 
-They keep what a translator's errors give away (its length, its alphabet, its few favourite answers) out of the
+What gives a negative generator's answers away (their length, their alphabet, a few favourite answers) is not in such
 pairs. All come from the training split, so that no test molecule is ever rejected.
 """
 
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,11 +19,12 @@ from rdkit.Chem import rdFingerprintGenerator
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.data.sources import Compose
 from lmolt_utils.embedded.captions import caption_for
-from lmolt_utils.negatives.generated import SIDES
 
-#: ``translator`` is the papers' way (:func:`lmolt_utils.negatives.generated.translate`); the others are drawn here.
+#: ``translator`` asks the negative generator, as the papers do (:mod:`lmolt_utils.negatives.pairs`); the others are
+#: drawn here.
 Kind = Literal["translator", "shuffled", "random", "property_edited", "nearest"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Source and answer column of each task.
+SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
 _TRIES = 200
 _NONE = ("", "")
 #: What stands before a property tells its kind in L+M-24's sentences: "is a X", "is X", "impacts X".
@@ -35,12 +36,7 @@ _BEFORE = {
 
 
 def draw(
-    kind: Kind,
-    sampled: pd.DataFrame,
-    corpus: pd.DataFrame,
-    task: Task,
-    seed: int,
-    compose: Compose = caption_for,
+    kind: Kind, sampled: pd.DataFrame, corpus: pd.DataFrame, task: Task, seed: int, compose: Compose = caption_for
 ) -> pd.DataFrame:
     """A rejected answer for each row of ``sampled``: columns id, rejected, origin.
 
@@ -58,19 +54,18 @@ def draw(
     Deterministic in its arguments; raises ``ValueError`` for a kind that is not drawn.
     """
     pool = corpus[corpus["split"] == "train"].reset_index(drop=True)
-    makers: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "shuffled": lambda: _shuffled(sampled, task, seed),
-        "random": lambda: _random(sampled, pool, task, seed),
-        "property_edited": lambda: (
-            _edited_captions(sampled, pool, seed, compose)
-            if task == "mol2cap"
-            else _edited_molecules(sampled, pool, seed)
-        ),
-        "nearest": lambda: _nearest(sampled, pool, task),
-    }
-    if kind not in makers:
-        raise ValueError(f"negatives of kind {kind!r} are not drawn; {', '.join(makers)} are")
-    found = makers[kind]()
+    if kind == "shuffled":
+        found = _shuffled(sampled, task, seed)
+    elif kind == "random":
+        found = _random(sampled, pool, task, seed)
+    elif kind == "property_edited" and task == "mol2cap":
+        found = _edited_captions(sampled, pool, seed, compose)
+    elif kind == "property_edited":
+        found = _edited_molecules(sampled, pool, seed)
+    elif kind == "nearest":
+        found = _nearest(sampled, pool, task)
+    else:
+        raise ValueError(f"negatives of kind {kind!r} are not drawn; {', '.join(get_args(Kind)[1:])} are")
     return pd.DataFrame({"id": sampled["id"], "rejected": [f[0] for f in found], "origin": [f[1] for f in found]})
 
 
@@ -86,39 +81,47 @@ def _sets(frame: pd.DataFrame) -> list[frozenset[str]]:
     return [frozenset(filter(None, text.split("|"))) for text in frame["properties"]]
 
 
-def _shuffled(sampled: pd.DataFrame, task: Task, seed: int) -> list[tuple[str, str]]:
+def _rows(frame: pd.DataFrame, task: Task) -> list[tuple[str, str, str]]:
+    """Source, answer and id of each row."""
     source, answer = SIDES[task]
-    sources, answers, ids = (list(sampled[name]) for name in (source, answer, "id"))
+    return list(zip(frame[source], frame[answer], frame["id"], strict=True))
+
+
+def _shuffled(sampled: pd.DataFrame, task: Task, seed: int) -> list[tuple[str, str]]:
+    rows = _rows(sampled, task)
     rng = random.Random(f"shuffled:{seed}:{task}")
-    order = rng.sample(range(len(ids)), len(ids))
+    order = rng.sample(range(len(rows)), len(rows))
 
     def clash(row: int, other: int) -> bool:
-        return answers[row] == answers[other] or sources[row] == sources[other]
+        return rows[row][0] == rows[other][0] or rows[row][1] == rows[other][1]
 
-    for row in range(len(ids)):
+    for row in range(len(rows)):
         for _ in range(_TRIES):
             if not clash(row, order[row]):
                 break
-            other = rng.randrange(len(ids))
+            other = rng.randrange(len(rows))
             if not clash(row, order[other]) and not clash(other, order[row]):
                 order[row], order[other] = order[other], order[row]
-    return [_NONE if clash(row, other) else (answers[other], ids[other]) for row, other in enumerate(order)]
+    return [_NONE if clash(row, other) else rows[other][1:] for row, other in enumerate(order)]
+
+
+def _another(
+    rng: random.Random, candidates: Sequence[int], pool: list[tuple[str, str, str]], own_source: str, own_answer: str
+) -> tuple[str, str]:
+    """Answer and id of one of the ``candidates`` (rows of ``pool``) with another source and another answer."""
+    for _ in range(_TRIES if candidates else 0):
+        source, answer, name = pool[candidates[rng.randrange(len(candidates))]]
+        if source != own_source and answer != own_answer:
+            return answer, name
+    return _NONE
 
 
 def _random(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task, seed: int) -> list[tuple[str, str]]:
-    source, answer = SIDES[task]
-    sources, answers, ids = (list(pool[name]) for name in (source, answer, "id"))
-    found = []
-    for name, own_source, own_answer in zip(sampled["id"], sampled[source], sampled[answer], strict=True):
-        rng = random.Random(f"random:{seed}:{task}:{name}")
-        for _ in range(_TRIES if ids else 0):
-            row = rng.randrange(len(ids))
-            if answers[row] != own_answer and sources[row] != own_source:
-                found.append((answers[row], ids[row]))
-                break
-        else:
-            found.append(_NONE)
-    return found
+    rows = _rows(pool, task)
+    return [
+        _another(random.Random(f"random:{seed}:{task}:{name}"), range(len(rows)), rows, source, answer)
+        for source, answer, name in _rows(sampled, task)
+    ]
 
 
 def property_kinds(frame: pd.DataFrame) -> dict[str, str]:
@@ -128,11 +131,9 @@ def property_kinds(frame: pd.DataFrame) -> dict[str, str]:
         for name in names:
             seen = votes.setdefault(name, Counter())
             at = caption.find(f" {name.lower()}")
-            if at > 0:
-                kind = _BEFORE.get(caption[:at].rsplit(None, 1)[-1])
-                if kind:
-                    seen[kind] += 1
-    return {name: max(sorted(seen), key=lambda kind: seen[kind]) if seen else "role" for name, seen in votes.items()}
+            if at > 0 and (kind := _BEFORE.get(caption[:at].rsplit(None, 1)[-1])):
+                seen[kind] += 1
+    return {name: max(sorted(seen), key=lambda kind: seen[kind], default="role") for name, seen in votes.items()}
 
 
 def _edited_captions(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int, compose: Compose) -> list[tuple[str, str]]:
@@ -142,56 +143,44 @@ def _edited_captions(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int, compo
     choices: dict[str, tuple[list[str], list[int]]] = {}
     for kind in set(kinds.values()):
         names = sorted(name for name in counts if kinds[name] == kind)
-        choices[kind] = names, list(np.cumsum([counts[name] for name in names]))
-    found = []
-    for name, caption, own in zip(sampled["id"], sampled["caption"], _sets(sampled), strict=True):
-        rng = random.Random(f"property_edited:{seed}:{name}")
-        found.append(_edited(caption, own, kinds, choices, rng, compose))
-    return found
+        choices[kind] = names, [counts[name] for name in names]
 
+    def edited(caption: str, own: frozenset[str], rng: random.Random) -> tuple[str, str]:
+        present = {name.lower() for name in own}
+        old_names = sorted(own)
+        rng.shuffle(old_names)
+        stated = _stated(caption, own)
+        # A property that the caption spells out can be replaced in place; failing that, the caption is written anew.
+        for old in sorted(old_names, key=lambda name: name.lower() not in stated):
+            names, weights = choices[kinds[old]]
+            drawn = (rng.choices(names, weights)[0] for _ in range(_TRIES if names else 0))
+            new = next((name for name in drawn if name.lower() not in present), None)
+            if new is None:
+                continue
+            if old.lower() not in stated:
+                text = compose("", sorted(own - {old} | {new}), rng.getrandbits(32), 0)
+            else:
+                text = caption
+                for start, end in reversed(stated[old.lower()]):
+                    text = text[:start] + (new if text[start:end] == old else new.lower()) + text[end:]
+            if text != caption:
+                return text, f"{old} -> {new}"
+        return _NONE
 
-def _edited(
-    caption: str,
-    own: frozenset[str],
-    kinds: dict[str, str],
-    choices: dict[str, tuple[list[str], list[int]]],
-    rng: random.Random,
-    compose: Compose,
-) -> tuple[str, str]:
-    old_names = sorted(own)
-    rng.shuffle(old_names)
-    stated = _stated(caption, own)
-    # A property that the caption spells out can be replaced in place; failing that, the caption is written anew.
-    for old in sorted(old_names, key=lambda name: name.lower() not in stated):
-        names, weights = choices[kinds[old]]
-        others = {name.lower() for name in own}
-        drawn = (rng.choices(names, cum_weights=weights)[0] for _ in range(_TRIES if names else 0))
-        new = next((name for name in drawn if name.lower() not in others), None)
-        if new is None:
-            continue
-        if old.lower() not in stated:
-            text = compose("", sorted(own - {old} | {new}), rng.getrandbits(32), 0)
-        else:
-            text = caption
-            for start, end in reversed(stated[old.lower()]):
-                text = text[:start] + (new if text[start:end] == old else new.lower()) + text[end:]
-        if text != caption:
-            return text, f"{old} -> {new}"
-    return _NONE
+    return [
+        edited(caption, own, random.Random(f"property_edited:{seed}:{name}"))
+        for name, caption, own in zip(sampled["id"], sampled["caption"], _sets(sampled), strict=True)
+    ]
 
 
 def _stated(caption: str, names: frozenset[str]) -> dict[str, list[tuple[int, int]]]:
     """Where ``caption`` spells out each of ``names`` (lower case), the longest name first."""
+    longest_first = sorted(map(re.escape, names), key=lambda name: (-len(name), name))
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
     found: dict[str, list[tuple[int, int]]] = {}
-    for match in _any_of(names).finditer(caption) if names else ():
+    for match in pattern.finditer(caption) if names else ():
         found.setdefault(match.group().lower(), []).append(match.span())
     return found
-
-
-@lru_cache(maxsize=8192)  # L+M-24 has about 5,000 property sets
-def _any_of(names: frozenset[str]) -> re.Pattern[str]:
-    longest_first = sorted(map(re.escape, names), key=lambda name: (-len(name), name))
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
 
 
 def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> list[tuple[str, str]]:
@@ -199,38 +188,19 @@ def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> l
     for row, names in enumerate(_sets(pool)):
         if names:
             rows_of.setdefault(names, []).append(row)
-    sets = list(rows_of)
-    columns = {name: column for column, name in enumerate(sorted({name for names in sets for name in names}))}
-    known, sizes = _indicators(sets, columns), np.array([len(names) for names in sets])
-    nearest: dict[frozenset[str], list[int]] = {}
-    wanted = [names for names in dict.fromkeys(_sets(sampled)) if names and sets]
-    for start in range(0, len(wanted), 256):
-        part = wanted[start : start + 256]
-        shared = _indicators(part, columns) @ known.T
-        apart = np.array([[len(names)] for names in part]) + sizes - 2 * shared
-        apart[apart == 0] = np.inf
-        for names, row in zip(part, apart, strict=True):
-            closest = np.flatnonzero(row == row.min()) if np.isfinite(row.min()) else ()
-            nearest[names] = [position for at in closest for position in rows_of[sets[at]]]
-    molecules, captions, ids = (list(pool[name]) for name in ("molecule", "caption", "id"))
-    found = []
-    for name, own, molecule, caption in zip(
-        sampled["id"], _sets(sampled), sampled["molecule"], sampled["caption"], strict=True
-    ):
-        rng = random.Random(f"property_edited:{seed}:{name}")
-        rows = nearest.get(own, [])
-        drawn = (rows[rng.randrange(len(rows))] for _ in range(_TRIES if rows else 0))
-        pick = next((row for row in drawn if molecules[row] != molecule and captions[row] != caption), None)
-        found.append(_NONE if pick is None else (molecules[pick], ids[pick]))
-    return found
 
+    @cache
+    def closest(own: frozenset[str]) -> list[int]:
+        """Rows whose property set differs from ``own`` by the fewest properties, but differs."""
+        apart = {names: len(own ^ names) for names in rows_of if names != own}
+        fewest = min(apart.values(), default=0)
+        return [row for names, count in apart.items() if count == fewest for row in rows_of[names]] if own else []
 
-def _indicators(sets: Sequence[frozenset[str]], columns: dict[str, int]) -> np.ndarray:
-    """One row per set, one column per property: 1 where the set has it."""
-    table = np.zeros((len(sets), len(columns)), dtype=np.float32)
-    for row, names in enumerate(sets):
-        table[row, [columns[name] for name in names if name in columns]] = 1
-    return table
+    rows = _rows(pool, "cap2mol")
+    return [
+        _another(random.Random(f"property_edited:{seed}:{name}"), closest(own), rows, source, answer)
+        for (source, answer, name), own in zip(_rows(sampled, "cap2mol"), _sets(sampled), strict=True)
+    ]
 
 
 def _nearest(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task) -> list[tuple[str, str]]:

@@ -1,5 +1,11 @@
-"""From the sample to preference pairs: rejected answers are made or drawn, and what carries a preference is kept."""
+"""Notebook 02: rejected answers are generated or drawn, and make preference pairs with the references (L4M §4.1).
 
+The papers ask MolT5, fine-tuned on all of L+M-24, for its own training molecules and call the answers dispreferred,
+unfiltered (audit D24).
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +17,70 @@ from lmolt_utils.data.manifest import property_note
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.models.loading import fingerprintable
-from lmolt_utils.negatives.drawn import draw, same_properties
-from lmolt_utils.negatives.generated import SIDES, preference_pairs, translate, triple_counts, usable
+from lmolt_utils.models.generation import stream
+from lmolt_utils.models.loading import fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models.postprocess import clean
+from lmolt_utils.negatives.drawn import SIDES, draw, same_properties
 from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.resume import answered
+
+#: A longer source is not asked: attention grows with its square. L+M-24's longest molecule has 990 characters.
+LONGEST_SOURCE = 4096
 
 
 class NegativesError(CompanionError):
     """Rejected answers of which none can be trained on."""
 
 
-def make_negatives(run: Run, task: Task, translator: str) -> None:
+def generate_negatives(
+    generator: str,
+    sources: Sequence[str],
+    work: Path,
+    shard_rows: int,
+    *,
+    title: str,
+    device: str,
+    dtype: str,
+    **limits: int,
+) -> list[str]:
+    """The negative generator's greedy answer to each source; MolT5 takes the bare source, no instruction.
+
+    ``limits`` are those of :func:`~lmolt_utils.models.generation.stream`. Answers already in the shards of ``work`` are
+    not asked for again. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
+    """
+
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        model: Any = load_model(generator, "translator", device=device, dtype=dtype)
+        short = [text if len(text) <= LONGEST_SOURCE else "" for text in texts]
+        for batch in stream(model, load_tokenizer(generator), short, **limits):
+            yield [(index, clean(text) if short[index] else "") for index, text in batch]
+
+    return answered(sources, ask, work, shard_rows, title)
+
+
+def make_negatives(run: Run, task: Task, generator: str) -> None:
     """The rejected answers for the sample, one file per task: columns id, rejected (and origin where drawn).
 
-    ``run.params.negatives`` says which: ``translator`` asks the model ``translator``, in shards of
+    ``run.params.negatives`` says which: ``translator`` asks the model ``generator``, in shards of
     ``run.params.negatives_shard_rows`` rows, so that a killed run goes on where it was; the others
-    (:data:`lmolt_utils.negatives.drawn.KINDS`) are drawn from the corpus.
+    (:data:`lmolt_utils.negatives.drawn.Kind`) are drawn from the corpus.
     """
     if run.params.negatives == "translator":
-        _translated(run, task, translator)
+        _generated(run, task, generator)
     else:
         _drawn(run, task)
 
 
-def _translated(run: Run, task: Task, translator: str) -> None:
+def _generated(run: Run, task: Task, generator: str) -> None:
     sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
     limits: dict[str, Any] = {"max_new_tokens": run.params.max_new_tokens, "batch_size": run.params.generation_batch}
     machine: dict[str, Any] = {"device": run.params.device, "dtype": run.params.dtype}
 
     def make(work: Path) -> None:
         rows = for_task(read_rows(sampled, SAMPLE_COLUMNS), task)
-        sources = list(rows[SIDES[task][0]])
-        answers = translate(
-            translator, sources, work, run.params.negatives_shard_rows, title=f"negatives {task}", **limits, **machine
+        sources, shard_rows = list(rows[SIDES[task][0]]), run.params.negatives_shard_rows
+        answers = generate_negatives(
+            generator, sources, work, shard_rows, title=f"negatives {task}", **limits, **machine
         )
         write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
 
@@ -52,7 +89,7 @@ def _translated(run: Run, task: Task, translator: str) -> None:
         make,
         outputs=[output],
         params={"negatives": "translator", **limits, **machine},
-        inputs={"sample": sampled, "translator": fingerprintable(translator)},
+        inputs={"sample": sampled, "translator": fingerprintable(generator)},
     )
 
 
@@ -66,8 +103,7 @@ def _drawn(run: Run, task: Task) -> None:
         write_rows(output, drawn)
         print(
             f"{run.params.negatives} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
-            f"answer; "
-            f"{same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
+            f"answer; {same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
             + property_note(run.path("data"))
         )
 
@@ -81,8 +117,7 @@ def _drawn(run: Run, task: Task) -> None:
 
 
 def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The preference pairs of both directions, and their counts
-    (:func:`lmolt_utils.negatives.generated.triple_counts`).
+    """The preference pairs of both tasks, and their counts (:func:`triple_counts`).
 
     Files: ``data/pairs.jsonl``, ``data/pairs.counts.json``.
     """
@@ -97,7 +132,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         if kept.empty:
             raise NegativesError(
                 f"none of {len(pairs)} rejected answers can be used: each is empty or equals its reference; "
-                "is negatives_..._model a translator for this task?"
+                "does negatives_..._model name a model for this task?"
             )
         write_rows(output, kept[list(PAIR_COLUMNS)])
         write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))
@@ -110,6 +145,86 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
     )
     table = pd.DataFrame.from_dict(read_json(counts), orient="index").rename_axis("task")
-    return read_rows(output, PAIR_COLUMNS), table.loc[
-        [*TASKS, "both"], ["molecules", "triples", "equal", "empty", "kept"]
-    ]
+    columns = ["molecules", "triples", "equal", "empty", "kept"]
+    return read_rows(output, PAIR_COLUMNS), table.loc[[*TASKS, "both"], columns]
+
+
+def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str]]) -> pd.DataFrame:
+    """Triples of each task's rows (:func:`for_task`): id, task, source, chosen (the reference), rejected."""
+    frames = []
+    for task, answers in rejected.items():
+        rows, (source, answer) = for_task(sampled, task), SIDES[task]
+        sides = {"source": rows[source], "chosen": rows[answer], "rejected": list(answers)}
+        frames.append(pd.DataFrame({"id": rows["id"], "task": task, **sides}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def usable(pairs: pd.DataFrame, *, drop_equal: bool = True) -> pd.DataFrame:
+    """Pairs with an answer to reject.
+
+    One that equals the reference carries no preference: its gradient is zero (``drop_equal=False`` keeps it, as the
+    released code does). An empty one cannot be trained on and is never kept.
+    """
+    kept = pairs["rejected"] != ""
+    if drop_equal:
+        kept &= pairs["rejected"] != pairs["chosen"]
+    return pairs[kept].reset_index(drop=True)
+
+
+def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Per task and in all: molecules, triples made, those equal or empty, triples kept.
+
+    The papers' 12.7k are molecules; both tasks in one adapter make 25.4k triples of them (audit D3).
+    """
+    rows = {}
+    for name in (*TASKS, "both"):
+        made, left = (frame if name == "both" else frame[frame["task"] == name] for frame in (pairs, kept))
+        rows[name] = {
+            "molecules": made["id"].nunique(),
+            "triples": len(made),
+            "equal": int((made["rejected"] == made["chosen"]).sum()),
+            "empty": int((made["rejected"] == "").sum()),
+            "kept": len(left),
+        }
+    return pd.DataFrame(rows).T.rename_axis("task")
+
+
+def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """KTO's view of the pairs (L4M Table 1), single answers: columns task, source, answer, label (true: chosen).
+
+    TRL reads KTO's rows in order, and a batch of one class has no gradient (its loss stays at 0.5): chosen and
+    rejected answers are shuffled apart, each with its own order, and alternate.
+    """
+    sides = []
+    for number, side in enumerate(("chosen", "rejected")):
+        order = random.Random(f"kto:{seed}:{number}").sample(range(len(pairs)), len(pairs))
+        rows = pairs.iloc[order]
+        sides.append(rows.assign(answer=rows[side], label=side == "chosen", order=range(len(pairs))))
+    alternating = pd.concat(sides).sort_values("order", kind="stable", ignore_index=True)
+    return alternating[["task", "source", "answer", "label"]]
+
+
+def alike(rows: pd.DataFrame, prompts: Sequence[int], answers: Sequence[int], step_rows: int) -> pd.DataFrame:
+    """:func:`unpaired` rows sorted by length within each step of ``step_rows``, so that batches need little padding.
+
+    ``prompts`` and ``answers`` are lengths in tokens. Steps keep their rows and the classes still alternate. Rows whose
+    prompt is the longer part come first, longest first, then the others, longest last: answers of like length meet,
+    which matters because z_ref pairs each with another row's prompt.
+    """
+    sizes = rows.assign(
+        step=[index // step_rows for index in range(len(rows))],
+        size=[own + answer if own < answer else -own - answer for own, answer in zip(prompts, answers, strict=True)],
+    )
+    ranked = sizes.sort_values(["step", "size"], kind="stable")
+    place = ranked.groupby(["step", "label"]).cumcount()
+    order = ranked.assign(place=place).sort_values(["step", "place", "label"], ascending=[True, True, False])
+    return order[list(rows)].reset_index(drop=True)
+
+
+def single_class_batches(labels: Sequence[bool], size: int) -> list[int]:
+    """Numbers of the batches of ``size`` rows, in order, that hold one class only.
+
+    A last batch of one row is such a batch; z_ref would pair that row's prompt with its own answer.
+    """
+    starts = range(0, len(labels), size)
+    return [start // size for start in starts if len(set(labels[start : start + size])) == 1]

@@ -15,8 +15,7 @@ from lmolt_utils.config.prompts import TASKS, Layout, Task, baseline_prompt, pro
 from lmolt_utils.config.systems import PUBLISHED, System, load_systems
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import read_rows, write_rows
-from lmolt_utils.merging.merges import Merge
-from lmolt_utils.merging.step import make_merge, merge_of, with_weights
+from lmolt_utils.merging.merges import Merge, make_merge, merge_of, with_weights
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import Kind, fingerprintable
 from lmolt_utils.models.postprocess import clean
@@ -80,7 +79,7 @@ def initial_model(run: Run, todo: Plan, task: Task, say: Callable[[str], None] =
     if todo.merge is None:
         own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
         return own[task if todo.init == "per_task" else todo.init]
-    return str(make_merge(run, todo, say))
+    return str(make_merge(run, todo.merge, say))
 
 
 def make_system(run: Run, system: Any, say: Callable[[str], None] = print) -> None:
@@ -118,7 +117,7 @@ def _train(run: Run, todo: Plan, initial: str, adapter: Path, say: Callable[[str
 
     def make(work: Path) -> None:
         rows = read_rows(pairs, PAIR_COLUMNS)
-        start = with_weights(todo, initial)
+        start = with_weights(todo.merge, initial)
         train(todo.recipe, start, rows, adapter, log, work, title=todo.name, say=say, save_steps=todo.save_steps)
 
     run.step(
@@ -145,7 +144,9 @@ def _predict(run: Run, todo: Plan, initial: str, adapter: Path | None, task: Tas
         kind: Kind = "translator" if todo.init == "txtchem" else "causal"
         machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
         code = initial in todo.remote_code
-        model, tokenizer = load_trained(with_weights(todo, initial), adapter, kind=kind, remote_code=code, **machine)
+        model, tokenizer = load_trained(
+            with_weights(todo.merge, initial), adapter, kind=kind, remote_code=code, **machine
+        )
         rows = read_rows(test, TEST_COLUMNS)
         columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
         source, reference = rows[columns[0]], rows[columns[1]]

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import emptied, empty
-from lmolt_utils.merging.step import merge_of
+from lmolt_utils.merging.merges import merge_of
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.experiment import make_system
 

@@ -29,7 +29,7 @@ from lmolt_utils.config.prompts import answer, prompt
 from lmolt_utils.files import atomic_folder, write_rows
 from lmolt_utils.models.chat import chat_answer, chat_prompt, chat_tokens
 from lmolt_utils.models.loading import load_model, load_tokenizer
-from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
+from lmolt_utils.negatives.pairs import alike, single_class_batches, unpaired
 from lmolt_utils.run.resume import Checkpoints
 from lmolt_utils.training.adapters import check_vocabulary, save_adapter
 from lmolt_utils.training.losses import Cpo, Dpo, DpoNll, Kto, KtoPair, Sft, TrainingError
@@ -53,7 +53,7 @@ def _texts(rows: pd.DataFrame, names: list[str], layout: Any, chat: bool) -> dic
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form the method trains on.
 
-    KTO's rows are :func:`~lmolt_utils.negatives.unpaired.unpaired`, by their length within each step.
+    KTO's rows are :func:`~lmolt_utils.negatives.pairs.unpaired`, by their length within each step.
     """
     layout, method = recipe.train_prompt, recipe.method
     if method == "kto":

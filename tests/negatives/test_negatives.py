@@ -1,4 +1,4 @@
-"""Rejected answers: asked of a translator, resumed after a kill, drawn without one; the pairs they make."""
+"""Rejected answers: asked of the negative generator, resumed after a kill, drawn; the pairs that they make."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -23,15 +24,25 @@ from lmolt_utils.data.sample import for_task
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.grammar.rules import EFFECTS, QUALITIES
-from lmolt_utils.models.generation import batches, generate
-from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
-from lmolt_utils.negatives import generated as negatives
-from lmolt_utils.negatives.drawn import draw, property_kinds, same_properties
-from lmolt_utils.negatives.generated import LONGEST_SOURCE, preference_pairs, translate, triple_counts, usable
-from lmolt_utils.negatives.pairs import NegativesError, make_negatives, make_pairs
-from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
+from lmolt_utils.models.generation import batches
+from lmolt_utils.models.loading import load_tokenizer
+from lmolt_utils.negatives import pairs as negatives
+from lmolt_utils.negatives.drawn import SIDES, draw, property_kinds, same_properties
+from lmolt_utils.negatives.pairs import (
+    LONGEST_SOURCE,
+    NegativesError,
+    alike,
+    generate_negatives,
+    make_negatives,
+    make_pairs,
+    preference_pairs,
+    single_class_batches,
+    triple_counts,
+    unpaired,
+    usable,
+)
 from lmolt_utils.run.notebook import Run
-from lmolt_utils.run.shards import Shards, answered
+from lmolt_utils.run.resume import answered
 
 LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
 
@@ -44,9 +55,6 @@ def corpus() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def sampled(corpus: pd.DataFrame) -> pd.DataFrame:
     return corpus[corpus["split"] == "train"].iloc[::5].reset_index(drop=True)
-
-
-# ------------------------------------------------------------------------------------------------- pairs
 
 
 def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
@@ -64,24 +72,20 @@ def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
 def test_a_row_takes_part_in_its_tasks_only() -> None:
     columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
     sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
-    assert for_task(sampled, "mol2cap")["id"].tolist() == ["a", "b"]
-    assert for_task(pd.DataFrame(columns), "mol2cap")["id"].tolist() == ["a", "b", "c"]
     pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
-    assert pairs[["id", "task", "rejected"]].to_numpy().tolist() == [
-        ["a", "mol2cap", "x"],
-        ["b", "mol2cap", "y"],
-        ["b", "cap2mol", "N"],
-        ["c", "cap2mol", "O"],
+    assert (pairs["id"] + " " + pairs["task"] + " " + pairs["rejected"]).tolist() == [
+        "a mol2cap x",
+        "b mol2cap y",
+        "b cap2mol N",
+        "c cap2mol O",
     ]
     with pytest.raises(ValueError, match="length"):
         preference_pairs(sampled, {"mol2cap": ["x", "y", "z"]})
 
 
 def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
-    pairs = pd.DataFrame(
-        {"task": "mol2cap", "source": [f"s{n}" for n in range(51)], "chosen": [f"c{n}" for n in range(51)]}
-    )
-    pairs["rejected"] = pairs["chosen"].str.replace("c", "r")
+    columns = {name: [f"{name[0]}{n}" for n in range(51)] for name in ("source", "chosen", "rejected")}
+    pairs = pd.DataFrame({"task": "mol2cap", **columns})
     rows = unpaired(pairs, 3)
     assert rows["label"].tolist() == [True, False] * 51
     assert sorted(rows["answer"]) == sorted([*pairs["chosen"], *pairs["rejected"]])
@@ -104,9 +108,6 @@ def test_a_step_of_kto_keeps_its_rows_with_like_lengths_together() -> None:
     assert list(found) == ["answer", "label"]
 
 
-# ------------------------------------------------------------------------------------- asking a translator
-
-
 def test_batches_keep_to_rows_and_tokens_longest_first() -> None:
     assert batches([3, 9, 5, 5, 1], rows=2, tokens=100) == [[1, 2], [3, 0], [4]]
     assert batches([3, 9, 5, 5, 1], rows=9, tokens=10) == [[1], [2, 3], [0, 4]]
@@ -114,50 +115,36 @@ def test_batches_keep_to_rows_and_tokens_longest_first() -> None:
     assert batches([], rows=9, tokens=10) == []
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_batched_translations_equal_one_at_a_time_in_any_order(task: Task, sampled: pd.DataFrame) -> None:
-    model, tokenizer = (
-        load_model(f"embedded:negatives-{task}", "translator"),
-        load_tokenizer(f"embedded:negatives-{task}"),
-    )
-    sources = list(sampled[negatives.SIDES[task][0]].head(24))
-    alone = [generate(model, tokenizer, [text], max_new_tokens=40, batch_size=1)[0] for text in sources]
-    for size in (5, 24):
-        assert generate(model, tokenizer, sources, max_new_tokens=40, batch_size=size) == alone
-    backwards = generate(model, tokenizer, sources[::-1], max_new_tokens=40, batch_size=7)
-    assert backwards[::-1] == alone
-    assert len(set(alone)) > 1
-
-
 def test_a_source_too_long_for_memory_is_not_asked(tmp_path: Path) -> None:
     texts = ["CCO", "C" * (LONGEST_SOURCE + 1)]
-    answers = translate("embedded:negatives-mol2cap", texts, Shards(tmp_path / "shards", 1, {}), **LIMITS)
+    answers = generate_negatives("embedded:negatives-mol2cap", texts, tmp_path, 1, **LIMITS)
     assert answers[0].startswith("The molecule")
     assert answers[1] == ""
 
 
-def test_shards_of_other_inputs_do_not_count(tmp_path: Path) -> None:
+def test_answers_in_shards_are_not_asked_for_again(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def ask(texts: Any) -> Any:
         asked.extend(texts)
         return iter([[(index, text.upper())] for index, text in enumerate(texts)])
 
-    folder = tmp_path / "shards"
-    assert answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 0}), "t") == ["A", "B", "C"]
-    assert len(list(folder.glob("0*.jsonl"))) == 2
-    assert answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 0}), "t") == ["A", "B", "C"]
+    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
+    first = min(tmp_path.glob("0*.jsonl"))
+    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
     assert asked == ["a", "b", "c"], "nothing is asked twice"
-    answered(["a", "b", "c"], ask, Shards(folder, 2, {"seed": 1}), "t")
-    assert asked == ["a", "b", "c"] * 2
+    first.write_text("damaged")
+    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
+    assert asked == ["a", "b", "c", "a", "b"]
+
+
+SMALL = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30}
 
 
 def _run(folder: Path, sampled: pd.DataFrame, **changed: Any) -> Run:
-    values = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30, **changed}
-    run = Run("02_negatives", folder, load("smoke", values))
-    write_rows(
-        run.path("data", "sample.jsonl"), sampled if "tasks" in sampled else sampled.assign(tasks="|".join(TASKS))
-    )
+    run = Run("02_negatives", folder, load("smoke", {**SMALL, **changed}))
+    tasks = sampled.get("tasks", "|".join(TASKS))
+    write_rows(run.path("data", "sample.jsonl"), sampled.assign(tasks=tasks))
     return run
 
 
@@ -177,10 +164,9 @@ def test_a_killed_run_loses_one_shard_at_most_and_ends_with_the_same_file(
     tmp_path: Path, sampled: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = _run(tmp_path / "whole", sampled), _run(tmp_path / "killed", sampled)
-    values = {name: getattr(killed, name) for name in ("negatives_shard_rows", "generation_batch", "max_new_tokens")}
-    make_negatives(whole, "mol2cap", whole.negatives_mol2cap_model)
-    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(killed.folder), json.dumps(values)])
-    shards = killed.path("data", "negatives.mol2cap.shards")
+    make_negatives(whole, "mol2cap", whole.params.negatives_mol2cap_model)
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(killed.folder), json.dumps(SMALL)])
+    shards = killed.path("data", ".negatives.mol2cap.jsonl.work")
     waited = time.monotonic() + 120
     while len(list(shards.glob("0*.jsonl"))) < 2 and process.poll() is None and time.monotonic() < waited:
         time.sleep(0.01)
@@ -190,16 +176,10 @@ def test_a_killed_run_loses_one_shard_at_most_and_ends_with_the_same_file(
     assert not output.exists()
     kept = sum(len(read_rows(path, ("row",))) for path in shards.glob("0*.jsonl"))
     assert 16 <= kept < len(sampled)
-    asked: list[str] = []
-    plain = negatives.stream
-
-    def stream(model: Any, tokenizer: Any, prompts: list[str], **limits: Any) -> Any:
-        asked.extend(prompts)
-        return plain(model, tokenizer, prompts, **limits)
-
+    stream = Mock(side_effect=negatives.stream)
     monkeypatch.setattr(negatives, "stream", stream)
-    make_negatives(killed, "mol2cap", killed.negatives_mol2cap_model)
-    assert len(asked) == len(sampled) - kept, "rows that were kept are not asked again"
+    make_negatives(killed, "mol2cap", killed.params.negatives_mol2cap_model)
+    assert len(stream.call_args.args[2]) == len(sampled) - kept, "rows that were kept are not asked again"
     assert output.read_bytes() == whole.path("data", "negatives.mol2cap.jsonl").read_bytes()
     assert not shards.exists()
 
@@ -208,29 +188,15 @@ def test_a_killed_run_loses_one_shard_at_most_and_ends_with_the_same_file(
 def molt5(tmp_path_factory: pytest.TempPathFactory, corpus: pd.DataFrame) -> Path:
     """A tiny T5 laid out as MolT5 is on the hub: SentencePiece model, T5's extra ids, padded vocabulary."""
     folder = tmp_path_factory.mktemp("molt5")
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    texts = iter([*corpus["molecule"].str.replace("\\", "/"), *corpus["caption"]])
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*corpus["molecule"].str.replace("\\", "/"), *corpus["caption"]]),
-        model_prefix=str(folder / "spiece"),
-        vocab_size=300,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
+        sentence_iterator=texts, model_prefix=str(folder / "spiece"), vocab_size=300, minloglevel=2, **ids
     )
     (folder / "spiece.vocab").unlink()
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=416,
-        d_model=32,
-        d_ff=64,
-        d_kv=8,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
+    sizes = {"vocab_size": 416, "d_model": 32, "d_ff": 64, "d_kv": 8, "num_layers": 2, "num_heads": 2}
+    config = T5Config(**sizes, decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokens = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "model_max_length": 512, **tokens}
@@ -244,27 +210,15 @@ def test_molt5s_layout_is_read_and_answers(molt5: Path, tmp_path: Path, sampled:
     ids = tokenizer("CCO").input_ids
     assert ids[-1] == tokenizer.eos_token_id == 1
     assert tokenizer.pad_token_id == 0
-    assert tokenizer.decode(tokenizer("C\\C").input_ids, skip_special_tokens=True) == "CC", (
-        "a letter it cannot write is lost"
-    )
+    written = tokenizer.decode(tokenizer("C\\C").input_ids, skip_special_tokens=True)
+    assert written == "CC", "a letter it cannot write is lost"
     sources = list(sampled["molecule"].head(12))
-    found = translate(str(molt5), sources, Shards(tmp_path / dtype, 5, {}), **{**LIMITS, "dtype": dtype})
+    for name in ("batched", "alone"):
+        (tmp_path / name).mkdir()
+    found = generate_negatives(str(molt5), sources, tmp_path / "batched", 5, **{**LIMITS, "dtype": dtype})
     assert len(found) == 12
     if dtype == "float32":
-        one = {**LIMITS, "batch_size": 1}
-        assert found == translate(str(molt5), sources, Shards(tmp_path / "alone", 5, {}), **one)
-
-
-def test_pickled_weights_are_refused_with_the_way_out(molt5: Path, tmp_path: Path) -> None:
-    for path in molt5.iterdir():
-        if path.suffix != ".safetensors":
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "pytorch_model.bin").write_bytes(b"not opened")
-    with pytest.raises(ModelError, match=r"never opened.*refs/pr/N"):
-        load_model(str(tmp_path), "translator")
-
-
-# ---------------------------------------------------------------------------------------- drawn without one
+        assert found == generate_negatives(str(molt5), sources, tmp_path / "alone", 5, **{**LIMITS, "batch_size": 1})
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "random", "property_edited", "nearest"])
@@ -274,7 +228,7 @@ def test_drawn_answers_are_the_same_twice_and_never_the_rows_own(
 ) -> None:
     drawn = draw(kind, sampled, corpus, task, 0)
     assert drawn.equals(draw(kind, sampled, corpus, task, 0))
-    own = list(sampled[negatives.SIDES[task][1]])
+    own = list(sampled[SIDES[task][1]])
     assert (drawn["rejected"] != "").all()
     assert all(text != mine for text, mine in zip(drawn["rejected"], own, strict=True))
     if kind != "nearest":
@@ -283,7 +237,7 @@ def test_drawn_answers_are_the_same_twice_and_never_the_rows_own(
         assert sorted(drawn["rejected"]) == sorted(own)
     if (kind, task) != ("property_edited", "mol2cap"):
         train = corpus[corpus["split"] == "train"].set_index("id")
-        assert train.loc[drawn["origin"], negatives.SIDES[task][1]].tolist() == list(drawn["rejected"])
+        assert train.loc[drawn["origin"], SIDES[task][1]].tolist() == list(drawn["rejected"])
     if kind in ("property_edited", "nearest"):
         assert same_properties(drawn, sampled, corpus) == 0
     else:

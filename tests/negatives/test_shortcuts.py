@@ -1,11 +1,10 @@
-"""The leak audit against facts known from outside, and against pairs that leak by construction."""
+"""The shortcut audit against facts known from outside, and against pairs that leak by construction."""
 
 import gzip
 import os
 import random
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -108,32 +107,23 @@ def _submission(name: str) -> list[str]:
     path = SHARED / "lpm24" / f"submission_{name}.txt.gz"
     if not path.exists():
         pytest.skip(f"{path} is not there: the shared task's submissions are not part of the repository")
-    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
-        return [line.rstrip("\r\n") for line in lines]
+    return gzip.decompress(path.read_bytes()).decode().removesuffix("\n").split("\n")
 
 
-def test_molt5_larges_official_captions_repeat() -> None:
-    facts = surface(_submission("captioning_langmolecules_MolT5-Large"))
-    assert (facts["texts"], facts["distinct"]) == (21_942, 473)
-    assert not set("#\\") & set(facts["characters"])
-
-
-def test_molt5_larges_official_molecules_lack_characters_that_lpm24_has() -> None:
+def test_molt5_larges_official_outputs_give_themselves_away() -> None:
+    """The numbers of audit D24; the same functions are tested on made-up texts above."""
+    captions = surface(_submission("captioning_langmolecules_MolT5-Large"))
+    assert (captions["texts"], captions["distinct"]) == (21_942, 473)
+    assert not set("#\\") & set(captions["characters"])
     outputs = _submission("molgen_langmolecules_MolT5-Large")
-    facts = surface(outputs)
-    assert (facts["texts"], facts["distinct"]) == (21_805, 642)
+    assert (len(outputs), surface(outputs)["distinct"]) == (21_805, 642)
     molecules = pd.read_csv(SHARED / "lpm24" / "molecule_properties.tsv.gz", sep="\t", quoting=3)["molecule"]
     missing = absent_characters(list(molecules), outputs).set_index("character")["share"]
-    assert missing["\\"] == pytest.approx(0.343, abs=5e-4)
+    assert missing["\\"] == missing.max() == pytest.approx(0.343, abs=5e-4)
     assert missing["#"] == pytest.approx(0.025, abs=5e-4)
-    assert missing.index[0] == "\\"
-    drawn = molecules.sample(1000, random_state=0)
-    rejected = list(np.random.default_rng(0).choice(outputs, 1000))
-    found = separability(_pairs(list(drawn), rejected), 0).set_index("features")
-    assert found.loc["character set", "low"] > 0.6
 
 
-def test_a_translator_that_gives_one_answer_is_not_judged_by_its_surface() -> None:
+def test_a_generator_that_gives_one_answer_is_not_judged_by_its_surface() -> None:
     """All its answers lie in one fold, and a classifier without them has one class to learn from."""
     table = separability(_pairs([f"CCO{'C' * size}" for size in range(30)], ["CCO"] * 30), 0)
     assert table["accuracy"].isna().all()
