@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from lmolt_utils.run.shards import Shards, answered
 
 from lmolt_utils.config.prompts import TASKS, Task, prompt
 from lmolt_utils.embedded.corpus import generate as generate_corpus
@@ -25,7 +26,6 @@ from lmolt_utils.models.loading import Kind as ModelKind
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.negatives.drawn import SIDES, Kind, draw
 from lmolt_utils.negatives.pairs import preference_pairs, usable
-from lmolt_utils.run.shards import Shards, answered
 from lmolt_utils.run.steps import peak_memory_mb
 
 SIZES = (1_000, 10_000, 160_000)
