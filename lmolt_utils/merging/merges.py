@@ -52,6 +52,8 @@ class Merge:
     base: str
     cap2mol: str
     mol2cap: str
+    #: Where mergekit computes: trimming a 7B task vector takes it an hour or two on a CPU.
+    device: str = "cpu"
 
     @property
     def models(self) -> dict[str, str]:
@@ -73,7 +75,8 @@ class Merge:
     def relevant(self) -> dict[str, Any]:
         """The settings that can change the result: its provenance record is keyed by them."""
         density = {"density": self.density} if self.rule in TRIMMING else {}
-        return {"rule": self.rule, "share": self.share, "dtype": self.dtype, **density}
+        device = {"device": self.device} if self.device != "cpu" else {}  # another device rounds otherwise
+        return {"rule": self.rule, "share": self.share, "dtype": self.dtype, **density, **device}
 
 
 def merge_of(system: System, params: Params) -> Merge | None:
@@ -88,6 +91,7 @@ def merge_of(system: System, params: Params) -> Merge | None:
         base=params.base_model,
         cap2mol=params.cap2mol_model,
         mol2cap=params.mol2cap_model,
+        device=params.device,
     )
 
 
@@ -126,7 +130,7 @@ def merge_models(merge: Merge, folder: Path, *, shard_bytes: int = SHARD_BYTES) 
     text = mergekit_yaml(merge)
     places = {role: local_folder(name) for role, name in merge.models.items()}
     with atomic_folder(folder) as part:
-        _run(configuration(merge, places), part, shard_bytes)
+        _run(configuration(merge, places), part, shard_bytes, merge.device)
         for file in part.iterdir():
             os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read
     write_text(yaml_path(folder), text)
@@ -181,7 +185,7 @@ def mergekit_yaml(merge: Merge) -> str:
     return f"# {command} THIS_FILE OUTPUT_FOLDER\n{yaml.safe_dump(configuration(merge, models), sort_keys=False)}"
 
 
-def _run(config: dict[str, Any], folder: Path, shard_bytes: int) -> None:
+def _run(config: dict[str, Any], folder: Path, shard_bytes: int, device: str) -> None:
     """Run mergekit in this process: importing it takes seconds, too long for a command per merge."""
     from mergekit.config import MergeConfiguration
     from mergekit.io.tasks import LoaderCache
@@ -192,7 +196,7 @@ def _run(config: dict[str, Any], folder: Path, shard_bytes: int) -> None:
 
     register()
     options = MergeOptions(
-        copy_tokenizer=True, cuda=False, quiet=True, write_model_card=False, out_shard_size=shard_bytes
+        copy_tokenizer=True, cuda=device == "cuda", quiet=True, write_model_card=False, out_shard_size=shard_bytes
     )
     try:
         run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)
