@@ -124,7 +124,7 @@ def coverage_contrast(
     """Coverage of preferred and dispreferred captions by each NLI method (L4M, Figs. 6, 7 and 10).
 
     ``rows``: system, method, coverage, words. ``table``: a line per method and cut, as
-    :func:`~lmolt_utils.nli.evaluation.divergences` gives it. ``labels``: the preferred and the dispreferred system, by
+    :func:`~lmolt_utils.nli.divergence.divergences` gives it. ``labels``: the preferred and the dispreferred system, by
     name. ``reason``: why the table is empty. The last panel holds the relative entropies: interval over resampled
     rows, what swapped labels give, and for a cut what as many random captions give.
     """

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wasserstein_distance
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 
 from lmolt_utils.errors import CompanionError
 
@@ -70,22 +72,9 @@ def bin_of(scores: Scores, bins: int = BINS) -> np.ndarray:
 
 def entropy(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
     """Relative entropy in nats of counts, shapes (..., bins) to (...); inf where unsmoothed supports differ."""
-    p, q = (_shares(counts, smoothing) for counts in (p_counts, q_counts))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / q), 0.0)
+    p, q = (np.asarray(counts) + smoothing for counts in (p_counts, q_counts))
+    terms = rel_entr(p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True))
     return np.asarray(terms.sum(axis=-1))
-
-
-def jensen_shannon(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
-    """Jensen-Shannon divergence in nats, 0..ln 2, of counts, shapes (..., bins) to (...)."""
-    p, q = (_shares(counts, smoothing) for counts in (p_counts, q_counts))
-    middle = (p + q) / 2
-    return np.asarray((entropy(p, middle, 0.0) + entropy(q, middle, 0.0)) / 2)
-
-
-def _shares(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    smoothed = np.asarray(counts, dtype=float) + smoothing
-    return np.asarray(smoothed / smoothed.sum(axis=-1, keepdims=True))
 
 
 def relative_entropy(
@@ -109,11 +98,10 @@ def divergence(
     resamples: int = 1000,
     permutations: int = 1000,
     seed: int = 0,
-    fewest: int = FEWEST,
 ) -> Divergence:
     """Compare two systems' scores of the same rows, in the same order.
 
-    Rows with a NaN on either side are left out and counted. Fewer than ``fewest`` rows give NaN and the reason.
+    Rows with a NaN on either side are left out and counted. Fewer than 30 rows give NaN and the reason.
     Raises :class:`DivergenceError` where the lists differ in length or a score is outside 0..1.
     """
     p_all, q_all = np.asarray(preferred, dtype=float), np.asarray(dispreferred, dtype=float)
@@ -122,24 +110,23 @@ def divergence(
     defined = ~(np.isnan(p_all) | np.isnan(q_all))
     p, q = p_all[defined], q_all[defined]
     n, dropped = len(p), int((~defined).sum())
-    if n < fewest:
-        return Divergence(n, dropped, reason=f"{n} rows, and a histogram of {bins} bins needs {fewest}")
+    if n < FEWEST:
+        return Divergence(n, dropped, reason=f"{n} rows, and a histogram of {bins} bins needs {FEWEST}")
     p_places, q_places = bin_of(p, bins), bin_of(q, bins)
     p_counts, q_counts = _counts(p_places, bins), _counts(q_places, bins)
     kl = float(entropy(p_counts, q_counts, smoothing))
     rng = np.random.default_rng(seed)
-    drawn, differences = np.empty(resamples), np.empty(resamples)
-    for index in range(resamples):
-        rows = rng.integers(0, n, n)
-        drawn[index] = entropy(_counts(p_places[rows], bins), _counts(q_places[rows], bins), smoothing)
-        differences[index] = (p[rows] - q[rows]).mean()
-    swapped = np.empty(permutations)
-    for index in range(permutations):
-        swap = rng.random(n) < 0.5
-        one = _counts(np.where(swap, q_places, p_places), bins)
-        swapped[index] = entropy(one, p_counts + q_counts - one, smoothing)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    difference_low, difference_high = np.quantile(differences, [0.025, 0.975])
+
+    def resampled(rows: np.ndarray) -> tuple[float, float]:
+        counts = (_counts(places[rows], bins) for places in (p_places, q_places))
+        return float(entropy(*counts, smoothing)), float((p[rows] - q[rows]).mean())
+
+    options = {"n_resamples": resamples, "vectorized": False, "method": "percentile", "rng": rng}
+    drawn = stats.bootstrap((np.arange(n),), resampled, **options)
+    (low, high), (difference_low, difference_high) = np.quantile(drawn.bootstrap_distribution, [0.025, 0.975], axis=1).T
+    swaps = (np.where(rng.random(n) < 0.5, q_places, p_places) for _ in range(permutations))
+    ones = np.array([_counts(places, bins) for places in swaps])
+    swapped = entropy(ones, p_counts + q_counts - ones, smoothing)
     return Divergence(
         n,
         dropped,
@@ -150,8 +137,8 @@ def divergence(
         # A swap of every row gives the reverse divergence: the tolerance is for equal ones, added in another order.
         p=float((1 + (swapped >= kl - 1e-12).sum()) / (1 + permutations)),
         reverse=float(entropy(q_counts, p_counts, smoothing)),
-        js=float(jensen_shannon(p_counts, q_counts, smoothing)),
-        wasserstein=float(wasserstein_distance(p, q)),
+        js=float(jensenshannon(p_counts + smoothing, q_counts + smoothing) ** 2),
+        wasserstein=float(stats.wasserstein_distance(p, q)),
         difference=float((p - q).mean()),
         difference_low=float(difference_low),
         difference_high=float(difference_high),
@@ -166,7 +153,6 @@ def by_length(
     cuts: Sequence[int] = CUTS,
     subsets: int = 1000,
     seed: int = 0,
-    fewest: int = FEWEST,
 ) -> pd.DataFrame:
     """All rows, and those whose reference has at least so many words: one line each.
 
@@ -177,19 +163,18 @@ def by_length(
     p, q, length = (np.asarray(side, dtype=float) for side in (preferred, dispreferred, words))
     if not len(p) == len(q) == len(length):
         raise DivergenceError(f"{len(p)} and {len(q)} scores, {len(length)} lengths: give one of each per row")
-    defined = ~(np.isnan(p) | np.isnan(q))
-    p_places, q_places = (np.where(defined, bin_of(np.where(defined, side, 0.0)), -1) for side in (p, q))
-    usable = np.flatnonzero(defined)
+    usable = ~(np.isnan(p) | np.isnan(q))
+    p_places, q_places = bin_of(p[usable]), bin_of(q[usable])
     lines = []
     for cut in (0, *cuts):
         rows = length >= cut
-        found = divergence(p[rows], q[rows], seed=seed, fewest=fewest)
+        found = divergence(p[rows], q[rows], seed=seed)
         line = {"words": cut, **asdict(found)}
         if cut and not found.reason:
             rng = np.random.default_rng(seed)
             drawn = np.empty(subsets)
             for index in range(subsets):
-                some = rng.choice(usable, found.n, replace=False)
+                some = rng.choice(len(p_places), found.n, replace=False)
                 drawn[index] = entropy(_counts(p_places[some], BINS), _counts(q_places[some], BINS))
             low, high = np.quantile(drawn, [0.025, 0.975])
             share = (1 + (drawn >= found.kl - 1e-12).sum()) / (1 + subsets)
@@ -197,6 +182,30 @@ def by_length(
         lines.append(line)
     columns = ["words", *asdict(Divergence(0, 0)), "random", "random_low", "random_high", "random_p"]
     return pd.DataFrame(lines).reindex(columns=columns)
+
+
+def divergences(
+    rows: pd.DataFrame, preferred: str, dispreferred: str, *, cuts: Sequence[int] = CUTS, seed: int = 0
+) -> pd.DataFrame:
+    """Relative entropy in coverage between two systems for each NLI method and cut (Figs. 6, 7 and 10).
+
+    rows: system, id, method, coverage and words (of the reference). Columns: method and those of :func:`by_length`.
+    Raises :class:`DivergenceError` for a system without rows, or two with different ones.
+    """
+    sides = {name: rows[rows["system"] == name] for name in (preferred, dispreferred)}
+    for system, side in sides.items():
+        if side.empty:
+            raise DivergenceError(f"{system} has no NLI scores: run its notebook first")
+    tables = []
+    for method, better in sides[preferred].groupby("method", sort=False):
+        worse = sides[dispreferred][sides[dispreferred]["method"] == method]
+        if list(better["id"]) != list(worse["id"]):
+            raise DivergenceError(f"{preferred} and {dispreferred} were not run on the same rows")
+        scores = (better["coverage"].to_numpy(), worse["coverage"].to_numpy())
+        table = by_length(*scores, better["words"].to_numpy(), cuts=cuts, seed=seed)
+        table.insert(0, "method", method)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def sensitivity(

@@ -13,8 +13,7 @@ from lmolt_utils.figures.author_scores import GROUPS, read_author_scores
 from lmolt_utils.figures.nli import METHODS, author_distributions, contrasts, coverage_contrast, nli_distributions
 from lmolt_utils.figures.plots import save, word_counts
 from lmolt_utils.files import BadFileError
-from lmolt_utils.nli.divergence import relative_entropy
-from lmolt_utils.nli.evaluation import divergences
+from lmolt_utils.nli.divergence import divergences, relative_entropy
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 AUTHORS = SHARED / "author" / "figure1_mol2cap_scores.csv"
