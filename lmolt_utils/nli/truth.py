@@ -6,11 +6,12 @@ caption.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lmolt_utils.grammar.decompose import Decomposer
 
@@ -83,7 +84,9 @@ def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: in
 
     everyone = np.arange(len(names))
     rng = np.random.default_rng(seed)
-    found = bootstrap((everyone,), both, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # resamples in which a column is constant are left out
+        found = bootstrap((everyone,), both, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
     result: list[float] = []
     for value, drawn in zip(both(everyone), found.bootstrap_distribution, strict=True):
         ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)

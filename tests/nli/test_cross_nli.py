@@ -1,8 +1,8 @@
-"""Atomic cross-NLI: Eqs. 6 and 7 against hand computation, the rules for odd captions, and the command."""
+"""Atomic cross-NLI: Eqs. 6 and 7 against hand computation, the rules for odd captions, truth, and the command."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ from scipy import stats
 from lmolt_utils.cli import main
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
-from lmolt_utils.nli.answers import Answer
-from lmolt_utils.nli.baselines import FullText, SentenceLevel, SummacConvolution, SummacZeroShot
-from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution
+from lmolt_utils.nli.classifier import Answer, Pair
 from lmolt_utils.nli.cross_nli import (
     CUT,
     EMPTY_OUTPUT,
     EMPTY_REFERENCE,
     MOST_UNITS,
     WRONG_MODALITY,
-    AtomicNli,
+    Method,
     canonical_atoms,
     coverage,
     cross_nli,
@@ -31,24 +30,23 @@ from lmolt_utils.nli.cross_nli import (
     summary,
     unsupported,
 )
-from lmolt_utils.nli.truth import correlations, pearson, spearman, truth
+from lmolt_utils.nli.truth import correlations, pearson, truth
 
 NAMES = Vocabulary.of(
     {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
 )
 DECOMPOSER = Decomposer(NAMES)
+ATOMIC = Method("atomic", canonical_atoms(DECOMPOSER))
+FACT = "The molecule is a nutrient."
 
 
 class Table:
     """Answers by rule: equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
 
-    def __init__(self) -> None:
-        self.asked = self.cached = 0
-        self.seen: list[Pair] = []
+    cached = 0
 
-    def __call__(self, pairs: Iterator[Pair]) -> Mapping[Pair, Answer]:
+    def __call__(self, pairs: Iterable[Pair]) -> Mapping[Pair, Answer]:
         self.seen = list(pairs)
-        self.asked += len(self.seen)
         return {pair: self._judge(*pair) for pair in self.seen}
 
     @staticmethod
@@ -60,11 +58,10 @@ class Table:
         return 0.1, 0.05, 0.85
 
 
-def judge(*captions: tuple[str | None, str | None], repeats: str = "count") -> Any:
+def judge(*captions: tuple[str | None, str | None]) -> Any:
     """The rows; Any, because pandas' types allow a cell to be anything."""
     frame = pd.DataFrame(captions, columns=["reference", "prediction"], dtype=object).assign(id=range(len(captions)))
-    method = AtomicNli(canonical_atoms(DECOMPOSER), "once" if repeats == "once" else "count")
-    return cross_nli({"s": frame}, [method], Table())[0]["s"]
+    return cross_nli({"s": frame}, [ATOMIC], Table())[0]["s"]
 
 
 def test_equations_by_hand() -> None:
@@ -93,13 +90,12 @@ def test_directions_and_pooling() -> None:
 
 
 def test_a_contradicted_atom_is_hallucinated() -> None:
-    (row,) = judge(("The molecule is a nutrient.", "The molecule is a toxin.")).itertuples()
+    (row,) = judge((FACT, "The molecule is a toxin.")).itertuples()
     assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx((0.9, 0.02, 0.98))
 
 
 def test_empty_captions_by_rule() -> None:
-    fact = "The molecule is a nutrient."
-    rows = judge((fact, ""), (fact, None), (fact, " \n"), ("", fact), ("", ""), (fact, fact))
+    rows = judge((FACT, ""), (FACT, None), (FACT, " \n"), ("", FACT), ("", ""), (FACT, FACT))
     assert list(rows["rule"]) == [EMPTY_OUTPUT] * 3 + [EMPTY_REFERENCE] * 2 + [""]
     assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
     assert rows["hallucination"][:5].isna().all()
@@ -114,9 +110,8 @@ def test_empty_captions_by_rule() -> None:
 
 
 def test_repeated_atoms_count_as_often_as_stated() -> None:
-    twice = ("The molecule is a nutrient.", "The molecule is a nutrient, a nutrient, a emulsifier.")
+    twice = (FACT, "The molecule is a nutrient, a nutrient, a emulsifier.")
     assert judge(twice)["unsupported"][0] == pytest.approx((0.05 + 0.05 + 0.95) / 3)
-    assert judge(twice, repeats="once")["unsupported"][0] == pytest.approx((0.05 + 0.95) / 2)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +128,7 @@ def test_repeated_atoms_count_as_often_as_stated() -> None:
     ],
 )
 def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
-    fact = "The molecule is a nutrient."
-    rows = judge((fact, caption), (caption, fact), (caption, caption))
+    rows = judge((FACT, caption), (caption, FACT), (caption, caption))
     for row in rows.itertuples():
         if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
             continue
@@ -154,15 +148,13 @@ class Credulous(Table):
 
 
 def test_what_is_no_caption_states_nothing_in_every_method() -> None:
-    fact = "The molecule is a nutrient."
-    outputs = [fact, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
-    frame = pd.DataFrame({"id": range(5), "reference": fact, "prediction": outputs})
+    outputs = [FACT, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
+    frame = pd.DataFrame({"id": range(5), "reference": FACT, "prediction": outputs})
     rule = ["", EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY]
-    methods = [AtomicNli(canonical_atoms(DECOMPOSER)), FullText(), SentenceLevel(), SummacZeroShot()]
-    methods.append(SummacConvolution(np.linspace(0, 1, 50), 0.0))
+    methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution(np.linspace(0, 1, 50), 0.0).method]
     table = Credulous()
     found = cross_nli({"s": frame}, methods, table)[0]["s"]
-    assert {text for pair in table.seen for text in pair} == {fact}, "the model is not asked about the others"
+    assert {text for pair in table.seen for text in pair} == {FACT}, "the model is not asked about the others"
     for method, rows in found.groupby("method"):
         assert list(rows["rule"]) == rule, method
         assert rows["coverage"].tolist()[1:] == [0.0] * 4, method
@@ -183,8 +175,7 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
         }
     )
     table = Table()
-    atomic = AtomicNli(canonical_atoms(DECOMPOSER))
-    rows, counts = cross_nli({"a": a, "b": a[::-1]}, [atomic], table)
+    rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
     assert counts.naive == 2 * (2 * 2 + 2 * 2)
     # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.
     assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
@@ -192,10 +183,10 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     assert list(rows["b"]["id"]) == [1, 0]
 
 
-def test_the_rivals_see_their_own_units() -> None:
+def test_the_baselines_see_their_own_units() -> None:
     caption = "The molecule is a nutrient. It impacts pancreatitis."
     frame = pd.DataFrame({"id": [0], "reference": [caption], "prediction": [caption]})
-    rows, counts = cross_nli({"s": frame}, [FullText(), SentenceLevel(), SummacZeroShot()], Table())
+    rows, counts = cross_nli({"s": frame}, [FULL_TEXT, SENTENCE, SUMMAC_ZS], Table())
     assert list(rows["s"]["reference_units"]) == [1, 2, 2]
     assert counts.naive == 2 * (1 + 4 + 4)
     assert rows["s"].set_index("method")["coverage"].to_dict() == pytest.approx(
@@ -220,12 +211,12 @@ def test_correlations_equal_scipys() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, 200).astype(float)
     y = x + rng.normal(0, 2, 200)
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
     assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
     rows = pd.DataFrame({"id": range(200), "method": "atomic", "hallucination": 0.1, "coverage": x, "unsupported": -y})
     known = pd.DataFrame({"id": range(200), "recall": y, "hallucinated": np.where(np.arange(200) < 10, np.nan, y)})
     table: Any = correlations(rows, known, resamples=200).set_index("quantity")
+    assert table.loc["coverage", "spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert table.loc["coverage", "pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
     assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
     fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
     ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
@@ -241,7 +232,7 @@ def test_correlations_equal_scipys() -> None:
 
 
 def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = ["The molecule is a nutrient.", "CCO", "", "The molecule is not a nutrient."]
+    captions = [FACT, "CCO", "", "The molecule is not a nutrient."]
     lines = [
         {"id": f"m{i}", "task": "mol2cap", "reference": captions[0], "prediction": text}
         for i, text in enumerate(captions)
@@ -249,7 +240,7 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out.json"
-    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.sqlite"), "--resamples", "100"]
+    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.jsonl"), "--resamples", "100"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "empty outputs: 1" in shown

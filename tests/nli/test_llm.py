@@ -19,18 +19,18 @@ from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.metrics.winrates import caption_wins
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.models.predictions import prediction_path
-from lmolt_utils.nli import decomposition as nli_decomposition
+from lmolt_utils.nli import llm
 from lmolt_utils.nli.classifier import LABELS, Classifier
-from lmolt_utils.nli.decomposition import (
+from lmolt_utils.nli.evaluation import cross_nli_systems, divergence_systems, entail_systems
+from lmolt_utils.nli.llm import (
+    LlmAnswerError,
     agreement_table,
     answers_path,
     ask_language_model,
     captions,
     differences,
+    prompt,
 )
-from lmolt_utils.nli.entailment import entail_systems
-from lmolt_utils.nli.evaluation import cross_nli_systems, divergence_systems
-from lmolt_utils.nli.llm import LlmAnswerError, prompt
 from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, divergence_report, mean_table
 from lmolt_utils.run.notebook import Run, resolve
 
@@ -116,7 +116,7 @@ def test_answers_are_kept_through_a_kill_and_a_new_system_costs_its_own(
 
         return ask
 
-    monkeypatch.setattr(nli_decomposition, "asker", asker)
+    monkeypatch.setattr(llm, "asker", asker)
     run = run_with(runs, decomposer_model="someone/somewhere", generation_batch=1)
     with pytest.raises(KeyboardInterrupt):
         ask_language_model(run, [BETTER, WORSE])
@@ -286,7 +286,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_a_language_model_cuts_anyones_file(taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_language_model_decomposes_anyones_file(
+    taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "captions.txt"
     file.write_text("\n".join([*TOLD, "", next(iter(TOLD))]) + "\n")
     assert main(["atoms", str(file), "--decomposer", taught]) == 0
