@@ -7,6 +7,7 @@ unsupported are 1 - it) and the output that of the reference (coverage).
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -14,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.compose import compose
 from lmolt_utils.grammar.decompose import Decomposer, sentences
-from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair
-from lmolt_utils.nli.cross_nli import Method, Scorer, Scores, canonical_atoms
+from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair, PairScorer
+from lmolt_utils.nli.cross_nli import Method, Scores, canonical_atoms
 
 BINS = 50
 #: References that the convolution is fitted on, at least and at most.
@@ -58,6 +59,7 @@ def histograms(entailment: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=BINS) for row in places]).astype(float)
 
 
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """SummaC's convolution: a linear layer over the histogram of entailments of each sentence, and the mean.
 
@@ -65,9 +67,8 @@ class Convolution:
     code reads the first ten). weights: shape (50,).
     """
 
-    def __init__(self, weights: np.ndarray, bias: float) -> None:
-        self.weights = weights
-        self.bias = bias
+    weights: np.ndarray
+    bias: float
 
     def consistency(self, entailment: np.ndarray) -> float:
         """0..1 of shape (hypotheses, premises)."""
@@ -83,7 +84,7 @@ class Convolution:
         return wrong, self.consistency(backward[..., ENTAILMENT]), wrong
 
     @classmethod
-    def fit(cls, references: Sequence[str], decomposer: Decomposer, scorer: Scorer, seed: int = 0) -> "Convolution":
+    def fit(cls, references: Sequence[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0) -> "Convolution":
         """Weights from references alone, as SummaC's come from documents alone: outputs are never looked at.
 
         Each reference is a document; its sentences are its own facts in other words (consistent) and the sentences
@@ -117,7 +118,7 @@ class Convolution:
 def methods_for(
     references: Sequence[str],
     decomposer: Decomposer,
-    scorer: Scorer,
+    scorer: PairScorer,
     seed: int = 0,
     *,
     atoms: Callable[[str], Sequence[str]] | None = None,

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class Classifier:
             "max_length": str(self.max_length),
         }
 
-    def lengths(self, pairs: Sequence[Pair]) -> list[int]:
+    def _lengths(self, pairs: Sequence[Pair]) -> list[int]:
         """Tokens of each pair before truncation, special tokens included; every text is tokenised once."""
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
@@ -106,18 +105,16 @@ class Classifier:
         The same pairs give the same batches in whatever order they come.
         """
         distinct = list(dict.fromkeys(pairs))
-        if not distinct:
-            return
-        lengths = self.lengths(distinct)
-        self.truncated += sum(length > self.max_length for length in lengths)
-        ordered = sorted(zip(lengths, distinct, strict=True))
-        starts = [0]
-        for index, (length, _) in enumerate(ordered):
-            # Sorted: this pair would be the longest of its batch, so all others are padded to it.
-            if index > starts[-1] and (index + 1 - starts[-1]) * min(length, self.max_length) > self.batch_tokens:
-                starts.append(index)
-        for start, end in pairwise([*starts, len(ordered)]):
-            yield [pair for _, pair in ordered[start:end]]
+        batch: list[Pair] = []
+        for length, pair in sorted(zip(self._lengths(distinct), distinct, strict=True)):
+            self.truncated += length > self.max_length
+            # Sorted: this pair would be the longest of the batch, so all others are padded to it.
+            if batch and (len(batch) + 1) * min(length, self.max_length) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(pair)
+        if batch:
+            yield batch
 
     def forward(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Probabilities of one forward pass, float64 of shape (n, 3), columns :data:`LABELS`.
@@ -189,7 +186,7 @@ class PairScorer:
     _BATCHES_PER_WRITE = 16
 
     def __init__(self, model: Classifier, cache: Path | None = None) -> None:
-        self._model = model
+        self.model = model
         self._cache = cache
         self._identity = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._kept = {} if cache is None or not cache.exists() else self._read(cache)
@@ -204,11 +201,11 @@ class PairScorer:
         self._answers |= known
         self.cached += len(known)
         self.asked += len(new) - len(known)
-        batches = list(self._model.batches(pair for pair in new if pair not in known))
+        batches = list(self.model.batches(pair for pair in new if pair not in known))
         fresh: dict[Pair, Answer] = {}
         shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress)
         for number, batch in enumerate(shown, start=1):
-            for pair, (no, yes, open_) in zip(batch, self._model.forward(batch).tolist(), strict=True):
+            for pair, (no, yes, open_) in zip(batch, self.model.forward(batch).tolist(), strict=True):
                 fresh[pair] = no, yes, open_
             if number % self._BATCHES_PER_WRITE == 0 or number == len(batches):
                 if self._cache is not None:

@@ -24,24 +24,23 @@ Rules, the same for every method:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.distributions import modality
-from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Answer, Pair
+from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Answer, Pair, PairScorer
 
 MOST_UNITS = 256
 QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
 COLUMNS = ("id", "method", *QUANTITIES, "reference_units", "output_units", "rule")
 #: What the column ``rule`` may say; empty for a row that needed none.
-EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
+UNJUDGED = EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
 CUT = f"cut to {MOST_UNITS} units"
 
 Scores = tuple[float, float, float]
@@ -92,14 +91,6 @@ def canonical_atoms(decomposer: Decomposer) -> Callable[[str], list[str]]:
     return lambda text: [decomposer.canonical(atom) for atom in decomposer(text)]
 
 
-class Scorer(Protocol):
-    """Answers pairs: a :class:`~lmolt_utils.nli.classifier.PairScorer`."""
-
-    cached: int
-
-    def __call__(self, pairs: Iterable[Pair]) -> Mapping[Pair, Answer]: ...
-
-
 @dataclass(frozen=True)
 class PairCounts:
     """How many questions there were. naive: one per row, unit and direction. distinct: after taking equal ones
@@ -111,7 +102,7 @@ class PairCounts:
 
 
 def cross_nli(
-    systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: Scorer
+    systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: PairScorer
 ) -> tuple[dict[str, pd.DataFrame], PairCounts]:
     """Every method on every system, all new pairs asked in one go.
 

@@ -1,9 +1,11 @@
 """NLI of a run's systems, step by step, from predictions to the files that notebook 07 shows and 08 draws."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,8 +15,8 @@ from lmolt_utils.metrics.distributions import word_count
 from lmolt_utils.models.loading import fingerprintable
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.baselines import methods_for
-from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, Pair, PairScorer
-from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, QUANTITIES, cross_nli, rules_of, texts_of
+from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, PairScorer
+from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, cross_nli, rules_of, texts_of
 from lmolt_utils.nli.divergence import divergences, sensitivity
 from lmolt_utils.nli.llm import answers_path, decomposer, kept_decomposer
 from lmolt_utils.nli.results import (
@@ -33,14 +35,14 @@ _UNDEFINED: Answer = (math.nan,) * 3
 _NEUTRAL: Answer = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
-def _classifier(run: Run) -> Classifier:
-    params = run.params
-    return Classifier(params.nli_model, device=params.device, dtype=params.dtype, batch_tokens=params.nli_batch_tokens)
+def _scorer(run: Run) -> PairScorer:
+    """The run's NLI model; full-text entailment and cross-NLI share the answers in ``cache/nli.jsonl``."""
+    model = Classifier(run.params.nli_model, **_settings(run))
+    return PairScorer(model, run.path("cache", "nli.jsonl"))
 
 
-def _scorer(run: Run, classifier: Classifier) -> PairScorer:
-    """Full-text entailment and cross-NLI share the answers kept in ``cache/``."""
-    return PairScorer(classifier, run.path("cache", "nli.jsonl"))
+def _settings(run: Run) -> dict[str, Any]:
+    return {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
 
 
 def entail_systems(run: Run, systems: Sequence[System]) -> None:
@@ -48,23 +50,16 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
 
     By the rules of :mod:`~lmolt_utils.nli.cross_nli`: the model is not asked about an output that is empty or no
     caption, its entailment is 0 (neutral 1); with an empty reference all three are undefined. ``rule`` says so. The
-    model is loaded only if a system needs it, once for all of them. Its answers are kept for cross-NLI, whose full-text
-    method asks about the same pairs.
+    model is loaded once, and only if a system needs it.
     """
-    loaded: list[PairScorer] = []
-
-    def ask(pairs: list[Pair]) -> Mapping[Pair, Answer]:
-        if not loaded:
-            loaded.append(_scorer(run, _classifier(run)))
-        return loaded[0](pairs)
-
+    scorer = cache(lambda: _scorer(run))
     for system in systems:
         output = run.path("scores", f"{system.name}.nli.jsonl")
 
         def make(_: Path, system: System = system, output: Path = output) -> None:
             frame = scored_answers(run, system, "mol2cap")
             pairs, rules = texts_of(frame), rules_of(frame)
-            answers = ask([pair for pair, rule in zip(pairs, rules, strict=True) if not rule])
+            answers = scorer()(pair for pair, rule in zip(pairs, rules, strict=True) if not rule)
             rows = [
                 answers[pair] if not rule else _UNDEFINED if rule == EMPTY_REFERENCE else _NEUTRAL
                 for pair, rule in zip(pairs, rules, strict=True)
@@ -76,12 +71,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
             f"entailment {system.name}",
             make,
             outputs=[output],
-            params={
-                "batch_tokens": run.params.nli_batch_tokens,
-                "dtype": run.params.dtype,
-                "device": run.params.device,
-                "postprocess": rule_of(run, system),
-            },
+            params={**_settings(run), "postprocess": rule_of(run, system)},
             inputs={
                 "predictions": prediction_path(run, system.name, "mol2cap"),
                 "model": fingerprintable(run.params.nli_model),
@@ -99,9 +89,9 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
     """All NLI methods on all systems in one step, so that equal pairs are asked once over all of them.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
-    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). The NLI model's
-    answers are kept in ``cache/nli.jsonl``: a system added later costs its new pairs only. With ``decomposer: llm``
-    the atomic method compares the language model's facts; what is known of the captions still comes from the rules.
+    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). A system
+    added later costs its new pairs only. With ``decomposer: llm`` the atomic method compares the language model's
+    facts; what is known of the captions still comes from the rules.
     """
     by_model = run.params.decomposer == "llm"
     tree = run.path("data", "property_tree.json")
@@ -109,42 +99,30 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
     def make(_: Path) -> None:
         rules = decomposer(run)
         model = kept_decomposer(run, rules).checked(str(run.params.decomposer_model)) if by_model else None
-        classifier = _classifier(run)
-        scorer = _scorer(run, classifier)
+        scorer = _scorer(run)
         frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
-        texts = {name: texts_of(frame) for name, frame in frames.items()}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
         methods, left_out = methods_for(
             references, rules, scorer, run.params.seed, atoms=model.units if model else None
         )
         rows, pairs = cross_nli(frames, methods, scorer)
         for system in systems:
-            judged = texts[system.name]
-            known = truth([reference for reference, _ in judged], [output for _, output in judged], rules)
-            known["words"] = word_count(list(frames[system.name]["reference"]))
-            copies = pd.concat([known] * len(methods), ignore_index=True)
-            rows[system.name] = pd.concat([rows[system.name], copies], axis=1)
+            frame = frames[system.name]
+            known = truth(texts_of(frame), rules).assign(words=word_count(list(frame["reference"])))
+            rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))
             write_rows(rows_path(run, system), rows[system.name])
-        # A method's rows must be those of the truth, in its order: method by method, the systems one after another.
-        everything = pd.concat(
-            [table[table["method"] == method.name] for method in methods for table in rows.values()], ignore_index=True
-        )
-        known = everything[everything["method"] == methods[0].name]
-        # What a rule decides says nothing of a method: 0 for SMILES on both sides would flatter every one of them.
-        decided = [bool(rule) for frame in frames.values() for rule in rules_of(frame)]
-        everything.loc[decided * len(methods), list(QUANTITIES)] = math.nan
-        captions = [text for judged in texts.values() for pair in judged for text in pair]
+        captions = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(
             report_path(run),
             {
                 "systems": list(rows),
-                "model": classifier.identity,
+                "model": scorer.model.identity,
                 "decomposer": run.params.decomposer,
                 "captions_without_facts": len(model.unanswered(captions)) if model else 0,
                 "pairs": asdict(pairs),
-                "truncated_pairs": classifier.truncated,
+                "truncated_pairs": scorer.model.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
-                "correlations": plain(correlations(everything, known, seed=run.params.seed)),
+                "correlations": plain(correlations(pd.concat(rows.values()), seed=run.params.seed)),
             },
         )
 
@@ -153,9 +131,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
         make,
         outputs=[report_path(run), *(rows_path(run, system) for system in systems)],
         params={
-            "batch_tokens": run.params.nli_batch_tokens,
-            "dtype": run.params.dtype,
-            "device": run.params.device,
+            **_settings(run),
             "decomposer": run.params.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
             "seed": run.params.seed,
@@ -174,10 +150,9 @@ def divergence_systems(run: Run, systems: Sequence[System]) -> None:
 
     Without both systems the file says which one is missing; another pair would not be the paper's comparison.
     """
-    by_name = {system.name: system for system in systems}
     names = (PREFERRED, DISPREFERRED)
-    missing = [name for name in names if name not in by_name]
-    pair = [by_name[name] for name in names if name in by_name]
+    pair = [system for system in systems if system.name in names]
+    missing = [name for name in names if name not in [system.name for system in pair]]
 
     def make(_: Path) -> None:
         table = moved = pd.DataFrame()

@@ -12,16 +12,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_kept, write_json
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
-from lmolt_utils.models.generation import stream
+from lmolt_utils.models.generation import generate, stream
 from lmolt_utils.models.loading import fingerprintable, load_model, load_tokenizer
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.cross_nli import texts_of
@@ -67,8 +67,7 @@ class Agreement:
 
     exact: share of captions with equal sets. precision: share of the model's facts that the rules have too, over
     captions where the model named one. recall: share of the rules' facts that the model has too, over captions where
-    the rules found one. NaN over no caption. unanswered: captions without a fact by the model: nowhere in
-    precision, 0 in recall, unequal to any fact of the rules.
+    the rules found one. NaN over no caption. unanswered: captions without a fact by the model.
     """
 
     captions: int
@@ -102,15 +101,7 @@ def facts(answer: str) -> list[str]:
     return [text for text in texts if text and not _NO_FACT.match(text)]
 
 
-def asker(
-    reference: str,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    quantize: str = "none",
-    max_new_tokens: int = 256,
-    batch_size: int = 8,
-) -> Ask:
+def asker(reference: str, *, device: str, dtype: str, quantize: str, max_new_tokens: int, batch_size: int) -> Ask:
     """Greedy answers of a causal model (a folder, a hub id or ``embedded:NAME``) to captions, batched by length.
 
     The model is loaded at the first question. Raises :class:`~lmolt_utils.models.loading.ModelError` where it cannot
@@ -129,8 +120,7 @@ def asker(
 class LlmDecomposer:
     """Captions to atomic facts by a language model's answers, each with the property that ``decompose`` reads in it.
 
-    answers: caption to answer; an empty caption needs none. A fact that names no property the rules know keeps its
-    text and has none. Raises :class:`LlmAnswerError` for a caption that was not asked about.
+    answers: caption to answer; an empty caption needs none. A fact that names no property the rules know has none.
     """
 
     def __init__(self, answers: Mapping[str, str], decompose: Decomposer) -> None:
@@ -138,7 +128,7 @@ class LlmDecomposer:
         self._decompose = decompose
 
     def __call__(self, caption: str) -> list[Atom]:
-        """The facts of an answer, in its order; empty where it holds none."""
+        """The facts of an answer, in its order; raises :class:`LlmAnswerError` where the caption was not asked about."""
         if not caption.strip():
             return []
         if caption not in self.answers:
@@ -185,11 +175,10 @@ def decomposer_by_model(
     """
     answers = dict.fromkeys((text for text in captions if text.strip()), "")
     asked = [text for text in answers if len(text) <= LONGEST_CAPTION]
-    with tqdm(total=len(asked), desc="asking for facts", unit="caption") as bar:
-        for batch in asker(reference, device=device, dtype=dtype)(asked):
-            answers |= {asked[place]: answer for place, answer in batch}
-            bar.update(len(batch))
-    return LlmDecomposer(answers, decompose).checked(reference)
+    model = load_model(reference, "causal", device=device, dtype=dtype)
+    limits: dict[str, Any] = {"max_new_tokens": 256, "batch_size": 8, "title": "asking for facts"}
+    given = generate(model, load_tokenizer(reference), [prompt(text) for text in asked], **limits)
+    return LlmDecomposer(answers | dict(zip(asked, given, strict=True)), decompose).checked(reference)
 
 
 def agreement_with_rules(
@@ -268,6 +257,7 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         "new_tokens": run.params.decomposer_new_tokens,
         "precision": f"{run.params.dtype} {run.params.quantize} {run.params.device}",
     }
+    loading = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
 
     def make(work: Path) -> None:
         wanted = sorted({text for texts in captions(run, systems).values() for text in texts})
@@ -276,28 +266,21 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         new = [text for text in wanted if text not in known and len(text) <= LONGEST_CAPTION]
         ask = asker(
             str(run.params.decomposer_model),
-            device=run.params.device,
-            dtype=run.params.dtype,
-            quantize=run.params.quantize,
             max_new_tokens=run.params.decomposer_new_tokens,
             batch_size=run.params.generation_batch,
+            **loading,
         )
         given = answered(new, ask, work, run.params.generation_batch, "asking for facts")
         answers = known | dict(zip(new, given, strict=True))
         kept = {text: answers.get(text, "") for text in wanted}
         write_json(output, {"made_from": made_from, "asked": len(new), "answers": kept})
 
+    rules = {system.name: rule_of(run, system) for system in systems}
     run.step(
         "facts by a language model",
         make,
         outputs=[output],
-        params={
-            "new_tokens": run.params.decomposer_new_tokens,
-            "dtype": run.params.dtype,
-            "quantize": run.params.quantize,
-            "device": run.params.device,
-            "postprocess": {system.name: rule_of(run, system) for system in systems},
-        },
+        params={"new_tokens": run.params.decomposer_new_tokens, **loading, "postprocess": rules},
         inputs={**{system.name: prediction_path(run, system.name, "mol2cap") for system in systems}, "model": found},
     )
 

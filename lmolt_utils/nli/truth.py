@@ -14,21 +14,23 @@ import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.nli.cross_nli import UNJUDGED
 
 #: Which truth each score ought to follow.
 TRUTH_OF = {"coverage": "recall", "hallucination": "hallucinated", "unsupported": "hallucinated"}
 COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high", "pearson", "pearson_low", "pearson_high")
 
 
-def truth(references: Sequence[str], outputs: Sequence[str], decomposer: Decomposer) -> pd.DataFrame:
-    """Per row, from the distinct properties of both captions: recall and hallucinated, 0..1, shape (n, 2).
+def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
+    """Per reference and output, from the distinct properties of both: recall and hallucinated, 0..1, shape (n, 2).
 
     recall: share of the reference's properties that the output names; NaN if the reference names none.
     hallucinated: share of the output's properties that the reference does not name; NaN if the output names none
     (the row still counts for recall).
     """
     lines = []
-    for reference, output in zip(references, outputs, strict=True):
+    for reference, output in texts:
         gold, said = decomposer.properties(reference), decomposer.properties(output)
         recall = len(gold & said) / len(gold) if gold else math.nan
         lines.append((recall, len(said - gold) / len(said) if gold and said else math.nan))
@@ -48,23 +50,23 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[values])
 
 
-def correlations(rows: pd.DataFrame, known: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def correlations(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Per method and score the correlation with its truth over rows: :data:`COLUMNS`.
 
-    rows: id, method and the scores, as :func:`~lmolt_utils.nli.cross_nli.cross_nli` gives them, of one or several
-    systems. known: id, recall and hallucinated, a line per line of each method, in the same order.
+    rows: those of :func:`~lmolt_utils.nli.cross_nli.cross_nli`, of one or several systems, with the columns of
+    :func:`truth`. Rows that a rule decides are left out: they say nothing of a method, and 0 for SMILES on both sides
+    would flatter every one of them. So are rows where the score or the truth is undefined.
     low, high: 95 % of resampled ids (an id's outputs by several systems are drawn together). A correlation
-    is NaN where the score or the truth is the same in every row; rows where one is undefined are left out.
+    is NaN where the score or the truth is the same in every row.
     """
+    judged = rows[~rows["rule"].isin(UNJUDGED)]
     lines = []
-    for method, group in rows.groupby("method", sort=False):
-        if list(group["id"]) != list(known["id"]):
-            raise ValueError(f"the rows of {method} are not those of the property sets, in their order")
+    for method, group in judged.groupby("method", sort=False):
         for quantity, wanted in TRUTH_OF.items():
-            x, y = group[quantity].to_numpy(dtype=float), known[wanted].to_numpy(dtype=float)
-            defined = ~(np.isnan(x) | np.isnan(y))
-            found = _with_intervals(x[defined], y[defined], known["id"].to_numpy()[defined], resamples, seed)
-            lines.append((method, quantity, wanted, int(defined.sum()), *found))
+            defined = group.dropna(subset=[quantity, wanted])
+            x, y = (defined[name].to_numpy(dtype=float) for name in (quantity, wanted))
+            found = _with_intervals(x, y, defined["id"].to_numpy(), resamples, seed)
+            lines.append((method, quantity, wanted, len(defined), *found))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 

@@ -198,11 +198,12 @@ def test_the_baselines_see_their_own_units() -> None:
 
 
 def test_truth_by_hand() -> None:
-    known = truth(
-        ["The molecule is a nutrient and a emulsifier.", "The molecule is a nutrient.", "CCO"],
-        ["The molecule is a nutrient, a toxin, a surfactant.", "", "The molecule is a toxin."],
-        DECOMPOSER,
-    )
+    texts = [
+        ("The molecule is a nutrient and a emulsifier.", "The molecule is a nutrient, a toxin, a surfactant."),
+        (FACT, ""),
+        ("CCO", "The molecule is a toxin."),
+    ]
+    known = truth(texts, DECOMPOSER)
     assert known["recall"].tolist() == pytest.approx([0.5, 0.0, math.nan], nan_ok=True)
     assert known["hallucinated"].tolist() == pytest.approx([2 / 3, math.nan, math.nan], nan_ok=True)
 
@@ -212,9 +213,11 @@ def test_correlations_equal_scipys() -> None:
     x = rng.integers(0, 5, 200).astype(float)
     y = x + rng.normal(0, 2, 200)
     assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
-    rows = pd.DataFrame({"id": range(200), "method": "atomic", "hallucination": 0.1, "coverage": x, "unsupported": -y})
-    known = pd.DataFrame({"id": range(200), "recall": y, "hallucinated": np.where(np.arange(200) < 10, np.nan, y)})
-    table: Any = correlations(rows, known, resamples=200).set_index("quantity")
+    invented = np.where(np.arange(200) < 10, np.nan, y)
+    scores = {"hallucination": 0.1, "coverage": x, "unsupported": -y, "recall": y, "hallucinated": invented}
+    rows = pd.DataFrame({"id": range(200), "method": "atomic", "rule": "", **scores})
+    decided = rows.head(50).assign(rule=[EMPTY_OUTPUT, WRONG_MODALITY] * 25, coverage=0.0, recall=0.0)
+    table: Any = correlations(pd.concat([rows, decided]), resamples=200).set_index("quantity")
     assert table.loc["coverage", "spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
     assert table.loc["coverage", "pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
     assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
@@ -224,8 +227,6 @@ def test_correlations_equal_scipys() -> None:
     assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
     assert table.loc["unsupported", "n"] == 190
     assert math.isnan(table.loc["hallucination", "spearman"])
-    with pytest.raises(ValueError, match="atomic"):
-        correlations(rows, known[::-1])
 
 
 # ---- the command ----

@@ -44,7 +44,7 @@ def test_direction_and_scipy() -> None:
 
 
 def test_everything_beside_the_value() -> None:
-    found = divergence(HIGH, LOW, resamples=200, permutations=200)
+    found = divergence(HIGH, LOW, resamples=200)
     assert (found.n, found.dropped, found.reason) == (400, 0, "")
     assert found.low < found.kl < found.high
     assert found.null < found.low
@@ -58,17 +58,17 @@ def test_everything_beside_the_value() -> None:
     assert found.wasserstein == pytest.approx(found.difference, abs=1e-3)
     assert found.difference_low < found.difference < found.difference_high
     assert found.p == pytest.approx(1 / 201)
-    assert found == divergence(HIGH, LOW, resamples=200, permutations=200), "the same seed, the same numbers"
+    assert found == divergence(HIGH, LOW, resamples=200), "the same seed, the same numbers"
 
 
 def test_equal_systems_are_not_told_apart() -> None:
-    same = divergence(HIGH, HIGH, resamples=100, permutations=100)
+    same = divergence(HIGH, HIGH, resamples=100)
     assert (same.kl, same.reverse, same.js, same.wasserstein, same.difference, same.p) == (0, 0, 0, 0, 0, 1)
     rng = np.random.default_rng(1)
-    p_values = [divergence(rng.random(60), rng.random(60), resamples=2, permutations=99, seed=i).p for i in range(60)]
+    p_values = [divergence(rng.random(60), rng.random(60), resamples=99, seed=i).p for i in range(60)]
     assert 0.3 < np.mean(p_values) < 0.7
     assert np.mean(np.array(p_values) <= 0.1) < 0.25
-    few, many = (divergence(rng.random(n), rng.random(n), resamples=100, permutations=100) for n in (40, 4000))
+    few, many = (divergence(rng.random(n), rng.random(n), resamples=100) for n in (40, 4000))
     assert few.null > 5 * many.null  # what few rows alone give
 
 
@@ -78,7 +78,7 @@ def test_the_intervals_cover() -> None:
     hits = 0
     for seed in range(60):
         p, q = rng.random(80), rng.random(80) * 0.8
-        found = divergence(p, q, resamples=200, permutations=1, seed=seed)
+        found = divergence(p, q, resamples=200, seed=seed)
         hits += found.difference_low <= truth <= found.difference_high
     assert hits >= 51  # 95 % of 60 is 57
 
@@ -86,7 +86,7 @@ def test_the_intervals_cover() -> None:
 def test_undefined_rows_are_dropped_in_pairs_and_few_rows_refused() -> None:
     p, q = HIGH.copy(), LOW.copy()
     p[:10], q[5:20] = np.nan, np.nan
-    found = divergence(p, q, resamples=100, permutations=100)
+    found = divergence(p, q, resamples=100)
     assert (found.n, found.dropped) == (380, 20)
     assert found.kl == pytest.approx(relative_entropy(HIGH[20:], LOW[20:]))
     short = divergence(HIGH[:29], LOW[:29])
@@ -98,17 +98,19 @@ def test_undefined_rows_are_dropped_in_pairs_and_few_rows_refused() -> None:
 
 def test_a_cut_is_held_against_random_rows_of_the_same_number() -> None:
     words = RNG.integers(10, 90, 400)
-    random_cut = by_length(HIGH, LOW, words, subsets=200).set_index("words")
+    random_cut = by_length(HIGH, LOW, words, resamples=200).set_index("words")
     assert list(random_cut.index) == [0, 50, 70]
     assert random_cut["n"].tolist() == [400, (words >= 50).sum(), (words >= 70).sum()]
     assert math.isnan(random_cut["random"][0])
     # The cut has nothing to do with the scores: it must not look special.
     assert (random_cut["random_p"][[50, 70]] > 0.01).all()
     telling = np.where(words >= 70, LOW, HIGH * 0.5)  # the systems differ in other rows, and the other way round
-    special = by_length(np.where(words >= 70, HIGH, 0.5), np.where(words >= 70, telling * 0.2, 0.5), words, subsets=200)
+    special = by_length(
+        np.where(words >= 70, HIGH, 0.5), np.where(words >= 70, telling * 0.2, 0.5), words, resamples=200
+    )
     assert special["random_p"].iloc[2] == pytest.approx(1 / 201)
     assert special["kl"].iloc[2] > special["kl"].iloc[0]
-    none = by_length(HIGH, LOW, np.full(400, 20), subsets=50)
+    none = by_length(HIGH, LOW, np.full(400, 20), resamples=50)
     assert none["n"].tolist() == [400, 0, 0]
     assert "0 rows" in none["reason"].iloc[1]
 
