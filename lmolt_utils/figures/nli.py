@@ -7,6 +7,7 @@ what did not run.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -168,10 +169,10 @@ def coverage_contrast(
     return figure, pd.DataFrame(lines).reindex(columns=columns)
 
 
-def _pair_of_histograms(axes: Axes, values: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
+def _pair_of_histograms(axes: Axes, values: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Coverage of both systems in the bins of the relative entropy; room for two lines of text above."""
     edges = np.linspace(0, 1, BINS + 1)
-    lines: list[dict[str, object]] = []
+    lines: list[dict[str, Any]] = []
     for index, (system, found) in enumerate(values.items()):
         shares = np.histogram(found, edges)[0] / max(1, len(found))
         colour = colour_of(index)

@@ -124,9 +124,9 @@ def cross_nli(
     answers = scorer(sorted(needed))
     counts = PairCounts(naive, len(needed), scorer.cached - before)
     scored = {
-        (method.name, pair): _score(method, *(units[method.name][text] for text in pair), answers)
-        for method in methods
-        for pair in captions
+        (method.name, (reference, output)): _score(method, of[reference], of[output], answers)
+        for method, of in zip(methods, units.values(), strict=True)
+        for reference, output in captions
     }
     rows = {
         name: [

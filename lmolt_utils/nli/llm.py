@@ -128,7 +128,7 @@ class LlmDecomposer:
         self._decompose = decompose
 
     def __call__(self, caption: str) -> list[Atom]:
-        """The facts of an answer, in its order; raises :class:`LlmAnswerError` where the caption was not asked about."""
+        """The facts of an answer, in its order; raises :class:`LlmAnswerError` for a caption that has no answer."""
         if not caption.strip():
             return []
         if caption not in self.answers:
