@@ -8,17 +8,18 @@ import pytest
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution, FitError, histograms, zero_shot
-from lmolt_utils.nli.classifier import Answer, Pair
+from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 
 DECOMPOSER = Decomposer(open_vocabulary=True)
 
 
-class Facts:
+class Facts(PairScorer):
     """Entailed as far as the premise states the hypothesis' properties."""
 
-    cached = 0
+    def __init__(self) -> None:
+        self.cached = 0
 
-    def __call__(self, pairs: Iterable[Pair]) -> Mapping[Pair, Answer]:
+    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         answers = {}
         for premise, hypothesis in pairs:
             wanted, stated = DECOMPOSER.properties(hypothesis), DECOMPOSER.properties(premise)

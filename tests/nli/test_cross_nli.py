@@ -15,7 +15,7 @@ from lmolt_utils.cli import main
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution
-from lmolt_utils.nli.classifier import Answer, Pair
+from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 from lmolt_utils.nli.cross_nli import (
     CUT,
     EMPTY_OUTPUT,
@@ -40,12 +40,13 @@ ATOMIC = Method("atomic", canonical_atoms(DECOMPOSER))
 FACT = "The molecule is a nutrient."
 
 
-class Table:
+class Table(PairScorer):
     """Answers by rule: equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
 
-    cached = 0
+    def __init__(self) -> None:
+        self.cached = 0
 
-    def __call__(self, pairs: Iterable[Pair]) -> Mapping[Pair, Answer]:
+    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         self.seen = list(pairs)
         return {pair: self._judge(*pair) for pair in self.seen}
 
@@ -73,25 +74,33 @@ def test_equations_by_hand() -> None:
     assert unsupported(entailment) == pytest.approx(((1 - 0.8) + (1 - 0.6)) / 2)
 
 
-def test_directions_and_pooling() -> None:
-    # Reference: nutrient, emulsifier; output: nutrient, toxin, pancreatitis.
-    (row,) = judge(
+@pytest.mark.parametrize(
+    ("reference", "output", "expected"),
+    [
         (
             "The molecule is a nutrient and a emulsifier.",
             "The molecule is a nutrient, a toxin that impacts pancreatitis.",
-        )
-    ).itertuples()
-    assert (row.reference_units, row.output_units, row.rule) == (2, 3, "")
-    # nutrient: min(.01, .1); toxin: min(.9, .1) by the emulsifier; pancreatitis: .1
-    assert row.hallucination == pytest.approx((0.01 + 0.1 + 0.1) / 3)
-    assert row.coverage == pytest.approx((0.95 + 0.05) / 2)
-    # toxin: max(.02, .05), pancreatitis .05: what Eq. 6 calls nearly faultless is unsupported
-    assert row.unsupported == pytest.approx((0.05 + 0.95 + 0.95) / 3)
-
-
-def test_a_contradicted_atom_is_hallucinated() -> None:
-    (row,) = judge((FACT, "The molecule is a toxin.")).itertuples()
-    assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx((0.9, 0.02, 0.98))
+            # Hallucination: min(.01, .1); toxin: min(.9, .1), by the emulsifier; .1. What Eq. 6 calls nearly faultless
+            # is unsupported: toxin, max(.02, .05), and pancreatitis, .05.
+            ((0.01 + 0.1 + 0.1) / 3, (0.95 + 0.05) / 2, (0.05 + 0.95 + 0.95) / 3),
+        ),
+        (FACT, "The molecule is a toxin.", (0.9, 0.02, 0.98)),
+        # A repeated fact counts as often as it is stated.
+        (
+            FACT,
+            "The molecule is a nutrient, a nutrient, a emulsifier.",
+            ((0.01 + 0.01 + 0.1) / 3, 0.95, (0.05 + 0.05 + 0.95) / 3),
+        ),
+    ],
+)
+def test_directions_and_pooling(reference: str, output: str, expected: tuple[float, ...]) -> None:
+    (row,) = judge((reference, output)).itertuples()
+    assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx(expected)
+    assert (row.reference_units, row.output_units, row.rule) == (
+        len(DECOMPOSER(reference)),
+        len(DECOMPOSER(output)),
+        "",
+    )
 
 
 def test_empty_captions_by_rule() -> None:
@@ -107,11 +116,6 @@ def test_empty_captions_by_rule() -> None:
     assert table["mean"]["hallucination"] == pytest.approx(0.01)
     assert table["mean_empty_as_0"]["hallucination"] == pytest.approx(0.01 / 4)
     assert (table["empty_outputs"].iloc[0], table["empty_references"].iloc[0]) == (3, 2)
-
-
-def test_repeated_atoms_count_as_often_as_stated() -> None:
-    twice = (FACT, "The molecule is a nutrient, a nutrient, a emulsifier.")
-    assert judge(twice)["unsupported"][0] == pytest.approx((0.05 + 0.05 + 0.95) / 3)
 
 
 @pytest.mark.parametrize(
