@@ -23,9 +23,8 @@ import pandas as pd
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.prediction_files import read_predictions
-from lmolt_utils.nli.answers import PairScorer
-from lmolt_utils.nli.classifier import Classifier, Pair
-from lmolt_utils.nli.cross_nli import QUANTITIES, AtomicNli, Method, canonical_atoms, cross_nli, pooled, texts_of
+from lmolt_utils.nli.classifier import Classifier, Pair, PairScorer
+from lmolt_utils.nli.cross_nli import QUANTITIES, Method, canonical_atoms, cross_nli, pooled, texts_of
 
 BATCH = 128
 TOLERANCE = 1e-5
@@ -86,7 +85,7 @@ def main() -> None:
     for name, frame in frames.items():
         asked = scorer.asked
         started = time.perf_counter()
-        rows, counts = cross_nli({name: frame}, [AtomicNli(canonical_atoms(decompose))], scorer)
+        rows, counts = cross_nli({name: frame}, [Method("atomic", canonical_atoms(decompose))], scorer)
         took = time.perf_counter() - started
         results[name] = rows[name][list(QUANTITIES)].to_numpy()
         if not seconds:
@@ -112,7 +111,7 @@ def main() -> None:
     if worst > TOLERANCE:
         raise SystemExit(f"scores differ by {worst}, more than {TOLERANCE}")
 
-    memory(first, [AtomicNli(canonical_atoms(decompose))], scorer)
+    memory(first, [Method("atomic", canonical_atoms(decompose))], scorer)
     captions = [caption for column in columns for caption in column]
     for name, texts in (("with their repeats", captions), ("distinct ones", list(dict.fromkeys(captions)))):
         cutting = Decomposer(vocabulary)  # it remembers the captions it has cut

@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--decomposer",
             metavar="MODEL",
-            help="cut captions into facts by this language model, asked as in the paper: folder or hub id "
+            help="decompose captions by this language model, asked as in the paper: folder or hub id "
             "(default: by the rules of L+M-24's grammar)",
         )
         sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
@@ -177,12 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the shipped names, and whatever stands in a name's place)",
     )
     by_model(sub)
-    sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and rival methods")
+    sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and baselines")
     sub.add_argument("file", help="JSON lines, a table or a submission, as for lmolt score")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--model", default="embedded:nli", help="folder or hub id (default: %(default)s)")
     sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
-    sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this SQLite file (local disk)")
+    sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this file (JSON lines)")
     by_model(sub)
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
     resamples(sub)

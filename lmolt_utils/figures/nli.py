@@ -5,29 +5,26 @@ what did not run.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.plots import (
-    MUTED,
-    QUANTITIES,
-    TWO_COLUMNS,
-    Drawn,
-    _colour,
-    _empty,
-    _histograms,
-    _line,
-    _not_run_note,
-    _note,
-    _styled,
-)
+from lmolt_utils.figures.plots import MUTED, QUANTITIES, TWO_COLUMNS, Drawn
+from lmolt_utils.figures.plots import _colour as colour_of
+from lmolt_utils.figures.plots import _empty as mark_empty
+from lmolt_utils.figures.plots import _histograms as histograms
+from lmolt_utils.figures.plots import _line as line_of
+from lmolt_utils.figures.plots import _not_run_note as not_run_note
+from lmolt_utils.figures.plots import _note as add_note
+from lmolt_utils.figures.plots import _styled as styled
 from lmolt_utils.figures.tables import NOT_RUN, UNDEFINED
 from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
 
@@ -75,7 +72,7 @@ def contrasts(cuts: tuple[int, int]) -> list[Contrast]:
     ]
 
 
-@_styled
+@styled
 def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     """Distributions of atomic cross-NLI's scores (L4M, Fig. 5), with the coverage that the paper states.
 
@@ -86,45 +83,51 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     figure, grid = plt.subplots(1, len(SCORES), figsize=(TWO_COLUMNS, 2.6), sharey=True)
     lines: list[dict[str, object]] = []
     for axes, (quantity, title) in zip(grid, SCORES.items(), strict=True):
-        values = {
-            system: atomic.loc[atomic["system"] == system, quantity].dropna().to_numpy(dtype=float) for system in labels
-        }
+        values = _values(atomic, quantity, labels)
         axes.set_title(title, pad=9)
         means = ", ".join(f"{found.mean():.2g}" for found in values.values() if len(found))
         axes.set_xlabel(f"{title.split()[1]}\nmeans: {means}" if means else title.split()[1])
-        bars = _histograms(axes, values, quantity)
-        lines += [{"panel": quantity, **bar} for bar in bars]
+        lines += [{"panel": quantity, **bar} for bar in histograms(axes, values, quantity)]
     grid[0].set_ylabel("Share of captions")
-    published, stated = load_published(), {"slerp+cpo": "fig5-coverage-ours", "meditron": "fig5-coverage-meditron"}
-    for index, system in enumerate(labels):
-        if system in stated:
-            printed = published.fact(stated[system])
-            grid[1].axvline(printed.value, color=_colour(index), linewidth=0.8, linestyle=":", zorder=0)
-            lines.append({"panel": "coverage", "system": f"paper, {labels[system]}", "mean": printed.value})
-    drawn = {line["system"] for line in lines if line.get("n")}
+    stated = {"slerp+cpo": "fig5-coverage-ours", "meditron": "fig5-coverage-meditron"}
+    printed = {system: load_published().fact(stated[system]) for system in labels if system in stated}
+    for system, fact in printed.items():
+        colour = colour_of(list(labels).index(system))
+        grid[1].axvline(fact.value, color=colour, linewidth=0.8, linestyle=":", zorder=0)
+        lines.append({"panel": "coverage", "system": f"paper, {labels[system]}", "mean": fact.value})
+    drawn = _legend(figure, labels, lines)
+    papers = " and ".join(f"{fact.printed} ({labels[system]})" for system, fact in printed.items())
+    note = f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {papers}. "
+    note += "(C) is not in the paper: facts of the output that no fact of the reference entails. "
+    add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in drawn))
+    return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
+
+
+def _values(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
+    """A column's values by system, undefined ones left out."""
+    return {name: frame.loc[frame["system"] == name, column].dropna().to_numpy(dtype=float) for name in systems}
+
+
+def _legend(figure: Figure, labels: Mapping[str, str], lines: Sequence[Mapping[str, object]]) -> set[object]:
+    """A legend of the systems that have bars in ``lines``; returns which these are."""
+    drawn = {line.get("system") for line in lines if line.get("n")}
     handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=label)
+        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
         for index, (system, label) in enumerate(labels.items())
         if system in drawn
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
-    stated_means = " and ".join(
-        f"{published.fact(stated[s]).printed} ({label})" for s, label in labels.items() if s in stated
-    )
-    note = f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {stated_means}. "
-    note += "(C) is not in the paper: facts of the output that no fact of the reference entails. "
-    _note(figure, note + _not_run_note(label for system, label in labels.items() if system not in drawn))
-    return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
+    return drawn
 
 
-@_styled
+@styled
 def coverage_contrast(
     rows: pd.DataFrame, table: pd.DataFrame, shown: Contrast, labels: Mapping[str, str], reason: str = ""
 ) -> Drawn:
     """Coverage of preferred and dispreferred captions by each NLI method (L4M, Figs. 6, 7 and 10).
 
     ``rows``: system, method, coverage, words. ``table``: a line per method and cut, as
-    :func:`~lmolt_utils.nli.evaluation.divergences` gives it. ``labels``: the preferred and the dispreferred system, by
+    :func:`~lmolt_utils.nli.divergence.divergences` gives it. ``labels``: the preferred and the dispreferred system, by
     name. ``reason``: why the table is empty. The last panel holds the relative entropies: interval over resampled
     rows, what swapped labels give, and for a cut what as many random captions give.
     """
@@ -137,18 +140,17 @@ def coverage_contrast(
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
-            _empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
+            mark_empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
-        bars = _pair_of_histograms(axes, own, labels)
-        lines += [{"panel": method, **bar} for bar in bars]
+        lines += [{"panel": method, **bar} for bar in _pair_of_histograms(axes, _values(own, "coverage", labels))]
         axes.text(0.5, 0.97, _said(line), transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("Share of captions")
     lines += _entropies(last, found, shown.paper)
     handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=f"{label} ({role})")
+        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=f"{label} ({role})")
         for index, (label, role) in enumerate(zip(labels.values(), ("preferred", "dispreferred"), strict=True))
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -162,30 +164,26 @@ def coverage_contrast(
         note += "Triangles: means. x: KL with labels swapped at random. "
         note += "Bar: KL of as many random captions. " if shown.words else ""
         note += "Diamonds: the paper's." if shown.paper else ""
-    _note(figure, note)
+    add_note(figure, note)
     columns = [*_HISTOGRAM, "kl", "low", "high", "null", "random", "random_low", "random_high", "paper", "note"]
     return figure, pd.DataFrame(lines).reindex(columns=columns)
 
 
-def _pair_of_histograms(axes: Axes, own: pd.DataFrame, labels: Mapping[str, str]) -> list[dict[str, object]]:
+def _pair_of_histograms(axes: Axes, values: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Coverage of both systems in the bins of the relative entropy; room for two lines of text above."""
     edges = np.linspace(0, 1, BINS + 1)
-    lines: list[dict[str, object]] = []
-    highest = 0.0
-    for index, system in enumerate(labels):
-        values = own.loc[own["system"] == system, "coverage"].dropna().to_numpy(dtype=float)
-        shares = np.histogram(values, edges)[0] / max(1, len(values))
-        highest = max(highest, float(shares.max()))
-        look = {"color": _colour(index), "linestyle": _line(index)}
-        axes.stairs(shares, edges, **look)
-        axes.stairs(shares, edges, color=look["color"], alpha=0.1, fill=True)
-        axes.plot(values.mean(), 1.03, "v", color=look["color"], transform=axes.get_xaxis_transform(), clip_on=False)
+    lines: list[dict[str, Any]] = []
+    for index, (system, found) in enumerate(values.items()):
+        shares = np.histogram(found, edges)[0] / max(1, len(found))
+        colour = colour_of(index)
+        axes.stairs(shares, edges, color=colour, linestyle=line_of(index))
+        axes.stairs(shares, edges, color=colour, alpha=0.1, fill=True)
+        axes.plot(found.mean(), 1.03, "v", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
         lines += [
-            {"system": system, "n": len(values), "mean": values.mean(), "left": left, "right": right, "share": share}
+            {"system": system, "n": len(found), "mean": found.mean(), "left": left, "right": right, "share": share}
             for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.45 * highest)
+    axes.set(xlim=(0, 1), ylim=(0, 1.45 * max(line["share"] for line in lines)))
     return lines
 
 
@@ -204,7 +202,7 @@ def _entropies(
     axes.set_xlabel("KL (nats)")
     drawn = {method: line for method, line in found.items() if not math.isnan(line["kl"])}
     if not drawn:
-        _empty(axes, UNDEFINED if found else NOT_RUN)
+        mark_empty(axes, UNDEFINED if found else NOT_RUN)
         return []
     lines: list[dict[str, object]] = []
     for place, method in enumerate(METHODS):
@@ -222,8 +220,8 @@ def _entropies(
             axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
         if method in paper:
             low, high = paper[method]
-            axes.hlines(y - 0.3, low, high, color=_colour(1), linestyle=":", linewidth=1)
-            axes.plot([low, high], [y - 0.3] * 2, "D", color=_colour(1), markerfacecolor="white", markersize=3)
+            axes.hlines(y - 0.3, low, high, color=colour_of(1), linestyle=":", linewidth=1)
+            axes.plot([low, high], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
             lines.append({"panel": "relative entropy", "system": method, "paper": low, "note": "the paper's, lowest"})
             lines.append({"panel": "relative entropy", "system": method, "paper": high, "note": "the paper's, highest"})
     axes.set_yticks(range(len(METHODS), 0, -1), labels=list(METHODS.values()))
@@ -233,7 +231,7 @@ def _entropies(
     return lines
 
 
-@_styled
+@styled
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
 
@@ -249,23 +247,15 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
         for axes, quantity in zip(grid[:, column], ("length_deviation", "entailment"), strict=True):
             axes.set_xlabel(QUANTITIES[quantity] + (" (tokens)" if quantity == "length_deviation" else ""))
             if frame is None:
-                _empty(axes, "file not there:\nparameter author_scores")
+                mark_empty(axes, "file not there:\nparameter author_scores")
                 lines.append({"panel": f"{title}, {quantity}", "note": "file not there"})
                 continue
-            part = frame[frame["quantity"] == quantity].dropna(subset=["value"])
-            values = {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float) for system in labels}
-            bars = _histograms(axes, values, quantity)
-            lines += [{"panel": f"{title}, {quantity}", **bar} for bar in bars]
+            values = _values(frame[frame["quantity"] == quantity], "value", labels)
+            lines += [{"panel": f"{title}, {quantity}", **bar} for bar in histograms(axes, values, quantity)]
     for axes in grid[:, 0]:
         axes.set_ylabel("Share of captions")
-    drawn = {line.get("system") for line in lines if line.get("n")}
-    handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=label)
-        for index, (system, label) in enumerate(labels.items())
-        if system in drawn
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
+    _legend(figure, labels, lines)
     here = set(ours["system"])
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
-    _note(figure, note + _not_run_note(label for system, label in labels.items() if system not in here))
+    add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))
     return figure, pd.DataFrame(lines).reindex(columns=[*_HISTOGRAM, "note"])

@@ -1,4 +1,4 @@
-"""``lmolt atoms``: the facts of a file of captions, as JSON lines."""
+"""``lmolt atoms``: the atomic facts of a file of captions, as JSON lines."""
 
 import json
 import sys
@@ -24,28 +24,25 @@ def print_atoms(
 
     With a ``model`` (a causal one: folder, hub id or ``embedded:NAME``) the facts are those it names when asked with
     the paper's prompt, and their agreement with the rules' is told. What could not be explained is counted on
-    standard error. Raises :class:`~lmolt_utils.files.BadFileError` for a file that cannot be read,
-    :class:`~lmolt_utils.grammar.vocabulary.VocabularyError` for a vocabulary likewise,
-    :class:`~lmolt_utils.nli.llm.LlmAnswerError` for a model that names no fact.
+    standard error. Raises :class:`~lmolt_utils.errors.CompanionError` for a file or vocabulary that cannot be read and
+    for a model that names no fact.
     """
-    decompose = decomposer_for(vocabulary)
-    lines, notes = read_captions(file)
+    rules = decomposer_for(vocabulary)
+    captions, notes = read_captions(file)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    cut: Callable[[str], list[Atom]] = decompose
+    decompose: Callable[[str], list[Atom]] = rules
     if model is not None:
-        from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model
+        from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model  # seconds that the rules do not need
 
-        by_model = decomposer_by_model(model, lines, decompose, device=device, dtype=dtype)
-        cut = by_model
-        print(agreement_with_rules(by_model, decompose), file=sys.stderr)
-    captions = atoms = unknown = 0
-    for caption in lines:
-        facts = cut(caption)
-        captions += 1
-        atoms += len(facts)
-        unknown += sum(fact.property is None for fact in facts)
-        rows = [{"text": fact.text, "property": fact.property} for fact in facts]
+        decompose = by_model = decomposer_by_model(model, captions, rules, device=device, dtype=dtype)
+        print(agreement_with_rules(by_model, rules), file=sys.stderr)
+    atoms = unknown = 0
+    for caption in captions:
+        found = decompose(caption)
+        atoms += len(found)
+        unknown += sum(atom.property is None for atom in found)
+        rows = [{"text": atom.text, "property": atom.property} for atom in found]
         print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
-    print(f"{captions} captions, {atoms} atoms, {unknown} of them without a known property", file=sys.stderr)
+    print(f"{len(captions)} captions, {atoms} atoms, {unknown} of them without a known property", file=sys.stderr)
     return 0

@@ -1,12 +1,13 @@
-"""The NLI methods that atomic cross-NLI is compared with (Less for More, Figs. 6, 7 and 10).
+"""The baselines that atomic cross-NLI is compared with (Less for More, Figs. 6, 7 and 10).
 
-All take the rules for empty and overlong captions from :mod:`~lmolt_utils.nli.cross_nli`. SummaC (Laban et al. 2022)
+All follow the rules for empty and overlong captions of :mod:`~lmolt_utils.nli.cross_nli`. SummaC (Laban et al. 2022)
 judges a summary by its document; here the reference is the document of the output (consistency: hallucination and
 unsupported are 1 - it) and the output that of the reference (coverage).
 """
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -14,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.compose import compose
 from lmolt_utils.grammar.decompose import Decomposer, sentences
-from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair
-from lmolt_utils.nli.cross_nli import AtomicNli, Method, Scorer, Units, canonical_atoms, pooled
+from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair, PairScorer
+from lmolt_utils.nli.cross_nli import Method, Scores, canonical_atoms
 
 BINS = 50
 #: References that the convolution is fitted on, at least and at most.
@@ -24,30 +25,6 @@ FEWEST, MOST = 20, 200
 
 class FitError(CompanionError):
     """Too little to fit the convolution on."""
-
-
-class FullText:
-    """Both captions whole: one answer per direction."""
-
-    name = "full text"
-
-    def units(self, text: str) -> Units:
-        return (" ".join(text.split()),)
-
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-        return pooled(forward, backward)
-
-
-class SentenceLevel:
-    """Eqs. 6 and 7 over sentences in place of atoms: each against the one that fits it best (Nie et al. 2019)."""
-
-    name = "sentence"
-
-    def units(self, text: str) -> Units:
-        return tuple(sentences(text))
-
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-        return pooled(forward, backward)
 
 
 def zero_shot(answers: np.ndarray) -> float:
@@ -60,14 +37,17 @@ def zero_shot(answers: np.ndarray) -> float:
     return float((best[:, ENTAILMENT] - best[:, CONTRADICTION]).mean())
 
 
-class SummacZeroShot(SentenceLevel):
-    """SummaC-ZS, brought from -1..1 to 0..1 by (s + 1) / 2."""
+def _zero_shot(forward: np.ndarray, backward: np.ndarray) -> Scores:
+    """Brought from -1..1 to 0..1 by (s + 1) / 2."""
+    wrong = 1 - (zero_shot(forward) + 1) / 2
+    return wrong, (zero_shot(backward) + 1) / 2, wrong
 
-    name = "SummaC-ZS"
 
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-        wrong = 1 - (zero_shot(forward) + 1) / 2
-        return wrong, (zero_shot(backward) + 1) / 2, wrong
+#: Both captions whole: one answer per direction.
+FULL_TEXT = Method("full text", lambda text: (" ".join(text.split()),))
+#: Eqs. 6 and 7 over sentences in place of atomic facts: each against the one that fits it best (Nie et al. 2019).
+SENTENCE = Method("sentence", sentences)
+SUMMAC_ZS = Method("SummaC-ZS", sentences, _zero_shot)
 
 
 def histograms(entailment: np.ndarray) -> np.ndarray:
@@ -79,31 +59,32 @@ def histograms(entailment: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=BINS) for row in places]).astype(float)
 
 
-class SummacConvolution(SentenceLevel):
+@dataclass(frozen=True, eq=False)
+class Convolution:
     """SummaC's convolution: a linear layer over the histogram of entailments of each sentence, and the mean.
 
     The published weights are for news and pickled; these are fitted by :meth:`fit`. All sentences count (the released
     code reads the first ten). weights: shape (50,).
     """
 
-    name = "SummaC-Conv"
-
-    def __init__(self, weights: np.ndarray, bias: float) -> None:
-        self.weights = weights
-        self.bias = bias
+    weights: np.ndarray
+    bias: float
 
     def consistency(self, entailment: np.ndarray) -> float:
         """0..1 of shape (hypotheses, premises)."""
         return float((1 / (1 + np.exp(-(histograms(entailment) @ self.weights + self.bias)))).mean())
 
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
+    @property
+    def method(self) -> Method:
+        """SummaC-Conv with these weights."""
+        return Method("SummaC-Conv", sentences, self._pool)
+
+    def _pool(self, forward: np.ndarray, backward: np.ndarray) -> Scores:
         wrong = 1 - self.consistency(forward[..., ENTAILMENT])
         return wrong, self.consistency(backward[..., ENTAILMENT]), wrong
 
     @classmethod
-    def fit(
-        cls, references: Sequence[str], decomposer: Decomposer, scorer: Scorer, seed: int = 0
-    ) -> "SummacConvolution":
+    def fit(cls, references: Sequence[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0) -> "Convolution":
         """Weights from references alone, as SummaC's come from documents alone: outputs are never looked at.
 
         Each reference is a document; its sentences are its own facts in other words (consistent) and the sentences
@@ -118,25 +99,18 @@ class SummacConvolution(SentenceLevel):
         if len(known) < FEWEST:
             raise FitError(f"{len(known)} distinct references have known properties; the convolution needs {FEWEST}")
         chosen = rng.sample(known, min(MOST, len(known)))
-        examples: list[tuple[Units, str, bool]] = []
+        examples: list[tuple[list[Pair], bool]] = []
         for text, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
             stated = decomposer.properties(text)
-            document = tuple(sentences(text))
-            for sentence in (
-                *sentences(compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)),
-                *sentences(other),
-            ):
+            reworded = compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)
+            for sentence in (*sentences(reworded), *sentences(other)):
                 if said := decomposer.properties(sentence):
-                    examples.append((document, sentence, said <= stated))
-        labels = [consistent for _, _, consistent in examples]
+                    examples.append(([(premise, sentence) for premise in sentences(text)], said <= stated))
+        labels = [consistent for _, consistent in examples]
         if len(set(labels)) < 2:
             raise FitError("the references' sentences are all consistent with each other: nothing to tell apart")
-        pairs: list[Pair] = [(premise, sentence) for document, sentence, _ in examples for premise in document]
-        answers = scorer(iter(sorted(set(pairs))))
-        features = [
-            histograms(np.array([[answers[premise, sentence][ENTAILMENT] for premise in document]]))[0]
-            for document, sentence, _ in examples
-        ]
+        answers = scorer(sorted({pair for pairs, _ in examples for pair in pairs}))
+        features = [histograms(np.array([[answers[pair][ENTAILMENT] for pair in pairs]]))[0] for pairs, _ in examples]
         model = LogisticRegression(max_iter=1000).fit(np.stack(features), labels)
         return cls(model.coef_[0].astype(float), float(model.intercept_[0]))
 
@@ -144,19 +118,17 @@ class SummacConvolution(SentenceLevel):
 def methods_for(
     references: Sequence[str],
     decomposer: Decomposer,
-    scorer: Scorer,
+    scorer: PairScorer,
     seed: int = 0,
     *,
     atoms: Callable[[str], Sequence[str]] | None = None,
 ) -> tuple[list[Method], str]:
-    """The atomic method and its rivals, and why the convolution is not among them (empty where it is).
+    """The atomic method and its baselines, and why the convolution is not among them (empty where it is).
 
-    atoms: who cuts captions for the atomic method, by default ``decomposer``.
+    atoms: what decomposes captions for the atomic method, by default ``decomposer``.
     """
-    atomic = AtomicNli(atoms or canonical_atoms(decomposer))
-    methods: list[Method] = [atomic, FullText(), SentenceLevel(), SummacZeroShot()]
+    methods = [Method("atomic", atoms or canonical_atoms(decomposer)), FULL_TEXT, SENTENCE, SUMMAC_ZS]
     try:
-        methods.append(SummacConvolution.fit(references, decomposer, scorer, seed))
+        return [*methods, Convolution.fit(references, decomposer, scorer, seed).method], ""
     except FitError as error:
         return methods, str(error)
-    return methods, ""

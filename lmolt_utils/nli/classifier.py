@@ -1,10 +1,15 @@
-"""NLI classifiers: labels found by name and tested, pairs asked once, batched by tokens.
+"""NLI classifiers: labels found by name and tested, each pair asked once, batched by tokens.
 
-Full-text NLI (Feedback-aligned Mixed LLMs § 3.4), the atomic cross-NLI of Less for More and its rivals all ask here.
+Captions of one corpus share most of their atomic facts: the pairs of thousands of captions are few distinct ones.
+Full-text NLI (Feedback-aligned Mixed LLMs § 3.4), atomic cross-NLI (Less for More) and its baselines all ask here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +18,19 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from lmolt_utils.files import fingerprint
+from lmolt_utils.files import BadFileError, fingerprint
 from lmolt_utils.models.loading import ModelError, fingerprintable, labels, load_model, load_tokenizer, split_hub_id
 
-#: Columns of every probability, in this order whatever the model's own is.
+#: Columns of all probabilities, in this order whatever the model's own is.
 LABELS = ("contradiction", "entailment", "neutral")
 CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
 
 #: Premise and hypothesis: what the hypothesis is judged by, and what is judged.
 Pair = tuple[str, str]
+#: Probabilities, in the order of :data:`LABELS`.
+Answer = tuple[float, float, float]
 
-#: Two pairs that any NLI model gets right: what is asked of one before it is used.
+#: Two pairs that any NLI model gets right: it is asked about them before it is used.
 SELF_TEST = (
     ("The molecule is a nutrient.", "The molecule is a nutrient.", "entailment"),
     ("The molecule is a nutrient.", "The molecule is not a nutrient.", "contradiction"),
@@ -35,9 +42,9 @@ class Classifier:
 
     Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More: a
     fixed index would swap them silently. ``batch_tokens``: premise and hypothesis tokens per forward pass, padding
-    included. ``truncated``: distinct pairs so far that were longer than the model reads and were cut (the longer text
-    first). Raises :class:`~lmolt_utils.models.loading.ModelError` when the labels are unnamed or not these three, or
-    when the self-test fails.
+    included. ``truncated``: how many distinct pairs were longer than the model reads; their longer text was truncated.
+    Raises :class:`~lmolt_utils.models.loading.ModelError` when the labels are unnamed or not these three, or when the
+    self-test fails.
     """
 
     def __init__(
@@ -81,8 +88,8 @@ class Classifier:
             "max_length": str(self.max_length),
         }
 
-    def lengths(self, pairs: Sequence[Pair]) -> list[int]:
-        """Tokens of each pair, special tokens included, before anything is cut; every text is tokenised once."""
+    def _lengths(self, pairs: Sequence[Pair]) -> list[int]:
+        """Tokens of each pair before truncation, special tokens included; every text is tokenised once."""
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
         count: dict[str, int] = {}
@@ -93,23 +100,21 @@ class Classifier:
         return [count[premise] + count[hypothesis] + special for premise, hypothesis in pairs]
 
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-        """The distinct pairs by length, cut into batches of at most ``batch_tokens`` with their padding.
+        """The distinct pairs by length, in batches of at most ``batch_tokens`` with their padding.
 
         The same pairs give the same batches in whatever order they come.
         """
         distinct = list(dict.fromkeys(pairs))
-        if not distinct:
-            return
-        lengths = self.lengths(distinct)
-        self.truncated += sum(length > self.max_length for length in lengths)
-        ordered = sorted(zip(lengths, distinct, strict=True))
-        starts = [0]
-        for index, (length, _) in enumerate(ordered):
-            # Sorted: this pair would be the longest of its batch, so all others are padded to it.
-            if index > starts[-1] and (index + 1 - starts[-1]) * min(length, self.max_length) > self.batch_tokens:
-                starts.append(index)
-        for start, end in pairwise([*starts, len(ordered)]):
-            yield [pair for _, pair in ordered[start:end]]
+        batch: list[Pair] = []
+        for length, pair in sorted(zip(self._lengths(distinct), distinct, strict=True)):
+            self.truncated += length > self.max_length
+            # Sorted: this pair would be the longest of the batch, so all others are padded to it.
+            if batch and (len(batch) + 1) * min(length, self.max_length) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(pair)
+        if batch:
+            yield batch
 
     def forward(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Probabilities of one forward pass, float64 of shape (n, 3), columns :data:`LABELS`.
@@ -143,10 +148,7 @@ class Classifier:
         if len(premises) != len(hypotheses):
             raise ValueError(f"{len(premises)} premises but {len(hypotheses)} hypotheses")
         pairs = list(zip(premises, hypotheses, strict=True))
-        answers: dict[Pair, np.ndarray] = {}
-        batches = list(self.batches(pairs))
-        for batch in tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress):
-            answers |= zip(batch, self.forward(batch), strict=True)
+        answers = PairScorer(self)(pairs, progress=progress)
         return pd.DataFrame([answers[pair] for pair in pairs], columns=list(LABELS))
 
 
@@ -168,3 +170,72 @@ def _columns(reference: str, names: dict[int, str]) -> dict[str, int]:
             )
         columns[label] = found[0]
     return columns
+
+
+class PairScorer:
+    """Asks a model about pairs, each distinct one once, and none whose answer is in the file ``cache``.
+
+    asked: pairs that went through the model; cached: pairs that the file answered.
+
+    The file has a pair and its answer per line (JSON), under the model, revision and precision that gave it. Lines are
+    added in one piece under a lock, so several processes may share it; of two answers to one pair the later counts, and
+    a line that a kill cut short is skipped. Raises :class:`~lmolt_utils.files.BadFileError` for another kind of file.
+    """
+
+    #: Forward passes between two writes to the file: what a kill may lose.
+    _BATCHES_PER_WRITE = 16
+
+    def __init__(self, model: Classifier, cache: Path | None = None) -> None:
+        self.model = model
+        self._cache = cache
+        self._identity = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()[:16]
+        self._kept = {} if cache is None or not cache.exists() else self._read(cache)
+        self._answers: dict[Pair, Answer] = {}
+        self.asked = 0
+        self.cached = 0
+
+    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
+        """The answers to ``pairs`` (and to all pairs asked before)."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._answers]
+        known = {pair: self._kept[pair] for pair in new if pair in self._kept}
+        self._answers |= known
+        self.cached += len(known)
+        self.asked += len(new) - len(known)
+        batches = list(self.model.batches(pair for pair in new if pair not in known))
+        fresh: dict[Pair, Answer] = {}
+        shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress)
+        for number, batch in enumerate(shown, start=1):
+            for pair, (no, yes, open_) in zip(batch, self.model.forward(batch).tolist(), strict=True):
+                fresh[pair] = no, yes, open_
+            if number % self._BATCHES_PER_WRITE == 0 or number == len(batches):
+                if self._cache is not None:
+                    self._add(self._cache, fresh)
+                self._answers |= fresh
+                fresh = {}
+        return self._answers
+
+    def _read(self, cache: Path) -> dict[Pair, Answer]:
+        answers: dict[Pair, Answer] = {}
+        with open(cache, encoding="utf-8", errors="replace") as handle:
+            for number, line in enumerate(handle):
+                if number == 0 and not line.startswith('{"nli": "'):
+                    raise BadFileError(f"{cache} holds no NLI answers: name another file for them, or delete it")
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if entry["nli"] == self._identity:
+                    answers[tuple(entry["pair"])] = tuple(entry["answer"])
+        return answers
+
+    def _add(self, cache: Path, answers: Mapping[Pair, Answer]) -> None:
+        entries = [{"nli": self._identity, "pair": pair, "answer": answer} for pair, answer in answers.items()]
+        block = "".join(json.dumps(entry) + "\n" for entry in entries)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with open(cache, "ab+") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if handle.seek(0, os.SEEK_END):
+                handle.seek(-1, os.SEEK_END)
+                if handle.read() != b"\n":  # a kill cut the last line short
+                    handle.write(b"\n")
+            handle.write(block.encode())

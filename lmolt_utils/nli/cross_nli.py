@@ -1,7 +1,7 @@
 """Atomic cross-NLI (Less for More § 3.3, Eqs. 6 and 7) and what every NLI method here has in common.
 
-A method cuts both captions into units (atoms, sentences, the whole text), asks an NLI model about all pairs of them in
-both directions, and pools the answers. Three numbers per row, all 0..1:
+A method decomposes both captions into units (atomic facts, sentences, the whole text), asks an NLI model about all
+pairs of them in both directions, and pools the answers. Three numbers per row, all 0..1:
 
 - **hallucination** (Eq. 6): over the output's units, the mean of the lowest contradiction by any of the reference's;
 - **coverage** (Eq. 7): over the reference's units, the mean of the highest entailment by any of the output's;
@@ -11,68 +11,39 @@ both directions, and pools the answers. Three numbers per row, all 0..1:
 Rules, the same for every method:
 
 - an *empty output* states nothing (no units), so it covers nothing, coverage 0, and nothing it says could be wrong:
-  hallucination and unsupported are undefined (NaN), such rows are counted, and means are also given with 0 in their
+  hallucination and unsupported are undefined (NaN); such rows are counted, and means are also given with 0 in their
   place;
 - an output of the *wrong modality*, which by :func:`~lmolt_utils.metrics.distributions.modality` is no caption (SMILES,
-  pieces of it, a single word), states nothing either: the NLI model, which cannot tell SMILES from text and often
-  calls them entailed, is not asked, and the row is scored as an empty output and counted apart. References are never
-  tested;
+  pieces of it, a single word), is scored as an empty output and counted apart. The NLI model is not asked: it cannot
+  tell SMILES from text and often calls them entailed. References are never tested;
 - an *empty reference* leaves nothing to compare with: all three are undefined and the row is counted;
-- *repeated atoms* count as often as they are stated, as in the equations (``repeats="once"``: each fact once);
-- a caption of more than 256 units (L+M-24's longest has about 18) is cut to the first 256, and counted;
+- *repeated facts* count as often as they are stated, as in the equations;
+- a caption of more than 256 units (L+M-24's longest has about 18) keeps the first 256, and is counted;
 - a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand, a unit
-  each; a pair longer than the model reads is cut by its tokenizer, and counted there (``Classifier.truncated``).
+  each; a pair longer than the model reads is truncated by its tokenizer, and counted there (``Classifier.truncated``).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, Protocol
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.distributions import modality
-from lmolt_utils.nli.answers import Answer
-from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair
+from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Answer, Pair, PairScorer
 
-Units = tuple[str, ...]
-#: Cuts a text: its units, and whether there were too many of them.
-Cutter = Callable[[str], tuple[Units, bool]]
 MOST_UNITS = 256
 QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
 COLUMNS = ("id", "method", *QUANTITIES, "reference_units", "output_units", "rule")
 #: What the column ``rule`` may say; empty for a row that needed none.
-EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
+UNJUDGED = EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
 CUT = f"cut to {MOST_UNITS} units"
 
-
-class Method(Protocol):
-    """One way of judging a caption by NLI."""
-
-    @property
-    def name(self) -> str: ...
-
-    def units(self, text: str) -> Units:
-        """What the text is cut into; nothing for an empty one."""
-
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-        """:data:`QUANTITIES` of a row.
-
-        forward: answers of shape (L, N, 3), the output's L units as hypotheses against the reference's N as premises.
-        backward: shape (N, L, 3), the other way round. L and N are at least 1.
-        """
-
-
-class Scorer(Protocol):
-    """Answers pairs: a :class:`~lmolt_utils.nli.answers.PairScorer`."""
-
-    asked: int
-    cached: int
-
-    def __call__(self, pairs: Iterator[Pair]) -> Mapping[Pair, Answer]: ...
+Scores = tuple[float, float, float]
 
 
 def hallucination(contradiction: np.ndarray) -> float:
@@ -90,8 +61,12 @@ def unsupported(entailment: np.ndarray) -> float:
     return float(1 - entailment.max(axis=1).mean())
 
 
-def pooled(forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-    """Eqs. 6 and 7 and the unsupported rate; the pooling of the atomic, sentence-level and full-text methods."""
+def pooled(forward: np.ndarray, backward: np.ndarray) -> Scores:
+    """:data:`QUANTITIES` by Eqs. 6 and 7.
+
+    forward: answers of shape (L, N, 3), the output's L units as hypotheses against the reference's N as premises.
+    backward: shape (N, L, 3), the other way round. L and N are at least 1.
+    """
     return (
         hallucination(forward[..., CONTRADICTION]),
         coverage(backward[..., ENTAILMENT]),
@@ -99,28 +74,20 @@ def pooled(forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, flo
     )
 
 
-class AtomicNli:
-    """The paper's method. ``decompose``: the atoms of a caption as sentences, in canonical words.
+@dataclass(frozen=True)
+class Method:
+    """One way of judging a caption by NLI: what a text is decomposed into, and how the answers are pooled."""
 
-    Canonical words matter for speed, not for the equations: a fact that captions put in five ways makes 25 pairs.
-    """
-
-    name = "atomic"
-
-    def __init__(self, decompose: Callable[[str], Sequence[str]], repeats: Literal["count", "once"] = "count") -> None:
-        self._decompose = decompose
-        self._repeats = repeats
-
-    def units(self, text: str) -> Units:
-        atoms = self._decompose(text)
-        return tuple(dict.fromkeys(atoms) if self._repeats == "once" else atoms)
-
-    def pool(self, forward: np.ndarray, backward: np.ndarray) -> tuple[float, float, float]:
-        return pooled(forward, backward)
+    name: str
+    units: Callable[[str], Sequence[str]]
+    pool: Callable[[np.ndarray, np.ndarray], Scores] = pooled
 
 
 def canonical_atoms(decomposer: Decomposer) -> Callable[[str], list[str]]:
-    """The rule decomposer's atoms in canonical words."""
+    """The atomic facts that the rules find, in canonical words.
+
+    Canonical words matter for speed, not for the equations: a fact that captions put in five ways makes 25 pairs.
+    """
     return lambda text: [decomposer.canonical(atom) for atom in decomposer(text)]
 
 
@@ -135,128 +102,80 @@ class PairCounts:
 
 
 def cross_nli(
-    systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: Scorer
+    systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: PairScorer
 ) -> tuple[dict[str, pd.DataFrame], PairCounts]:
     """Every method on every system, all new pairs asked in one go.
 
     systems: name to a frame with id, reference and prediction (None and NaN are empty outputs). Every method judges the
     texts of :func:`texts_of`.
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
-    Besides the rows themselves (some 50 bytes each), memory grows with the distinct captions and pairs only.
     """
-    cutters = {method.name: _cutter(method) for method in methods}
-    naive = 0
-    needed: set[Pair] = set()
-    for method in methods:
-        cut = cutters[method.name]
-        seen: set[tuple[Units, Units]] = set()
-        for frame in systems.values():
-            for reference, output in _texts(frame):
-                one, other = cut(reference)[0], cut(output)[0]
-                naive += 2 * len(one) * len(other)
-                if (one, other) not in seen:
-                    seen.add((one, other))
-                    needed.update(_pairs(one, other))
+    texts = {name: texts_of(frame) for name, frame in systems.items()}
+    captions = Counter(pair for pairs in texts.values() for pair in pairs)
+    distinct = {text for pair in captions for text in pair}
+    units = {m.name: {text: tuple(m.units(text)) if text.strip() else () for text in distinct} for m in methods}
+    naive, needed = 0, set[Pair]()
+    for of in units.values():
+        for (reference, output), times in captions.items():
+            wanted, said = of[reference][:MOST_UNITS], of[output][:MOST_UNITS]
+            naive += 2 * times * len(wanted) * len(said)
+            needed.update(product(wanted, said), product(said, wanted))
     before = scorer.cached
-    answers = scorer(iter(sorted(needed)))
+    answers = scorer(sorted(needed))
     counts = PairCounts(naive, len(needed), scorer.cached - before)
-    return {name: _rows(frame, methods, cutters, answers) for name, frame in systems.items()}, counts
+    scored = {
+        (method.name, (reference, output)): _score(method, of[reference], of[output], answers)
+        for method, of in zip(methods, units.values(), strict=True)
+        for reference, output in captions
+    }
+    rows = {
+        name: [
+            (row, method.name, *scored[method.name, pair][:-1], rule or scored[method.name, pair][-1])
+            for method in methods
+            for row, pair, rule in zip(frame["id"], texts[name], rules_of(frame), strict=True)
+        ]
+        for name, frame in systems.items()
+    }
+    return {name: pd.DataFrame(lines, columns=list(COLUMNS)) for name, lines in rows.items()}, counts
 
 
-def _rows(
-    frame: pd.DataFrame, methods: Sequence[Method], cutters: Mapping[str, Cutter], answers: Mapping[Pair, Answer]
-) -> pd.DataFrame:
-    """A system's :data:`COLUMNS`, method by method; in arrays, since a tuple per row takes ten times the memory."""
-    length = len(methods) * len(frame)
-    scores = np.empty((length, len(QUANTITIES)))
-    units = np.empty((length, 2), dtype=np.int16)  # at most MOST_UNITS
-    rule = np.empty(length, dtype=object)
-    told = rules_of(frame)
-    texts = ((method, *line) for method in methods for line in zip(_texts(frame), told, strict=True))
-    for place, (method, (reference, output), known) in enumerate(texts):
-        cut = cutters[method.name]
-        scores[place], units[place], decided = _score(method, *cut(reference), *cut(output), answers)
-        rule[place] = known or decided
-    return pd.DataFrame(
-        {
-            "id": np.tile(frame["id"].to_numpy(), len(methods)),
-            "method": np.repeat([method.name for method in methods], len(frame)),
-            **dict(zip(QUANTITIES, scores.T, strict=True)),
-            "reference_units": units[:, 0],
-            "output_units": units[:, 1],
-            "rule": rule,
-        }
-    )
+def _score(
+    method: Method, reference: Sequence[str], output: Sequence[str], answers: Mapping[Pair, Answer]
+) -> tuple[float, float, float, int, int, str]:
+    """:data:`QUANTITIES`, the units of both sides, and the rule that decided."""
+    wanted, said = reference[:MOST_UNITS], output[:MOST_UNITS]
+    counts = len(wanted), len(said)
+    if not wanted:
+        return np.nan, np.nan, np.nan, *counts, EMPTY_REFERENCE
+    if not said:
+        return np.nan, 0.0, np.nan, *counts, EMPTY_OUTPUT
+    forward = np.array([[answers[premise, hypothesis] for premise in wanted] for hypothesis in said])
+    backward = np.array([[answers[premise, hypothesis] for premise in said] for hypothesis in wanted])
+    rule = CUT if max(len(reference), len(output)) > MOST_UNITS else ""
+    return *method.pool(forward, backward), *counts, rule
 
 
-def texts_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Reference and prediction of each row as they are judged.
-
-    Empty for None and NaN, without lone surrogates; a prediction of the wrong modality is empty too.
-    """
-    return list(_texts(frame))
+def texts_of(frame: pd.DataFrame) -> list[Pair]:
+    """Reference and prediction of each row as they are judged: empty for None, NaN and a wrong modality."""
+    return [(reference, output if modality(output) == "caption" else "") for reference, output in _texts(frame)]
 
 
 def rules_of(frame: pd.DataFrame) -> list[str]:
     """What decides each row before any method sees it (empty reference, empty output, wrong modality), else ""."""
-    pairs = zip(_column(frame, "reference"), _column(frame, "prediction"), strict=True)
-    of = {"caption": "", "empty": EMPTY_OUTPUT}
+    rule = {"caption": "", "empty": EMPTY_OUTPUT}
     return [
-        of.get(modality(output), WRONG_MODALITY) if reference.strip() else EMPTY_REFERENCE
-        for reference, output in pairs
+        rule.get(modality(output), WRONG_MODALITY) if reference.strip() else EMPTY_REFERENCE
+        for reference, output in _texts(frame)
     ]
 
 
-def _texts(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    outputs = (text if modality(text) == "caption" else "" for text in _column(frame, "prediction"))
-    return zip(_column(frame, "reference"), outputs, strict=True)
-
-
-def _column(frame: pd.DataFrame, name: str) -> Iterator[str]:
-    cells = zip(frame[name], frame[name].isna(), strict=True)
-    return ("" if gone else _utf8(str(text)) for text, gone in cells)
-
-
-def _utf8(text: str) -> str:
-    """The text without lone surrogates, which JSON may hold and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _cutter(method: Method) -> Cutter:
-    """The method's units of a text, at most :data:`MOST_UNITS`, and whether there were more."""
-
-    @lru_cache(65_536)
-    def cut(text: str) -> tuple[Units, bool]:
-        units = method.units(text) if text.strip() else ()
-        return units[:MOST_UNITS], len(units) > MOST_UNITS
-
-    return cut
-
-
-def _pairs(reference: Units, output: Units) -> Iterator[Pair]:
-    for one in reference:
-        for other in output:
-            yield one, other
-            yield other, one
-
-
-def _score(
-    method: Method,
-    reference: Units,
-    long_reference: bool,
-    output: Units,
-    long_output: bool,
-    answers: Mapping[Pair, Answer],
-) -> tuple[tuple[float, float, float], tuple[int, int], str]:
-    """:data:`QUANTITIES`, the units of both sides, and the rule that decided."""
-    counts = len(reference), len(output)
-    if not reference:
-        return (np.nan, np.nan, np.nan), counts, EMPTY_REFERENCE
-    if not output:
-        return (np.nan, 0.0, np.nan), counts, EMPTY_OUTPUT
-    forward = np.array([[answers[premise, said] for premise in reference] for said in output])
-    backward = np.array([[answers[premise, wanted] for premise in output] for wanted in reference])
-    return method.pool(forward, backward), counts, CUT if long_reference or long_output else ""
+def _texts(frame: pd.DataFrame) -> list[Pair]:
+    """Both columns, missing texts empty, without lone surrogates, which JSON may hold and no tokenizer takes."""
+    reference, output = (
+        ["" if pd.isna(text) else str(text).encode("utf-8", "replace").decode() for text in frame[name]]
+        for name in ("reference", "prediction")
+    )
+    return list(zip(reference, output, strict=True))
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -265,26 +184,25 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an output that is empty or no
     caption leaves the quantity undefined), empty_outputs, wrong_modality, empty_references, cut.
     """
+    counted = {
+        "empty_outputs": EMPTY_OUTPUT,
+        "wrong_modality": WRONG_MODALITY,
+        "empty_references": EMPTY_REFERENCE,
+        "cut": CUT,
+    }
     lines = []
     for method, group in rows.groupby("method", sort=False):
-        rule = group["rule"]
-        odd = {
-            "empty_outputs": int((rule == EMPTY_OUTPUT).sum()),
-            "wrong_modality": int((rule == WRONG_MODALITY).sum()),
-            "empty_references": int((rule == EMPTY_REFERENCE).sum()),
-            "cut": int((rule == CUT).sum()),
-        }
+        silent = group["rule"].isin([EMPTY_OUTPUT, WRONG_MODALITY])
         for quantity in QUANTITIES:
             values = group[quantity]
-            filled = values.where(~rule.isin([EMPTY_OUTPUT, WRONG_MODALITY]), values.fillna(0.0))
             lines.append(
                 {
                     "method": method,
                     "quantity": quantity,
                     "mean": float(values.mean()),
                     "n": int(values.notna().sum()),
-                    "mean_empty_as_0": float(filled.mean()),
-                    **odd,
+                    "mean_empty_as_0": float(values.where(~silent, values.fillna(0.0)).mean()),
+                    **{name: int((group["rule"] == rule).sum()) for name, rule in counted.items()},
                 }
             )
     return pd.DataFrame(lines)

@@ -11,10 +11,13 @@ preferred system is preferred is the mean difference.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wasserstein_distance
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 
 from lmolt_utils.errors import CompanionError
 
@@ -70,22 +73,9 @@ def bin_of(scores: Scores, bins: int = BINS) -> np.ndarray:
 
 def entropy(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
     """Relative entropy in nats of counts, shapes (..., bins) to (...); inf where unsmoothed supports differ."""
-    p, q = (_shares(counts, smoothing) for counts in (p_counts, q_counts))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / q), 0.0)
+    p, q = (np.asarray(counts) + smoothing for counts in (p_counts, q_counts))
+    terms = rel_entr(p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True))
     return np.asarray(terms.sum(axis=-1))
-
-
-def jensen_shannon(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
-    """Jensen-Shannon divergence in nats, 0..ln 2, of counts, shapes (..., bins) to (...)."""
-    p, q = (_shares(counts, smoothing) for counts in (p_counts, q_counts))
-    middle = (p + q) / 2
-    return np.asarray((entropy(p, middle, 0.0) + entropy(q, middle, 0.0)) / 2)
-
-
-def _shares(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    smoothed = np.asarray(counts, dtype=float) + smoothing
-    return np.asarray(smoothed / smoothed.sum(axis=-1, keepdims=True))
 
 
 def relative_entropy(
@@ -96,66 +86,62 @@ def relative_entropy(
     return float(entropy(p_counts, q_counts, smoothing))
 
 
-def _counts(places: np.ndarray, bins: int) -> np.ndarray:
+def _counts(places: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.bincount(places, minlength=bins)
 
 
-def divergence(
-    preferred: Scores,
-    dispreferred: Scores,
-    *,
-    bins: int = BINS,
-    smoothing: float = JEFFREYS,
-    resamples: int = 1000,
-    permutations: int = 1000,
-    seed: int = 0,
-    fewest: int = FEWEST,
-) -> Divergence:
-    """Compare two systems' scores of the same rows, in the same order.
+def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000, seed: int = 0) -> Divergence:
+    """Compare two systems' scores of the same rows, in the same order; as many swaps of labels as ``resamples``.
 
-    Rows with a NaN on either side are left out and counted. Fewer than ``fewest`` rows give NaN and the reason.
+    Rows with a NaN on either side are left out and counted. Fewer than 30 rows give NaN and the reason.
     Raises :class:`DivergenceError` where the lists differ in length or a score is outside 0..1.
     """
-    p_all, q_all = np.asarray(preferred, dtype=float), np.asarray(dispreferred, dtype=float)
-    if len(p_all) != len(q_all):
-        raise DivergenceError(f"{len(p_all)} and {len(q_all)} scores: both systems need the same rows")
-    defined = ~(np.isnan(p_all) | np.isnan(q_all))
-    p, q = p_all[defined], q_all[defined]
-    n, dropped = len(p), int((~defined).sum())
-    if n < fewest:
-        return Divergence(n, dropped, reason=f"{n} rows, and a histogram of {bins} bins needs {fewest}")
-    p_places, q_places = bin_of(p, bins), bin_of(q, bins)
-    p_counts, q_counts = _counts(p_places, bins), _counts(q_places, bins)
-    kl = float(entropy(p_counts, q_counts, smoothing))
+    p, q, dropped = _defined(preferred, dispreferred)
+    n = len(p)
+    if n < FEWEST:
+        return Divergence(n, dropped, reason=f"{n} rows, and a histogram of {BINS} bins needs {FEWEST}")
+    p_places, q_places = bin_of(p), bin_of(q)
+    p_counts, q_counts = _counts(p_places), _counts(q_places)
+    kl = float(entropy(p_counts, q_counts))
     rng = np.random.default_rng(seed)
-    drawn, differences = np.empty(resamples), np.empty(resamples)
-    for index in range(resamples):
-        rows = rng.integers(0, n, n)
-        drawn[index] = entropy(_counts(p_places[rows], bins), _counts(q_places[rows], bins), smoothing)
-        differences[index] = (p[rows] - q[rows]).mean()
-    swapped = np.empty(permutations)
-    for index in range(permutations):
-        swap = rng.random(n) < 0.5
-        one = _counts(np.where(swap, q_places, p_places), bins)
-        swapped[index] = entropy(one, p_counts + q_counts - one, smoothing)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    difference_low, difference_high = np.quantile(differences, [0.025, 0.975])
+
+    def of_rows(rows: np.ndarray) -> tuple[float, float]:
+        return float(entropy(_counts(p_places[rows]), _counts(q_places[rows]))), float((p[rows] - q[rows]).mean())
+
+    options: dict[str, Any] = {"n_resamples": resamples, "vectorized": False, "method": "percentile", "rng": rng}
+    ends = stats.bootstrap((np.arange(n),), of_rows, **options).confidence_interval
+    swaps = (np.where(rng.random(n) < 0.5, q_places, p_places) for _ in range(resamples))
+    ones = np.array([_counts(places) for places in swaps])
+    swapped = entropy(ones, p_counts + q_counts - ones)
     return Divergence(
         n,
         dropped,
         kl=kl,
-        low=float(low),
-        high=float(high),
+        low=float(ends.low[0]),
+        high=float(ends.high[0]),
         null=float(swapped.mean()),
-        # A swap of every row gives the reverse divergence: the tolerance is for equal ones, added in another order.
-        p=float((1 + (swapped >= kl - 1e-12).sum()) / (1 + permutations)),
-        reverse=float(entropy(q_counts, p_counts, smoothing)),
-        js=float(jensen_shannon(p_counts, q_counts, smoothing)),
-        wasserstein=float(wasserstein_distance(p, q)),
+        p=_share_as_high(swapped, kl),
+        reverse=float(entropy(q_counts, p_counts)),
+        js=float(jensenshannon(p_counts + JEFFREYS, q_counts + JEFFREYS) ** 2),
+        wasserstein=float(stats.wasserstein_distance(p, q)),
         difference=float((p - q).mean()),
-        difference_low=float(difference_low),
-        difference_high=float(difference_high),
+        difference_low=float(ends.low[1]),
+        difference_high=float(ends.high[1]),
     )
+
+
+def _defined(preferred: Scores, dispreferred: Scores) -> tuple[np.ndarray, np.ndarray, int]:
+    """The rows that both sides have a score of, and how many others there are."""
+    p, q = np.asarray(preferred, dtype=float), np.asarray(dispreferred, dtype=float)
+    if len(p) != len(q):
+        raise DivergenceError(f"{len(p)} and {len(q)} scores: both systems need the same rows")
+    defined = ~(np.isnan(p) | np.isnan(q))
+    return p[defined], q[defined], int((~defined).sum())
+
+
+def _share_as_high(drawn: np.ndarray, kl: float) -> float:
+    """Of random values and ``kl`` itself; sums in another order may differ in the last digit and are equal."""
+    return float((1 + (drawn >= kl - 1e-12).sum()) / (1 + len(drawn)))
 
 
 def by_length(
@@ -164,9 +150,8 @@ def by_length(
     words: Sequence[int] | np.ndarray,
     *,
     cuts: Sequence[int] = CUTS,
-    subsets: int = 1000,
+    resamples: int = 1000,
     seed: int = 0,
-    fewest: int = FEWEST,
 ) -> pd.DataFrame:
     """All rows, and those whose reference has at least so many words: one line each.
 
@@ -175,28 +160,47 @@ def by_length(
     discriminates better than the rows at large only if its kl is above random_high.
     """
     p, q, length = (np.asarray(side, dtype=float) for side in (preferred, dispreferred, words))
-    if not len(p) == len(q) == len(length):
-        raise DivergenceError(f"{len(p)} and {len(q)} scores, {len(length)} lengths: give one of each per row")
-    defined = ~(np.isnan(p) | np.isnan(q))
-    p_places, q_places = (np.where(defined, bin_of(np.where(defined, side, 0.0)), -1) for side in (p, q))
-    usable = np.flatnonzero(defined)
+    usable_p, usable_q, _ = _defined(p, q)
+    p_places, q_places = bin_of(usable_p), bin_of(usable_q)
     lines = []
     for cut in (0, *cuts):
         rows = length >= cut
-        found = divergence(p[rows], q[rows], seed=seed, fewest=fewest)
+        found = divergence(p[rows], q[rows], resamples=resamples, seed=seed)
         line = {"words": cut, **asdict(found)}
         if cut and not found.reason:
             rng = np.random.default_rng(seed)
-            drawn = np.empty(subsets)
-            for index in range(subsets):
-                some = rng.choice(usable, found.n, replace=False)
-                drawn[index] = entropy(_counts(p_places[some], BINS), _counts(q_places[some], BINS))
+            some = [rng.choice(len(p_places), found.n, replace=False) for _ in range(resamples)]
+            drawn = np.array([entropy(_counts(p_places[rows]), _counts(q_places[rows])) for rows in some])
             low, high = np.quantile(drawn, [0.025, 0.975])
-            share = (1 + (drawn >= found.kl - 1e-12).sum()) / (1 + subsets)
+            share = _share_as_high(drawn, found.kl)
             line |= {"random": drawn.mean(), "random_low": low, "random_high": high, "random_p": share}
         lines.append(line)
     columns = ["words", *asdict(Divergence(0, 0)), "random", "random_low", "random_high", "random_p"]
     return pd.DataFrame(lines).reindex(columns=columns)
+
+
+def divergences(
+    rows: pd.DataFrame, preferred: str, dispreferred: str, *, cuts: Sequence[int] = CUTS, seed: int = 0
+) -> pd.DataFrame:
+    """Relative entropy in coverage between two systems for each NLI method and cut (Figs. 6, 7 and 10).
+
+    rows: system, id, method, coverage and words (of the reference). Columns: method and those of :func:`by_length`.
+    Raises :class:`DivergenceError` for a system without rows, or two with different ones.
+    """
+    sides = {name: rows[rows["system"] == name] for name in (preferred, dispreferred)}
+    for system, side in sides.items():
+        if side.empty:
+            raise DivergenceError(f"{system} has no NLI scores: run its notebook first")
+    tables = []
+    for method, better in sides[preferred].groupby("method", sort=False):
+        worse = sides[dispreferred][sides[dispreferred]["method"] == method]
+        if list(better["id"]) != list(worse["id"]):
+            raise DivergenceError(f"{preferred} and {dispreferred} were not run on the same rows")
+        scores = (better["coverage"].to_numpy(), worse["coverage"].to_numpy())
+        table = by_length(*scores, better["words"].to_numpy(), cuts=cuts, seed=seed)
+        table.insert(0, "method", method)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def sensitivity(
@@ -210,11 +214,8 @@ def sensitivity(
 
     Rows with a NaN on either side are left out.
     """
-    p, q = np.asarray(preferred, dtype=float), np.asarray(dispreferred, dtype=float)
-    defined = ~(np.isnan(p) | np.isnan(q))
+    p, q, _ = _defined(preferred, dispreferred)
     lines = [
-        {"bins": b, "smoothing": s, "kl": relative_entropy(p[defined], q[defined], bins=b, smoothing=s)}
-        for s in smoothing
-        for b in bins
+        {"bins": b, "smoothing": s, "kl": relative_entropy(p, q, bins=b, smoothing=s)} for s in smoothing for b in bins
     ]
     return pd.DataFrame(lines)

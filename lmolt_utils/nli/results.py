@@ -21,17 +21,23 @@ NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
 
 def rows_path(run: Run, system: System) -> Path:
     """Where a system's rows are: one line per NLI method and caption."""
-    return Path(run.path("scores", f"{system.name}.crossnli.jsonl"))
+    return run.path("scores", f"{system.name}.crossnli.jsonl")
 
 
 def report_path(run: Run) -> Path:
     """Where pair counts and correlations are."""
-    return Path(run.path("scores", "crossnli.json"))
+    return run.path("scores", "crossnli.json")
 
 
 def divergence_path(run: Run) -> Path:
     """Where the relative entropies are."""
-    return Path(run.path("scores", "divergence.json"))
+    return run.path("scores", "divergence.json")
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a table fit for strict JSON: an undefined number is null."""
+    cells = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in line.items()} for line in cells.to_dict("records")]
 
 
 def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
@@ -47,25 +53,22 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def cross_nli_report(run: Run) -> dict[str, Any]:
-    """``scores/crossnli.json``: who decomposed, pair counts, correlations, methods that did not run."""
+    """``scores/crossnli.json``: whose facts were compared, pair counts, correlations, methods that did not run."""
     return dict(read_json(report_path(run)))
 
 
 def correlation_table(run: Run) -> pd.DataFrame:
-    """Correlation of each method's scores with what is known from the property sets, over all systems' captions.
+    """How far each method's scores follow what is known from the property sets, over all systems' captions.
 
     Outputs that are empty or of the wrong modality, which no method judges, are left out. Where the corpus states no
     property sets, ``truth`` says that they were read off the captions.
-
-    :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran.
+    Columns: :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran.
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
     table = pd.DataFrame(found, columns=list(COLUMNS))
-    return (
-        table.assign(truth=table["truth"] + " (sets read off the captions)")
-        if property_note(run.path("data"))
-        else table
-    )
+    if property_note(run.path("data")):
+        table["truth"] += " (sets read off the captions)"
+    return table
 
 
 def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -77,9 +80,8 @@ def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
         return pd.DataFrame(), pd.DataFrame(), "07_nli_evaluation has not run"
     found = read_json(divergence_path(run))
     table = pd.DataFrame(found["table"])
-    if len(table):
-        table = table.astype({name: float for name in table.columns if name not in ("method", "reason")})
-    return table, pd.DataFrame(found["sensitivity"]), found["not_run"]
+    numbers = table.columns.difference(["method", "reason"])
+    return table.astype(dict.fromkeys(numbers, float)), pd.DataFrame(found["sensitivity"]), found["not_run"]
 
 
 def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
@@ -88,14 +90,11 @@ def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
     Outputs that state nothing, because they are empty or of the wrong modality, are counted.
     """
     chosen = rows[rows["method"] == method]
-    names = ["coverage", "recall", "hallucination", "unsupported", "hallucinated"]
-    table = chosen.groupby("system", sort=False)[names].mean()
-    of = chosen["system"]
-    counts = {
-        name: chosen["rule"].eq(rule).groupby(of, sort=False).sum()
-        for name, rule in (("empty_outputs", EMPTY_OUTPUT), ("wrong_modality", WRONG_MODALITY))
-    }
-    return table.assign(**counts)
+    groups = chosen.assign(
+        empty_outputs=chosen["rule"] == EMPTY_OUTPUT, wrong_modality=chosen["rule"] == WRONG_MODALITY
+    ).groupby("system", sort=False)
+    means = groups[["coverage", "recall", "hallucination", "unsupported", "hallucinated"]].mean()
+    return means.join(groups[["empty_outputs", "wrong_modality"]].sum())
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -1,34 +1,25 @@
 """Full-text, sentence-level and SummaC-style NLI: pooling by hand, and a convolution fitted on references."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
 
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.nli.answers import Answer
-from lmolt_utils.nli.baselines import (
-    FitError,
-    FullText,
-    SentenceLevel,
-    SummacConvolution,
-    SummacZeroShot,
-    histograms,
-    zero_shot,
-)
-from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution, FitError, histograms, zero_shot
+from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 
 DECOMPOSER = Decomposer(open_vocabulary=True)
 
 
-class Facts:
+class Facts(PairScorer):
     """Entailed as far as the premise states the hypothesis' properties."""
 
     def __init__(self) -> None:
-        self.asked = self.cached = 0
+        self.cached = 0
 
-    def __call__(self, pairs: Iterator[Pair]) -> Mapping[Pair, Answer]:
+    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         answers = {}
         for premise, hypothesis in pairs:
             wanted, stated = DECOMPOSER.properties(hypothesis), DECOMPOSER.properties(premise)
@@ -39,15 +30,15 @@ class Facts:
 
 def test_units() -> None:
     caption = "The molecule is a nutrient.  It impacts aging."
-    assert FullText().units(caption) == ("The molecule is a nutrient. It impacts aging.",)
-    assert SentenceLevel().units(caption) == ("The molecule is a nutrient.", "It impacts aging.")
+    assert FULL_TEXT.units(caption) == ("The molecule is a nutrient. It impacts aging.",)
+    assert SENTENCE.units(caption) == ["The molecule is a nutrient.", "It impacts aging."]
 
 
 def test_zero_shot_takes_the_two_maxima_apart() -> None:
     # One hypothesis, two premises: highest entailment from the first, highest contradiction from the second.
     answers = np.array([[[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [[0.0, 0.0, 1.0], [0.2, 0.1, 0.7]]])
     assert zero_shot(answers) == pytest.approx(((0.7 - 0.5) + (0.1 - 0.2)) / 2)
-    wrong, covered, same = SummacZeroShot().pool(answers, answers)
+    wrong, covered, same = SUMMAC_ZS.pool(answers, answers)
     assert covered == pytest.approx((zero_shot(answers) + 1) / 2)
     assert wrong == same == pytest.approx(1 - covered)
 
@@ -62,7 +53,7 @@ def test_histograms_count_premises_by_entailment() -> None:
 def test_convolution_by_hand() -> None:
     weights = np.zeros(50)
     weights[49], weights[0] = 2.0, -1.0
-    method = SummacConvolution(weights, 0.5)
+    method = Convolution(weights, 0.5)
     entailment = np.array([[0.99, 0.0], [0.0, 0.0]])
     expected = np.mean([1 / (1 + np.exp(-(2 - 1 + 0.5))), 1 / (1 + np.exp(-(-2 + 0.5)))])
     assert method.consistency(entailment) == pytest.approx(expected)
@@ -70,15 +61,15 @@ def test_convolution_by_hand() -> None:
 
 def test_convolution_fitted_on_references_tells_own_facts_from_others() -> None:
     references = list(generate(200, 3)["caption"])
-    method = SummacConvolution.fit(references, DECOMPOSER, Facts())
+    method = Convolution.fit(references, DECOMPOSER, Facts())
     assert method.consistency(np.array([[0.9, 0.0]])) > 0.8
     assert method.consistency(np.array([[0.0, 0.0]])) < 0.5
-    again = SummacConvolution.fit(references[::-1], DECOMPOSER, Facts())
+    again = Convolution.fit(references[::-1], DECOMPOSER, Facts())
     assert np.array_equal(method.weights, again.weights)
 
 
 def test_convolution_refuses_too_little() -> None:
     with pytest.raises(FitError, match="1 distinct"):
-        SummacConvolution.fit(["The molecule is a nutrient."] * 100, DECOMPOSER, Facts())
+        Convolution.fit(["The molecule is a nutrient."] * 100, DECOMPOSER, Facts())
     with pytest.raises(FitError, match="0 distinct"):
-        SummacConvolution.fit([], DECOMPOSER, Facts())
+        Convolution.fit([], DECOMPOSER, Facts())

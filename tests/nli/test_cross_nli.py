@@ -1,8 +1,8 @@
-"""Atomic cross-NLI: Eqs. 6 and 7 against hand computation, the rules for odd captions, and the command."""
+"""Atomic cross-NLI: Eqs. 6 and 7 against hand computation, the rules for odd captions, truth, and the command."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ from scipy import stats
 from lmolt_utils.cli import main
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
-from lmolt_utils.nli.answers import Answer
-from lmolt_utils.nli.baselines import FullText, SentenceLevel, SummacConvolution, SummacZeroShot
-from lmolt_utils.nli.classifier import Pair
+from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution
+from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 from lmolt_utils.nli.cross_nli import (
     CUT,
     EMPTY_OUTPUT,
     EMPTY_REFERENCE,
     MOST_UNITS,
     WRONG_MODALITY,
-    AtomicNli,
+    Method,
     canonical_atoms,
     coverage,
     cross_nli,
@@ -31,24 +30,24 @@ from lmolt_utils.nli.cross_nli import (
     summary,
     unsupported,
 )
-from lmolt_utils.nli.truth import correlations, pearson, spearman, truth
+from lmolt_utils.nli.truth import correlations, pearson, truth
 
 NAMES = Vocabulary.of(
     {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
 )
 DECOMPOSER = Decomposer(NAMES)
+ATOMIC = Method("atomic", canonical_atoms(DECOMPOSER))
+FACT = "The molecule is a nutrient."
 
 
-class Table:
+class Table(PairScorer):
     """Answers by rule: equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
 
     def __init__(self) -> None:
-        self.asked = self.cached = 0
-        self.seen: list[Pair] = []
+        self.cached = 0
 
-    def __call__(self, pairs: Iterator[Pair]) -> Mapping[Pair, Answer]:
+    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         self.seen = list(pairs)
-        self.asked += len(self.seen)
         return {pair: self._judge(*pair) for pair in self.seen}
 
     @staticmethod
@@ -60,11 +59,10 @@ class Table:
         return 0.1, 0.05, 0.85
 
 
-def judge(*captions: tuple[str | None, str | None], repeats: str = "count") -> Any:
+def judge(*captions: tuple[str | None, str | None]) -> Any:
     """The rows; Any, because pandas' types allow a cell to be anything."""
     frame = pd.DataFrame(captions, columns=["reference", "prediction"], dtype=object).assign(id=range(len(captions)))
-    method = AtomicNli(canonical_atoms(DECOMPOSER), "once" if repeats == "once" else "count")
-    return cross_nli({"s": frame}, [method], Table())[0]["s"]
+    return cross_nli({"s": frame}, [ATOMIC], Table())[0]["s"]
 
 
 def test_equations_by_hand() -> None:
@@ -76,30 +74,37 @@ def test_equations_by_hand() -> None:
     assert unsupported(entailment) == pytest.approx(((1 - 0.8) + (1 - 0.6)) / 2)
 
 
-def test_directions_and_pooling() -> None:
-    # Reference: nutrient, emulsifier; output: nutrient, toxin, pancreatitis.
-    (row,) = judge(
+@pytest.mark.parametrize(
+    ("reference", "output", "expected"),
+    [
         (
             "The molecule is a nutrient and a emulsifier.",
             "The molecule is a nutrient, a toxin that impacts pancreatitis.",
-        )
-    ).itertuples()
-    assert (row.reference_units, row.output_units, row.rule) == (2, 3, "")
-    # nutrient: min(.01, .1); toxin: min(.9, .1) by the emulsifier; pancreatitis: .1
-    assert row.hallucination == pytest.approx((0.01 + 0.1 + 0.1) / 3)
-    assert row.coverage == pytest.approx((0.95 + 0.05) / 2)
-    # toxin: max(.02, .05), pancreatitis .05: what Eq. 6 calls nearly faultless is unsupported
-    assert row.unsupported == pytest.approx((0.05 + 0.95 + 0.95) / 3)
-
-
-def test_a_contradicted_atom_is_hallucinated() -> None:
-    (row,) = judge(("The molecule is a nutrient.", "The molecule is a toxin.")).itertuples()
-    assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx((0.9, 0.02, 0.98))
+            # Hallucination: min(.01, .1); toxin: min(.9, .1), by the emulsifier; .1. What Eq. 6 calls nearly faultless
+            # is unsupported: toxin, max(.02, .05), and pancreatitis, .05.
+            ((0.01 + 0.1 + 0.1) / 3, (0.95 + 0.05) / 2, (0.05 + 0.95 + 0.95) / 3),
+        ),
+        (FACT, "The molecule is a toxin.", (0.9, 0.02, 0.98)),
+        # A repeated fact counts as often as it is stated.
+        (
+            FACT,
+            "The molecule is a nutrient, a nutrient, a emulsifier.",
+            ((0.01 + 0.01 + 0.1) / 3, 0.95, (0.05 + 0.05 + 0.95) / 3),
+        ),
+    ],
+)
+def test_directions_and_pooling(reference: str, output: str, expected: tuple[float, ...]) -> None:
+    (row,) = judge((reference, output)).itertuples()
+    assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx(expected)
+    assert (row.reference_units, row.output_units, row.rule) == (
+        len(DECOMPOSER(reference)),
+        len(DECOMPOSER(output)),
+        "",
+    )
 
 
 def test_empty_captions_by_rule() -> None:
-    fact = "The molecule is a nutrient."
-    rows = judge((fact, ""), (fact, None), (fact, " \n"), ("", fact), ("", ""), (fact, fact))
+    rows = judge((FACT, ""), (FACT, None), (FACT, " \n"), ("", FACT), ("", ""), (FACT, FACT))
     assert list(rows["rule"]) == [EMPTY_OUTPUT] * 3 + [EMPTY_REFERENCE] * 2 + [""]
     assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
     assert rows["hallucination"][:5].isna().all()
@@ -111,12 +116,6 @@ def test_empty_captions_by_rule() -> None:
     assert table["mean"]["hallucination"] == pytest.approx(0.01)
     assert table["mean_empty_as_0"]["hallucination"] == pytest.approx(0.01 / 4)
     assert (table["empty_outputs"].iloc[0], table["empty_references"].iloc[0]) == (3, 2)
-
-
-def test_repeated_atoms_count_as_often_as_stated() -> None:
-    twice = ("The molecule is a nutrient.", "The molecule is a nutrient, a nutrient, a emulsifier.")
-    assert judge(twice)["unsupported"][0] == pytest.approx((0.05 + 0.05 + 0.95) / 3)
-    assert judge(twice, repeats="once")["unsupported"][0] == pytest.approx((0.05 + 0.95) / 2)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +132,7 @@ def test_repeated_atoms_count_as_often_as_stated() -> None:
     ],
 )
 def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
-    fact = "The molecule is a nutrient."
-    rows = judge((fact, caption), (caption, fact), (caption, caption))
+    rows = judge((FACT, caption), (caption, FACT), (caption, caption))
     for row in rows.itertuples():
         if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
             continue
@@ -154,15 +152,13 @@ class Credulous(Table):
 
 
 def test_what_is_no_caption_states_nothing_in_every_method() -> None:
-    fact = "The molecule is a nutrient."
-    outputs = [fact, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
-    frame = pd.DataFrame({"id": range(5), "reference": fact, "prediction": outputs})
+    outputs = [FACT, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
+    frame = pd.DataFrame({"id": range(5), "reference": FACT, "prediction": outputs})
     rule = ["", EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY]
-    methods = [AtomicNli(canonical_atoms(DECOMPOSER)), FullText(), SentenceLevel(), SummacZeroShot()]
-    methods.append(SummacConvolution(np.linspace(0, 1, 50), 0.0))
+    methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution(np.linspace(0, 1, 50), 0.0).method]
     table = Credulous()
     found = cross_nli({"s": frame}, methods, table)[0]["s"]
-    assert {text for pair in table.seen for text in pair} == {fact}, "the model is not asked about the others"
+    assert {text for pair in table.seen for text in pair} == {FACT}, "the model is not asked about the others"
     for method, rows in found.groupby("method"):
         assert list(rows["rule"]) == rule, method
         assert rows["coverage"].tolist()[1:] == [0.0] * 4, method
@@ -183,8 +179,7 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
         }
     )
     table = Table()
-    atomic = AtomicNli(canonical_atoms(DECOMPOSER))
-    rows, counts = cross_nli({"a": a, "b": a[::-1]}, [atomic], table)
+    rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
     assert counts.naive == 2 * (2 * 2 + 2 * 2)
     # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.
     assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
@@ -192,10 +187,10 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     assert list(rows["b"]["id"]) == [1, 0]
 
 
-def test_the_rivals_see_their_own_units() -> None:
+def test_the_baselines_see_their_own_units() -> None:
     caption = "The molecule is a nutrient. It impacts pancreatitis."
     frame = pd.DataFrame({"id": [0], "reference": [caption], "prediction": [caption]})
-    rows, counts = cross_nli({"s": frame}, [FullText(), SentenceLevel(), SummacZeroShot()], Table())
+    rows, counts = cross_nli({"s": frame}, [FULL_TEXT, SENTENCE, SUMMAC_ZS], Table())
     assert list(rows["s"]["reference_units"]) == [1, 2, 2]
     assert counts.naive == 2 * (1 + 4 + 4)
     assert rows["s"].set_index("method")["coverage"].to_dict() == pytest.approx(
@@ -207,11 +202,12 @@ def test_the_rivals_see_their_own_units() -> None:
 
 
 def test_truth_by_hand() -> None:
-    known = truth(
-        ["The molecule is a nutrient and a emulsifier.", "The molecule is a nutrient.", "CCO"],
-        ["The molecule is a nutrient, a toxin, a surfactant.", "", "The molecule is a toxin."],
-        DECOMPOSER,
-    )
+    texts = [
+        ("The molecule is a nutrient and a emulsifier.", "The molecule is a nutrient, a toxin, a surfactant."),
+        (FACT, ""),
+        ("CCO", "The molecule is a toxin."),
+    ]
+    known = truth(texts, DECOMPOSER)
     assert known["recall"].tolist() == pytest.approx([0.5, 0.0, math.nan], nan_ok=True)
     assert known["hallucinated"].tolist() == pytest.approx([2 / 3, math.nan, math.nan], nan_ok=True)
 
@@ -220,12 +216,14 @@ def test_correlations_equal_scipys() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, 200).astype(float)
     y = x + rng.normal(0, 2, 200)
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
     assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
-    rows = pd.DataFrame({"id": range(200), "method": "atomic", "hallucination": 0.1, "coverage": x, "unsupported": -y})
-    known = pd.DataFrame({"id": range(200), "recall": y, "hallucinated": np.where(np.arange(200) < 10, np.nan, y)})
-    table: Any = correlations(rows, known, resamples=200).set_index("quantity")
+    invented = np.where(np.arange(200) < 10, np.nan, y)
+    scores = {"hallucination": 0.1, "coverage": x, "unsupported": -y, "recall": y, "hallucinated": invented}
+    rows = pd.DataFrame({"id": range(200), "method": "atomic", "rule": "", **scores})
+    decided = rows.head(50).assign(rule=[EMPTY_OUTPUT, WRONG_MODALITY] * 25, coverage=0.0, recall=0.0)
+    table: Any = correlations(pd.concat([rows, decided]), resamples=200).set_index("quantity")
+    assert table.loc["coverage", "spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert table.loc["coverage", "pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
     assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
     fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
     ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
@@ -233,15 +231,13 @@ def test_correlations_equal_scipys() -> None:
     assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
     assert table.loc["unsupported", "n"] == 190
     assert math.isnan(table.loc["hallucination", "spearman"])
-    with pytest.raises(ValueError, match="atomic"):
-        correlations(rows, known[::-1])
 
 
 # ---- the command ----
 
 
 def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = ["The molecule is a nutrient.", "CCO", "", "The molecule is not a nutrient."]
+    captions = [FACT, "CCO", "", "The molecule is not a nutrient."]
     lines = [
         {"id": f"m{i}", "task": "mol2cap", "reference": captions[0], "prediction": text}
         for i, text in enumerate(captions)
@@ -249,7 +245,7 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out.json"
-    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.sqlite"), "--resamples", "100"]
+    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.jsonl"), "--resamples", "100"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "empty outputs: 1" in shown

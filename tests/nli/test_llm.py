@@ -8,29 +8,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmolt_utils.cli import main
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.metrics.winrates import caption_wins
-from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.models.predictions import prediction_path
-from lmolt_utils.nli import decomposition as nli_decomposition
+from lmolt_utils.nli import llm
 from lmolt_utils.nli.classifier import LABELS, Classifier
-from lmolt_utils.nli.decomposition import (
+from lmolt_utils.nli.evaluation import cross_nli_systems, divergence_systems, entail_systems
+from lmolt_utils.nli.llm import (
+    LlmAnswerError,
     agreement_table,
     answers_path,
     ask_language_model,
     captions,
     differences,
+    prompt,
 )
-from lmolt_utils.nli.entailment import entail_systems
-from lmolt_utils.nli.evaluation import cross_nli_systems, divergence_systems
-from lmolt_utils.nli.llm import LlmAnswerError, prompt
 from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, divergence_report, mean_table
 from lmolt_utils.run.notebook import Run, resolve
 
@@ -39,23 +35,7 @@ BETTER, WORSE, OTHER = (BY_NAME[name] for name in ("slerp+cpo", "meditron", "cpo
 FACTS = ("a nutrient", "a emulsifier", "a membrane stabilizer", "a energy source", "a surfactant", "a energy storage")
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real causal model with random weights and a tokenizer of single characters; Llama 3's way of naming no pad."""
-    folder = tmp_path_factory.mktemp("llama")
-    special = ["<|begin_of_text|>", "<|eot_id|>", "<|reserved_special_token_0|>"]
-    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    core = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=special[0], eos_token=special[1])
-    tokenizer.add_special_tokens({"additional_special_tokens": special[2:]})
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokens), max_position_embeddings=2048, bos_token_id=0, eos_token_id=1, **size)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+SILENT = "embedded:base"  # whatever it is asked, it ends at once
 
 
 def run_with(runs: Path, **values: Any) -> Run:
@@ -80,9 +60,8 @@ def references(runs: Path) -> list[str]:
     return texts
 
 
-def test_a_real_models_garbage_is_counted_and_refused(runs: Path, references: list[str], llama: str) -> None:
-    assert load_tokenizer(llama).pad_token == "<|reserved_special_token_0|>"
-    run = run_with(runs, decomposer_model=llama)
+def test_a_real_model_without_facts_is_counted_and_refused(runs: Path, references: list[str]) -> None:
+    run = run_with(runs, decomposer_model=SILENT)
     ask_language_model(run, [BETTER, WORSE])
     kept = read_json(answers_path(run))
     texts = {text for group in captions(run, [BETTER, WORSE]).values() for text in group}
@@ -96,7 +75,7 @@ def test_a_real_models_garbage_is_counted_and_refused(runs: Path, references: li
     assert np.isnan(everything["precision"])
     assert list(table["captions"]) == [7, 7, 2, 9]
     with pytest.raises(LlmAnswerError, match=r"no fact of any of 9 captions.*decomposer: rules"):
-        cross_nli_systems(run_with(runs, decomposer_model=llama, decomposer="llm"), [BETTER, WORSE])
+        cross_nli_systems(run_with(runs, decomposer_model=SILENT, decomposer="llm"), [BETTER, WORSE])
 
 
 def test_answers_are_kept_through_a_kill_and_a_new_system_costs_its_own(
@@ -116,7 +95,7 @@ def test_answers_are_kept_through_a_kill_and_a_new_system_costs_its_own(
 
         return ask
 
-    monkeypatch.setattr(nli_decomposition, "asker", asker)
+    monkeypatch.setattr(llm, "asker", asker)
     run = run_with(runs, decomposer_model="someone/somewhere", generation_batch=1)
     with pytest.raises(KeyboardInterrupt):
         ask_language_model(run, [BETTER, WORSE])
@@ -212,7 +191,7 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
     outputs = [" CCC(C)C", " CC1", ")COC(=O)CCCC", ")OC(=O)CCC[C@@H", "", reference, reference]
     references = [reference] * 6 + [""]
     plain = Classifier(run.params.nli_model).probabilities(references, outputs, progress=False)
-    assert caption_wins(plain)[:4].any(), "the model itself calls some of them entailed, or this shows nothing"
+    assert caption_wins(plain)[:4].any(), "the model itself calls some of them entailed"
     predict(run, WORSE, outputs, references)
     entail_systems(run, [WORSE])
     kept = read_rows(run.path("scores", f"{WORSE.name}.nli.jsonl"), ("id", "rule", *LABELS))
@@ -220,7 +199,6 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
     assert kept["entailment"].tolist()[:5] == [0.0] * 5
     assert kept[list(LABELS)].iloc[6].isna().all()
     assert caption_wins(kept).tolist() == [*[False] * 5, True, False]
-    assert caption_wins(kept, 0.0).tolist() == [*[False] * 5, True, False]
     cross_nli_systems(run, [WORSE])
     judged = cross_nli_rows(run, [WORSE])
     for method, rows in judged.groupby("method"):
@@ -255,7 +233,6 @@ def test_a_run_by_a_language_model_needs_one() -> None:
     assert str(paper.decomposer_model).endswith("Meta-Llama-3-8B-Instruct")
     with pytest.raises(ParameterError, match="word_cuts"):
         load("cpu", {"word_cuts": [50]})
-    assert json.dumps(load("cpu").word_cuts) == "[30, 35]"
 
 
 TOLD = {  # the model's own mistakes: it misses the toxin, and has a fact of its own
@@ -264,29 +241,21 @@ TOLD = {  # the model's own mistakes: it misses the toxin, and has a fact of its
 }
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The embedded base model trained until it knows what to answer about two captions in the paper's prompt."""
-    folder = tmp_path_factory.mktemp("taught")
-    tokenizer, model = load_tokenizer("embedded:base"), load_model("embedded:base", "causal")
-    rows = []
-    for caption, answer in TOLD.items():
-        asked, said = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt(caption), answer))
-        rows.append((torch.tensor([[*asked, *said, tokenizer.eos_token_id]]), len(asked)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    model.train()
-    for _ in range(80):
-        losses = [model(ids, labels=ids.clone().index_fill_(1, torch.arange(n), -100)).loss for ids, n in rows]
-        optimizer.zero_grad()
-        torch.stack(losses).mean().backward()
-        optimizer.step()
-    assert max(loss.item() for loss in losses) < 0.05
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model that answers two captions as told, in place of training one."""
+
+    def generate(model: Any, tokenizer: Any, prompts: Sequence[str], **_: Any) -> list[str]:
+        answer_to = {prompt(caption): answer for caption, answer in TOLD.items()}
+        return [answer_to[text] for text in prompts]
+
+    monkeypatch.setattr(llm, "generate", generate)
+    return SILENT
 
 
-def test_a_language_model_cuts_anyones_file(taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_language_model_decomposes_anyones_file(
+    taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "captions.txt"
     file.write_text("\n".join([*TOLD, "", next(iter(TOLD))]) + "\n")
     assert main(["atoms", str(file), "--decomposer", taught]) == 0
@@ -316,10 +285,10 @@ def test_cross_nli_of_anyones_file_by_a_language_models_facts(
     assert "recall 0.750" in capsys.readouterr().out
 
 
-def test_a_silent_language_model_is_refused(llama: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_silent_language_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "captions.txt"
     file.write_text("It impacts aging.\n")
-    assert main(["atoms", str(file), "--decomposer", llama]) == 2
+    assert main(["atoms", str(file), "--decomposer", SILENT]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "named no fact of any of 1 captions" in err

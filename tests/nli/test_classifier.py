@@ -1,0 +1,224 @@
+"""Pairs asked once, batched by tokens, equal to the naive loop; labels by name; answers kept in a file."""
+
+import itertools
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.files import BadFileError
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError
+from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, LABELS, NEUTRAL, Classifier, Pair, PairScorer
+
+FACT, DENIED = "The molecule is a nutrient.", "The molecule is not a nutrient."
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier("embedded:nli", batch_tokens=512)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    captions = list(generate(100, 1)["caption"])
+    decompose = Decomposer()
+    atoms = [[decompose.canonical(atom) for atom in decompose(caption)] for caption in captions]
+    facts = [(one, other) for left, right in itertools.pairwise(atoms) for one in left for other in right]
+    return facts[:400] + list(itertools.pairwise(captions))[:20] + facts[:100]
+
+
+def naive(classifier: Classifier, batch: list[Pair]) -> np.ndarray:
+    """The plainest loop body: tokenizer, model, softmax, labels by name."""
+    encoded = classifier.tokenizer(
+        [p for p, _ in batch],
+        [h for _, h in batch],
+        padding=True,
+        truncation=True,
+        max_length=256,
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        shares = torch.softmax(classifier.model(**encoded).logits, dim=-1)
+    named = {name: index for index, name in classifier.model.config.id2label.items()}
+    return shares[:, [int(named[name]) for name in LABELS]].numpy().astype(float)
+
+
+def test_equal_to_the_naive_loop(classifier: Classifier, pairs: list[Pair]) -> None:
+    """Bit for bit on the same batches, to 1e-6 on any others."""
+    answers = PairScorer(classifier)(pairs)
+    batches = list(classifier.batches(pairs))
+    assert len(batches) > 3
+    for batch in batches:
+        assert np.array_equal(naive(classifier, batch), np.array([answers[pair] for pair in batch]))
+    for start in range(0, len(pairs), 50):
+        batch = pairs[start : start + 50]
+        assert np.abs(naive(classifier, batch) - np.array([answers[pair] for pair in batch])).max() < 1e-6
+
+
+def test_batches_hold_each_pair_once_in_the_budget_whatever_the_order(
+    classifier: Classifier, pairs: list[Pair]
+) -> None:
+    batches = list(classifier.batches(pairs))
+    assert sorted(pair for batch in batches for pair in batch) == sorted(set(pairs))
+    lengths = [[len(classifier.tokenizer(*pair)["input_ids"]) for pair in batch] for batch in batches]
+    assert all(len(batch) * max(batch) <= 512 or len(batch) == 1 for batch in lengths)
+    assert [max(batch) for batch in lengths] == sorted(max(batch) for batch in lengths)
+    assert batches == list(classifier.batches(reversed(pairs)))
+    assert list(classifier.batches([])) == []
+
+
+def test_pairs_longer_than_the_model_are_truncated_and_counted() -> None:
+    nli = Classifier("embedded:nli")
+    long = f"{FACT} " * 2000
+    answers = PairScorer(nli)([(long, FACT), ("a", "b")])
+    assert nli.truncated == 1
+    assert sum(answers[long, FACT]) == pytest.approx(1, abs=1e-6)
+
+
+def test_each_pair_is_asked_once(classifier: Classifier) -> None:
+    scorer = PairScorer(classifier)
+    first = scorer([(FACT, DENIED), (FACT, DENIED)])[FACT, DENIED]
+    assert first[CONTRADICTION] > 0.9 > 0.1 > first[ENTAILMENT] + first[NEUTRAL]
+    scorer([(FACT, DENIED)])
+    assert scorer.asked == 1
+
+
+# ---- labels ----
+
+
+def with_labels(folder: Path, names: Sequence[str]) -> Path:
+    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(index): name for index, name in enumerate(names)}
+    config["label2id"] = {name: index for index, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["entailment", "not_entailment"], "has 2 labels"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "must name its three labels"),
+        (["entailment", "entailment_too", "neutral"], "name no 'contradiction'"),
+        (["neutral", "entailment", "contradiction"], "labels swapped"),
+    ],
+)
+def test_labels_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Classifier(str(with_labels(tmp_path / "nli", names)))
+
+
+def test_labels_in_another_order_give_the_same_answers(tmp_path: Path, classifier: Classifier) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = with_labels(tmp_path / "nli", ["Entailment", "NEUTRAL", "contradiction"])  # as in MoritzLaurer's
+    weights = load_file(folder / "model.safetensors")
+    heads = [name for name in weights if name.startswith("classifier.")]
+    weights |= {name: weights[name][[1, 2, 0]].contiguous() for name in heads}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    pairs = [(FACT, "The molecule impacts aging."), ("It is sweet.", "It is sweet.")]
+    assert np.abs(Classifier(str(folder)).forward(pairs) - classifier.forward(pairs)).max() < 1e-6
+
+
+# ---- the file of answers ----
+
+
+class Stub:
+    """One answer to everything, a pair per batch."""
+
+    def __init__(self, **identity: str) -> None:
+        self.identity = {"model": "m", "revision": "1", "precision": "float32 cpu", "max_length": "256"} | identity
+
+    def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+        return ([pair] for pair in pairs)
+
+    def forward(self, pairs: Sequence[Pair]) -> np.ndarray:
+        return np.array([[0.25, 0.5, 0.25]] * len(pairs))
+
+
+def scorer(path: Path, **identity: str) -> PairScorer:
+    model: Any = Stub(**identity)
+    return PairScorer(model, path)
+
+
+def test_a_second_run_asks_nothing_and_reads_the_same_bits(
+    tmp_path: Path, classifier: Classifier, pairs: list[Pair]
+) -> None:
+    first = PairScorer(classifier, tmp_path / "c.jsonl")
+    before = dict(first(pairs))
+    second = PairScorer(classifier, tmp_path / "c.jsonl")
+    assert dict(second(pairs)) == before
+    assert (first.asked, second.asked, second.cached) == (len(set(pairs)), 0, len(set(pairs)))
+
+
+def test_answers_are_kept_apart_by_model_revision_precision_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    scorer(path)([("a", "b")])
+    again = scorer(path)
+    again([("a", "b"), ("b", "a"), ("a b", ""), ("", "ab"), ("a", "b "), ("a", "\ud800")])
+    assert (again.asked, again.cached) == (5, 1)
+    for key in Stub().identity:
+        other = scorer(path, **{key: "other"})
+        other([("a", "b")])
+        assert (other.asked, other.cached) == (1, 0), key
+
+
+def test_identity_changes_with_the_weights(tmp_path: Path, classifier: Classifier) -> None:
+    folder = tmp_path / "nli"
+    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
+    nli = Classifier(str(folder))
+    before = nli.identity
+    assert before["revision"] == classifier.identity["revision"]
+    assert before["precision"] == "float32 cpu"
+    with open(folder / "model.safetensors", "ab") as handle:
+        handle.write(b" ")
+    assert nli.identity["revision"] != before["revision"]
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\x00\xff\xfe", b'{"id": 1, "task": "mol2cap"}\n', b"\n"])
+def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(BadFileError, match=r"c\.jsonl holds no NLI answers"):
+        scorer(path)
+    assert path.read_bytes() == content
+
+
+def _ask(path: Path, count: int) -> None:
+    scorer(path)((str(number), "h") for number in range(count))
+
+
+def test_two_writers_and_a_kill_leave_whole_answers(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    fork = get_context("fork")  # a fresh interpreter would spend seconds on importing torch
+    killed, other = (fork.Process(target=_ask, args=(path, count)) for count in (300_000, 3000))
+    killed.start()
+    other.start()
+    other.join(timeout=60)
+    deadline = time.monotonic() + 60
+    while path.read_text().count("\n") < 4000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
+    assert (killed.exitcode, other.exitcode) == (-signal.SIGKILL, 0)
+    with open(path, "r+b") as handle:
+        handle.truncate(path.stat().st_size - 9)  # as a kill in the middle of a write leaves it
+    scorer(path)([("new", "h")])
+    *lines, _, last = path.read_text().splitlines()
+    assert {tuple(json.loads(line)["answer"]) for line in [*lines, last]} == {(0.25, 0.5, 0.25)}
+    assert json.loads(last)["pair"] == ["new", "h"]
+    again = scorer(path)
+    again([*((str(number), "h") for number in range(3000)), ("new", "h")])
+    assert (again.asked, again.cached) == (0, 3001)
