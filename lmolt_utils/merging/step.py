@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from lmolt_utils.config.params import Params
-from lmolt_utils.config.systems import TRIMMING, System
+from lmolt_utils.config.systems import System
 from lmolt_utils.files import emptied
-from lmolt_utils.merging.merges import Merge, Share, merge_models, needed_models, yaml_path
+from lmolt_utils.merging.merges import Merge, merge_models, needed_models, yaml_path
 from lmolt_utils.models.loading import fingerprintable
 from lmolt_utils.run.notebook import Run
 
@@ -37,15 +37,10 @@ def merge_of(system: System, params: Params) -> Merge | None:
     """The merge that ``system`` starts from under ``params`` (its own settings applied), or ``None``."""
     if not system.merged:
         return None
-    filters: list[tuple[str, Share]] = [
-        (part, tuple(share) if isinstance(share, list) else share) for part, share in params.merge_filters.items()
-    ]
     return Merge(
         rule=system.init,
-        share=params.ties_mol2cap_share if system.init in TRIMMING else params.mol2cap_share,
+        share=params.mol2cap_share,
         density=params.ties_density,
-        scale=params.merge_scale,
-        filters=tuple(filters),
         dtype=params.merge_dtype,
         seed=params.seed,
     )
