@@ -281,7 +281,7 @@ def profile_path(profile: str) -> Path:
 
 def profiles() -> list[str]:
     """Names of the profiles in ``params/``."""
-    others = {"systems", "published", "claims", "switches"}
+    others = {"systems", "published", "claims", "switches", "effects"}
     found = (path.stem for path in (root() / "params").glob("*.yaml"))
     return sorted(name for name in found if name not in others and re.fullmatch(r"[A-Za-z0-9_-]+", name))
 

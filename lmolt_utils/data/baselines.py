@@ -21,6 +21,7 @@ Where the corpus states no property sets, ``constant`` takes the whole sample fo
 Of equal candidates the first in the sample counts. An unreadable molecule is answered as ``constant`` does.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,6 @@ from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS
 from lmolt_utils.data.similarity import encode, medoid, nearest
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_rows, write_rows, write_text
-from lmolt_utils.grammar.vocabulary import name_pattern
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 
@@ -172,7 +172,8 @@ def tree_text(tree: DecisionTreeClassifier) -> str:
 
 def name_finder(sets: Sequence[str]) -> Callable[[str], frozenset[str]]:
     """A function that finds the property names of these sets in a caption: whole words, the longest first."""
-    pattern = name_pattern({name for key in sets for name in key.split("|")})
+    names = sorted({name for key in sets for name in key.split("|")}, key=lambda name: (-len(name), name))
+    pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, names)) + r")(?!\w)")
     return lambda caption: frozenset(pattern.findall(caption.lower()))
 
 

@@ -5,6 +5,7 @@ pairs. All come from the training split, so that no test molecule is ever reject
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -18,7 +19,6 @@ from rdkit.Chem import rdFingerprintGenerator
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.data.sources import Compose
 from lmolt_utils.embedded.captions import caption_for
-from lmolt_utils.grammar.vocabulary import name_pattern
 from lmolt_utils.negatives.generated import SIDES
 
 #: ``translator`` is the papers' way (:func:`lmolt_utils.negatives.generated.translate`); the others are drawn here.
@@ -183,12 +183,15 @@ def _edited(
 def _stated(caption: str, names: frozenset[str]) -> dict[str, list[tuple[int, int]]]:
     """Where ``caption`` spells out each of ``names`` (lower case), the longest name first."""
     found: dict[str, list[tuple[int, int]]] = {}
-    for match in _pattern(names).finditer(caption) if names else ():
+    for match in _any_of(names).finditer(caption) if names else ():
         found.setdefault(match.group().lower(), []).append(match.span())
     return found
 
 
-_pattern = lru_cache(maxsize=8192)(name_pattern)  # L+M-24 has about 5,000 property sets
+@lru_cache(maxsize=8192)  # L+M-24 has about 5,000 property sets
+def _any_of(names: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(map(re.escape, names), key=lambda name: (-len(name), name))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])", re.IGNORECASE)
 
 
 def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> list[tuple[str, str]]:
