@@ -215,7 +215,7 @@ def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[
         if meant != row:
             raise ValueError(f"system {system.name!r}: table {table.id} has no row {row!r}; did you mean {meant!r}?")
         if row in placed:
-            raise ValueError(f"{placed[row].name!r} and {system.name!r} are both row {row!r} of table {table.id}")
+            raise ValueError(f"{placed[row].name!r} and {system.name!r} both claim row {row!r} of table {table.id}")
         placed[row] = system
     return placed
 

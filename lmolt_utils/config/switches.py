@@ -80,9 +80,11 @@ def resolve_data(profile: Mapping[str, Any]) -> dict[str, Any]:
 def _set(profile: Mapping[str, Any], applies: tuple[str, ...], choices: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, switch in switches().items():
-        settings = switch.of(choices.get(name, profile["semantics"])) or {}
-        for parameter, value in ((p, v) for key in settings if key in applies for p, v in settings[key].items()):
-            values[parameter] = profile[parameter] * value["times"] if isinstance(value, dict) else value
+        for key, settings in (switch.of(choices.get(name, profile["semantics"])) or {}).items():
+            if key not in applies:
+                continue
+            for parameter, value in settings.items():
+                values[parameter] = profile[parameter] * value["times"] if isinstance(value, dict) else value
     return values
 
 

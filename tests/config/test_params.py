@@ -10,6 +10,7 @@ import pytest
 from lmolt_utils.config.params import HEADLINE, Params, describe, load, profiles
 from lmolt_utils.config.reading import ParameterError
 from lmolt_utils.config.systems import load_systems, replicas
+from lmolt_utils.data.prepare import corpus_source
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 
@@ -122,3 +123,15 @@ def test_a_run_says_whose_models_its_numbers_are_of() -> None:
     assert scale("paper") == "the paper's models"
     assert scale("paper", base_model="epfl-llm/meditron-7b@abc123") == "the paper's models"
     assert scale("paper", base_model="mine").startswith("not the paper's models but mine, language-plus-molecules/")
+
+
+def test_a_hub_corpus_may_name_its_revision(tmp_path: Path) -> None:
+    def source(corpus: str) -> tuple[str, str | None]:
+        found = corpus_source(Run("01_data", tmp_path, load("smoke", {"corpus": corpus})))
+        return found.name, found.revision
+
+    assert source("org/set@v1") == ("org/set", "v1")
+    assert source("org/set") == ("org/set", None)
+    local = tmp_path / "a@b.csv"
+    local.touch()
+    assert source(str(local)) == (str(local), None)

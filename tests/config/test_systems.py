@@ -64,7 +64,7 @@ def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None
         ("settings: {adapter_of: cpp}", "adapter_of names no system: 'cpp'; did you mean 'cpo'"),
         ("against: cpp", "against names no system: 'cpp'; did you mean 'cpo'"),
         ("rows: {T9: CPO}", "'mine': rows names no table: 'T9'; did you mean 'T"),
-        ("rows: {T2: CPO}", "'cpo' and 'mine' are both row 'CPO' of table T2"),
+        ("rows: {T2: CPO}", "'cpo' and 'mine' both claim row 'CPO' of table T2"),
         ("rows: {T4: slerp + cpo}", "'mine': table T4 has no row 'slerp . cpo'; did you mean 'SLERP.CPO'"),
     ],
 )
