@@ -55,7 +55,7 @@ TINY = dict.fromkeys(MEDITRON, 2) | {
 RECIPE = Recipe(
     method="sft", epochs=3.0, effective_batch=64, micro_batch=4, learning_rate=5.0e-5, scheduler="cosine",
     warmup_share=0.1, max_grad_norm=0.3, weight_decay=0.0, beta=0.1, dpo_loss="sigmoid", dpo_alpha=0.0, cpo_alpha=1.0,
-    cpo_nll="sum", kto_format="plain", kto_desirable=1.0, kto_undesirable=1.0, sft_eos="append", sft_loss_on="answer",
+    cpo_nll="sum", kto_format="plain", sft_eos="append", sft_loss_on="answer",
     lora_rank=64, lora_alpha=16, lora_dropout=0.1, dora=False, train_prompt="card", max_length=1024, stop_above=3.0,
     quantize="nf4", dtype="bfloat16", device="cuda", seed=0,
 )  # fmt: skip

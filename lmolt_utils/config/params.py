@@ -4,31 +4,23 @@ A profile (``params/<profile>.yaml``) gives every one of them. Anything unknown,
 stops the run before any work; the message names the key and the nearest right one.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from lmolt_utils.config.prompts import Layout
+from lmolt_utils.config.prompts import Template
+from lmolt_utils.config.reading import ParameterError, nearest, read_yaml
 from lmolt_utils.config.switches import check_choices
-from lmolt_utils.errors import CompanionError
 from lmolt_utils.paths import root
-
-
-class ParameterError(CompanionError):
-    """A parameter that is unknown, missing or of the wrong type."""
 
 
 def _p(meaning: str, source: str, unit: str = "", **limits: Any) -> Any:
     """A required parameter: its meaning, the source of its value and its unit."""
     return Field(description=meaning, json_schema_extra={"source": source, "unit": unit}, **limits)
-
-
-_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Params(BaseModel):
@@ -40,10 +32,7 @@ class Params(BaseModel):
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
     threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
     ablation_jobs: int = _p(
-        "jobs that make 06's systems side by side before it shows them; 1: the notebook makes them itself",
-        "ours",
-        "jobs",
-        ge=1,
+        "parallel jobs that make 06's systems first; 1: the notebook makes them", "ours", "jobs", ge=1
     )
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     redo_below_s: float = _p(
@@ -54,11 +43,10 @@ class Params(BaseModel):
     )
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
-    corpus: str = _p("'embedded', or a local file or folder, or hub id, of molecules and captions", "L4M §4.1: L+M-24")
-    corpus_revision: str | None = _p("revision of a hub corpus; null: the newest, whose commit is kept", "ours")
+    # ---- data ----
+    corpus: str = _p("molecules and captions: 'embedded', a local path, or a hub id[@revision]", "L4M §4.1: L+M-24")
     corpus_rows: int = _p("molecules of the embedded corpus", "ours", "molecules", ge=100)
     corpus_seed: int = _p("seed of the embedded corpus, and of captions and splits that a corpus lacks", "ours", ge=0)
-    max_bad_share: float = _p("share of malformed rows above which loading stops", "ours", ge=0, lt=1)
     sample_share: float = _p("share of the training split used for alignment", "L4M §4.1", gt=0, le=1)
     sample_pools: Literal["shared", "independent"] = _p(
         "one sample for both tasks, or one for each", "L4M §4.1: shared; code: independent; audit D23"
@@ -70,47 +58,44 @@ class Params(BaseModel):
         "ours; L4M App. D: extra_train or extra_valid; audit D21",
     )
     test_corpus: str | None = _p(
-        "a copy of the test set's data; null: the hub's, or the corpus captioned again", "ours"
+        "the test set's data: a local path or a hub id[@revision]; null: the hub's, or the corpus re-captioned", "ours"
     )
-    test_corpus_revision: str | None = _p("revision of a hub test set; null: as for the corpus", "ours")
     test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
-
-    base_model: str = _p(
-        "model that both per-task models were fine-tuned from (TIES needs it); any model: folder or hub id[@revision]",
-        "not stated; audit D40",
+    property_tree: str | None = _p(
+        "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
     )
+    withheld_combinations: str | None = _p(
+        "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
+    )
+
+    # ---- models: a folder, embedded:NAME or a hub id[@revision] ----
+    base_model: str = _p("model that both per-task models were fine-tuned from; TIES needs it", "not stated; audit D40")
     cap2mol_model: str = _p("per-task model, caption to molecule", "L4M App. J")
     mol2cap_model: str = _p("per-task model, molecule to caption", "L4M App. J")
-    negatives: Literal["translator", "shuffled", "random", "property_edited", "nearest"] = _p(
-        "where rejected answers come from: a translator, or references and edits drawn from the corpus",
-        "L4M §4.1: MolT5; the others ours (audit D24)",
-    )
-    drop_equal: bool = _p(
-        "leave out pairs whose rejected answer equals the chosen one; false: as released", "ours; audit D24"
-    )
-    negatives_shard_rows: int = _p(
-        "answers of a translator kept at a time: what a killed run loses at most", "ours", "rows", ge=1
-    )
-    negatives_mol2cap_model: str = _p("translator that writes rejected captions", "code: create_negative.py")
-    negatives_cap2mol_model: str = _p("translator that writes rejected molecules", "code: create_negative.py")
-    nli_model: str = _p("NLI classifier (folder or hub id)", "L4M fn. 5")
+    negatives_mol2cap_model: str = _p("negative generator: writes rejected captions", "code: create_negative.py")
+    negatives_cap2mol_model: str = _p("negative generator: writes rejected molecules", "code: create_negative.py")
+    nli_model: str = _p("NLI classifier", "L4M fn. 5")
     txtchem_model: str | None = _p(
         "the tables' TxtChem-T5, an encoder-decoder; null: not run", "code: Text+Chem T5, base-standard; audit D14"
     )
     chemllm_model: str | None = _p("the tables' Chem-LLM, a causal model; null: not run", "not stated; audit D14")
-    baseline_prompt: Literal["native", "released"] = _p(
-        "prompt of TxtChem-T5: its own, or the one of the released code", "its README; audit D14"
-    )
-    remote_code: list[str] = _p(
-        "models whose own Python code may run when they are loaded, as named here", "ours: none"
-    )
+    remote_code: list[str] = _p("models whose own Python code may run when they are loaded", "ours: none")
     quantize: Literal["none", "nf4"] = _p(
-        "weights of the trained model in memory", "L4M Fig. 13 (prints nf64; audit D6)"
+        "the trained model's weights in memory", "L4M Fig. 13 (prints nf64; audit D6)"
     )
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
+    # ---- negatives ----
+    negatives: Literal["translator", "shuffled", "random", "property_edited", "nearest"] = _p(
+        "where rejected answers come from: a negative generator, or references and edits drawn from the corpus",
+        "L4M §4.1: MolT5; the others ours (audit D24)",
+    )
+    drop_equal: bool = _p("leave out pairs whose rejected answer equals the chosen one", "ours; code: false; audit D24")
+    negatives_shard_rows: int = _p("generated answers kept at a time: what a killed run loses", "ours", "rows", ge=1)
+
+    # ---- training ----
     semantics: Literal["as_printed", "as_released", "corrected"] = _p(
-        "which of the papers' text, their code and the repaired one every switch follows (lmolt switches)", "ours"
+        "what every switch follows: the papers' text, their code, or the repaired form (lmolt switches)", "ours"
     )
     switches: dict[str, str] = _p("single switches that differ from semantics, such as {sft_eos: as_released}", "ours")
     seeds: list[Annotated[int, Field(ge=0)]] = _p(
@@ -118,17 +103,21 @@ class Params(BaseModel):
         "ours; the papers report one run",
         min_length=1,
     )
-    train_prompt: Layout = _p("white space of the prompt in training", "L4M App. F; audit D10, D13")
-    test_prompt: Layout = _p("white space of the prompt at test time", "L4M App. F; audit D10")
-    save_steps: int = _p("steps between two checkpoints of a training (it goes on after a kill)", "ours", "steps", ge=1)
+    train_prompt: Template = _p(
+        "prompt template in training (they differ in white space)", "L4M App. F; audit D10, D13"
+    )
+    test_prompt: Template = _p("prompt template at test time", "L4M App. F; audit D10")
+    baseline_prompt: Literal["native", "released"] = _p(
+        "prompt of TxtChem-T5: its own, or the one of the released code", "its README; audit D14"
+    )
+    save_steps: int = _p("steps between two checkpoints: what a killed training loses", "ours", "steps", ge=1)
     stop_above: float = _p(
-        "a training stops when its loss, over a tenth of its steps, exceeds so many times its largest early loss",
+        "a training stops when its loss, over a tenth of its steps, exceeds this many times its largest early loss",
         "ours",
         "times",
         gt=1,
     )
-
-    epochs: float = _p("passes over the training pairs", "L4M Fig. 14", "epochs", gt=0)
+    epochs: float = _p("epochs over the training pairs", "L4M Fig. 14", "epochs", gt=0)
     effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
     micro_batch: int = _p(
         "rows per forward pass, a divisor of effective_batch (even: KTO pairs chosen with rejected answers)",
@@ -153,8 +142,6 @@ class Params(BaseModel):
     kto_format: Literal["plain", "chatml"] = _p(
         "prompts as for the others, or ChatML with tokens that are never trained", "L4M App. F; audit D17"
     )
-    kto_desirable: float = _p("weight of chosen answers in KTO (lambda_w)", "code: 1", ge=0)
-    kto_undesirable: float = _p("weight of rejected answers in KTO (lambda_l)", "code: 1", ge=0)
     sft_eos: Literal["append", "none"] = _p("end-of-text token after the answer in SFT", "ours; audit D15")
     sft_loss_on: Literal["answer", "all"] = _p("tokens that SFT learns", "L4M Eq. 2; code: all")
     lora_rank: int = _p("LoRA rank", "L4M Fig. 15", ge=1)
@@ -163,23 +150,9 @@ class Params(BaseModel):
     dora: bool = _p("DoRA instead of LoRA", "L4M Fig. 15: LoRA; audit D5")
     max_length: int = _p("longest prompt plus answer", "ours", "tokens", ge=16)
 
-    mol2cap_share: float = _p(
-        "share of mol2cap in SLERP, NuSLERP, soup and task arithmetic", "L4M App. J: 1:18, so 1/19", ge=0, le=1
-    )
+    # ---- merging ----
+    mol2cap_share: float = _p("share of mol2cap in SLERP, NuSLERP and soup", "L4M App. J: 1:18, so 1/19", ge=0, le=1)
     ties_density: float = _p("share of each task vector that the TIES rules keep", "L4M §3.2.1: top 20 %", gt=0, le=1)
-    ties_mol2cap_share: float = _p(
-        "mol2cap's share of the weights of the two task vectors in the TIES rules",
-        "L4M §3.2.1: half the sum",
-        ge=0,
-        le=1,
-    )
-    merge_scale: float = _p(
-        "factor λ on the merged task vector (TIES rules, task arithmetic)", "mergekit default; L4M prints none", gt=0
-    )
-    merge_filters: dict[str, _Share | list[_Share]] = _p(
-        "part of a tensor's name -> mol2cap's share there, or a list of shares over the layers; the first that fits",
-        "ours; L4M §4.2.2 blends all layers alike",
-    )
     merge_dtype: Literal["float32", "bfloat16"] = _p(
         "type that merged weights are written in (computed in float32)", "L+M-24's models: float32"
     )
@@ -187,34 +160,25 @@ class Params(BaseModel):
         "further mol2cap shares of the SLERP+CPO sweep, each between 0 and 1, beside those of the systems table",
         "ours; L4M Fig. 4 names 1:18 alone",
     )
-    keep_merges: bool = _p(
-        "keep the weights of a sweep's merge after its predictions are made (else only its recipe)", "ours; disk space"
-    )
+    keep_merges: bool = _p("keep the weights of a sweep's merges once their predictions are made", "ours; disk space")
 
+    # ---- generation and scoring ----
     max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)
     generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)
-    caption_tokenizer: str = _p(
-        "tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary file or a hub id", "L+M-24"
-    )
+    caption_tokenizer: str = _p("tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary or a hub id", "L+M-24")
     postprocess: Literal["clean", "as_released", "none"] = _p(
         "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
     )
-    property_tree: str | None = _p(
-        "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
-    )
-    withheld_combinations: str | None = _p(
-        "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
-    )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch_tokens: int = _p(
-        "premise and hypothesis tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
+        "tokens of premises and hypotheses per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
     )
     decomposer: Literal["rules", "llm"] = _p(
-        "who cuts captions into the facts that atomic cross-NLI compares: the grammar, or decomposer_model",
+        "what splits captions into atomic facts for cross-NLI: the grammar, or decomposer_model",
         "L4M App. E: a language model; audit D32",
     )
     decomposer_model: str | None = _p(
-        "instruction-tuned causal model (folder or hub id) whose facts 07 compares with the grammar's; null: none",
+        "instruction-tuned causal model whose atomic facts 07 compares with the grammar's; null: none",
         "L4M App. E: Meta-Llama-3-8B",
     )
     decomposer_new_tokens: int = _p("longest answer of decomposer_model", "ours", "tokens", ge=1)
@@ -260,6 +224,43 @@ class Params(BaseModel):
         return value
 
 
+#: Per notebook, the parameters that decide its numbers: what a reader looks at first.
+HEADLINE: dict[str, tuple[str, ...]] = {
+    "01_data": (
+        *("corpus", "corpus_rows", "corpus_seed", "sample_share", "sample_pools", "test_set", "test_corpus"),
+        *("test_rows", "property_tree", "withheld_combinations", "seed"),
+    ),
+    "02_negatives": (
+        *("negatives", "drop_equal", "negatives_mol2cap_model", "negatives_cap2mol_model", "generation_batch"),
+        *("max_new_tokens", "sample_share", "semantics", "switches", "seed"),
+    ),
+    "03_sft": (
+        *("cap2mol_model", "mol2cap_model", "quantize", "epochs", "effective_batch", "learning_rate", "scheduler"),
+        *("lora_rank", "lora_alpha", "lora_dropout", "sft_loss_on", "sft_eos", "switches"),
+    ),
+    "04_alignment": (
+        *("cap2mol_model", "quantize", "epochs", "effective_batch", "learning_rate", "beta", "cpo_alpha", "cpo_nll"),
+        *("dpo_loss", "dpo_alpha", "kto_format", "lora_rank", "switches"),
+    ),
+    "05_merging": (
+        *("base_model", "cap2mol_model", "mol2cap_model", "mol2cap_share", "ties_density", "merge_dtype"),
+        *("epochs", "learning_rate", "beta", "cpo_alpha", "switches", "seeds"),
+    ),
+    "06_ablation": (
+        *("semantics", "switches", "mol2cap_share", "ratio_grid", "keep_merges", "epochs", "learning_rate", "beta"),
+        *("cpo_alpha", "dpo_alpha", "max_new_tokens", "seeds"),
+    ),
+    "07_nli_evaluation": (
+        *("nli_model", "decomposer", "decomposer_model", "caption_tokenizer", "postprocess", "invalid", "word_cuts"),
+        *("test_set", "test_rows", "dtype", "seed"),
+    ),
+    "08_figures": (
+        *("test_set", "test_rows", "semantics", "switches", "seeds", "mol2cap_share", "ratio_grid", "word_cuts"),
+        *("caption_tokenizer", "author_scores", "figures_dir"),
+    ),
+}
+
+
 def describe(name: str) -> dict[str, str]:
     """Meaning, unit and source of one parameter."""
     field = Params.model_fields[name]
@@ -267,17 +268,11 @@ def describe(name: str) -> dict[str, str]:
     return {"meaning": field.description or "", "unit": str(extra["unit"]), "source": str(extra["source"])}
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The known names closest to ``name``, as an ending for an error message."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def profile_path(profile: str) -> Path:
     """The YAML file of a profile; raises :class:`ParameterError` naming the nearest one if there is none."""
     path = root() / "params" / f"{profile}.yaml"
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", profile) or not path.is_file():
-        known = profiles()
+    known = profiles()
+    if profile not in known:
         raise ParameterError(
             f"no profile {profile!r} in {path.parent}{nearest(profile, known)} (there are: {', '.join(known)})"
         )
@@ -286,40 +281,24 @@ def profile_path(profile: str) -> Path:
 
 def profiles() -> list[str]:
     """Names of the profiles in ``params/``."""
-    others = {"systems", "published", "claims"}
-    return sorted(path.stem for path in (root() / "params").glob("*.yaml") if path.stem not in others)
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """PyYAML's safe loader, which by itself lets the last of two equal keys win without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
-            seen.add(name)
-        return dict(super().construct_mapping(node, deep))
-
-
-def read_yaml(path: Path) -> Any:
-    """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not readable YAML: {error}") from None
+    others = {"systems", "published", "claims", "switches", "effects"}
+    found = (path.stem for path in (root() / "params").glob("*.yaml"))
+    return sorted(name for name in found if name not in others and re.fullmatch(r"[A-Za-z0-9_-]+", name))
 
 
 def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """The parameters of ``profile`` with ``overrides`` on top; raises :class:`ParameterError`."""
-    values = read_yaml(profile_path(profile))
+    """The parameters of ``profile`` with ``overrides`` on top; raises :class:`ParameterError`.
+
+    Numbers may come as text, as ``papermill -p learning_rate 1e-3`` passes them on.
+    """
+    path = profile_path(profile)
+    values = read_yaml(path)
     if not isinstance(values, dict):
-        raise ParameterError(f"{profile_path(profile)} is empty or no mapping of names to values")
+        raise ParameterError(f"{path} is empty or no mapping of names to values")
     if values.get("profile", profile) != profile:
         raise ParameterError(
-            f"{profile_path(profile)} says 'profile: {values['profile']}': write 'profile: {profile}' there, so that "
-            "its files go to a folder of their own"
+            f"{path} says 'profile: {values['profile']}': write 'profile: {profile}' there, so that its files go to a "
+            "folder of their own"
         )
     return check({**values, **(overrides or {})})
 
@@ -327,44 +306,24 @@ def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
 def check(values: Mapping[str, Any]) -> Params:
     """Validate plain values; raises :class:`ParameterError` with one line per problem."""
     try:
-        return Params.model_validate(_floats(values))
+        return Params.model_validate({name: _number(name, value) for name, value in values.items()})
     except ValidationError as error:
         raise ParameterError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _floats(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Whole numbers are welcome where a float is meant (``epochs: 3``); nothing else is converted."""
-    out = dict(values)
-    for name, field in Params.model_fields.items():
-        value = out.get(name)
-        if field.annotation is float and isinstance(value, int) and not isinstance(value, bool):
-            out[name] = float(value)
-    return out
+def _number(name: str, value: Any) -> Any:
+    """``value`` as a number where it is one's text and ``name`` means a number."""
+    field = Params.model_fields.get(name)
+    if isinstance(value, str) and field is not None and field.annotation in (int, float):
+        with suppress(ValueError):
+            return field.annotation(value)
+    return value
 
 
 def _explain(problem: Any) -> str:
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}{nearest(name, list(Params.model_fields))}"
+        return f"unknown parameter {name!r}{nearest(name, Params.model_fields)}"
     if problem["type"] == "missing":
         return f"parameter {name!r} has no value: {describe(name)['meaning']}"
-    hint = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        hint = "; YAML reads 1e-5 as text, write 1.0e-5"
-    return f"parameter {name!r} = {problem['input']!r}: {problem['msg']}{hint} ({describe(name)['meaning']})"
-
-
-#: TEMPORARY
-HEADLINE: dict[str, tuple[str, ...]] = dict.fromkeys(
-    (
-        "01_data",
-        "02_negatives",
-        "03_sft",
-        "04_alignment",
-        "05_merging",
-        "06_ablation",
-        "07_nli_evaluation",
-        "08_figures",
-    ),
-    ("seed", "beta"),
-)
+    return f"parameter {name!r} = {problem['input']!r}: {problem['msg']} ({describe(name)['meaning']})"

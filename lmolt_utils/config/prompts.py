@@ -1,19 +1,19 @@
-"""The papers' instruction for both tasks (Less for More, Appendix F), in every whitespace it was used with.
+"""The papers' instruction for both tasks (Less for More, Appendix F), in every white space it was used with.
 
-A prompt ends on ``:`` and the answer begins with a space: a prompt ending in a space would share its last
-token with the answer, and the loss would start one token late.
+The words are the same everywhere; the white space between them is not (audit D10, D13). Templates: ``printed`` is the
+text as the papers show it, and what the embedded models were made with; ``card`` is the form that Meditron's own
+checkpoints were published with; the others are what the indentation of the released scripts puts into their strings.
 
-The words are the same everywhere; the white space between them is not (audit D10, D13). ``printed`` is the text as the
-papers show it, and what the embedded models were made with; ``card`` is the form that Meditron's own checkpoints
-were published with; the others are what the indentation of the released scripts puts into their strings.
+A prompt ends on ``:`` and the answer begins with a space: a prompt that ended in a space would share its last token
+with the answer, and the loss would start one token late.
 """
 
 from typing import Literal, get_args
 
 Task = Literal["mol2cap", "cap2mol"]
 TASKS: tuple[Task, ...] = get_args(Task)
-Layout = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+Template = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
+TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 _WORDS: dict[Task, tuple[str, str, str, str, str]] = {
     "mol2cap": (
@@ -35,7 +35,7 @@ _IN12, _IN16, _IN20 = ("\n" + " " * width for width in (12, 16, 20))
 
 
 def _indented(line: str, after_source: str) -> dict[Task, tuple[str, ...]]:
-    """The alignment scripts' white space: every source line begins with their indentation, ``line``."""
+    """The alignment scripts' white space; ``line`` is a line end with their indentation."""
     captions = (line, f"\n\n{line}", f"\n{line}", line, f"\n\n{line}", f"\n{line}", after_source, f"\n\n\n{line}")
     molecules = (*captions[:3], f" {line}", captions[4], "\n", f" \n{line}", captions[7])
     return {"mol2cap": captions, "cap2mol": molecules}
@@ -43,7 +43,7 @@ def _indented(line: str, after_source: str) -> dict[Task, tuple[str, ...]]:
 
 #: White space, in order: after the first sentence, before and after "### Instruction:", before the sentence on what is
 #: given, before and after "### Input:", after the source, before "### Response:".
-_GAPS: dict[Layout, dict[Task, tuple[str, ...]]] = {
+_GAPS: dict[Template, dict[Task, tuple[str, ...]]] = {
     "printed": dict.fromkeys(TASKS, (" ", "\n\n", "\n", "\n", "\n\n", "\n", "\n", "\n\n\n")),
     "card": {
         "mol2cap": (" ", "\n\n", "\n ", " ", "\n\n", "\n", " \n", "\n\n\n"),
@@ -61,7 +61,7 @@ _GAPS: dict[Layout, dict[Task, tuple[str, ...]]] = {
     },
 }
 #: What stands between the prompt and the answer in training: the released alignment scripts glue them together.
-_BEFORE_ANSWER: dict[Layout, str] = {
+_BEFORE_ANSWER: dict[Template, str] = {
     "printed": " ",
     "card": " ",
     "train12": "",
@@ -69,8 +69,6 @@ _BEFORE_ANSWER: dict[Layout, str] = {
     "sft": "\n" + _IN12,
     "infer20": "",
 }
-
-
 #: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
 #: model never saw (audit D14; for molecules none is known). Chem-LLM: the dialogue form that its model card
 #: documents, without the optional system text, around our prompt.
@@ -96,10 +94,10 @@ def baseline_prompt(init: str, form: str, task: Task, source: str) -> str:
     return forms.get(form, forms["native"])[task].format(text)
 
 
-def _segments(task: Task, layout: Layout) -> tuple[str, str]:
+def _segments(task: Task, template: Template) -> tuple[str, str]:
     """Text before and after the source."""
     known, given, source, question, response = _WORDS[task]
-    gaps = _GAPS[layout][task]
+    gaps = _GAPS[template][task]
     before = (
         "Below is an instruction that describes a task, paired with an input that provides further context."
         f"{gaps[0]}Write a response that appropriately completes the request.{gaps[1]}### Instruction:{gaps[2]}"
@@ -112,12 +110,12 @@ def _segments(task: Task, layout: Layout) -> tuple[str, str]:
 SEGMENTS: dict[Task, tuple[str, str]] = {task: _segments(task, "printed") for task in TASKS}
 
 
-def prompt(task: Task, source: str, layout: Layout = "printed") -> str:
-    """The instruction for ``task`` with ``source`` (a SMILES or a caption) filled in, in one of :data:`LAYOUTS`."""
-    before, after = _segments(task, layout)
+def prompt(task: Task, source: str, template: Template = "printed") -> str:
+    """The instruction for ``task`` about ``source``, a SMILES or a caption."""
+    before, after = _segments(task, template)
     return f"{before}{source}{after}"
 
 
-def answer(target: str, layout: Layout = "printed") -> str:
-    """``target`` as it follows the prompt; as printed: one space, then the text. EOS is the tokenizer's business."""
-    return f"{_BEFORE_ANSWER[layout]}{target}"
+def answer(target: str, template: Template = "printed") -> str:
+    """``target`` as it follows the prompt in training; the tokenizer adds EOS."""
+    return f"{_BEFORE_ANSWER[template]}{target}"

@@ -4,19 +4,21 @@ Every table and figure reads the paper's side from here, and the direction in wh
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from lmolt_utils.config.params import nearest, read_yaml
 from lmolt_utils.config.prompts import Task
+from lmolt_utils.config.reading import nearest, read_yaml
 from lmolt_utils.paths import root
 
 #: Half a step of the last printed digit of a table cell: what rounding may have hidden.
 CELL_ROUNDING = 0.005
+#: The system that the tables test the others against.
+REFERENCE = "meditron"
 
 _PRINTED = re.compile(r"[+-]?\d+(?:\.(?P<decimals>\d+))?(?P<percent>%)?")
 
@@ -57,7 +59,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 def metric(name: str) -> Metric:
     """The metric called ``name``; raises ValueError naming the nearest one."""
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}{nearest(name, list(METRICS))}")
+        raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
     return METRICS[name]
 
 
@@ -122,10 +124,8 @@ class PublishedTable(_Strict):
         for label, length in lengths.items():
             if length != len(self.metrics):
                 raise ValueError(f"table {self.id}, {label}: {length} values for {len(self.metrics)} metrics")
-        for delta in self.deltas:
-            for text in delta.printed:
-                if text is not None:
-                    parse_printed(text)
+        for text in (text for delta in self.deltas for text in delta.printed if text is not None):
+            parse_printed(text)
         return self
 
     def value(self, row: str, name: str) -> float | None:
@@ -163,17 +163,16 @@ class Published(_Strict):
         return self
 
     def table(self, table_id: str) -> PublishedTable:
-        """The table with this id; raises ValueError naming the nearest one."""
-        for table in self.tables:
-            if table.id == table_id:
-                return table
-        known = ", ".join(table.id for table in self.tables)
-        raise ValueError(f"there is no published table {table_id!r} (there are: {known})")
+        """The table with this id; raises ValueError naming those there are."""
+        known = {table.id: table for table in self.tables}
+        if table_id not in known:
+            raise ValueError(f"there is no published table {table_id!r} (there are: {', '.join(known)})")
+        return known[table_id]
 
     def fact(self, name: str) -> Fact:
         """The stated number called ``name``; raises ValueError naming the nearest one."""
         if name not in self.facts:
-            raise ValueError(f"unknown fact {name!r}{nearest(name, list(self.facts))}")
+            raise ValueError(f"unknown fact {name!r}{nearest(name, self.facts)}")
         return self.facts[name]
 
 
@@ -194,21 +193,31 @@ def load_published(path: Path | None = None) -> Published:
 
 
 class SystemRow(Protocol):
-    """What a table needs of a system: its name, its label, and its row per table id.
+    """What tables need of a system: name, label, and its row per table id; a row the paper lacks is a control."""
 
-    A row that the published table lacks is a control: the table grows by it.
+    name: str
+    label: str
+    rows: dict[str, str]
+
+
+def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[str, SystemRow]:
+    """The system behind each row of ``table``, controls last, in the systems' order.
+
+    Raises ValueError when two systems claim one row, or when a row is a published one misspelt.
     """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def rows(self) -> Mapping[str, str]: ...
-
-
-#: The system that the tables test the others against.
-REFERENCE = "meditron"
+    placed: dict[str, SystemRow] = {}
+    known = {_plain(row): row for row in table.rows}
+    for system in systems:
+        row = system.rows.get(table.id)
+        if row is None:
+            continue
+        meant = known.get(_plain(row), row)
+        if meant != row:
+            raise ValueError(f"system {system.name!r}: table {table.id} has no row {row!r}; did you mean {meant!r}?")
+        if row in placed:
+            raise ValueError(f"{placed[row].name!r} and {system.name!r} both claim row {row!r} of table {table.id}")
+        placed[row] = system
+    return placed
 
 
 def _plain(label: str) -> str:
@@ -216,37 +225,15 @@ def _plain(label: str) -> str:
     return "".join(character for character in label.casefold() if character.isalnum())
 
 
-def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[str, SystemRow]:
-    """The system behind each row of ``table``, controls last, in the systems' order."""
-    placed: dict[str, SystemRow] = {}
-    for system in systems:
-        row = system.rows.get(table.id)
-        if row is None:
-            continue
-        if row not in table.rows and (meant := _plain(row)) in (known := {_plain(r): r for r in table.rows}):
-            raise ValueError(
-                f"system {system.name!r}: table {table.id} has no row {row!r}; did you mean {known[meant]!r}?"
-            )
-        if row in placed:
-            raise ValueError(
-                f"systems {placed[row].name!r} and {system.name!r} both claim row {row!r} of table {table.id}"
-            )
-        placed[row] = system
-    return placed
-
-
-def pairs_to_test(
-    systems: Sequence[SystemRow], task: Task, *, reference: str = REFERENCE, published: Published | None = None
-) -> list[tuple[str, str]]:
+def pairs_to_test(systems: Sequence[SystemRow], task: Task, *, reference: str = REFERENCE) -> list[tuple[str, str]]:
     """The pairs of systems that the tables of ``task`` compare: each with ``reference``, and each delta's two."""
-    published = published or load_published()
-    pairs = [(system.name, reference) for system in systems if system.name != reference]
-    placed = {t.id: systems_by_row(t, systems) for t in published.tables if t.task == task}
-    for table in placed:
-        for delta in published.table(table).deltas:
-            pair = [placed[ref.table].get(ref.row) for ref in (delta.of, delta.over)]
-            names = [system.name for system in pair if system is not None]
-            if len(names) == 2 and names[0] != names[1]:
-                pairs.append((names[0], names[1]))
+    tables = {table.id: table for table in load_published().tables if table.task == task}
+    placed = {name: systems_by_row(table, systems) for name, table in tables.items()}
+    pairs = [(system.name, reference) for system in systems]
+    for table in tables.values():
+        for delta in table.deltas:
+            of, over = (placed[ref.table].get(ref.row) for ref in (delta.of, delta.over))
+            if of is not None and over is not None:
+                pairs.append((of.name, over.name))
     known = {system.name for system in systems}
-    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= known]
+    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= known and pair[0] != pair[1]]

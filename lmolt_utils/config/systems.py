@@ -9,82 +9,40 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lmolt_utils.config.params import ParameterError, Params, check, nearest, read_yaml
-from lmolt_utils.config.switches import SWITCHES, check_choices, resolve
+from lmolt_utils.config.params import Params, check
+from lmolt_utils.config.published import load_published, systems_by_row
+from lmolt_utils.config.reading import ParameterError, nearest, read_yaml
+from lmolt_utils.config.switches import check_choices, resolve, switches
 from lmolt_utils.paths import root
 
-Init = Literal[
-    "per_task",
-    "cap2mol",
-    "mol2cap",
-    "slerp",
-    "nuslerp",
-    "soup",
-    "task_arithmetic",
-    "ties",
-    "dare_ties",
-    "half_sum_ties",
-    "txtchem",
-    "chemllm",
-    "baseline",
-]
+Merged = Literal["slerp", "nuslerp", "soup", "ties", "half_sum_ties"]
+Init = Literal["per_task", "cap2mol", "mol2cap", Merged, "txtchem", "chemllm", "baseline"]
 Method = Literal["none", "sft", "dpo", "cpo", "kto"]
 Maker = Literal["01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"]
-#: The papers' tables: 2 to 5 of Less for More, 1 and 2 of ALMol.
-TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
-#: The inits that are merges (lmolt_utils.merging.merges has a rule of each name), and those of them that trim task
-#: vectors: their share is a parameter of its own, as the paper weighs both task vectors equally.
-MERGES = ("slerp", "nuslerp", "soup", "task_arithmetic", "ties", "dare_ties", "half_sum_ties")
-TRIMMING = ("ties", "dare_ties", "half_sum_ties")
+#: The inits that are merges (lmolt_utils.merging.merges has a rule of each name), and those that trim task vectors.
+MERGES: tuple[str, ...] = get_args(Merged)
+TRIMMING = ("ties", "half_sum_ties")
+#: mol2cap's share in the rules that trim, unless a row has its own: L4M §3.2.1 takes half the sum of both task
+#: vectors. The papers' 1:18 is that of the other rules, so the profile's ``mol2cap_share`` does not count here.
+TIES_SHARE = 0.5
 #: Rows of init ``baseline``: their name says what they answer (:mod:`lmolt_utils.data.baselines`).
 BASELINES = ("constant", "nearest-neighbour", "rule")
 #: Inits that are published baselines of the papers' tables: the parameter that names the model.
 PUBLISHED = {"txtchem": "txtchem_model", "chemllm": "chemllm_model"}
-#: What a row with another's adapter may set, switches of these names among them: nothing that its training follows.
-TEST_ONLY = ("adapter_of", "test_prompt", "postprocess", "max_new_tokens")
-#: What a row may set for itself; everything else comes from the profile.
-SETTINGS = [
-    "switches",
-    "adapter_of",
-    "train_prompt",
-    "test_prompt",
-    "baseline_prompt",
-    "epochs",
-    "effective_batch",
-    "micro_batch",
-    "learning_rate",
-    "scheduler",
-    "warmup_share",
-    "max_grad_norm",
-    "weight_decay",
-    "beta",
-    "cpo_alpha",
-    "cpo_nll",
-    "dpo_loss",
-    "dpo_alpha",
-    "kto_format",
-    "kto_desirable",
-    "kto_undesirable",
-    "sft_eos",
-    "sft_loss_on",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "dora",
-    "ties_density",
-    "postprocess",
-    "max_new_tokens",
-    "merge_scale",
-    "merge_filters",
-    "merge_dtype",
-    "seed",
-]
+#: What a row may set besides ``switches`` and ``adapter_of``. All systems share everything else, so that they are
+#: compared on equal footing: prompts, end of text, batch and schedule differ by a switch only.
+SETTINGS = (
+    *("epochs", "learning_rate", "micro_batch", "beta", "cpo_alpha", "dpo_alpha", "lora_rank", "lora_alpha"),
+    *("ties_density", "seed"),
+)
+#: Switches that a row with another system's adapter may set: those that its training does not follow.
+TEST_ONLY = ("test_prompt", "postprocess", "decoding")
 
 
 class System(BaseModel):
     """One row: where training starts (``init``), what is done (``method``), which table rows it stands for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9+@._-]*$")
     label: str
@@ -93,6 +51,7 @@ class System(BaseModel):
     method: Method
     mol2cap_share: float | None = Field(default=None, ge=0, le=1)
     settings: dict[str, Any] = {}
+    #: Published table -> its row; a row that the table lacks is a control.
     rows: dict[str, str] = {}
     #: The system that this one differs from in one thing (06_ablation compares the two).
     against: str | None = None
@@ -100,11 +59,13 @@ class System(BaseModel):
     @field_validator("settings")
     @classmethod
     def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known = (*SETTINGS, "switches", "adapter_of")
         for name in value:
-            if name not in SETTINGS:
-                raise ValueError(f"unknown setting {name!r}{nearest(name, SETTINGS)}")
+            if name not in known:
+                hint = nearest(name, known) or f" (a system may set {', '.join(known)})"
+                raise ValueError(f"unknown setting {name!r}{hint}")
         for name in check_choices(value.get("switches", {})):
-            if SWITCHES[name].of_the_run:
+            if switches()[name].of_the_run:
                 raise ValueError(f"switch {name!r} decides the pairs of all systems: set it in the profile's switches")
         return value
 
@@ -112,11 +73,9 @@ class System(BaseModel):
     def _sensible(self) -> "System":
         if self.mol2cap_share is not None and self.init not in MERGES:
             raise ValueError(f"mol2cap_share belongs to merges ({', '.join(MERGES)}), not to init {self.init!r}")
-        if unknown := [table for table in self.rows if table not in TABLES]:
-            raise ValueError(f"rows names no table {unknown[0]!r}: there are {', '.join(TABLES)}")
         if "adapter_of" in self.settings:
             names = [*self.settings, *self.settings.get("switches", {})]
-            if trained := [name for name in names if name not in (*TEST_ONLY, "switches")]:
+            if trained := [name for name in names if name not in ("adapter_of", "switches", *TEST_ONLY)]:
                 raise ValueError(
                     f"{trained[0]!r} has no effect on an adapter that another system trained: leave out adapter_of"
                 )
@@ -129,7 +88,7 @@ class System(BaseModel):
         if self.init == "baseline" and (self.method != "none" or self.settings):
             raise ValueError("a baseline is not trained: method none, no settings")
         if self.init == "baseline" and self.name not in BASELINES:
-            raise ValueError(f"no such baseline; there are {', '.join(BASELINES)}{nearest(self.name, list(BASELINES))}")
+            raise ValueError(f"no such baseline; there are {', '.join(BASELINES)}{nearest(self.name, BASELINES)}")
         return self
 
     @property
@@ -154,9 +113,10 @@ class System(BaseModel):
 
     def params(self, profile: Params) -> Params:
         """The profile's parameters, with what the switches change, with this row's own settings on top."""
-        own = {name: value for name, value in self.settings.items() if name not in ("switches", "adapter_of")}
-        if self.mol2cap_share is not None:
-            own["ties_mol2cap_share" if self.init in TRIMMING else "mol2cap_share"] = self.mol2cap_share
+        own = {name: value for name, value in self.settings.items() if name in SETTINGS}
+        share = TIES_SHARE if self.mol2cap_share is None and self.init in TRIMMING else self.mol2cap_share
+        if share is not None:
+            own["mol2cap_share"] = share
         values = profile.model_dump()
         return check({**values, **resolve(values, self.method, self.init, self.settings.get("switches")), **own})
 
@@ -174,23 +134,40 @@ def load_systems(path: Path | None = None) -> list[System]:
             systems.append(System.model_validate(row))
         except ValidationError as error:
             raise ParameterError("\n".join(_explain(path, str(name), p) for p in error.errors())) from None
-        if name in {system.name for system in systems[:-1]}:
-            raise ParameterError(f"{path}: two systems are called {name!r}")
     names = [system.name for system in systems]
-    stands: dict[tuple[str, str], str] = {}
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ParameterError(f"{path}: two systems are called {twice[0]!r}")
+    tables = {table.id: table for table in load_published().tables}
     for system in systems:
-        for place in system.rows.items():
-            if place in stands:
-                raise ParameterError(
-                    f"{path}: {stands[place]!r} and {system.name!r} are both row {place[1]!r} of {place[0]}"
-                )
-            stands[place] = system.name
+        for table in system.rows:
+            if table not in tables:
+                hint = f"{nearest(table, tables)} (there are {', '.join(tables)})"
+                raise ParameterError(f"{path}: system {system.name!r}: rows names no table: {table!r}{hint}")
         for field, other in (("against", system.against), ("adapter_of", system.adapter_of)):
             if other is not None and other not in names:
                 raise ParameterError(
                     f"{path}: system {system.name!r}: {field} names no system: {other!r}{nearest(other, names)}"
                 )
+    try:
+        for published in tables.values():
+            systems_by_row(published, systems)
+    except ValueError as error:
+        raise ParameterError(f"{path}: {error}") from None
     return systems
+
+
+def _explain(path: Path, name: str, problem: Any) -> str:
+    """One of pydantic's problems with row ``name``."""
+    where, field = f"{path}: system {name!r}", str(problem["loc"][0]) if problem["loc"] else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{where} has an unknown field {field!r}{nearest(field, System.model_fields)}"
+    if problem["type"] == "literal_error":
+        known = get_args({"init": Init, "method": Method, "notebook": Maker}[field])
+        given = str(problem["input"])
+        return f"{where}: {field} {given!r} is none of {', '.join(known)}{nearest(given, known)}"
+    message = re.sub(r"^Value error, ", "", problem["msg"])
+    given = f" = {problem['input']!r}" if field and problem["type"] != "value_error" else ""
+    return f"{where}{': ' + field + given if field else ''}: {message}"
 
 
 def replicas(systems: Sequence[System], params: Params) -> list[System]:
@@ -204,19 +181,10 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
     found = []
     for system in systems:
         found.append(system)
-        if system.trained_for_tables:
-            found += [
-                system.model_copy(
-                    update={
-                        "name": f"{system.name}@seed{seed}",
-                        "label": f"{system.label} (seed {seed})",
-                        "settings": {**system.settings, "seed": seed},
-                        "rows": {},
-                        "against": None,
-                    }
-                )
-                for seed in params.seeds[1:]
-            ]
+        for seed in params.seeds[1:] if system.trained_for_tables else ():
+            own = {"name": f"{system.name}@seed{seed}", "label": f"{system.label} (seed {seed})"}
+            settings = {**system.settings, "seed": seed}
+            found.append(system.model_copy(update={**own, "settings": settings, "rows": {}, "against": None}))
     return found
 
 
@@ -239,36 +207,22 @@ def planned(params: Params) -> list[System]:
     return systems
 
 
-def _explain(path: Path, name: str, problem: Any) -> str:
-    field = str(problem["loc"][0]) if problem["loc"] else ""
-    if problem["type"] == "extra_forbidden":
-        return f"{path}: system {name!r} has an unknown field {field!r}{nearest(field, list(System.model_fields))}"
-    if problem["type"] == "literal_error":
-        known = {"init": Init, "method": Method, "notebook": Maker}[field]
-        given = str(problem["input"])
-        return f"{path}: system {name!r}: {field} {given!r} is none of {', '.join(get_args(known))}"
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    return f"{path}: system {name!r}{': ' + field if field else ''}: {message}"
-
-
 def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> list[System]:
     """The rows that ``notebook`` makes, or those of them named in ``wanted``.
 
     Raises :class:`ParameterError` when a wanted name is unknown, or belongs to another notebook.
     """
     own = [system for system in systems if system.notebook == notebook]
-    if not wanted:
-        return own
     by_name = {system.name: system for system in systems}
-    for name in wanted:
+    for name in wanted or []:
         if name not in by_name:
-            raise ParameterError(f"systems: no system {name!r}{nearest(name, list(by_name))}")
+            raise ParameterError(f"systems: no system {name!r}{nearest(name, by_name)}")
         if by_name[name].notebook != notebook:
             raise ParameterError(
                 f"systems: {name!r} is made by {by_name[name].notebook}, not by {notebook} "
                 f"(which makes {', '.join(system.name for system in own)})"
             )
-    return [system for system in own if system.name in set(wanted)]
+    return [system for system in own if not wanted or system.name in wanted]
 
 
 def ratio(share: float) -> str:
@@ -282,26 +236,17 @@ def ratio(share: float) -> str:
 def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
     """The rows of ``systems`` that a run makes, and ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` they lack.
 
-    A published baseline whose model the profile does not name is not run.
-    A share counts as there when a row trains CPO from SLERP at it with no settings of its own (within 0.0001:
-    names give four digits), be it the row's own share or the profile's.
+    A published baseline whose model the profile does not name is not run. A share counts as there when a row trains CPO
+    from SLERP at it (within 0.0001: names give four digits) without settings of its own.
     """
     rows = [row for row in systems if row.init not in PUBLISHED or getattr(params, PUBLISHED[row.init]) is not None]
+    swept = [row for row in rows if row.init == "slerp" and row.method == "cpo" and not row.settings]
+    there = [params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share for row in swept]
     for share in params.ratio_grid:
-        there = [
-            params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share
-            for row in rows
-            if row.init == "slerp" and row.method == "cpo" and not row.settings
-        ]
-        if not any(math.isclose(share, other, abs_tol=1e-4) for other in there):
-            rows.append(
-                System(
-                    name=f"slerp@{share:.4g}+cpo",
-                    label=f"SLERP+CPO, {ratio(share)}",
-                    notebook="06_ablation",
-                    init="slerp",
-                    method="cpo",
-                    mol2cap_share=share,
-                )
-            )
+        if any(math.isclose(share, other, abs_tol=1e-4) for other in there):
+            continue
+        there.append(share)
+        name, label = f"slerp@{share:.4g}+cpo", f"SLERP+CPO, {ratio(share)}"
+        start: dict[str, Any] = {"notebook": "06_ablation", "init": "slerp", "mol2cap_share": share}
+        rows.append(System(name=name, label=label, method="cpo", **start))
     return rows

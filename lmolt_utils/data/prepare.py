@@ -13,12 +13,20 @@ from lmolt_utils.data.sample import CORPUS_COLUMNS, SAMPLE_COLUMNS, sample, trip
 from lmolt_utils.data.sources import EMBEDDED, Source, load
 from lmolt_utils.data.test_sets import TEST_SETS, draw, source_of, unstated
 from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows, write_json, write_rows, write_text
+from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
 
 def corpus_source(run: Run) -> Source:
     """The corpus that a run's parameters name."""
-    return Source(run.params.corpus, run.params.corpus_rows, run.params.corpus_seed, run.params.corpus_revision)
+    name, revision = _split(run.params.corpus)
+    return Source(name, run.params.corpus_rows, run.params.corpus_seed, revision)
+
+
+def _split(reference: str) -> tuple[str, str | None]:
+    """Name and revision of a data set, a hub id with ``@revision`` or without; a local path may hold an @ itself."""
+    name, _, revision = reference.rpartition("@")
+    return (name, revision) if name and not Path(from_root(reference)).exists() else (reference, None)
 
 
 def make_corpus(run: Run) -> pd.DataFrame:
@@ -41,7 +49,6 @@ def make_corpus(run: Run) -> pd.DataFrame:
         found = Source(source.name, source.rows, source.seed, revision)
         loaded = load(
             found,
-            max_bad_share=run.params.max_bad_share,
             compose=captioner(run.params.corpus, known.tree),
             read=reader(known.tree).properties,
             withheld=known.withheld,
@@ -59,7 +66,7 @@ def make_corpus(run: Run) -> pd.DataFrame:
         "corpus",
         make,
         outputs=[output, rejected, record, tree, pairs],
-        params=source.relevant() | {"max_bad_share": run.params.max_bad_share} | known.facts,
+        params=source.relevant() | known.facts,
     )
     return read_rows(output, CORPUS_COLUMNS)
 
@@ -73,7 +80,8 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     corpus_file, facts_file = data / "corpus.jsonl", data / "corpus.manifest.json"
     names = ("sample.jsonl", "validation.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
     outputs = [data / name for name in names]
-    source = source_of(run.params.test_set, corpus_source(run), run.params.test_corpus, run.params.test_corpus_revision)
+    copy, revision = _split(run.params.test_corpus) if run.params.test_corpus else (None, None)
+    source = source_of(run.params.test_set, corpus_source(run), copy, revision)
     if source:
         _verify(outputs[-1], "test", source)
     known = _knowledge(run)
@@ -100,7 +108,6 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
             run.params.seed,
             source=found,
             corpus_seed=run.params.corpus_seed,
-            max_bad_share=run.params.max_bad_share,
             compose=captioner(run.params.corpus, known.tree),
             read=reader(known.tree).properties,
         )
@@ -138,7 +145,6 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
             "rows": run.params.test_rows,
             "seed": run.params.seed,
             "corpus_seed": run.params.corpus_seed,
-            "max_bad_share": run.params.max_bad_share,
             **known.facts,
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},

@@ -394,6 +394,6 @@ def refuse_too_many(name: str, rejected: pd.DataFrame, total: int, max_bad_share
     counts = ", ".join(f"{count} {reason}" for reason, count in rejected["reason"].value_counts().items())
     first = "; ".join(f"{r.file} line {r.line}: {r.reason} ({r.detail})" for r in rejected.head(3).itertuples())
     raise DataError(
-        f"{name}: {len(rejected)} of {total} rows are bad ({counts}), more than max_bad_share = {max_bad_share}. "
-        f"First: {first}. Mend the file, or raise max_bad_share"
+        f"{name}: {len(rejected)} of {total} rows are bad ({counts}), more than the {max_bad_share:.0%} that may be. "
+        f"First: {first}. Mend the file"
     )

@@ -1,5 +1,1 @@
-"""The embedded scale: a corpus and tiny models that stand in for the hub (no download, no account).
-
-The corpus is made by rules (:mod:`~lmolt_utils.embedded.molecules`, :mod:`~lmolt_utils.grammar.rules`,
-:mod:`~lmolt_utils.embedded.captions`); the models are trained on it by ``make embedded-models``.
-"""
+"""The embedded scale: a generated corpus, and tiny models trained on it, that stand in for the hub's."""

@@ -1,4 +1,4 @@
-"""Captions of the embedded corpus: the plain forms of L+M-24's grammar, over the embedded vocabulary.
+"""Captions of the embedded corpus: the plain forms of L+M-24's grammar.
 
 The embedded models were trained on these captions, so the same arguments must give the same bytes.
 """

@@ -92,29 +92,9 @@ def _other_lipid(rng: random.Random) -> str:
 
 # Substituents close their rings with label 9, so that none meets a scaffold's own labels.
 _ALKYL = (
-    "C",
-    "CC",
-    "CCC",
-    "C(C)C",
-    "CCCC",
-    "CC(C)C",
-    "C(C)CC",
-    "CCCCC",
-    "CCC(C)C",
-    "CCCCCC",
-    "CCCCCCC",
-    "CCCC(C)C",
-    "CCCCCCCC",
-    "CC(C)CC(C)C",
-    "CC(CC)CCC",
-    "CC(C)CCC(C)C",
-    "CC9CCCCC9",
-    "CCC9CCCC9",
-    "CC(CC)C",
-    "CC(CCC)CC",
-    "CCCCCCCCC",
-    "CC(C)CCC",
-    "CCC9CCCCC9",
+    *("C", "CC", "CCC", "C(C)C", "CCCC", "CC(C)C", "C(C)CC", "CCCCC", "CCC(C)C", "CCCCCC", "CCCCCCC", "CCCC(C)C"),
+    *("CCCCCCCC", "CC(C)CC(C)C", "CC(CC)CCC", "CC(C)CCC(C)C", "CC9CCCCC9", "CCC9CCCC9", "CC(CC)C", "CC(CCC)CC"),
+    *("CCCCCCCCC", "CC(C)CCC", "CCC9CCCCC9"),
 )
 _ODORANT_TEMPLATES = {
     "O=C({a})O{b}": 4,
@@ -136,26 +116,8 @@ def _odorant(rng: random.Random) -> str:
 
 #: Neutral decorations: they vary a molecule without adding a property.
 _NEUTRAL = (
-    "C",
-    "F",
-    "Cl",
-    "Br",
-    "CC",
-    "C(C)C",
-    "OC",
-    "OCC",
-    "C(F)(F)F",
-    "CCC",
-    "C9CC9",
-    "CCOC",
-    "N(C)C",
-    "C(C)(C)C",
-    "OCCOC",
-    "C(C)CC",
-    "CCCC",
-    "OC(C)C",
-    "C9CCCC9",
-    "SC",
+    *("C", "F", "Cl", "Br", "CC", "C(C)C", "OC", "OCC", "C(F)(F)F", "CCC", "C9CC9", "CCOC", "N(C)C", "C(C)(C)C"),
+    *("OCCOC", "C(C)CC", "CCCC", "OC(C)C", "C9CCCC9", "SC"),
 )
 #: Second pharmacophores, written so that they can end any substituent position.
 _APPENDAGES = {
@@ -189,18 +151,7 @@ _SCAFFOLDS = (
     "c1({a})ccc(OCc2ccc({b})cc2)cc1",
 )
 #: Short alkyl groups for positions where an aryl substituent would change the family.
-_SHORT = (
-    "C",
-    "CC",
-    "CCC",
-    "C(C)C",
-    "CCCC",
-    "CC(C)C",
-    "C9CC9",
-    "CC9CC9",
-    "C(C)CC",
-    "CCCCC",
-)
+_SHORT = ("C", "CC", "CCC", "C(C)C", "CCCC", "CC(C)C", "C9CC9", "CC9CC9", "C(C)CC", "CCCCC")
 
 
 def _drug_like(rng: random.Random) -> str:

@@ -1,11 +1,7 @@
-"""Captions from property sets, in the sentence forms of L+M-24.
-
-L+M-24's captions were written from property lists through GPT-4 templates, the properties in random order; one
-molecule may be captioned many times (as in L+M-24's train-extra), each time with another order and other templates.
-"""
+"""Captions from property sets, in the sentence forms of L+M-24, the properties in random order."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -22,7 +18,7 @@ class ComposeError(CompanionError):
 
 @dataclass(frozen=True)
 class _Names:
-    """Names as the lists that a form's slots ask for; each is written out only when asked for."""
+    """Names as the lists that a form's slots ask for."""
 
     names: Sequence[str]
 
@@ -47,30 +43,26 @@ class _Names:
 
 @dataclass(frozen=True)
 class Composer:
-    """Writes captions; ``vocabulary`` says which names are roles, classes, effects, qualities or free text.
-
-    ``texts`` gives what the free-text properties say of this molecule (``odor_evaluation``: ``Pleasant odor``); without
-    it a usual wording is drawn.
-    """
+    """Writes captions; ``vocabulary`` says which names are roles, classes, effects, qualities or free text."""
 
     vocabulary: Vocabulary
     style: Style = STYLES["lpm24"]
 
-    def compose(self, properties: Iterable[str], rng: random.Random, texts: Mapping[str, str] | None = None) -> str:
-        """A caption that states each of ``properties`` once; it depends on the set, not on its order.
+    def compose(self, properties: Iterable[str], rng: random.Random) -> str:
+        """A caption that states each of ``properties`` once, whatever their order.
 
         Raises :class:`ComposeError` when there is nothing to state.
         """
-        return self.caption(sorted({canonical(name) for name in properties}), rng, texts)
+        return self.caption(sorted({canonical(name) for name in properties}), rng)
 
-    def caption(self, names: Sequence[str], rng: random.Random, texts: Mapping[str, str] | None = None) -> str:
-        """The same for distinct canonical names, shuffled from the order they are given in."""
+    def caption(self, names: Sequence[str], rng: random.Random) -> str:
+        """The same for distinct canonical names; their order counts."""
         if not names:
             raise ComposeError("a caption needs at least one property")
         free = [name for name in names if self.vocabulary.kind(name) == "free text"]
         stated = [name for name in names if name not in free] if free else list(names)
         sentences = self._sentences(stated, rng) if stated else []
-        for text in _free_sentences(free, rng, texts or {}):
+        for text in _free_sentences(free, rng):
             sentences.insert(rng.randint(0, len(sentences)), text)
         return " ".join(sentences)
 
@@ -109,13 +101,13 @@ class Composer:
         return f"{'It' if it else 'The molecule'} {text}."
 
     def _state(self, rng: random.Random, names: Sequence[str], choices: tuple[Form, ...]) -> str:
-        """``names`` in one of the forms that take so many; class phrases are for classes, but in the plain style."""
+        """``names`` in one of the forms that take that many."""
         plain = self.style.plain
+        # Only classes are called classes, but in the plain style.
         fitting = _fitting(choices, len(names), plain, plain or self.vocabulary.kind(names[-1]) == "class")
-        if self.style.without:
-            fitting = [form for form in fitting if form not in self.style.without]
-            if not fitting:
-                raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
+        fitting = [form for form in fitting if form not in self.style.without]
+        if not fitting:
+            raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
         if len(fitting) == 1:
             form = fitting[0]
         elif plain:
@@ -128,7 +120,7 @@ class Composer:
 
 @cache
 def _fitting(choices: tuple[Form, ...], count: int, plain: bool, classes: bool) -> list[Form]:
-    """The forms for ``count`` names: only ``plain`` ones if so, with class phrases or without."""
+    """The forms for ``count`` names: with ``plain`` only plain ones, without ``classes`` none that names a class."""
     return [
         form
         for form in choices
@@ -136,9 +128,9 @@ def _fitting(choices: tuple[Form, ...], count: int, plain: bool, classes: bool) 
     ]
 
 
-def _free_sentences(names: Sequence[str], rng: random.Random, texts: Mapping[str, str]) -> list[str]:
-    """Quoted facts as L+M-24 sets them: odour and taste after "has", the hazards as they stand."""
-    facts = {name: texts.get(name) or rng.choice(FREE_TEXT[name]) for name in names}
+def _free_sentences(names: Sequence[str], rng: random.Random) -> list[str]:
+    """Quoted facts as L+M-24 sets them, in a usual wording: odour and taste after "has", the hazards as they stand."""
+    facts = {name: rng.choice(FREE_TEXT[name]) for name in names}
     had = [facts.pop(name) for name in ("odor_evaluation", "taste_evaluation") if name in facts]
     if len(had) == 2:
         rng.shuffle(had)
@@ -147,29 +139,13 @@ def _free_sentences(names: Sequence[str], rng: random.Random, texts: Mapping[str
 
 
 def compose(
-    properties: Iterable[str],
-    rng: random.Random,
-    *,
-    vocabulary: Vocabulary | None = None,
-    style: str = "lpm24",
-    texts: Mapping[str, str] | None = None,
+    properties: Iterable[str], rng: random.Random, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
 ) -> str:
-    """A caption of ``properties`` in a named style (:data:`~lmolt_utils.grammar.forms.STYLES`).
+    """A caption of ``properties``, whatever their order, in one of :data:`~lmolt_utils.grammar.forms.STYLES`.
 
-    Seeded by ``rng`` and independent of the order of ``properties``; ``vocabulary`` is the shipped one unless given.
-    Raises :class:`ComposeError` when there is nothing to state or no such style.
+    ``vocabulary``: the shipped one unless given. Raises :class:`ComposeError` when there is nothing to state or no such
+    style.
     """
     if style not in STYLES:
         raise ComposeError(f"there is no caption style {style!r}; there are: {', '.join(STYLES)}")
-    return Composer(vocabulary or Vocabulary.embedded(), STYLES[style]).compose(properties, rng, texts)
-
-
-def variants(
-    properties: Iterable[str], count: int, seed: str, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
-) -> list[str]:
-    """``count`` captions of one molecule (L+M-24's train-extra has five), each by ``seed`` and its number only."""
-    names = list(properties)
-    return [
-        compose(names, random.Random(f"caption:{seed}:{number}"), vocabulary=vocabulary, style=style)
-        for number in range(count)
-    ]
+    return Composer(vocabulary or Vocabulary.embedded(), STYLES[style]).compose(properties, rng)

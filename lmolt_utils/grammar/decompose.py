@@ -1,9 +1,8 @@
 """Atomic facts and property sets out of captions: the grammar of :mod:`forms` read backwards.
 
-A caption is cut into sentences, a sentence at its heads into clauses, a clause's list at its separators into names;
-items that together are one known name are put back together first (longest match). Names are only looked for where
-the grammar has a name, so ``cat`` or ``low`` never match free text by accident. What the grammar does not explain
-stays: an unexplained sentence is one fact without a property, never silently nothing.
+A caption is split into sentences, a sentence at its heads into clauses, a clause's list at its separators into names,
+where the longest known name wins. Names are only looked for where the grammar has one, so ``cat`` or ``low`` never
+match free text by accident. A sentence that the grammar does not explain is one fact without a property.
 """
 
 import re
@@ -18,11 +17,9 @@ from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 
 @dataclass(frozen=True)
 class Atom:
-    """One fact of a caption.
+    """One fact of a caption: a sentence in the caption's words, and the canonical name of its property if it has one.
 
-    ``text``: it as a sentence in the caption's words; ``property``: the canonical name, None where there is none;
-    ``verb``: how the caption says it, a key of :data:`~lmolt_utils.grammar.forms.HEADS`, ``has`` for odours and tastes
-    and empty for other quoted text.
+    ``verb``: a key of :data:`~lmolt_utils.grammar.forms.HEADS`, ``has`` for odours and tastes, empty for other quotes.
     """
 
     text: str
@@ -32,7 +29,7 @@ class Atom:
 
 @dataclass(frozen=True)
 class _Sentence:
-    """What one sentence gave: its atoms, whether all of it was understood, whether it is quoted text."""
+    """What one sentence gave; ``whole``: all of it was understood; ``quoted``: it is free text."""
 
     atoms: tuple[Atom, ...]
     whole: bool
@@ -48,9 +45,7 @@ _SUBJECT = re.compile(rf"(?:{_any_of(SUBJECTS)})(?= |$)", re.IGNORECASE)
 _NAMED_SUBJECT = re.compile(r"the (.{3,80}?)(?: class)? molecule(?= )", re.IGNORECASE)
 _CONNECTIVE = "".join(f"(?:(?:{_any_of(words)}) )?" for words in CONNECTIVES)
 _VERBS = {head: verb for verb, heads in HEADS.items() for head in heads}
-#: First letters of whatever may start a clause: most words are dismissed by one look.
-_STARTS = "".join(sorted({phrase[0] for phrases in (*CONNECTIVES, *HEADS.values()) for phrase in phrases}))
-_CLAUSE = re.compile(rf"[,;:]? (?=[{_STARTS}]){_CONNECTIVE}({_any_of(_VERBS)})(?= |$)")
+_CLAUSE = re.compile(rf"[,;:]? {_CONNECTIVE}({_any_of(_VERBS)})(?= |$)")
 _CLASS_END = re.compile(r" class(?:es)?(?: of molecules)?$", re.IGNORECASE)
 _ARTICLE = re.compile(r"(?:both )?(an? |the )?", re.IGNORECASE)
 #: A name with the rest of a broken clause glued on: "fat storage that impactsyes".
@@ -66,7 +61,7 @@ _SENTENCE_BREAK = re.compile(
 )
 _STOP = " .!?;,\"'"
 
-# ---------------------------------------------------------------------------------------- quoted text
+# ---- quoted text ----
 
 _QUOTE = re.compile(
     r"(?:[,;]? (?:and|which|that|it)){0,2} has (?!(?:an? |no )?(?:effect|impact)s?\b)(.*)$", re.IGNORECASE
@@ -92,7 +87,7 @@ _LONGEST_QUOTE = 1200
 
 
 def _hazard(text: str) -> str | None:
-    """Which free-text property a quoted sentence is about."""
+    """The free-text property that a quoted sentence is about, if any."""
     if len(text) > _LONGEST_QUOTE:
         return None
     if re.search(r"heated to decomp", text, re.IGNORECASE):
@@ -123,7 +118,7 @@ def _senses(quote: str) -> list[tuple[str, str]]:
     return [(one, first), (two, second if second and second != first else other[first])]
 
 
-# ---------------------------------------------------------------------------------------- names
+# ---- names ----
 
 _WORDY = re.compile(r"[^\W_]{2}")
 #: Words that make a phrase a clause of ordinary prose; no property of L+M-24 holds one.
@@ -136,10 +131,12 @@ _LONGEST_NAME = 80
 _MOST_WORDS = 8
 #: Names shorter than this (cat, low, dry, warm) are words of any prose.
 _ACCIDENTAL = 5
+#: Captions, and sentences, that a decomposer remembers.
+_MEMORY = 65_536
 
 
 def _name_like(phrase: str) -> bool:
-    """Whether an unknown phrase in a name's place reads like a property name (at most 6 words in L+M-24)."""
+    """Whether an unknown phrase in a name's place reads like one of L+M-24's names, which have at most 6 words."""
     return (
         len(phrase) <= _LONGEST_NAME
         and len(phrase.split()) <= _MOST_WORDS
@@ -174,23 +171,20 @@ def _balanced(items: Sequence[str]) -> list[str]:
 
 
 class Decomposer:
-    """Reads captions with a vocabulary; sentences and captions read before are remembered.
+    """Reads captions with a vocabulary, by default the shipped one; what was read before is remembered.
 
-    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, as
-    long as it reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
-    ``memory``: how many captions, and how many sentences, are remembered; 0 for none.
+    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, where
+    it reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False, memory: int = 65_536
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False) -> None:
         self.vocabulary = vocabulary or Vocabulary.embedded()
         self.open_vocabulary = open_vocabulary
-        self._sentence: Callable[[str], _Sentence] = lru_cache(memory)(self._read)
-        self._caption: Callable[[str], tuple[Atom, ...]] = lru_cache(memory)(self._read_caption)
+        self._sentence: Callable[[str], _Sentence] = lru_cache(_MEMORY)(self._read)
+        self._caption: Callable[[str], tuple[Atom, ...]] = lru_cache(_MEMORY)(self._read_caption)
 
     def __call__(self, caption: str) -> list[Atom]:
-        """The caption's facts in its order; a fact stated twice is there twice. Empty for an empty caption."""
+        """The caption's facts in their order; a fact stated twice is there twice."""
         return list(self._caption(caption))
 
     def properties(self, caption: str) -> set[str]:
@@ -202,7 +196,7 @@ class Decomposer:
         return self._sentence(" ".join(sentence.split())).whole
 
     def canonical(self, atom: Atom) -> str:
-        """The one sentence for a fact however a caption puts it: by the property's kind, by the verb if unknown."""
+        """The one sentence for a fact, however a caption puts it."""
         name = atom.property
         if name is None or atom.verb in ("has", ""):
             return atom.text
@@ -210,8 +204,6 @@ class Decomposer:
         if kind == "effect" or (kind is None and atom.verb not in ("is", "belongs to")):
             return f"The molecule impacts {name}."
         return f"The molecule is {name}." if kind == "quality" else f"The molecule is a {name}."
-
-    # ------------------------------------------------------------------------------------ captions
 
     def _read_caption(self, caption: str) -> tuple[Atom, ...]:
         read = [(text, self._sentence(text)) for text in sentences(caption)]
@@ -224,7 +216,7 @@ class Decomposer:
         return tuple(atoms)
 
     def _quotes(self, texts: Sequence[str]) -> list[Atom]:
-        """Facts of a run of quoted sentences: those of one hazard, and unclear ones beside them, are one fact."""
+        """Facts of a run of quoted sentences: those of one hazard, with unclear ones beside them, are one fact."""
         hazards = [_hazard(text) for text in texts]
         if not any(hazards) or sum(map(len, texts)) > _LONGEST_QUOTE:
             return [Atom(text, None, "") for text in texts]
@@ -235,8 +227,6 @@ class Decomposer:
             Atom(" ".join(text for _, text in run), self.vocabulary.find(hazard), "")
             for hazard, run in groupby(pairs, key=lambda pair: pair[0])
         ]
-
-    # ------------------------------------------------------------------------------------ sentences
 
     def _read(self, sentence: str) -> _Sentence:
         subject = _SUBJECT.match(sentence)
@@ -266,7 +256,7 @@ class Decomposer:
         return _Sentence((*atoms, *quotes), whole)
 
     def _had(self, body: str) -> tuple[str, list[Atom]]:
-        """The clauses before a quoted odour or taste, and its facts."""
+        """The part of ``body`` before a quoted odour or taste, and the facts quoted."""
         found = _QUOTE.search(body) or _QUOTE_WITH.search(body)
         if found is None:
             return body, []
@@ -279,10 +269,9 @@ class Decomposer:
         ]
 
     def _doubted(self, atom: Atom, whole: bool) -> Atom:
-        """The atom without its property where that may be an accident.
+        """The atom without its property where that may be an accident of other prose, such as "It is warm."
 
-        Of a sentence not understood whole only known names of some length count; "It is warm." of any prose is no
-        caption's "It", which impacts or belongs to something.
+        Of a sentence not understood whole only known names count, and no short ones.
         """
         name = atom.property
         if name is None or (whole and atom.verb != "is"):
@@ -290,10 +279,8 @@ class Decomposer:
         believed = len(name) >= _ACCIDENTAL and (whole or name in self.vocabulary.kinds)
         return atom if believed else replace(atom, property=None)
 
-    # ------------------------------------------------------------------------------------ lists
-
     def _list(self, slot: str, verb: str, atoms: list[Atom]) -> bool:
-        """Adds the facts of one clause to ``atoms``; whether every item is a name."""
+        """Add the facts of one clause to ``atoms``; returns whether every item is a name."""
         if verb == "belongs to":
             slot = _CLASS_END.sub("", slot)
         article = _article(slot)  # that of a list's first item holds for the others: "is a X, Y, Z"
@@ -322,8 +309,7 @@ class Decomposer:
 
     def _name(self, items: Sequence[str], index: int) -> tuple[str, str | None, int]:
         """The item at ``index`` without its article, the known name it is or starts, and the places this takes."""
-        text = items[index]
-        text = _ARTICLE.sub("", text, count=1)
+        text = _ARTICLE.sub("", items[index], count=1)
         most = self.vocabulary.longest.get(text.lower(), 1)
         for count in range(most, 1, -1):
             together = text + "".join(items[index + 1 : index + 2 * count - 1])
@@ -347,11 +333,3 @@ class Decomposer:
 def sentences(caption: str) -> list[str]:
     """The sentences of a caption, with single spaces; names with full stops in them (EC numbers) stay whole."""
     return [text for text in _SENTENCE_BREAK.split(" ".join(caption.split())) if text]
-
-
-def distinct(atoms: Iterable[Atom]) -> list[Atom]:
-    """Each fact once: the first atom of every property, and of every text without one."""
-    first: dict[tuple[bool, str], Atom] = {}
-    for atom in atoms:
-        first.setdefault((atom.property is None, atom.property or atom.text), atom)
-    return list(first.values())

@@ -1,10 +1,9 @@
 """The grammar of L+M-24's captions as data: what :mod:`compose` writes with and :mod:`decompose` reads with.
 
 A sentence is a subject and clauses; a clause is a head (``is``, ``belongs to``, ``impacts`` ...) and a list of
-property names; connectives join the clauses. The forms below are the frequent sentences of L+M-24 (Edwards et al.,
-2024) in those terms, weighted by how often a caption of the dataset uses them; heads and connectives
-cover the rarer ones too, 98 % of the sentences of the shared task's captions. The rest is free text: odour, taste,
-decomposition and polymerisation facts of PubChem, which are quoted as they stand.
+property names; connectives join the clauses. The forms are the frequent sentences of L+M-24 (Edwards et al., 2024),
+weighted by their counts there. Heads and connectives also cover the rarer ones: 98 % of the sentences of the shared
+task's captions. The rest is free text of PubChem, quoted as it stands: odour, taste, decomposition, polymerisation.
 """
 
 import re
@@ -61,12 +60,11 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is quick
 class Form:
-    """One way to state ``least`` to ``most`` names.
+    """One way to state ``least`` to ``most`` names; ``plain`` forms are those of the embedded corpus.
 
-    Slots: ``{0}`` and ``{1}`` the first two names, ``{last}`` the last; ``{all.commas}`` (a, b, c), ``{all.articles}``
-    (a A, a B, and a C), ``{all.ands}`` (A, B, and C), ``{all.both}`` (both A and B; for other numbers as ``ands``);
-    ``rest`` all but the first, ``front`` all but the last. ``weight`` is the form's frequency; ``plain`` forms are
-    those of the embedded corpus.
+    Slots: ``{0}`` and ``{1}`` the first two names, ``{last}`` the last; ``{all.commas}`` (A, B, C), ``{all.articles}``
+    (a A, a B, and a C), ``{all.ands}`` (A, B, and C), ``{all.both}`` (both A and B; else as ``ands``); ``rest`` for
+    ``all``: without the first, ``front``: without the last.
     """
 
     text: str
@@ -138,16 +136,12 @@ QUALITIES_AFTER_EFFECTS = (
 
 @dataclass(frozen=True)
 class Style:
-    """How captions are cut into sentences, and which forms they use.
+    """How names are spread over sentences, and which forms are used."""
 
-    ``sentences``: weights of one, two, three ... sentences per caption; ``longest``: the most names in one sentence;
-    ``plain``: only the plain forms, all equally likely; ``without``: forms that it never uses.
-    """
-
-    sentences: tuple[int, ...]
-    longest: int
-    plain: bool
-    without: frozenset[Form] = frozenset()
+    sentences: tuple[int, ...]  # weights of one, two, three ... sentences per caption
+    longest: int  # the most names in one sentence
+    plain: bool  # only the plain forms, all equally likely
+    without: frozenset[Form] = frozenset()  # forms that are never used
 
 
 STYLES = {

@@ -1,4 +1,4 @@
-"""How a cell of properties is read: the one place that decides it. Behind it a set's names are joined by ``|``."""
+"""How the cells of property files are read; behind this module a set's names are joined by ``|``."""
 
 import ast
 import json
@@ -25,10 +25,11 @@ _RARE = 0.05
 
 
 def names_in(cell: object) -> list[str]:
-    """The property names of one cell, each once: a list or array, or text with ``|`` between the names or in brackets.
+    """The property names of one cell, each once.
 
-    Text in brackets is a JSON list, or a Python list, tuple or set (a set's names come sorted). Any other text is one
-    name; ``nan`` and its like are none. Raises ``ValueError`` saying what is wrong.
+    A list or array; text with ``|`` between the names; text in brackets: a JSON list, or a Python list, tuple or set (a
+    set's names come sorted). Other text is one name; ``nan`` and its like are none. Raises ``ValueError`` saying what
+    is wrong.
     """
     items = cell
     if isinstance(cell, str):
@@ -50,7 +51,7 @@ def names_in(cell: object) -> list[str]:
 
 
 class PropertyCells:
-    """Reads the cells of one file, and notices when the file parts its names by something else than expected."""
+    """Reads the cells of one file, and notices when it seems to separate names by something else than ``|``."""
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}  # each name, and the separator it seems to hold
@@ -72,10 +73,10 @@ class PropertyCells:
         return "|".join(names)
 
     def doubt(self) -> str:
-        """Why the file is not believed: a name looks like a list with another separator, by what else the file holds.
+        """Which name looks like a list with another separator, given what else the file holds; empty if none does.
 
-        That is a semicolon; a comma where other cells are lists, or where few cells have ``|``; or a name whose parts
-        all come elsewhere in the file too.
+        A semicolon always does; a comma where other cells are lists or few have ``|``, or where all parts of the name
+        come elsewhere in the file too.
         """
         owners = Counter(part for name in self._marks for part in set(self._parts(name)))
         for name, line in self._first.items():

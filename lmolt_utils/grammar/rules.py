@@ -1,9 +1,8 @@
-"""Which properties a molecule has: stated rules from substructure to property.
+"""Which properties a molecule of the embedded corpus has: rules from substructure to property.
 
-In L+M-24 properties come from databases; here they follow from the molecule, so that a model can learn
-them from little data and a reader can check every one. The property names are L+M-24's own vocabulary, and
-the lipid families carry property sets of its size (a cardiolipin has ten), because that skew is what
-makes a constant caption score well there.
+In L+M-24 properties come from databases; here they follow from the molecule, so that a model can learn them from
+little data and a reader can check every one. The names are L+M-24's, and the lipid families carry property sets of its
+size (a cardiolipin has ten), because that skew is what makes a constant caption score well there.
 """
 
 from collections.abc import Iterable
@@ -23,8 +22,12 @@ class Rule:
     unless: str | None = None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(name.split()) for name in text.split(","))
+
+
 def _rule(family: str, smarts: str, properties: str, unless: str | None = None) -> Rule:
-    return Rule(family, smarts, tuple(name.strip() for name in properties.split(",")), unless)
+    return Rule(family, smarts, _names(properties), unless)
 
 
 _ACYL = "[CX4]C(=O)O"
@@ -78,12 +81,7 @@ LIPID_RULES = (
         "surfactant, lung protectant, respiratory distress syndrome",
     ),
     _rule("ceramide", "[OH]CC(NC(=O)[CX4])C([OH])C=C", "skin conditioner, apoptosis, psoriasis, obesity"),
-    _rule(
-        "saturated fatty acid",
-        "[CH2][CH2][CH2][CH2][CH2]C(=O)[OH]",
-        "surfactant, lubricant",
-        unless="[P,a,$(C=C)]",
-    ),
+    _rule("saturated fatty acid", "[CH2][CH2][CH2][CH2][CH2]C(=O)[OH]", "surfactant, lubricant", unless="[P,a,$(C=C)]"),
     _rule(
         "polyunsaturated fatty acid",
         f"{_POLYENE_CHAIN}.CC(=O)[OH]",
@@ -95,37 +93,23 @@ LIPID_RULES = (
 #: Small molecules: each substructure brings its own properties, so two together make a combination.
 PHARMACOPHORE_RULES = (
     _rule(
-        "anilinoquinazoline",
-        "c1ccccc1Nc1ncnc2ccccc12",
-        "tyrosine kinase inhibitor, egfr inhibitor, cancer treatment",
+        "anilinoquinazoline", "c1ccccc1Nc1ncnc2ccccc12", "tyrosine kinase inhibitor, egfr inhibitor, cancer treatment"
     ),
     _rule("sulfonamide", "cS(=O)(=O)[NH2]", "carbonic anhydrase inhibitor, diuretic, glaucoma"),
     _rule("hydroxamic acid", "C(=O)N[OH]", "hdac inhibitor, anti proliferative"),
     _rule("N-alkyl imidazole", "[CX4]n1[cH]n[cH][cH]1", "anti fungal, cyp51 inhibitor"),
     _rule("fluoroquinolone", "[OH]C(=O)c1cn(c)c2ccc(F)cc2c1=O", "anti bacterial, dna gyrase inhibitor"),
-    _rule(
-        "beta-lactam",
-        "O=C1CCN1",
-        "anti bacterial, cell wall synthesis inhibitor, bacterial infection treatment",
-    ),
+    _rule("beta-lactam", "O=C1CCN1", "anti bacterial, cell wall synthesis inhibitor, bacterial infection treatment"),
     _rule("arylpropionic acid", "cC(C)C(=O)[OH]", "anti inflammatory, cyclooxygenase inhibitor, analgesic"),
     _rule("benzodiazepine", "O=C1CN=C(c2ccccc2)c2ccccc2N1", "anxiolytic, sedative, seizure"),
     _rule("arylpiperazine", "c1ccccc1N1CCN(C)CC1", "serotonin antagonist, anti psychotic, schizophrenia"),
-    _rule(
-        "nucleoside",
-        "OCC1OC(n2ccc(=O)[nH]c2=O)CC1",
-        "anti viral, reverse transcriptase inhibitor, hiv treatment",
-    ),
+    _rule("nucleoside", "OCC1OC(n2ccc(=O)[nH]c2=O)CC1", "anti viral, reverse transcriptase inhibitor, hiv treatment"),
     _rule(
         "thiazolidinedione",
         "O=C1CSC(=O)N1",
         "ppar agonist, diabetes treatment, insulin resistance, diabetes mellitus type 2",
     ),
-    _rule(
-        "carbazole",
-        "c1ccc2c(c1)c1ccccc1n2",
-        "electroluminescent, hole transporter, organic electroluminescence",
-    ),
+    _rule("carbazole", "c1ccc2c(c1)c1ccccc1n2", "electroluminescent, hole transporter, organic electroluminescence"),
     _rule("coumarin", "O=c1ccc2ccccc2o1", "fluorescent, anti coagulant, thrombosis"),
     _rule("nitroaromatic", "c[N+](=O)[O-]", "explosive, toxin"),
     _rule("dihydropyridine", "C1=CCC=CN1", "calcium channel blocker, anti hypertensive, hypertension"),
@@ -155,50 +139,17 @@ RULES: tuple[Rule, ...] = LIPID_RULES + PHARMACOPHORE_RULES + ODORANT_RULES
 
 #: Diseases and health effects: L+M-24 writes them as "impacts X".
 EFFECTS = frozenset(
-    [
-        "aging",
-        "alzheimer's disease",
-        "atherosclerosis",
-        "barth syndrome",
-        "breast cancer",
-        "cardiovascular disease",
-        "diabetes mellitus type 2",
-        "diabetic heart disease",
-        "glaucoma",
-        "heart failure",
-        "hypertension",
-        "insulin resistance",
-        "liver disease",
-        "metabolic syndrome",
-        "non-alcoholic fatty liver disease",
-        "obesity",
-        "organic electroluminescence",
-        "pancreatitis",
-        "parkinson's disease",
-        "psoriasis",
-        "respiratory distress syndrome",
-        "schizophrenia",
-        "seizure",
-        "tangier disease",
-        "thrombosis",
-    ]
+    _names(
+        "aging, alzheimer's disease, atherosclerosis, barth syndrome, breast cancer, cardiovascular disease, "
+        "diabetes mellitus type 2, diabetic heart disease, glaucoma, heart failure, hypertension, insulin "
+        "resistance, liver disease, metabolic syndrome, non-alcoholic fatty liver disease, obesity, organic "
+        "electroluminescence, pancreatitis, parkinson's disease, psoriasis, respiratory distress syndrome, "
+        "schizophrenia, seizure, tangier disease, thrombosis"
+    )
 )
 #: Organoleptic words: "is X", without an article.
 QUALITIES = frozenset(
-    [
-        "cheesy",
-        "coconut",
-        "creamy",
-        "floral",
-        "fruity",
-        "nutty",
-        "roasted",
-        "smooth",
-        "sulfurous",
-        "sweet",
-        "vanilla",
-        "waxy",
-    ]
+    _names("cheesy, coconut, creamy, floral, fruity, nutty, roasted, smooth, sulfurous, sweet, vanilla, waxy")
 )
 
 

@@ -13,22 +13,15 @@ from typing import Any, Literal, Self
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.forms import FREE_TEXT, LIST_SEPARATOR
+from lmolt_utils.grammar.property_tree import leaves
 
 Kind = Literal["role", "class", "effect", "quality", "free text"]
 
-#: L+M-24's property tree: which slot the names of a group fill (shares seen in real captions; the rest are roles).
+#: Groups of L+M-24's property tree -> the slot that their names fill in real captions; all others hold roles.
 GROUP_KINDS: dict[str, Kind] = {
-    "disease": "effect",
-    "cancer": "effect",
-    "health_effect_relation": "effect",
-    "toxin": "effect",
+    **dict.fromkeys(("disease", "cancer", "health_effect_relation", "toxin"), "effect"),
+    **dict.fromkeys(("antis", "treatments", "lights", "electros", "antagonists", "modulators"), "class"),
     "organoleptic_effect_relations": "quality",
-    "antis": "class",
-    "treatments": "class",
-    "lights": "class",
-    "electros": "class",
-    "antagonists": "class",
-    "modulators": "class",
 }
 #: A bare list of names has no groups: the ending tells diseases and classes from roles well enough to write them.
 _EFFECT_ENDING = re.compile(
@@ -46,6 +39,13 @@ def canonical(name: str) -> str:
     return " ".join(name.split()).lower()
 
 
+def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Finds whole names in a text of any case, the longest first: no ``inflammatory`` in ``anti inflammatory``."""
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    any_of = "|".join(map(re.escape, longest_first)) or "(?!)"  # of no names, none is found
+    return re.compile(rf"(?<![\w-])(?:{any_of})(?![\w-])", re.IGNORECASE)
+
+
 def _loose(name: str) -> str:
     """The name without what models drop or add: Greek letters (no T5 vocabulary has them) and hyphens.
 
@@ -54,17 +54,20 @@ def _loose(name: str) -> str:
     return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))
 
 
+def _kind_of(name: str) -> Kind:
+    if _EFFECT_ENDING.search(name):
+        return "effect"
+    return "class" if _CLASS_NAME.search(name) else "role"
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Canonical property names with their kinds; ``name in vocabulary`` and ``len(vocabulary)`` work."""
+    """Canonical property names with their kinds; ``name in vocabulary`` works."""
 
     kinds: dict[str, Kind]
 
     def __contains__(self, name: str) -> bool:
         return canonical(name) in self.kinds
-
-    def __len__(self) -> int:
-        return len(self.kinds)
 
     @classmethod
     def of(cls, kinds: Mapping[str, Kind]) -> Self:
@@ -85,25 +88,13 @@ class Vocabulary:
 
     @classmethod
     def from_tree(cls, tree: Any) -> Self:
-        """From L+M-24's property tree (``nested_props.json``): groups in objects, names in lists or as keys.
-
-        Raises :class:`VocabularyError` for anything else in it than objects, lists, texts and counts.
-        """
+        """From L+M-24's property tree; raises :class:`VocabularyError` for one that holds something else than names."""
         kinds: dict[str, Kind] = {}
-
-        def walk(node: Any, group: str) -> None:
-            if isinstance(node, str):
-                kinds.setdefault(node, GROUP_KINDS.get(group, "role"))
-            elif isinstance(node, list):
-                for child in node:
-                    walk(child, group)
-            elif isinstance(node, dict):
-                for name, child in node.items():
-                    walk(name, group) if isinstance(child, int) else walk(child, name)  # prop_counts.json has counts
-            else:
-                raise VocabularyError(f"the property tree holds {node!r} under {group!r}: names or groups belong there")
-
-        walk(tree, "")
+        try:
+            for groups, name in leaves(tree):
+                kinds.setdefault(name, GROUP_KINDS.get(groups[-1] if groups else "", "role"))
+        except TypeError as error:
+            raise VocabularyError(f"{error}: get nested_props.json again") from None
         return cls.of(kinds)
 
     @classmethod
@@ -114,21 +105,20 @@ class Vocabulary:
         """
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): give a UTF-8 text file") from None
-        try:
             if text.lstrip()[:1] in ("{", "["):
                 return cls.from_tree(json.loads(text))
             return cls.from_names(line for line in text.splitlines() if line.strip())
         except json.JSONDecodeError as error:
             raise VocabularyError(f"vocabulary {path} is not JSON ({error}): get nested_props.json again") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): give a UTF-8 text file") from None
         except VocabularyError as error:
             raise VocabularyError(f"vocabulary {path}: {error}") from None
 
     @classmethod
     @cache
     def embedded(cls) -> Self:
-        """The shipped vocabulary: the names of the embedded corpus' rules, and the four free-text properties."""
+        """The shipped vocabulary: the names of the embedded corpus's rules, and the four free-text properties."""
         # Imported here: the rules need RDKit, which takes longer to load than a caption file to read.
         from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, vocabulary
 
@@ -144,8 +134,6 @@ class Vocabulary:
 
     def find(self, phrase: str) -> str | None:
         """The canonical name that ``phrase`` is, or None; an exact name goes before one with other hyphens."""
-        if phrase in self.kinds:
-            return phrase
         name = canonical(phrase)
         return name if name in self.kinds else self._aliases.get(_loose(name))
 
@@ -162,9 +150,3 @@ class Vocabulary:
             if len(items) > 1:
                 table[items[0]] = max(len(items), table.get(items[0], 0))
         return table
-
-
-def _kind_of(name: str) -> Kind:
-    if _EFFECT_ENDING.search(name):
-        return "effect"
-    return "class" if _CLASS_NAME.search(name) else "role"

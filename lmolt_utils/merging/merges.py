@@ -85,7 +85,7 @@ def merge_of(system: System, params: Params) -> Merge | None:
         return None
     return Merge(
         rule=system.init,
-        share=params.ties_mol2cap_share if system.init in TRIMMING else params.mol2cap_share,
+        share=params.mol2cap_share,
         density=params.ties_density,
         dtype=params.merge_dtype,
         base=params.base_model,

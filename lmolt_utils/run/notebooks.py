@@ -41,11 +41,11 @@ _FIRST: dict[str, tuple[str, ...]] = {
         "mol2cap_model", "txtchem_model", "chemllm_model", "baseline_prompt", "remote_code", "quantize", "semantics",
         "switches", "seeds", "train_prompt", "test_prompt", "epochs", "effective_batch", "micro_batch",
         "learning_rate", "scheduler", "warmup_share", "max_grad_norm", "weight_decay", "beta", "cpo_alpha", "cpo_nll",
-        "dpo_loss", "dpo_alpha", "kto_format", "kto_desirable", "kto_undesirable", "sft_eos", "sft_loss_on",
+        "dpo_loss", "dpo_alpha", "kto_format", "sft_eos", "sft_loss_on",
         "lora_rank", "lora_alpha", "lora_dropout", "dora", "max_length",
     ),
     "05_merging": (
-        "base_model", "mol2cap_share", "ties_density", "ties_mol2cap_share", "merge_scale", "merge_filters",
+        "base_model", "mol2cap_share", "ties_density",
         "merge_dtype", "ratio_grid",
     ),
     "07_nli_evaluation": (

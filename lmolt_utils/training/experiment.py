@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.config.prompts import TASKS, Layout, Task, baseline_prompt, prompt
+from lmolt_utils.config.prompts import TASKS, Task, Template, baseline_prompt, prompt
 from lmolt_utils.config.systems import PUBLISHED, System, load_systems
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import read_rows, write_rows
@@ -41,7 +41,7 @@ class Plan:
     published_model: str | None
     baseline_prompt: str
     remote_code: tuple[str, ...]
-    test_prompt: Layout
+    test_prompt: Template
     max_new_tokens: int
     generation_batch: int
     save_steps: int

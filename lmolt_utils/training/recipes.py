@@ -5,14 +5,14 @@ from typing import Any
 
 from peft import LoraConfig
 
-from lmolt_utils.config.prompts import Layout
+from lmolt_utils.config.prompts import Template
 
 #: Fields that one method alone uses.
 _OWN = {
     "sft": {"sft_eos", "sft_loss_on", "lora_dropout"},  # TRL switches dropout off in the three preference trainers
     "dpo": {"dpo_loss", "dpo_alpha", "cpo_nll"},
     "cpo": {"cpo_alpha", "cpo_nll"},
-    "kto": {"kto_format", "kto_desirable", "kto_undesirable"},
+    "kto": {"kto_format"},
 }
 #: Fields that change no result: they only decide when a training is given up.
 _GUARDS = {"stop_above"}
@@ -37,15 +37,13 @@ class Recipe:
     cpo_alpha: float
     cpo_nll: str
     kto_format: str
-    kto_desirable: float
-    kto_undesirable: float
     sft_eos: str
     sft_loss_on: str
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
     dora: bool
-    train_prompt: Layout
+    train_prompt: Template
     max_length: int
     stop_above: float
     quantize: str

@@ -246,7 +246,8 @@ def build_trainer(
         trainer.nll = recipe.cpo_nll
         return trainer
     check_batches(list(data["label"]), common["per_device_train_batch_size"])
-    weights: dict[str, Any] = {"desirable_weight": recipe.kto_desirable, "undesirable_weight": recipe.kto_undesirable}
+    # Chosen and rejected answers weigh alike, as in the released code: there is one of each per pair.
+    weights: dict[str, Any] = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
     return Kto(args=KTOConfig(**common, beta=recipe.beta, **weights, **reference), **parts)
 
 

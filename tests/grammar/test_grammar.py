@@ -2,9 +2,9 @@
 
 import gzip
 import json
-import math
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lmolt_utils.cli import main
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar import forms
-from lmolt_utils.grammar.compose import ComposeError, Composer, compose, variants
-from lmolt_utils.grammar.decompose import Atom, Decomposer, distinct, sentences
+from lmolt_utils.grammar.compose import ComposeError, Composer, compose
+from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
-from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
-from lmolt_utils.nli.llm import Agreement, LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
+from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical, name_pattern
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "lpm24"
 needs_lpm24 = pytest.mark.skipif(not SHARED.is_dir(), reason=f"L+M-24's public files are not in {SHARED}")
@@ -68,7 +66,7 @@ def gold() -> list[tuple[str, frozenset[str]]]:
     return [(row[1], sets[row[0]]) for row in rows]
 
 
-# ------------------------------------------------------------------------------------------------ one grammar
+# ---- one grammar ----
 
 
 def test_the_embedded_corpus_is_what_the_embedded_models_were_trained_on() -> None:
@@ -100,11 +98,8 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
     """A seeded sample of sets from the shipped vocabulary and of awkward names, several captions each."""
     rng = random.Random(24)
     for vocabulary, count in ((Vocabulary.embedded(), 2_000), (NAMES, 500)):
-        names, decompose, composer = (
-            sorted(vocabulary.kinds),
-            Decomposer(vocabulary),
-            Composer(vocabulary, STYLES[style]),
-        )
+        names, decompose = sorted(vocabulary.kinds), Decomposer(vocabulary)
+        composer = Composer(vocabulary, STYLES[style])
         for _ in range(count):
             properties = set(rng.sample(names, rng.choice((1, 2, 3, 5, 8, 13, 18))))
             for _ in range(2):
@@ -115,31 +110,18 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
 
 @needs_lpm24
 def test_every_property_set_of_lpm24_survives_the_round_trip() -> None:
-    """Each distinct set, and 100,000 of the 160,560 molecules, each with a caption of its own."""
+    """Each distinct set, 50,000 of the 160,560 molecules, and each of the 3,427 names alone and in company."""
     vocabulary, rng = lpm24_vocabulary(), random.Random(0)
-    composer, decompose = Composer(vocabulary), Decomposer(vocabulary)
-    rows = [properties for _, properties in lpm24_sets()]
-    assert len(rows) == 160_560
-    wrong = []
-    for properties in [*dict.fromkeys(rows), *rng.sample(rows, 100_000)]:
-        caption = composer.compose(properties, rng)
-        if decompose.properties(caption) != properties:
-            wrong.append(caption)
-    assert wrong == []
-
-
-@needs_lpm24
-def test_every_name_of_lpm24_survives_alone_and_in_company() -> None:
-    vocabulary, rng = lpm24_vocabulary(), random.Random(1)
     composer, decompose, names = Composer(vocabulary), Decomposer(vocabulary), sorted(vocabulary.kinds)
-    assert len(names) == 3427
-    for name in names:
-        for company in ([], rng.sample(names, 3)):
-            caption = composer.compose([name, *company], rng)
-            assert decompose.properties(caption) == {name, *company}, caption
+    rows = [properties for _, properties in lpm24_sets()]
+    assert (len(rows), len(names)) == (160_560, 3427)
+    sets = [*dict.fromkeys(rows), *rng.sample(rows, 50_000)]
+    sets += [frozenset({name, *company}) for name in names for company in ([], rng.sample(names, 3))]
+    captions = [composer.compose(properties, rng) for properties in sets]
+    assert [text for text, stated in zip(captions, sets, strict=True) if decompose.properties(text) != stated] == []
 
 
-# ------------------------------------------------------------------------------------------------ composing
+# ---- composing ----
 
 
 def test_captions_depend_on_the_set_and_the_seed_only() -> None:
@@ -147,22 +129,11 @@ def test_captions_depend_on_the_set_and_the_seed_only() -> None:
     first = compose(names, random.Random(3), vocabulary=NAMES)
     assert compose([*names[::-1], "AGING"], random.Random(3), vocabulary=NAMES) == first
     assert compose(names, random.Random(4), vocabulary=NAMES) != first
-    assert len(set(variants(names, 5, "m1", vocabulary=NAMES))) == 5
-    assert variants(names, 5, "m1", vocabulary=NAMES)[:3] == variants(names, 3, "m1", vocabulary=NAMES)
-
-
-def test_free_text_facts_are_quoted() -> None:
-    texts = {
-        "odor_evaluation": "Faint, fishy odor",
-        "decomposition_evaluation": "When heated to decomp it emits fumes.",
-    }
-    caption = compose(texts, random.Random(0), vocabulary=NAMES, texts=texts)
-    assert set(sentences(caption)) == {"The molecule has Faint, fishy odor.", "When heated to decomp it emits fumes."}
-    both = compose(["odor_evaluation", "taste_evaluation"], random.Random(0), vocabulary=NAMES)
-    assert both.startswith("The molecule has both a ")
 
 
 def test_kinds_decide_the_slot() -> None:
+    both = compose(["odor_evaluation", "taste_evaluation"], random.Random(0), vocabulary=NAMES)
+    assert both.startswith("The molecule has both a ")
     for seed in range(20):
         caption = compose(["obesity", "nutrient", "smooth"], random.Random(seed), vocabulary=NAMES)
         assert any(f"{head} obesity" in caption for head in ("impacts", "on", "impacting", "affect"))
@@ -177,96 +148,82 @@ def test_nothing_to_state_is_refused() -> None:
         compose(["aging"], random.Random(0), style="prose")
 
 
-# ------------------------------------------------------------------------------------------------ decomposing
+# ---- decomposing ----
 
 
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        # Lists, articles, "both", comma splices, class phrases: sentences as in L+M-24.
-        (
-            "The molecule is a nutrient, fat storage, emulsifier that impacts aging and obesity.",
-            "nutrient|fat storage|emulsifier|aging|obesity",
-        ),
-        (
-            "The molecule is a nutrient, a emulsifier, a fat storage, and smooth.",
-            "nutrient|emulsifier|fat storage|smooth",
-        ),
-        (
-            "The molecule is a nutrient, a emulsifier, and a fat storage, it impacts aging and is smooth.",
-            "nutrient|emulsifier|fat storage|aging|smooth",
-        ),
-        (
-            "The molecule is both a kinase inhibitor and a tyrosine kinase inhibitor.",
-            "kinase inhibitor|tyrosine kinase inhibitor",
-        ),
-        ("The molecule is a anti inflammatory member of the anti viral class.", "anti inflammatory|anti viral"),
-        (
-            "It belongs to both the anti viral and anti inflammatory classes of molecules.",
-            "anti viral|anti inflammatory",
-        ),
-        (
-            "The molecule is a nutrient and belongs to the anti viral class of molecules, with the "
-            "characteristic of being "
-            "anti inflammatory.",
-            "nutrient|anti viral|anti inflammatory",
-        ),
-        (
-            "It influences both aging and cancer, as well as affecting obesity and breast cancer.",
-            "aging|cancer|obesity|breast cancer",
-        ),
-        (
-            "The molecule is a nutrient and emulsifier, belonging to the anti viral class of molecules, with "
-            "effects on aging "
-            "and impacts on both cancer and obesity.",
-            "nutrient|emulsifier|anti viral|aging|cancer|obesity",
-        ),
-        ("The molecule is a nutrient, emulsifier, and anti viral compound.", "nutrient|emulsifier|anti viral compound"),
-        (
-            "The molecule is a cancer treatment, nutrient, and emulsifier compound.",
-            "cancer treatment|nutrient|emulsifier",
-        ),
-        # Names that hold other names, commas, "and", full stops, brackets; Greek letters lost by T5.
-        ("The molecule is a food and nutrition and nutrient.", "food and nutrition|nutrient"),
-        (
-            "It impacts D, l-2-hydroxygluraric aciduria, hepatic and biliary malignancies, and Alzheimer's disease.",
-            "d, l-2-hydroxygluraric aciduria|hepatic and biliary malignancies|alzheimer's disease",
-        ),
-        (
-            "The molecule is a EC 1.6.3.1. [NAD(P)H oxidase (H2O2-forming)] inhibitor and is smooth. It impacts aging.",
-            "ec 1.6.3.1. [nad(p)h oxidase (h2o2-forming)] inhibitor|smooth|aging",
-        ),
-        (
-            "The molecule is a ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor, nutrient.",
-            "ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor|nutrient",
-        ),
-        ("The molecule is a tnf inhibitor and a ror modulator.", "tnfα inhibitor|rorγ modulator"),
-        # Free text.
-        (
-            "The molecule has both a Bitter and unpleasant taste and a Pleasant odor.",
-            "taste_evaluation|odor_evaluation",
-        ),
-        ("The molecule has Odorless.", "odor_evaluation"),
-        ("The molecule is a nutrient with a Sweet, pungent odor.", "nutrient|odor_evaluation"),
-        (
-            "When heated to decomposition it emits toxic fumes of nitrogen oxides. The molecule is odorless.",
-            "decomposition_evaluation|odorless",
-        ),
-        # Repeats, glue, cuts, lost subjects.
-        ("It impacts aging, impacting both obesity and obesity.", "aging|obesity"),
-        ("The molecule is a nutrient.the molecule is a emulsifier.It impacts aging", "nutrient|emulsifier|aging"),
-        (
-            "The molecule is a nutrient, fat storage, energy storage that impactsyes",
-            "nutrient|fat storage|energy storage",
-        ),
-        ("The molecule is a nutrient that impacts aging and brea", "nutrient|aging"),
-        ("Nutrient, fat storage that impacts aging and obesity.", "nutrient|fat storage|aging|obesity"),
-        ("The molecule is a", ""),
-        ("", ""),
-    ],
-)
-def test_captions_by_hand(decompose: Decomposer, caption: str, expected: str) -> None:
-    assert decompose.properties(caption) == set(filter(None, expected.split("|")))
+#: Captions, each followed by the names that it states.
+BY_HAND = """
+# Lists, articles, "both", comma splices, class phrases: sentences as in L+M-24.
+The molecule is a nutrient, fat storage, emulsifier that impacts aging and obesity.
+= nutrient|fat storage|emulsifier|aging|obesity
+The molecule is a nutrient, a emulsifier, a fat storage, and smooth.
+= nutrient|emulsifier|fat storage|smooth
+The molecule is a nutrient, a emulsifier, and a fat storage, it impacts aging and is smooth.
+= nutrient|emulsifier|fat storage|aging|smooth
+The molecule is both a kinase inhibitor and a tyrosine kinase inhibitor.
+= kinase inhibitor|tyrosine kinase inhibitor
+The molecule is a anti inflammatory member of the anti viral class.
+= anti inflammatory|anti viral
+It belongs to both the anti viral and anti inflammatory classes of molecules.
+= anti viral|anti inflammatory
+The molecule is a nutrient and belongs to the anti viral class of molecules, with the characteristic of being anti
+inflammatory.
+= nutrient|anti viral|anti inflammatory
+It influences both aging and cancer, as well as affecting obesity and breast cancer.
+= aging|cancer|obesity|breast cancer
+The molecule is a nutrient and emulsifier, belonging to the anti viral class of molecules, with effects on aging and
+impacts on both cancer and obesity.
+= nutrient|emulsifier|anti viral|aging|cancer|obesity
+The molecule is a nutrient, emulsifier, and anti viral compound.
+= nutrient|emulsifier|anti viral compound
+The molecule is a cancer treatment, nutrient, and emulsifier compound.
+= cancer treatment|nutrient|emulsifier
+It impacts aging, or obesity, as well as cancer.
+= aging|obesity|cancer
+
+# Names that hold other names, commas, "and", full stops, brackets; Greek letters lost by T5.
+The molecule is a food and nutrition and nutrient.
+= food and nutrition|nutrient
+It impacts D, l-2-hydroxygluraric aciduria, hepatic and biliary malignancies, and Alzheimer's disease.
+= d, l-2-hydroxygluraric aciduria|hepatic and biliary malignancies|alzheimer's disease
+The molecule is a EC 1.6.3.1. [NAD(P)H oxidase (H2O2-forming)] inhibitor and is smooth. It impacts aging.
+= ec 1.6.3.1. [nad(p)h oxidase (h2o2-forming)] inhibitor|smooth|aging
+The molecule is a ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor, nutrient.
+= ec 3.2.1.114 (mannosyl-oligosaccharide 1,3-1,6-alpha-mannosidase) inhibitor|nutrient
+The molecule is a tnf inhibitor and a ror modulator.
+= tnfα inhibitor|rorγ modulator
+
+# Free text.
+The molecule has both a Bitter and unpleasant taste and a Pleasant odor.
+= taste_evaluation|odor_evaluation
+The molecule has Odorless.
+= odor_evaluation
+The molecule is a nutrient with a Sweet, pungent odor.
+= nutrient|odor_evaluation
+When heated to decomposition it emits toxic fumes of nitrogen oxides. The molecule is odorless.
+= decomposition_evaluation|odorless
+
+# Repeats, glue, cuts, lost subjects.
+It impacts aging, impacting both obesity and obesity.
+= aging|obesity
+The molecule is a nutrient.the molecule is a emulsifier.It impacts aging
+= nutrient|emulsifier|aging
+The molecule is a nutrient, fat storage, energy storage that impactsyes
+= nutrient|fat storage|energy storage
+The molecule is a nutrient that impacts aging and brea
+= nutrient|aging
+Nutrient, fat storage that impacts aging and obesity.
+= nutrient|fat storage|aging|obesity
+"""
+
+
+def test_captions_by_hand(decompose: Decomposer) -> None:
+    captions = re.findall(r"([^=]+?)\n= (.+)\n", re.sub(r"(?m)^#.*\n", "", BY_HAND))
+    assert len(captions) == 26
+    for caption, names in captions:
+        assert decompose.properties(caption) == set(names.split("|")), caption
+    for nothing in ("The molecule is a", ""):
+        assert decompose.properties(nothing) == set()
 
 
 def test_atoms_keep_text_name_and_verb(decompose: Decomposer) -> None:
@@ -309,18 +266,14 @@ def test_a_free_text_fact_has_no_property_where_the_vocabulary_has_none() -> Non
     assert decompose("The molecule has Odorless.") == [Atom("The molecule has Odorless.", None, "has")]
 
 
-def test_repeats_are_kept_and_can_be_dropped(decompose: Decomposer) -> None:
-    atoms = decompose("It impacts obesity. The molecule has an effect on obesity. Whatever. Whatever.")
-    assert [atom.property for atom in atoms] == ["obesity", "obesity", None, None]
-    assert [atom.property for atom in distinct(atoms)] == ["obesity", None]
-
-
 def test_unknown_names_need_the_open_vocabulary() -> None:
     caption = "The molecule is a widget polisher and impacts dry eye syndrome, aging."
     assert Decomposer(NAMES).properties(caption) == {"aging"}
     assert Decomposer(NAMES, open_vocabulary=True).properties(caption) == {
-        "widget polisher", "dry eye syndrome", "aging",
-    }  # fmt: skip
+        "widget polisher",
+        "dry eye syndrome",
+        "aging",
+    }
     assert not Decomposer(NAMES).parsed(caption)
     assert Decomposer(NAMES)(caption)[0] == Atom("The molecule is a widget polisher.", None, "is")
 
@@ -354,7 +307,7 @@ def test_what_is_no_caption_has_facts_but_no_properties(text: str, open_vocabula
     assert time.perf_counter() - start < 5
 
 
-# ------------------------------------------------------------------------------------------------ real captions
+# ---- real captions ----
 
 
 @needs_lpm24
@@ -378,58 +331,43 @@ def test_sentences_of_the_submissions_are_explained(system: str) -> None:
     assert explained / counts.total() > 0.99
 
 
-def test_the_five_cases_of_table_6() -> None:
-    """Table 6 of Less for More prints what its language model made of five captions; what the rules make of them.
+#: Table 6 of Less for More: reference and generated caption, and how many facts the paper's language model found.
+TABLE_6 = """
+It impacts pancreatitis. The molecule is a fat storage and nutrient, belonging to the thyroxine treatment class of
+molecules, and impacts metabolic syndrome, atherosclerosis, and cardiovascular disease.
+/ The molecule is a nutrient.
+= 7 1
+The molecule is a energy storage and is floral. The molecule is a emulsifier, nutrient, surfactant, energy source,
+membrane stabilizer, and rose.
+/ The molecule is a energy storage, a membrane stabilizer, and a energy source. The molecule is a surfactant, a
+emulsifier, and a nutrient.
+= 7 6
+The molecule is a orexin receptor antagonist.
+/ The molecule is a anti viral.
+= 1 1
+The molecule is a stabilizing cytochrome oxidase, apoptosis, stabilizing mitochondrial structure that impacts
+non-alcoholic fatty liver disease and tangier disease. The molecule is a cholesterol translocation and a proton trap for
+oxidative phosphorylation that impacts aging, barth syndrome, and diabetic heart disease.
+/ The molecule is a cholesterol translocation, a apoptosis, and a stabilizing cytochrome oxidase, and it impacts tangier
+disease. The molecule is a stabilizing mitochondrial structure and a proton trap for oxidative phosphorylation that
+impacts barth syndrome, aging, and non-alcoholic fatty liver disease. It impacts diabetic heart disease.
+= 11 10
+The molecule is a anti microbial member of the anti fungal class.
+/ It belongs to the anti viral class of molecules. The molecule is both a hepatitis c treatment and a hev inhibitor.
+= 2 3
+"""
 
-    The rules find each stated fact. The model lost one in case 2 (floral and energy storage became one), split
-    and bent names in case 4 (an 11th atom out of ten facts) and mended a misspelt name in case 5.
+
+def test_the_five_cases_of_table_6() -> None:
+    """The rules find each stated fact.
+
+    The model lost one in case 2 (floral and energy storage became one), split and bent names in case 4 (an 11th atom
+    out of ten facts) and mended a misspelt name in case 5.
     """
-    cases = [  # reference, generated; atoms of either in the paper
-        (
-            "It impacts pancreatitis. The molecule is a fat storage and nutrient, belonging to the thyroxine "
-            "treatment class "
-            "of molecules, and impacts metabolic syndrome, atherosclerosis, and cardiovascular disease.",
-            "The molecule is a nutrient.",
-            7,
-            1,
-        ),
-        (
-            "The molecule is a energy storage and is floral. The molecule is a emulsifier, nutrient, "
-            "surfactant, energy "
-            "source, membrane stabilizer, and rose.",
-            "The molecule is a energy storage, a membrane stabilizer, and a energy source. The molecule is a "
-            "surfactant, a "
-            "emulsifier, and a nutrient.",
-            7,
-            6,
-        ),
-        ("The molecule is a orexin receptor antagonist.", "The molecule is a anti viral.", 1, 1),
-        (
-            "The molecule is a stabilizing cytochrome oxidase, apoptosis, stabilizing mitochondrial structure "
-            "that impacts "
-            "non-alcoholic fatty liver disease and tangier disease. The molecule is a cholesterol translocation "
-            "and a proton "
-            "trap for oxidative phosphorylation that impacts aging, barth syndrome, and diabetic heart disease.",
-            "The molecule is a cholesterol translocation, a apoptosis, and a stabilizing cytochrome oxidase, "
-            "and it impacts "
-            "tangier disease. The molecule is a stabilizing mitochondrial structure and a proton trap for oxidative "
-            "phosphorylation that impacts barth syndrome, aging, and non-alcoholic fatty liver disease. It "
-            "impacts diabetic "
-            "heart disease.",
-            11,
-            10,
-        ),
-        (
-            "The molecule is a anti microbial member of the anti fungal class.",
-            "It belongs to the anti viral class of molecules. The molecule is both a hepatitis c treatment and a hev "
-            "inhibitor.",
-            2,
-            3,
-        ),
-    ]
+    cases = re.findall(r"([^/=]+)\n/ ([^/=]+)\n= (\d+) (\d+)\n", TABLE_6)
     decompose = Decomposer(open_vocabulary=True)
     ours = [(len(decompose(reference)), len(decompose(generated))) for reference, generated, *_ in cases]
-    papers = [(premises, hypotheses) for *_, premises, hypotheses in cases]
+    papers = [(int(premises), int(hypotheses)) for *_, premises, hypotheses in cases]
     assert ours == [(7, 1), (8, 6), (1, 1), (10, 10), (2, 3)]
     assert [index + 1 for index in range(5) if ours[index] != papers[index]] == [2, 4]
     reference, generated = (decompose.properties(text) for text in cases[1][:2])
@@ -439,7 +377,7 @@ def test_the_five_cases_of_table_6() -> None:
     assert "hev inhibitor" in decompose.properties(cases[4][1])
 
 
-# ------------------------------------------------------------------------------------------------ vocabulary, command
+# ---- vocabulary, command ----
 
 
 def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
@@ -473,113 +411,16 @@ def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, content: bytes, me
         Vocabulary.read(tmp_path / "none.txt")
 
 
+def test_names_are_found_whole_and_the_longest_first() -> None:
+    find = name_pattern(["inflammatory", "anti inflammatory", "alzheimer's disease", "c++ (x)"]).findall
+    assert find("anti inflammatory, Alzheimer's disease") == ["anti inflammatory", "Alzheimer's disease"]
+    assert find("inflammatory; non-inflammatory, inflammatorys, c++ (x)") == ["inflammatory", "c++ (x)"]
+    assert name_pattern([]).findall("anything") == []
+
+
 def test_abbreviations_end_no_sentence() -> None:
     whole = ["It is used against St. Louis fever.", "Dr. Smith and sp. Nova agree, e.g. Ann vs. Bob."]
     assert sentences(" ".join(whole)) == whole
     assert sentences("It has vitamin C. Isolated from oil. Used as St. Johns wort.") == [
         *("It has vitamin C.", "Isolated from oil.", "Used as St. Johns wort.")
     ]
-
-
-def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, names = tmp_path / "captions.txt", tmp_path / "names.txt"
-    path.write_text("The molecule is a widget that impacts aging.\n\nCCO\n", "utf-8")
-    names.write_text("aging\n", "utf-8")
-    assert main(["atoms", str(path)]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows == [
-        {
-            "caption": "The molecule is a widget that impacts aging.",
-            "atoms": [
-                {"text": "The molecule is a widget.", "property": "widget"},
-                {"text": "The molecule impacts aging.", "property": "aging"},
-            ],
-        },
-        {"caption": "", "atoms": []},
-        {"caption": "CCO", "atoms": [{"text": "CCO", "property": None}]},
-    ]
-    assert main(["atoms", str(path), "--vocabulary", str(names)]) == 0
-    output = capsys.readouterr()
-    assert [atom["property"] for atom in json.loads(output.out.splitlines()[0])["atoms"]] == [None, "aging"]
-    assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
-    path.write_bytes(b"fine\n\xff\n")
-    assert main(["atoms", str(path)]) == 2
-    assert "not UTF-8 text (line 2" in capsys.readouterr().err
-    path.write_text('id,prediction\n1,"The molecule is a widget, dye."\n', "utf-8")
-    assert main(["atoms", str(path)]) == 0
-    assert [atom["property"] for atom in json.loads(capsys.readouterr().out)["atoms"]] == ["widget", "dye"]
-    assert main(["atoms", str(tmp_path / "none.txt")]) == 2
-
-
-# ------------------------------------------------------------------------------------------------ language model
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("- The molecule is a nutrient.\n- It impacts aging.", ["The molecule is a nutrient.", "It impacts aging."]),
-        ("- The molecule is a nutrient. - The molecule impacts aging.", None),
-        (
-            "Sure, the facts:\n\n1. The molecule is a nutrient.\n2) The molecule impacts aging.\n\nHope it helps",
-            None,
-        ),
-        (
-            "  * **The molecule is a nutrient.**\n  • The molecule impacts aging.\n### User:\n- It is smooth.",
-            None,
-        ),
-        ("The molecule is a nutrient. The molecule impacts aging. I hope this helps.", None),
-        (
-            "- The molecule impacts non-alcoholic fatty liver\n  disease.",
-            ["The molecule impacts non-alcoholic fatty liver disease."],
-        ),
-        ("- None.", []),
-        ("I cannot answer that.", []),
-        ("", []),
-        ("### User:\n- The molecule is smooth.", []),
-    ],
-)
-def test_facts_of_a_language_models_answer(answer: str, expected: list[str] | None) -> None:
-    assert facts(answer) == (
-        ["The molecule is a nutrient.", "The molecule impacts aging."] if expected is None else expected
-    )
-
-
-def test_the_paper_s_own_answer_is_read_and_compared() -> None:
-    """Fig. 11's example answer, read back: seven facts, and the same that the rules find."""
-    example, request = prompt("CAPTION").split("\n### User:", 1)
-    assert "{CAPTION}" in request
-    assert request.rstrip().endswith("### Assistant:")
-    caption = example.split("{")[1].split("}")[0]
-    decompose = Decomposer(open_vocabulary=True)
-    model = LlmDecomposer({caption: example.split("### Assistant:")[1]}, decompose)
-    assert len(model(caption)) == 7
-    assert model("") == []
-    assert model.unanswered([caption, ""]) == []
-    assert agreement([fact_set(decompose(caption))], [fact_set(model(caption))]) == Agreement(1, 0, 1, 1, 1)
-
-
-def test_agreement_by_hand() -> None:
-    # One name in common of two each; equal; nothing by the model; nothing by the rules; nothing by either.
-    rules = [{"a", "b"}, {"a"}, {"a"}, set[str](), set[str]()]
-    model = [{"b", "c"}, {"a"}, set[str](), {"z"}, set[str]()]
-    found = agreement(rules, model)
-    assert (found.captions, found.unanswered, found.exact) == (5, 2, 2 / 5)
-    assert found.precision == pytest.approx((1 / 2 + 1 + 0) / 3)
-    assert found.recall == pytest.approx((1 / 2 + 1 + 0) / 3)
-    silent = agreement([{"a"}], [set()])
-    assert math.isnan(silent.precision)
-    assert (silent.recall, silent.exact, silent.unanswered) == (0, 0, 1)
-    with pytest.raises(ValueError, match="as many sets"):
-        agreement([set()], [])
-
-
-def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_caption() -> None:
-    answers = {"x": "- The molecule is an anti-viral.", "It impacts aging. It is odd.": "?", "y": "- It glows."}
-    model = LlmDecomposer(answers, Decomposer(NAMES))
-    assert [(atom.text, atom.property) for atom in model("x")] == [("The molecule is an anti-viral.", "anti viral")]
-    assert fact_set(model("y")) == {"it glows"}  # what the rules do not know counts as a fact of its own
-    assert model.unanswered(answers) == ["It impacts aging. It is odd."]
-    assert model.units("It impacts aging. It is odd.") == ["It impacts aging.", "It is odd."]
-    assert model.units("x") == ["The molecule is a anti viral."]
-    with pytest.raises(LlmAnswerError, match="no answer about 'z'"):
-        model("z")

@@ -162,9 +162,8 @@ def test_pairwise_losses_are_the_equations(name: str, tmp_path: Path) -> None:
 
 
 def test_kto_is_its_equation(tmp_path: Path) -> None:
-    """Eq. 5 with minus before λ_l; z_ref from each prompt with its neighbour's answer within a micro-batch, >= 0."""
-    changes = {"kto_desirable": 1.5, "kto_undesirable": 0.5, "beta": 0.2}
-    trainer, settings, tokenizer = run("kto", tmp_path, 5, effective_batch=8, micro_batch=4, **changes)
+    """Eq. 5 with both λ 1; z_ref from each prompt with its neighbour's answer within a micro-batch, >= 0."""
+    trainer, settings, tokenizer = run("kto", tmp_path, 5, effective_batch=8, micro_batch=4, beta=0.2)
     data = [dict(zip(("prompt", "completion", "label"), row, strict=True)) for row in zip(
         *(trainer.train_dataset[name] for name in ("prompt", "completion", "label")), strict=True)]  # fmt: skip
     for row in data:
@@ -185,8 +184,7 @@ def test_kto_is_its_equation(tmp_path: Path) -> None:
             for row in batch:
                 delta = log_ratio(row, row["completion"])
                 value = settings.beta * (delta - z) if row["label"] else settings.beta * (z - delta)
-                weight = settings.kto_desirable if row["label"] else settings.kto_undesirable
-                terms.append(weight * (1 - 1 / (1 + torch.exp(-value))))
+                terms.append(1 - 1 / (1 + torch.exp(-value)))
         return sum(terms) / len(terms)
 
     compare(trainer, Oracle(trainer, [data[:8], data[8:]], loss))

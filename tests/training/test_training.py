@@ -46,7 +46,7 @@ def recipe(method: str, **changes: object) -> Recipe:
         "method": method, "epochs": 2.0, "effective_batch": 4, "micro_batch": 2, "learning_rate": 5.0e-3,
         "scheduler": "constant", "warmup_share": 0.0, "max_grad_norm": 1.0, "weight_decay": 0.0, "beta": 0.1,
         "dpo_loss": "sigmoid", "dpo_alpha": 0.0, "cpo_alpha": 1.0, "cpo_nll": "sum", "kto_format": "plain",
-        "kto_desirable": 1.0, "kto_undesirable": 1.0, "sft_eos": "append", "sft_loss_on": "answer", "lora_rank": 8,
+        "sft_eos": "append", "sft_loss_on": "answer", "lora_rank": 8,
         "lora_alpha": 16, "lora_dropout": 0.0, "dora": False, "train_prompt": "printed", "max_length": 128,
         "stop_above": 3.0, "quantize": "none",
         "dtype": "float32", "device": "cpu", "seed": 0,

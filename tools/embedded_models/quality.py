@@ -8,12 +8,12 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 
 from lmolt_utils.grammar.rules import vocabulary
+from lmolt_utils.grammar.vocabulary import name_pattern
 
 
 @cache
 def _names() -> re.Pattern[str]:
-    longest_first = sorted(vocabulary(), key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
+    return name_pattern(vocabulary())
 
 
 def properties_in(caption: str) -> set[str]:

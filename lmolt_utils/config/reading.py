@@ -1,0 +1,41 @@
+"""Reading the YAML files of ``params/``: each key once, and errors that name the nearest right name."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmolt_utils.errors import CompanionError
+
+
+class ParameterError(CompanionError):
+    """A parameter, a system or a switch that is unknown, missing or of the wrong type."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'X'?`` for the known name closest to ``name``; empty where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """PyYAML's safe loader silently keeps the last of two equal keys; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
+            seen.add(name)
+        return dict(super().construct_mapping(node, deep))
+
+
+def read_yaml(path: Path) -> Any:
+    """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not readable YAML: {error}") from None

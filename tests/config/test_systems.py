@@ -1,0 +1,113 @@
+"""The systems table: a row that cannot be made as it says stops the run before any work."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.reading import ParameterError
+from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas
+from lmolt_utils.paths import root
+
+
+def test_the_table_is_the_papers_experiment() -> None:
+    systems = load_systems()
+    for table, labels in {
+        "T2": ["Meditron", "SFT", "DPO", "CPO", "KTO"],
+        "T4": ["TIES+DPO", "TIES+CPO", "SLERP+DPO", "SLERP+CPO"],
+        "AT1": ["Meditron", "SFT-Meditron", "CTO-Lan", "CTO-Mol"],
+    }.items():
+        assert set(labels) <= {system.rows.get(table) for system in systems}
+    # ALMol: CTO is CPO; Lan begins with the caption-to-molecule model, Mol with the other (ALMol, Section 4.3).
+    inits = {system.rows["AT1"]: (system.init, system.method) for system in systems if "AT1" in system.rows}
+    assert (inits["CTO-Lan"], inits["CTO-Mol"]) == (("cap2mol", "cpo"), ("mol2cap", "cpo"))
+    assert any(system.init == "cap2mol" and system.method == "none" for system in systems), "init-only control"
+    alone = {system.init for system in systems if system.merged and system.method == "none"}
+    assert alone == {"slerp", "ties", "nuslerp", "half_sum_ties", "soup"}
+
+
+def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    """A repository whose systems table has one row more; what ``row`` leaves out is as for a CPO."""
+    shutil.copytree(root() / "params", tmp_path / "params")
+    given = {field.partition(":")[0].strip() for field in row.split(",")}
+    usual = {"name": "mine", "label": "Mine", "notebook": "06_ablation", "init": "cap2mol", "method": "cpo"}
+    fields = [f"{name}: {value}" for name, value in usual.items() if name not in given]
+    with open(tmp_path / "params" / "systems.yaml", "a", encoding="utf-8") as table:
+        table.write(f"\n- {{{', '.join([*fields, row])}}}\n")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("methode: sft", "'mine' has an unknown field 'methode'; did you mean 'method'"),
+        ("init: cap2moll", "'mine': init 'cap2moll' is none of .*; did you mean 'cap2mol'"),
+        ("method: CPO", "'mine': method 'CPO' is none of none, sft, dpo, cpo, kto"),
+        ("init: slerp, mol2cap_share: half", "'mine': mol2cap_share = 'half': .*valid number"),
+        ("init: slerp, mol2cap_share: 1.5", "'mine': mol2cap_share = 1.5"),
+        ("mol2cap_share: 0.5", "belongs to merges"),
+        ("init: per_task", "not trained"),
+        ("init: txtchem", "is scored, not trained"),
+        ("notebook: 01_data, init: baseline, method: none", "no such baseline; there are constant"),
+        ("name: cpo", "two systems are called 'cpo'"),
+        ("settings: {lr: 1}", "unknown setting 'lr'.*may set .*learning_rate"),
+        ("settings: {betta: 1}", "unknown setting 'betta'; did you mean 'beta'"),
+        ("settings: {test_prompt: card}", "unknown setting 'test_prompt'"),
+        ("settings: {beta: a}", "system 'mine': parameter 'beta' = 'a'"),
+        ("settings: {micro_batch: 6}", "system 'mine': .*effective_batch"),
+        ("settings: {switches: {sft_eoss: as_released}}", "'mine': settings: unknown switch .*did you mean 'sft_eos'"),
+        ("settings: {switches: {negatives: as_released}}", "'negatives' decides the pairs of all systems"),
+        ("settings: {adapter_of: cpo, beta: 0.9}", "'beta' has no effect on an adapter that another system trained"),
+        ("settings: {adapter_of: cpo, switches: {cpo_nll: as_released}}", "'cpo_nll' has no effect"),
+        ("settings: {adapter_of: cpp}", "adapter_of names no system: 'cpp'; did you mean 'cpo'"),
+        ("against: cpp", "against names no system: 'cpp'; did you mean 'cpo'"),
+        ("rows: {T9: CPO}", "'mine': rows names no table: 'T9'; did you mean 'T"),
+        ("rows: {T2: CPO}", "'cpo' and 'mine' both claim row 'CPO' of table T2"),
+        ("rows: {T4: slerp + cpo}", "'mine': table T4 has no row 'slerp . cpo'; did you mean 'SLERP.CPO'"),
+    ],
+)
+def test_a_wrong_row_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, message: str
+) -> None:
+    own_table(tmp_path, monkeypatch, row)
+    with pytest.raises(ParameterError, match=message):
+        planned(load("smoke"))
+
+
+def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_table(tmp_path, monkeypatch, "init: slerp, mol2cap_share: 0.3, settings: {beta: 0.5}, notebook: 04_alignment")
+    (mine,) = chosen(load_systems(), "04_alignment", ["mine"])
+    params = mine.params(load("cpu"))
+    assert (params.beta, params.mol2cap_share) == (0.5, 0.3)
+    with pytest.raises(ParameterError, match="no system 'mind'; did you mean 'mine'"):
+        chosen(load_systems(), "04_alignment", ["mind"])
+    with pytest.raises(ParameterError, match="'sft' is made by 03_sft, not by 04_alignment"):
+        chosen(load_systems(), "04_alignment", ["sft"])
+
+
+def test_ties_weighs_both_task_vectors_alike_whatever_the_profiles_ratio() -> None:
+    def share(init: str, **more: Any) -> float:
+        row = {"name": "a", "label": "A", "notebook": "05_merging", "init": init, "method": "none", **more}
+        return System.model_validate(row).params(load("cpu", {"mol2cap_share": 0.2})).mol2cap_share
+
+    assert [share(init) for init in ("slerp", "ties", "half_sum_ties")] == [0.2, 0.5, 0.5]
+    assert share("ties", mol2cap_share=0.3) == 0.3
+
+
+def test_seeds_add_copies_of_the_tables_trained_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = load_systems()
+    assert replicas(systems, load("cpu")) == systems
+    more = {system.name: system for system in replicas(systems, load("cpu", {"seeds": [0, 1, 2]}))}
+    assert {"cpo@seed1", "cpo@seed2", "slerp+cpo@seed2", "dpo+nll@seed1"} <= set(more)
+    assert not {"init@seed1", "cpo@seed0", "soup+cpo@seed1"} & set(more)
+    copy = more["cpo@seed2"]
+    assert copy.rows == {}
+    assert copy.params(load("cpu")) == load("cpu", {"seed": 2})
+    with pytest.raises(ParameterError, match="the first must be the run's seed, 0"):
+        planned(load("smoke", {"seeds": [7]}))
+    own_table(tmp_path, monkeypatch, "name: cpo@seed1")
+    assert planned(load("smoke"))
+    with pytest.raises(ParameterError, match="two systems are called 'cpo@seed1'"):
+        planned(load("smoke", {"seeds": [0, 1]}))
