@@ -50,8 +50,9 @@ FACTS: dict[str, tuple[str, ...]] = {
 #: The same for denying one.
 DENIALS: dict[str, tuple[str, ...]] = {
     "role": (
-        "is not a {p}", "does not belong to the {p} class of molecules", "does not act as a {p}", "is not known as a {p}",
-        "cannot be called a {p}", "is no {p}", "is not one of the {p} molecules", "has never served as {p}",
+        "is not a {p}", "does not belong to the {p} class of molecules", "does not act as a {p}",
+        "is not known as a {p}", "cannot be called a {p}", "is no {p}", "is not one of the {p} molecules",
+        "has never served as {p}",
     ),
     "effect": (
         "does not impact {p}", "has not an effect on {p}", "is not linked to {p}", "plays no part in {p}",
