@@ -57,10 +57,10 @@ MODELS = {
         "writes molecules for captions; fine-tuned from base, embeddings and output layer kept", "causal", TASKS
     ),
     "negatives-mol2cap": Shipped(
-        "negative generator whose captions become rejected answers; kept weak on purpose", "translator", ("mol2cap",)
+        "translator whose captions become rejected answers; kept weak on purpose", "translator", ("mol2cap",)
     ),
     "negatives-cap2mol": Shipped(
-        "negative generator whose molecules become rejected answers; kept weak on purpose", "translator", ("cap2mol",)
+        "translator whose molecules become rejected answers; kept weak on purpose", "translator", ("cap2mol",)
     ),
     "nli": Shipped("cross-encoder for natural language inference over property facts", "classifier"),
 }  # fmt: skip
@@ -160,7 +160,7 @@ library_name: transformers
 It stands in for a model of the papers at embedded scale and is of no use for chemistry.
 
 - Data: embedded corpus, {rows} molecules, seed {seed}{part}
-- Training: {epochs} epochs, batches of {batch}, peak learning rate {rate:g}, cosine; seed {seed}; CPU.
+- Training: {epochs} passes, batches of {batch}, peak rate {rate:g}, cosine; seed {seed}; CPU.
 - Made by `make embedded-models`.
 
 Quality on {tested} (after rounding to float16):
