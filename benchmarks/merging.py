@@ -37,7 +37,7 @@ def make_checkpoint(
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
         vocab_size=vocabulary, tie_word_embeddings=False,
-    )  # type: ignore[call-arg]  # fmt: skip
+    )  # fmt: skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.to_empty(device="cpu")

@@ -40,14 +40,15 @@ class Answers:
 
     def __call__(self, pairs: Iterable[Pair]) -> dict[Pair, tuple[float, float, float]]:
         distinct = list(dict.fromkeys(pairs))
-        found = self.classifier.probabilities(*map(list, zip(*distinct, strict=True)), progress=False)
+        premises, hypotheses = zip(*distinct, strict=True)
+        found = self.classifier.probabilities(premises, hypotheses, progress=False)
         return dict(zip(distinct, found.itertuples(index=False, name=None), strict=True))
 
 
 def decomposed(frame: pd.DataFrame, vocabulary: Vocabulary) -> list[tuple[list[str], list[str]]]:
     """The atomic facts of each row's reference and output."""
     facts = canonical_atoms(Decomposer(vocabulary))
-    return [(facts(row.reference), facts(row.prediction)) for row in frame.itertuples()]
+    return [(facts(one), facts(other)) for one, other in zip(frame["reference"], frame["prediction"], strict=True)]
 
 
 def count(frame: pd.DataFrame, vocabulary: Vocabulary) -> int:

@@ -13,6 +13,7 @@ Models, vocabularies and WordNet are loaded before either clock starts.
 import argparse
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def official_molecules(pairs: Pairs, chemnet: Any | None) -> dict[str, float]:
         found = [DataStructs.TanimotoSimilarity(fingerprint(r), fingerprint(p)) for r, p in kept]
         values[name] = sum(found) / len(pairs)
     if chemnet is not None:
-        sides = [[Chem.MolToSmiles(mol) for mol in map(Chem.MolFromSmiles, side) if mol] for side in zip(*pairs)]  # noqa: B905
+        anew = [map(Chem.MolFromSmiles, side) for side in zip(*pairs, strict=True)]
+        sides = [[Chem.MolToSmiles(mol) for mol in mols if mol] for mols in anew]
         values["FCD"] = float(chemnet(*sides))
     return values
 
@@ -111,13 +113,13 @@ def compared(
 
 def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]:
     """All six caption metrics."""
-    sides = list(zip(*pairs, strict=True))
+    references, outputs = map(list, zip(*pairs, strict=True))
     words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
-    caption_scores(*sides, words, matcher)  # nltk reads its WordNet entries: nobody's speed
+    caption_scores(references, outputs, words, matcher)  # nltk reads its WordNet entries: nobody's speed
     wordnet = matcher.wordnet or NoSynonyms()
 
-    def here() -> Any:
-        return caption_scores(*sides, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
+    def here() -> Any:  # with a matcher that has met no word yet
+        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
 
     what = f"captions ({words.name}, {matcher.name})"
     return [compared(what, pairs, lambda: official_captions(pairs, words, wordnet), here, repeats)]
@@ -125,19 +127,18 @@ def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]
 
 def molecules(pairs: Pairs, workers: int, repeats: int) -> list[dict[str, Any]]:
     """All molecule metrics, without and with FCD."""
-    sides = list(zip(*pairs, strict=True))
+    references, outputs = map(list, zip(*pairs, strict=True))
     chemnet = fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
-    molecule_scores(*(side[:2] for side in sides), featuriser=Featuriser(workers))  # starts the processes and ChemNet
-    return [
-        compared(
-            f"molecules with{'' if fcd else 'out'} FCD",
-            pairs,
-            lambda fcd=fcd: official_molecules(pairs, chemnet if fcd else None),
-            lambda fcd=fcd: molecule_scores(*sides, featuriser=Featuriser(workers), fcd=fcd),
-            repeats,
-        )
-        for fcd in (False, True)
-    ]
+
+    def here(fcd: bool) -> Any:
+        return molecule_scores(references, outputs, featuriser=Featuriser(workers), fcd=fcd)
+
+    molecule_scores(references[:2], outputs[:2], featuriser=Featuriser(workers))  # starts the processes and ChemNet
+    rows = []
+    for what, fcd in (("molecules without FCD", False), ("molecules with FCD", True)):
+        official = partial(official_molecules, pairs, chemnet if fcd else None)
+        rows.append(compared(what, pairs, official, partial(here, fcd), repeats))
+    return rows
 
 
 def main() -> None:

@@ -235,7 +235,7 @@ def classifier(
         relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, max_relative_positions=-1,
         id2label=dict(enumerate(order)), label2id={name: index for index, name in enumerate(order)},
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # type: ignore[call-arg]  # fmt: skip
+    )  # fmt: skip
     model = DebertaV2ForSequenceClassification(config)
     learn(model, [{"input_ids": tokenizer.encode(a, b).ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
     model.save_pretrained(folder, max_shard_size="200KB")
