@@ -115,8 +115,9 @@ def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]
     """All six caption metrics."""
     references, outputs = map(list, zip(*pairs, strict=True))
     words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
-    caption_scores(references, outputs, words, matcher)  # nltk reads its WordNet entries: nobody's speed
     wordnet = matcher.wordnet or NoSynonyms()
+    for word in {word for pieces in words.split(references + outputs) for word in pieces}:
+        wordnet.synsets(word)  # nltk reads its files: nobody's speed
 
     def here() -> Any:  # with a matcher that has met no word yet
         return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
