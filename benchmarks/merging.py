@@ -1,7 +1,7 @@
 """Merging in this process, as the notebooks do, against the ``mergekit-yaml`` command.
 
-On made-up checkpoints of bf16 weights (2 GB each by default). Files count when they are on the disk (fsync). Peak
-memory is the process's own (RssAnon: what it allocated; mapped files are the kernel's to take back).
+On made-up checkpoints of bf16 weights (2 GB each by default). Files count when they are on the disk
+(fsync).
 """
 
 import argparse
@@ -9,10 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from os import fsync
 from pathlib import Path
 
@@ -54,25 +50,6 @@ def make_checkpoint(
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-@contextmanager
-def peak_mb() -> Iterator[Callable[[], float]]:
-    """Watch this process's own memory, 50 times a second; call the result for the peak in MB so far."""
-    seen, ended = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            seen[0] = max(seen[0], next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield lambda: seen[0]
-    finally:
-        ended.set()
-        thread.join()
-
-
 def synced(folder: Path) -> None:
     """Wait until a folder's files are on the disk."""
     for file in folder.iterdir():
@@ -80,17 +57,11 @@ def synced(folder: Path) -> None:
             fsync(handle)
 
 
-def merge_here(rule: str, work: Path, shard_bytes: int) -> tuple[float, float]:
-    """Merge ``work``'s checkpoints in this process; MB before (the libraries') and at the peak."""
-    import mergekit.merge  # noqa: F401  (its import is no part of a merge)
-
-    with peak_mb() as peak:
-        time.sleep(0.1)
-        before = peak()
-        models = {role: str(work / role) for role in ROLES}
-        merge_models(Merge(rule, 0.5, dtype="bfloat16", **models), work / "merged", shard_bytes=shard_bytes)
-        synced(work / "merged")
-        return before, peak()
+def merge_here(rule: str, work: Path, shard_bytes: int) -> None:
+    """Merge ``work``'s checkpoints in this process."""
+    models = {role: str(work / role) for role in ROLES}
+    merge_models(Merge(rule, 0.5, dtype="bfloat16", **models), work / "merged", shard_bytes=shard_bytes)
+    synced(work / "merged")
 
 
 def by_command(rule: str, work: Path) -> None:
@@ -116,13 +87,13 @@ def main() -> None:
             size = make_checkpoint(work / role, number, **shape, shard_bytes=given.shard_bytes)
         table = []
         for rule in given.rule:
-            before, peak = merge_here(rule, work, given.shard_bytes)  # not timed: both ways find the files in memory
+            merge_here(rule, work, given.shard_bytes)  # not timed: both ways find the files in memory
             ways = {
                 "mergekit-yaml": (1, lambda rule=rule: by_command(rule, work)),
                 "here": (1, lambda rule=rule: merge_here(rule, work, given.shard_bytes)),
             }
             row, _ = compare(ways, given.repeats, each="merge")
-            table.append({"rule": rule, "GB": size / 1e9, **row, "libraries MB": before, "peak MB": peak})
+            table.append({"rule": rule, "GB": size / 1e9, **row})
         show(table)
 
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from benchmarks.merging import make_checkpoint
+from benchmarks.made_up import make_checkpoint
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import PUBLISHED, System, load_systems, with_ratio_grid
 from lmolt_utils.errors import CompanionError
