@@ -19,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -100,11 +101,10 @@ def lengths(rows: int, seed: int) -> pd.DataFrame:
 
 def row_tokens(sizes: pd.DataFrame, method: str) -> int:
     """Tokens of ``sizes``' pairs by the module's rule."""
-    chosen, rejected = sizes["chosen"].sum() + len(sizes), sizes["rejected"].sum() + len(sizes)  # EOS
-    prompts = sizes["prompt"].sum()
-    return int(
-        {"sft": prompts + chosen, "kto": 2 * prompts + chosen + rejected}.get(method, prompts + chosen + rejected)
-    )
+    prompts, chosen, rejected = sizes[["prompt", "chosen", "rejected"]].sum()
+    if method == "sft":
+        return int(prompts + chosen + len(sizes))  # EOS
+    return int((2 if method == "kto" else 1) * prompts + chosen + rejected + 2 * len(sizes))
 
 
 def made_up(sizes: pd.DataFrame, vocabulary: int, seed: int) -> pd.DataFrame:
@@ -247,58 +247,60 @@ def measure(
 ) -> Measured:
     """Build a model and a trainer, train on pairs of ``sizes`` for at most ``seconds``; what failed is noted."""
     found = Measured(recipe.method, build.__name__, recipe.micro_batch)
-    device, losses, stamps, tokens = recipe.device, [], [], []
-    if device == "cuda":
+    on_gpu = recipe.device == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        torch.manual_seed(recipe.seed)
-        model, tokenizer = random_model(shape, device), word_tokenizer(shape["vocab_size"])
-        pairs = made_up(sizes, shape["vocab_size"], recipe.seed)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = build(recipe, model, tokenizer, pairs, folder)
-            usual = trainer.training_step
-
-            def watched(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-                tokens.append(counted(inputs, recipe.method))
-                loss = usual(model, inputs, *args, **kwargs)
-                losses.append(float(loss))
-                stamps.append(_now(device))
-                if stamps[-1] - stamps[0] > seconds:
-                    raise _TimeIsUpError
-                return loss
-
-            trainer.training_step = watched
-            trainer.remove_callback(PrinterCallback)
-            try:
-                trainer.train()
-                stamps[-1] = _now(device)  # with the last optimiser step
-            except _TimeIsUpError:
-                pass
-        # A step's loss is the sum over its micro-batches.
-        step = losses[: trainer.current_gradient_accumulation_steps]
-        reference_s = getattr(trainer, "reference_s", 0.0)
-        rate = sum(tokens[1:]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else math.nan
-        work = mean_tokens(recipe.method) * EPOCHS / rate + reference_s / len(sizes)
-        found = replace(
-            found,
-            tokens=sum(tokens),
-            tokens_per_s=rate,
-            reference_s=reference_s,
-            loss=sum(step) / len(step) * trainer.current_gradient_accumulation_steps,
-            hours=work * PAIRS / 3600,
-            note="" if all(math.isfinite(loss) for loss in losses) else "a loss is not finite",
-        )
+        found = replace(found, **_train(build, recipe, shape, sizes, seconds))
     except torch.OutOfMemoryError:
         found = replace(found, note="out of memory")
     except Exception as error:  # one trainer that fails on a machine must not cost the others' figures
-        found = replace(found, note=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120])
-    if device == "cuda":
+        found = replace(found, note=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:120])
+    if on_gpu:
         found = replace(found, peak_gib=torch.cuda.max_memory_allocated() / 2**30)
-    model = trainer = usual = watched = None  # type: ignore[assignment]
     gc.collect()
-    if device == "cuda":
+    if on_gpu:
         torch.cuda.empty_cache()
     return found
+
+
+def _train(
+    build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], sizes: pd.DataFrame, seconds: float
+) -> dict[str, Any]:
+    """What :func:`measure` measures while training; everything on the device is this function's."""
+    losses, stamps, tokens = [], [], []
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = random_model(shape, recipe.device), word_tokenizer(shape["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(recipe, model, tokenizer, made_up(sizes, shape["vocab_size"], recipe.seed), folder)
+        usual = trainer.training_step
+
+        def watched(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            tokens.append(counted(inputs, recipe.method))
+            loss = usual(model, inputs, *args, **kwargs)
+            losses.append(float(loss))
+            stamps.append(_now(recipe.device))
+            if stamps[-1] - stamps[0] > seconds:
+                raise _TimeIsUpError
+            return loss
+
+        trainer.training_step = watched
+        trainer.remove_callback(PrinterCallback)
+        with suppress(_TimeIsUpError):
+            trainer.train()
+            stamps[-1] = _now(recipe.device)  # with the last optimiser step
+    micro_batches = trainer.current_gradient_accumulation_steps
+    step = losses[:micro_batches]  # a step's loss is the sum over its micro-batches
+    reference_s = getattr(trainer, "reference_s", 0.0)
+    rate = sum(tokens[1:]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else math.nan
+    return {
+        "tokens": sum(tokens),
+        "tokens_per_s": rate,
+        "reference_s": reference_s,
+        "loss": sum(step) / len(step) * micro_batches,
+        "hours": (mean_tokens(recipe.method) * EPOCHS / rate + reference_s / len(sizes)) * PAIRS / 3600,
+        "note": "" if all(math.isfinite(loss) for loss in losses) else "a loss is not finite",
+    }
 
 
 @cache
@@ -329,9 +331,10 @@ def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> lis
                 longest = max(longest, time.monotonic() - begin)
                 rows.append(found)
                 print("  ".join(f"{_shown(value):>12}" for value in asdict(found).values()), flush=True)
-                if not found.tokens_per_s > 1.03 * best.get(key, 0.0):
+                if not found.tokens_per_s > 1.03 * best.get(key, 0.0):  # slower, or not a number
                     over.add(key)
-                best[key] = max(best.get(key, 0.0), 0.0 if math.isnan(found.tokens_per_s) else found.tokens_per_s)
+                else:
+                    best[key] = found.tokens_per_s
     return rows
 
 
@@ -342,22 +345,21 @@ def _shown(value: Any) -> str:
 def summary(rows: Sequence[Measured]) -> str:
     """Per method ours against stock at micro-batch 1 and at its best, and the hours of the whole experiment."""
     lines = []
-    hours: dict[str, dict[str, float]] = {}
-    for method in dict.fromkeys(row.method for row in rows):
-        good = [row for row in rows if row.method == method and not math.isnan(row.tokens_per_s)]
-        kinds = {
-            "ours": [row for row in good if row.trainer == "ours"],
-            "stock at micro-batch 1 (KTO: 2)": [row for row in good if row.trainer == "stock" and row.micro <= 2],
-            "stock at its best": [row for row in good if row.trainer == "stock"],
-        }
-        for kind, found in kinds.items():
+    kinds: dict[str, Callable[[Measured], bool]] = {
+        "ours": lambda row: row.trainer == "ours",
+        "stock at micro-batch 1 (KTO: 2)": lambda row: row.trainer == "stock" and row.micro <= 2,
+        "stock at its best": lambda row: row.trainer == "stock",
+    }
+    for kind, belongs in kinds.items():
+        hours = {}
+        for method in dict.fromkeys(row.method for row in rows):
+            found = [row for row in rows if row.method == method and belongs(row) and row.tokens_per_s > 0]
             if found:
                 top = max(found, key=lambda row: row.tokens_per_s)
-                hours.setdefault(kind, {})[method] = top.hours
+                hours[method] = top.hours
                 lines.append(f"{method}, {kind}: {top.tokens_per_s:,.0f} tokens/s at {top.micro}, {top.hours:.1f} h")
-    for kind, each in hours.items():
-        if set(TRAININGS) <= set(each):
-            whole = sum(count * each[method] for method, count in TRAININGS.items())
+        if set(TRAININGS) <= set(hours):
+            whole = sum(count * hours[method] for method, count in TRAININGS.items())
             lines.append(
                 f"all {sum(TRAININGS.values())} trainings of the papers' tables and figures, {kind}: {whole:.0f} h"
             )

@@ -1,58 +1,55 @@
-"""Measure a profile: wall time and peak memory per notebook, and the papers' effects that its scores show."""
+"""How long each notebook of a profile takes: ``make bench``.
+
+The profile runs from nothing in a folder of its own; ``--last`` reports its last run instead. Times are papermill's,
+from the executed notebooks.
+"""
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
-import time
-from typing import Any
+from pathlib import Path
 
-import pandas as pd
-
-from lmolt_utils.config.params import load
-from lmolt_utils.config.systems import load_systems
-from lmolt_utils.files import read_json
-from lmolt_utils.metrics.effects import look
-from lmolt_utils.metrics.results import all_scores
+from benchmarks.timing import show, timed
 from lmolt_utils.paths import run_folder
-from lmolt_utils.run.notebook import Run
-from lmolt_utils.run.notebook_files import NOTEBOOKS
-from lmolt_utils.run.runner import reproduce
 
 
-def bench(profile: str, cores: int, *, fresh: bool = True) -> int:
-    """Run ``profile`` from nothing in a folder of its own (or report its last run), print the tables.
+def durations(folder: Path) -> dict[str, float]:
+    """Seconds of each notebook that was executed in a run's ``folder``, by name."""
+    found = {}
+    for path in sorted((folder / "notebooks").glob("*.ipynb")):
+        told = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
+        found[path.stem] = float(told.get("duration") or "nan")
+    return found
 
-    Returns the exit status of the run.
-    """
-    if not fresh:
-        _report(profile, None)
+
+def report(profile: str) -> None:
+    """Print a line for each notebook and for their sum."""
+    seconds = durations(run_folder(profile))
+    show([{"notebook": name, "seconds": taken} for name, taken in {**seconds, "sum": sum(seconds.values())}.items()])
+
+
+def main() -> int:
+    """Run and report; returns the exit status of the run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
+    parser.add_argument("--cores", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
+    given = parser.parse_args()
+    if given.last:
+        report(given.profile)
         return 0
     with tempfile.TemporaryDirectory(prefix="lmolt-bench-") as folder:
         os.environ["LMOLT_RUNS"] = folder
-        started = time.perf_counter()
-        status = reproduce(profile, cores)
-        _report(profile, time.perf_counter() - started)
-    return status
-
-
-def _report(profile: str, wall: float | None) -> None:
-    run = Run("08_figures", run_folder(profile), load(profile))
-    rows: dict[str, Any] = {notebook: {} for notebook in NOTEBOOKS}
-    for record in sorted(run.path("notebooks").glob("*.run.json")):  # jobs of some systems have one too
-        rows[record.name.removesuffix(".run.json")] = read_json(record)
-    table = pd.DataFrame(rows).T.reindex(columns=["seconds", "peak_mb"])
-    print(table.to_string(na_rep="not run"))
-    sides = f"; wall time {wall:.0f} s" if wall is not None else ""
-    print(f"sum {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
-    systems = load_systems()
-    print(look(all_scores(run, systems), systems).to_string(index=False))
+        command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce"]
+        command += ["--profile", given.profile, "--cores", str(given.cores)]
+        status, seconds = timed(lambda: subprocess.run(command).returncode)
+        report(given.profile)
+    print(f"wall time {seconds:.0f} s on {given.cores} cores")
+    return int(status)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--cores", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--last", action="store_true", help="do not run: report the profile's last run")
-    told = parser.parse_args()
-    sys.exit(bench(told.profile, told.cores, fresh=not told.last))
+    raise SystemExit(main())

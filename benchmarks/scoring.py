@@ -2,62 +2,57 @@
 
     python -m benchmarks.scoring --captions FILE --molecules FILE [--tokenizer FOLDER]
 
-The official way, written here from its description: captions are padded to 512 pieces, cut, and the special tokens
-filtered out; BLEU-2 and BLEU-4 are two calls of nltk, METEOR one per row, ROUGE one of rouge_score per row. Molecules
-are parsed anew for each script (strings, fingerprints, FCD) and nothing is shared between rows or systems. Values
-must be equal, or the benchmark fails. FILE: MolT5's published predictions (github.com/blender-nlp/MolT5,
-evaluation), 3,300 pairs each.
+The official way, written here from its description: captions are padded to 512 pieces and the special tokens filtered
+out; BLEU-2 and BLEU-4 are two calls of nltk, METEOR one per row, ROUGE one of rouge_score per row. Molecules are parsed
+anew for each script (strings, fingerprints, FCD) and nothing is shared between rows. Values must be equal, or the
+benchmark fails. FILE: MolT5's published predictions (github.com/blender-nlp/MolT5, evaluation), 3,300 pairs each.
 
-Models, vocabularies and WordNet (4 to 5 seconds, once per process) are loaded before either clock starts.
+Models, vocabularies and WordNet are loaded before either clock starts.
 """
 
-from __future__ import annotations
-
 import argparse
-import math
-import random
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fcd_torch
 import numpy as np
-import pandas as pd
+from nltk.stem.porter import PorterStemmer
+from nltk.translate.bleu_score import corpus_bleu
+from nltk.translate.meteor_score import meteor_score
 from rapidfuzz.distance import Levenshtein
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
+from rouge_score.rouge_scorer import RougeScorer
 
-from lmolt_utils.metrics.captions import CUT, CaptionTokenizer, caption_scores, caption_tokenizer, strip_cls
-from lmolt_utils.metrics.featurise import Featuriser, parse_smiles
-from lmolt_utils.metrics.meteor import MeteorMatcher, meteor_matcher
-from lmolt_utils.metrics.molecules import ChemNet, chemnet_network, frechet_chemnet_distance, molecule_scores
+from benchmarks.timing import compare, show
+from lmolt_utils.metrics.captions import CaptionTokenizer, caption_scores, caption_tokenizer, meteor_matcher
+from lmolt_utils.metrics.featurise import Featuriser
+from lmolt_utils.metrics.molecules import molecule_scores
 from lmolt_utils.metrics.prediction_files import read_predictions
 
-Pairs = tuple[list[str], list[str]]
+Pairs = list[tuple[str, str]]
+CUT = 512
+TOLERANCE = {"FCD": 1e-4}
 
 
-# ------------------------------------------------------------------------------------- the official way
+class NoSynonyms:
+    """Stands in for WordNet where there is none."""
+
+    def synsets(self, _: str) -> list[Any]:
+        return []
 
 
-def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, matcher: MeteorMatcher) -> dict[str, float]:
+def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, wordnet: Any) -> dict[str, float]:
     """BLEU-2/4, METEOR and ROUGE, one caption, one call at a time."""
-    from nltk.stem.porter import PorterStemmer
-    from nltk.translate.bleu_score import corpus_bleu
-    from nltk.translate.meteor_score import meteor_score
-    from rouge_score.rouge_scorer import RougeScorer
-
-    class NoSynonyms:
-        def synsets(self, _: str) -> list[Any]:
-            return []
-
-    wordnet = matcher.wordnet or NoSynonyms()
     references, hypotheses, meteors = [], [], []
-    for reference, output in zip(*pairs, strict=True):
+    for pair in pairs:
         sides = []
-        for text in (reference, strip_cls(output)):
-            pieces = tokenizer.whole([text])[0][:CUT]
+        for text in pair:
+            pieces = tokenizer.split([text])[0][:CUT]
             pieces = pieces + ["[PAD]"] * (CUT - len(pieces))
             for special in ("[PAD]", "[CLS]", "[SEP]"):
                 pieces = list(filter((special).__ne__, pieces))
@@ -69,230 +64,104 @@ def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, matcher: Meteor
     for order in (2, 4):
         values[f"BLEU-{order}"] = float(corpus_bleu(references, hypotheses, (1 / order,) * order))
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    rows = [scorer.score(strip_cls(output), reference) for reference, output in zip(*pairs, strict=True)]
+    rows = [scorer.score(output, reference) for reference, output in pairs]
     for key in ("rouge1", "rouge2", "rougeL"):
         values[f"ROUGE-{key[5:]}"] = float(np.mean([row[key].fmeasure for row in rows]))
     return values
 
 
-def official_molecules(pairs: Pairs) -> dict[str, float]:
-    """Character BLEU, exact match, Levenshtein and the three similarities (L+M-24: 0 where invalid)."""
-    from nltk.translate.bleu_score import corpus_bleu
-
-    rows = list(zip(*pairs, strict=True))
+def official_molecules(pairs: Pairs, chemnet: Any | None) -> dict[str, float]:
+    """Character BLEU, exact match, Levenshtein, the three similarities (L+M-24: 0 where invalid), and FCD if asked."""
     values = {
-        "BLEU": float(corpus_bleu([[list(r)] for r, _ in rows], [list(p) for _, p in rows])),
-        "Levenshtein": float(np.mean([Levenshtein.distance(p, r) for r, p in rows])),
+        "BLEU": float(corpus_bleu([[list(r)] for r, _ in pairs], [list(p) for _, p in pairs])),
+        "Levenshtein": float(np.mean([Levenshtein.distance(p, r) for r, p in pairs])),
     }
     exact = 0
-    for reference, output in rows:
-        ours, theirs = parse_smiles(reference), parse_smiles(output)
-        exact += None not in (ours, theirs) and Chem.MolToInchi(ours) == Chem.MolToInchi(theirs)
-    values["Exact"] = exact / len(rows)
-    parsed = [(parse_smiles(r), parse_smiles(p)) for r, p in rows]
-    kept = [(r, p) for r, p in parsed if r is not None and p is not None]
-    morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2)
+    for texts in pairs:
+        reference, output = map(Chem.MolFromSmiles, texts)
+        exact += None not in (reference, output) and Chem.MolToInchi(reference) == Chem.MolToInchi(output)
+    values["Exact"] = exact / len(pairs)
+    parsed = [tuple(map(Chem.MolFromSmiles, texts)) for texts in pairs]
+    kept = [mols for mols in parsed if None not in mols]
     kinds: dict[str, Callable[[Chem.Mol], Any]] = {
         "MACCS": GetMACCSKeysFingerprint,
         "RDK": Chem.RDKFingerprint,
-        "Morgan": morgan.GetSparseCountFingerprint,
+        "Morgan": rdFingerprintGenerator.GetMorganGenerator(radius=2).GetSparseCountFingerprint,
     }
     for name, fingerprint in kinds.items():
         found = [DataStructs.TanimotoSimilarity(fingerprint(r), fingerprint(p)) for r, p in kept]
-        values[name] = sum(found) / len(rows)
-    values["Validity"] = len(kept) / len(rows)
+        values[name] = sum(found) / len(pairs)
+    if chemnet is not None:
+        anew = [map(Chem.MolFromSmiles, side) for side in zip(*pairs, strict=True)]
+        sides = [[Chem.MolToSmiles(mol) for mol in mols if mol] for mols in anew]
+        values["FCD"] = float(chemnet(*sides))
     return values
 
 
-def official_fcd(pairs: Pairs, network: Any) -> float:
-    """FCD of the canonical SMILES of all molecules that parse, by fcd_torch alone."""
-    sides = [[Chem.MolToSmiles(mol) for mol in map(parse_smiles, side) if mol is not None] for side in pairs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(network([s for s in sides[0] if s], [s for s in sides[1] if s]))
+def compared(
+    what: str, pairs: Pairs, official: Callable[[], dict[str, float]], here: Callable[[], Any], repeats: int
+) -> dict[str, Any]:
+    """A line of the table; raises RuntimeError where the two ways differ."""
+    row, found = compare({"official": (len(pairs), official), "here": (len(pairs), here)}, repeats)
+    metrics = found["here"].metrics
+    differences = {name: abs(metrics[name] - value) for name, value in found["official"].items()}
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE.get(name, 1e-12):
+            raise RuntimeError(f"{name}: {metrics[name]!r} here and {found['official'][name]!r} the official way")
+    return {"what": what, "rows": len(pairs), **row, "largest difference": max(differences.values())}
 
 
-# --------------------------------------------------------------------------------------------- measuring
+def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]:
+    """All six caption metrics."""
+    references, outputs = map(list, zip(*pairs, strict=True))
+    words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
+    wordnet = matcher.wordnet or NoSynonyms()
+    for word in {word for pieces in words.split(references + outputs) for word in pieces}:
+        wordnet.synsets(word)  # nltk reads its files: nobody's speed
 
+    def here() -> Any:  # with a matcher that has met no word yet
+        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
 
-def timed(work: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, float]:
-    """What `work` returns, and its wall time in seconds."""
-    started = time.perf_counter()
-    value = work(*arguments, **settings)
-    return value, time.perf_counter() - started
-
-
-def check_equal(ours: dict[str, float], official: dict[str, float], tolerance: float) -> float:
-    """The largest difference; raises RuntimeError where it exceeds the tolerance."""
-    differences = {name: abs(ours[name] - value) for name, value in official.items()}
-    worst = max(differences, key=lambda name: differences[name])
-    if not differences[worst] <= tolerance:
-        raise RuntimeError(f"{worst}: {ours[worst]!r} here and {official[worst]!r} the official way")
-    return differences[worst]
-
-
-def captions(pairs: Pairs, tokenizer: str, repeats: int) -> dict[str, Any]:
-    """All six caption metrics: medians of `repeats` alternating measurements, in seconds."""
-    matcher = meteor_matcher()
-    words = caption_tokenizer(tokenizer)
-    _warm(pairs, words, matcher)
-    ours, theirs = [], []
-    for _ in range(repeats):
-        fresh = meteor_matcher(matcher.name)  # its stems and synonyms are part of the work; WordNet is loaded
-        result, seconds = timed(caption_scores, *pairs, caption_tokenizer(tokenizer), fresh)
-        ours.append(seconds)
-        values, seconds = timed(official_captions, pairs, words, matcher)
-        theirs.append(seconds)
-    worst = check_equal(result.metrics, values, 1e-12)
-    return _row(f"captions ({words.name}, {matcher.name})", len(pairs[0]), theirs, ours, worst)
-
-
-def _warm(pairs: Pairs, words: CaptionTokenizer, matcher: MeteorMatcher) -> None:
-    """Have nltk read every WordNet entry that either way asks for: the file reads are nobody's speed."""
-    for word in {word for side in pairs for pieces in words.split(side) for word in pieces}:
-        matcher.synonyms_of(matcher.stem(word))
+    what = f"captions ({words.name}, {matcher.name})"
+    return [compared(what, pairs, lambda: official_captions(pairs, words, wordnet), here, repeats)]
 
 
 def molecules(pairs: Pairs, workers: int, repeats: int) -> list[dict[str, Any]]:
-    """All molecule metrics but FCD, and FCD, of one file."""
-    chemnet_network()
-    ours, theirs, fcd_ours, fcd_theirs = [], [], [], []
-    for _ in range(repeats):
-        featuriser = Featuriser(workers)
-        scores, seconds = timed(molecule_scores, *pairs, featuriser=featuriser, fcd=False)
-        ours.append(seconds)
-        values, seconds = timed(official_molecules, pairs)
-        theirs.append(seconds)
-        canonical = [[featuriser.table[text].canonical for text in side] for side in pairs]
-        fcd, seconds = timed(frechet_chemnet_distance, *canonical)
-        fcd_ours.append(seconds)
-        value, seconds = timed(official_fcd, pairs, chemnet_network())
-        fcd_theirs.append(seconds)
-    n = len(pairs[0])
-    return [
-        _row("molecules without FCD", n, theirs, ours, check_equal(scores.metrics, values, 1e-12)),
-        _row("FCD", n, fcd_theirs, fcd_ours, abs(fcd.value - value)),
-        _row("molecules with FCD", n, np.add(theirs, fcd_theirs), np.add(ours, fcd_ours), abs(fcd.value - value)),
-    ]
+    """All molecule metrics, without and with FCD."""
+    references, outputs = map(list, zip(*pairs, strict=True))
+    chemnet = fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
 
+    def here(fcd: bool) -> Any:
+        return molecule_scores(references, outputs, featuriser=Featuriser(workers), fcd=fcd)
 
-def systems(pairs: Pairs, count: int, workers: int, official: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per-system time of `count` systems on one test set, with one featuriser and one ChemNet.
-
-    The systems are made from the file's: where it misses the reference, each writes its output with the atoms in
-    another order, so no output but a correct one ever comes twice. Real systems agree more often.
-    """
-    references, outputs = pairs
-    featuriser, chemnet = Featuriser(workers), ChemNet()
-    without, fcd = 0.0, 0.0
-    for seed in range(count):
-        made = [o if o == r else _other_spelling(o, seed) for r, o in zip(references, outputs, strict=True)]
-        _, seconds = timed(molecule_scores, references, made, featuriser=featuriser, fcd=False)
-        without += seconds / count
-        # The outputs as spelled: as canonical SMILES they would be the same molecules in every system.
-        table = featuriser.table
-        sides = [table[r].canonical for r in references], [p if table[p].valid else None for p in made]
-        _, seconds = timed(frechet_chemnet_distance, *sides, chemnet)
-        fcd += seconds / count
-    n = len(references)
-    return [
-        _row(f"molecules without FCD, per system of {count}", n, [official[0]["official s"]], [without], math.nan),
-        _row(
-            f"molecules with FCD, per system of {count}",
-            n,
-            [official[2]["official s"]],
-            [without + fcd],
-            math.nan,
-        ),
-    ]
-
-
-def scaling(
-    caption_pairs: Pairs, molecule_pairs: Pairs, sizes: list[int], tokenizer: str, workers: int
-) -> pd.DataFrame:
-    """Our seconds for more and more rows: captions and, all spelled differently, molecules without FCD."""
-    words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
+    molecule_scores(references[:2], outputs[:2], featuriser=Featuriser(workers))  # starts the processes and ChemNet
     rows = []
-    for size in sizes:
-        pairs = _repeat(caption_pairs, size)
-        _, caption_seconds = timed(caption_scores, *pairs, words, matcher)
-        pairs = _repeat(molecule_pairs, size)
-        spelled = tuple([_other_spelling(t, i) for i, t in enumerate(side)] for side in pairs)
-        _, molecule_seconds = timed(molecule_scores, *spelled, featuriser=Featuriser(workers), fcd=False)
-        rows.append(
-            {
-                "rows": size,
-                "captions s": caption_seconds,
-                "captions ms/row": 1e3 * caption_seconds / size,
-                "molecules s": molecule_seconds,
-                "molecules ms/row": 1e3 * molecule_seconds / size,
-            }
-        )
-    return pd.DataFrame(rows)
+    for what, fcd in (("molecules without FCD", False), ("molecules with FCD", True)):
+        official = partial(official_molecules, pairs, chemnet if fcd else None)
+        rows.append(compared(what, pairs, official, partial(here, fcd), repeats))
+    return rows
 
 
-def _repeat(pairs: Pairs, size: int) -> Pairs:
-    times = -(-size // len(pairs[0]))
-    return (pairs[0] * times)[:size], (pairs[1] * times)[:size]
-
-
-def _other_spelling(smiles: str, seed: int) -> str:
-    """The same molecule with its atoms in another order; text that does not parse with a mark of the seed."""
-    mol = parse_smiles(smiles)
-    if mol is None or not mol.GetNumAtoms():
-        return f"{smiles}({seed}"
-    order = list(range(mol.GetNumAtoms()))
-    random.Random(seed).shuffle(order)
-    return str(Chem.MolToSmiles(Chem.RenumberAtoms(mol, order), canonical=False))
-
-
-def _row(name: str, rows: int, official: Any, ours: Any, difference: float) -> dict[str, Any]:
-    theirs, here = float(np.median(official)), float(np.median(ours))
-    return {
-        "what": name,
-        "rows": rows,
-        "official s": theirs,
-        "ours s": here,
-        "ratio": theirs / here,
-        "largest difference": difference,
-    }
-
-
-def _pairs(path: Path, rows: int | None) -> Pairs:
-    frame = read_predictions(path)[:rows]
-    return list(frame["reference"]), list(frame["prediction"])
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point: prints the tables."""
+def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--captions", type=Path, help="predictions of a captioner")
     parser.add_argument("--molecules", type=Path, help="predictions of a molecule generator")
     parser.add_argument("--tokenizer", default="auto", help="of BLEU and METEOR")
     parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--systems", type=int, default=10, help="on one test set; 0: skip (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes for RDKit (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[], help="rows for the cost against rows")
-    arguments = parser.parse_args(argv)
-    with rdBase.BlockLogs():
-        sides = [None if p is None else _pairs(p, arguments.rows) for p in (arguments.captions, arguments.molecules)]
-        if sides[0] is not None:
-            _show([captions(sides[0], arguments.tokenizer, arguments.repeats)])
-        if sides[1] is not None:
-            found = molecules(sides[1], arguments.workers, arguments.repeats)
-            _show(found)
-            if arguments.systems:
-                _show(systems(sides[1], arguments.systems, arguments.workers, found))
-        if arguments.sizes and sides[0] is not None and sides[1] is not None:
-            table = scaling(sides[0], sides[1], arguments.sizes, arguments.tokenizer, arguments.workers)
-            _show(table)
-    return 0
-
-
-def _show(rows: list[dict[str, Any]] | pd.DataFrame) -> None:
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format, na_rep="-") + "\n", flush=True)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names, nltk's of empty outputs
+    rdBase.DisableLog("rdApp.*")
+    for path, ways, setting in (
+        (given.captions, captions, given.tokenizer),
+        (given.molecules, molecules, given.workers),
+    ):
+        if path is not None:
+            frame = read_predictions(path)[: given.rows]
+            show(ways(list(zip(frame["reference"], frame["prediction"], strict=True)), setting, given.repeats))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

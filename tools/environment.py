@@ -43,10 +43,9 @@ def canonical(name: str) -> str:
 
 
 def read_lock(path: Path = LOCK) -> dict[str, str]:
-    """Read a lock file: canonical name -> version, in the file's order.
+    """Canonical name -> version, in the file's order.
 
-    Raises FileNotFoundError when there is no such file, and ValueError for a line that is not
-    `name==version` and for a name that appears twice.
+    Raises FileNotFoundError, and ValueError for a line that is not `name==version` and for a name that appears twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: restore it from version control, or run `make lock`")
@@ -71,20 +70,13 @@ def render(pins: dict[str, str]) -> str:
 
 
 def check(lock: Path = LOCK, conda: Path = CONDA) -> list[str]:
-    """Compare environment.yml with the lock: one sentence for each difference, none when they agree.
-
-    Raises FileNotFoundError and ValueError as `read_lock` does for the lock; a missing
-    environment.yml is a difference.
-    """
+    """One sentence for each difference of environment.yml from the lock. Raises as `read_lock` does."""
     pins = read_lock(lock)
     if not conda.is_file():
         return [f"{conda.name} is missing"]
     text = conda.read_text(encoding="utf-8")
-    listed: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith(CONDA_PIN_INDENT):
-            name, _, version = line.removeprefix(CONDA_PIN_INDENT).partition("==")
-            listed[canonical(name)] = version
+    lines = (line.removeprefix(CONDA_PIN_INDENT) for line in text.splitlines() if line.startswith(CONDA_PIN_INDENT))
+    listed = {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
     differences = [
         f"{name}: {lock.name} has {pins.get(name, 'nothing')}, {conda.name} has {listed.get(name, 'nothing')}"
         for name in sorted(pins.keys() | listed.keys())
@@ -104,11 +96,11 @@ def write(lock: Path = LOCK, conda: Path = CONDA) -> None:
 
 
 def main() -> int:
-    """Run the command line; the exit status is 0 when the two files agree at the end."""
+    """The exit status is 0 when the two files agree at the end."""
     parser = argparse.ArgumentParser(prog="python -m tools.environment", description=__doc__.split("\n")[0])
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", action="store_true", help="write environment.yml from requirements.lock")
-    action.add_argument("--check", action="store_true", help="say where the two differ")
+    for flag, text in (("--write", "write environment.yml from the lock"), ("--check", "say where the two differ")):
+        action.add_argument(flag, action="store_true", help=text)
     arguments = parser.parse_args()
     try:
         if arguments.write:

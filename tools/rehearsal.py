@@ -27,7 +27,7 @@ from transformers import (
 
 from lmolt_utils.data.sources import recaptioned
 from lmolt_utils.embedded.corpus import generate
-from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
+from lmolt_utils.files import atomic_folder, fingerprint, read_json, write_json, write_text
 from lmolt_utils.nli.classifier import SELF_TEST
 from lmolt_utils.paths import root
 
@@ -56,7 +56,7 @@ class OwnForCausalLM(LlamaForCausalLM):
 def build(folder: Path) -> None:
     """Every repository below ``folder``, unless they are there, made by this very file."""
     stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == made_by:
+    if stamp.is_file() and read_json(stamp) == made_by:
         return
     corpus = generate(500, 0)
     texts = [*corpus["molecule"], *corpus["caption"]]
@@ -84,9 +84,6 @@ def data_sets(folder: Path, corpus: pd.DataFrame) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             pd.concat([rows, *frames])[["molecule", "caption"]].to_parquet(file, index=False)
         write_text(folder / name / "README.md", "---\nlicense: cc-by-4.0\n---\n")
-
-
-# -------------------------------------------------------------------------------------------------- tokenizers
 
 
 def sentencepiece(texts: list[str], size: int) -> Tokenizer:
@@ -118,8 +115,12 @@ def sentencepiece(texts: list[str], size: int) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, kind: str, **special: Any) -> None:
     """The files of a tokenizer as the hub has them; ``kind`` is the class its configuration names."""
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": kind, "legacy": False})
+    change(folder / "tokenizer_config.json", tokenizer_class=kind, legacy=False)
+
+
+def change(file: Path, **values: Any) -> None:
+    """Set ``values`` in a JSON file."""
+    write_json(file, read_json(file) | values)
 
 
 def unigram(texts: list[str], special: list[str], unk: str, size: int) -> Tokenizer:
@@ -130,9 +131,6 @@ def unigram(texts: list[str], special: list[str], unk: str, size: int) -> Tokeni
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token=unk, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-# ------------------------------------------------------------------------------------------------------ models
 
 
 def meditron(folder: Path, texts: list[str]) -> None:
@@ -155,19 +153,17 @@ def meditron(folder: Path, texts: list[str]) -> None:
 
 def llama_config(tokens: int, **changes: Any) -> LlamaConfig:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    more = {"max_position_embeddings": 2048, "initializer_range": 0.2}
-    return LlamaConfig(vocab_size=tokens, **{**sizes, **more, **changes})
+    return LlamaConfig(
+        **sizes | {"max_position_embeddings": 2048, "initializer_range": 0.2} | changes, vocab_size=tokens
+    )
 
 
 def save_llama(model: Any, tokenizer: Tokenizer, folder: Path, **special: Any) -> None:
     model.save_pretrained(folder, max_shard_size="6MB")
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | special
-    save_tokenizer(
-        tokenizer, folder, "LlamaTokenizer" if "unk_token" in special else "PreTrainedTokenizerFast", **special
-    )
+    save_tokenizer(tokenizer, folder, "LlamaTokenizer", **special)
     stray = {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096, "_stray": "no setting at all"}
-    kept = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    write_json(folder / "generation_config.json", kept | stray)
+    change(folder / "generation_config.json", **stray)
 
 
 def t5(folder: Path, texts: list[str], answer: str) -> None:
@@ -176,10 +172,10 @@ def t5(folder: Path, texts: list[str], answer: str) -> None:
     special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(100))]
     tokenizer = unigram(texts, special, "<unk>", 1000)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    sizes: dict[str, Any] = {"d_model": 64, "d_kv": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64}
-    sizes |= {"decoder_start_token_id": 0, "tie_word_embeddings": False}
-    rows = tokenizer.get_vocab_size() + 28
-    config = T5Config(**sizes, vocab_size=rows)
+    config = T5Config(
+        d_model=64, d_kv=32, num_layers=1, num_heads=2, d_ff=64, vocab_size=tokenizer.get_vocab_size() + 28,
+        decoder_start_token_id=0, tie_word_embeddings=False,
+    )  # type: ignore[call-arg]  # fmt: skip
     model = T5ForConditionalGeneration(config)
     asked = texts[-4:] if "C" in answer else texts[:4]
     wanted = tokenizer.encode(answer).ids
@@ -218,9 +214,8 @@ def chat_model(folder: Path, texts: list[str]) -> None:
 def chem_llm(folder: Path, texts: list[str]) -> None:
     """A model that comes with code of its own, as InternLM2 does: here it names a Llama."""
     save_llama(LlamaForCausalLM(llama_config(1000)), sentencepiece(texts, 1000), folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "chem_llm_stand_in"}
-    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
-    write_json(folder / "config.json", config)
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    change(folder / "config.json", model_type="chem_llm_stand_in", auto_map=classes)
     write_text(folder / "own.py", OWN_CODE)
 
 
@@ -229,29 +224,16 @@ def classifier(
 ) -> None:
     """A DeBERTa-v2 with its labels in ``order`` that passes the package's own test of an NLI model."""
     torch.manual_seed(4)
-    tokenizer = unigram(
-        [*texts, *(text for row in SELF_TEST for text in row[:2])],
-        ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
-        "[UNK]",
-        1000,
-    )
+    known = [*texts, *(text for row in SELF_TEST for text in row[:2])]
+    tokenizer = unigram(known, ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]", 1000)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    sizes: dict[str, Any] = {
-        "hidden_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    }
-    relative: dict[str, Any] = {
-        "relative_attention": True,
-        "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": False,
-    }
     config = DebertaV2Config(
-        vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512, **sizes, **relative,
-        max_relative_positions=-1, id2label=dict(enumerate(order)), label2id={name: i for i, name in enumerate(order)},
+        vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512,
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, max_relative_positions=-1,
+        id2label=dict(enumerate(order)), label2id={name: index for index, name in enumerate(order)},
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     model = DebertaV2ForSequenceClassification(config)

@@ -53,10 +53,10 @@ def test_model_cards_state_the_premise_of_the_paper() -> None:
 def test_the_cards_quality_is_measured_not_typed() -> None:
     from lmolt_utils.data.sample import held_out
     from lmolt_utils.embedded.corpus import generate as generate_corpus
-    from tools.embedded_models.build import ROWS, SEED, TEST_ROWS, _ask
+    from tools.embedded_models.build import ROWS, SEED, TEST_ROWS, ask
 
     tested = held_out(generate_corpus(ROWS, SEED), "test", TEST_ROWS, SEED)
-    found = _ask(EMBEDDED_FOLDER / "cap2mol", "causal", tested, ("cap2mol",))
+    found = ask(EMBEDDED_FOLDER / "cap2mol", tested, ("cap2mol",))
     stated = _card("cap2mol")
     for measure in ("validity", "maccs"):
         assert found[measure] == pytest.approx(stated[measure], abs=0.01)

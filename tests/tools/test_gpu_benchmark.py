@@ -7,10 +7,9 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, training
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
-from lmolt_utils.training.trainers import lengths
 
 SMALL = {**asdict(gpu.RECIPE), "device": "cpu", "epochs": 1.0}
 
@@ -24,7 +23,6 @@ def test_it_imports_no_rdkit_and_nothing_else_that_a_gpu_machine_may_lack() -> N
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
         "import benchmarks.gpu\n"
-        "assert not any(name.split('.')[0] == 'rdkit' for name in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,8 +51,9 @@ def test_lengths_have_the_measured_distribution_in_few_rows() -> None:
 def test_words_are_tokens() -> None:
     sizes, tokenizer = gpu.lengths(6, 0), gpu.word_tokenizer(500)
     pairs = gpu.made_up(sizes, 500, 0)
-    counts = lengths(pairs, tokenizer, "card")
-    assert counts.to_dict("list") == sizes[["prompt", "chosen", "rejected"]].to_dict("list")
+    assert training.counts(pairs, tokenizer, "card").to_dict("list") == sizes[["prompt", "chosen", "rejected"]].to_dict(
+        "list"
+    )
 
 
 def test_the_model_is_made_in_four_bits() -> None:
@@ -75,10 +74,8 @@ def test_both_trainers_train_and_count_by_one_rule(method: str) -> None:
     recipe = gpu.Recipe(**{**SMALL, "method": method, "micro_batch": 2})
     for build in (gpu.ours, gpu.stock):
         found = gpu.measure(build, recipe, gpu.TINY, sizes, seconds=600.0)
-        assert found.note == ""
-        assert found.tokens == gpu.row_tokens(sizes, method)
-        assert found.tokens_per_s > 0
-        assert found.hours > 0
+        assert (found.note, found.tokens) == ("", gpu.row_tokens(sizes, method))
+        assert min(found.tokens_per_s, found.hours) > 0
         assert found.loss == pytest.approx({"dpo": 0.693, "kto": 0.5, "sft": 7.0}.get(method, found.loss), rel=0.2)
         assert (found.reference_s > 0) == (build is gpu.ours and method in ("dpo", "kto"))
 

@@ -16,12 +16,8 @@ from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
 from lmolt_utils.nli.classifier import Classifier
 from lmolt_utils.paths import root
-from lmolt_utils.run import runner
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.experiment import plan
-
-sys.path.insert(0, str(root()))
-
 from tools import rehearsal
 
 #: Where models and data are. Each is the paper profile's id, below the folder that the builder fills.
@@ -75,17 +71,12 @@ def test_the_papers_profile_runs_whole(hub: Path, tmp_path: Path) -> None:
     assert "not run" not in "".join(line for line in text.splitlines() if "TxtChem-T5" in line)
 
 
-def test_a_published_baseline_without_a_model_is_not_run() -> None:
+def test_a_published_baseline_runs_where_it_has_a_model_with_its_own_prompt(runs: Path) -> None:
     names = [system.name for system in with_ratio_grid(load_systems(), load("cpu"))]
     assert "meditron" in names
     assert not [name for name in names if name.startswith(("txtchem", "chem-llm"))]
-
-
-def test_the_published_baselines_prompts(runs: Path) -> None:
     assert baseline_prompt("txtchem", "native", "mol2cap", "CCO") == "Caption the following SMILES: CCO"
-    assert (
-        baseline_prompt("txtchem", "native", "cap2mol", "It {x}.") == "Write in SMILES the described molecule: It {x}."
-    )
+    assert baseline_prompt("txtchem", "native", "cap2mol", "It.") == "Write in SMILES the described molecule: It."
     assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")
     assert prompt("mol2cap", "CCO") in baseline_prompt("chemllm", "native", "mol2cap", "CCO")
     run = Run("06_ablation", runs, load("rehearsal"))
@@ -114,26 +105,14 @@ def test_labels_in_either_order(first: str, tmp_path: Path) -> None:
 
 def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
     base = hub / "epfl-llm" / "meditron-7b"
-    assert read_json(base / "config.json")["vocab_size"] == 32_017
-    assert read_json(base / "config.json")["dtype"] == "bfloat16"
+    told = read_json(base / "config.json")
+    assert (told["vocab_size"], told["dtype"]) == (32_017, "bfloat16")
     tuned = hub / "language-plus-molecules" / "Meditron7b-caption2smiles-LPM24"
     assert (tuned / "model.safetensors.index.json").is_file()
-    assert read_json(tuned / "config.json") | {"vocab_size": 32_000, "dtype": "float32"} == read_json(
-        tuned / "config.json"
-    )
+    told = read_json(tuned / "config.json")
+    assert (told["vocab_size"], told["dtype"]) == (32_000, "float32")
     assert "pad_token" not in read_json(tuned / "tokenizer_config.json")
     assert len(load_tokenizer(str(tuned))) == 32_000
     assert (hub / "meta-llama" / "Meta-Llama-3-8B-Instruct" / "chat_template.jinja").is_file()
     parquet = next((hub / "language-plus-molecules" / "LPM-24_train").rglob("split_train*.parquet"))
     assert list(pd.read_parquet(parquet).columns) == ["molecule", "caption"]
-
-
-def test_a_gpu_gets_one_notebook_at_a_time(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four 7B models at once do not fit one card."""
-    started: list[list[str]] = []
-    monkeypatch.setattr(runner, "_follow", lambda command, *_: started.append(list(command)) or 0)
-    for profile in ("paper", "rehearsal"):
-        assert runner.reproduce(profile, 4, extra=["--dry-run"]) == 0
-    assert started[0][-4:] == ["--resources", "gpu=1", "--keep-going", "--dry-run"]
-    assert "--resources" not in started[1]
-    assert (root() / "Snakefile").read_text().count("gpu=1,") == 2, "notebooks, and jobs of single systems"

@@ -10,7 +10,7 @@ withheld combination of properties (:func:`withheld`), and no training text is w
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,15 +26,10 @@ Combination = frozenset[str]
 
 #: Properties that exclude each other, by the meaning of their names.
 OPPOSITES: tuple[tuple[str, str], ...] = (
-    ("inflammatory", "anti inflammatory"),
-    ("stimulant", "sedative"),
-    ("blood coagulant", "anti coagulant"),
-    ("toxin", "nutrient"),
-    ("flavouring agent", "warning agent"),
-    ("apoptosis", "anti oxidant"),
-    ("electroluminescent", "dielectric"),
-    ("sweet", "sulfurous"),
-)
+    ("inflammatory", "anti inflammatory"), ("stimulant", "sedative"), ("blood coagulant", "anti coagulant"),
+    ("toxin", "nutrient"), ("flavouring agent", "warning agent"), ("apoptosis", "anti oxidant"),
+    ("electroluminescent", "dielectric"), ("sweet", "sulfurous"),
+)  # fmt: skip
 
 SUBJECTS = ("The molecule", "It", "This molecule", "The compound")
 
@@ -42,65 +37,29 @@ SUBJECTS = ("The molecule", "It", "This molecule", "The compound")
 #: not matter.
 FACTS: dict[str, tuple[str, ...]] = {
     "role": (
-        "is a {p}",
-        "belongs to the {p} class of molecules",
-        "is {p}",
-        "acts as a {p}",
-        "is known as a {p}",
-        "can be called a {p}",
-        "serves as {p}",
-        "works as an {p}",
-        "is used as a {p}",
-        "is one of the {p} molecules",
+        "is a {p}", "belongs to the {p} class of molecules", "is {p}", "acts as a {p}", "is known as a {p}",
+        "can be called a {p}", "serves as {p}", "works as an {p}", "is used as a {p}", "is one of the {p} molecules",
         "is both a {p}",
     ),
     "effect": (
-        "impacts {p}",
-        "has an effect on {p}",
-        "influences {p}",
-        "acts on {p}",
-        "is linked to {p}",
-        "plays a part in {p}",
-        "bears on {p}",
-        "is used for {p}",
+        "impacts {p}", "has an effect on {p}", "influences {p}", "acts on {p}", "is linked to {p}",
+        "plays a part in {p}", "bears on {p}", "is used for {p}",
     ),
-    "quality": (
-        "is {p}",
-        "smells {p}",
-        "can be called {p}",
-        "is known as {p}",
-        "tastes {p}",
-        "seems {p}",
-    ),
-}
+    "quality": ("is {p}", "smells {p}", "can be called {p}", "is known as {p}", "tastes {p}", "seems {p}"),
+}  # fmt: skip
 #: The same for denying one.
 DENIALS: dict[str, tuple[str, ...]] = {
     "role": (
-        "is not a {p}",
-        "does not belong to the {p} class of molecules",
-        "does not act as a {p}",
-        "is not known as a {p}",
-        "cannot be called a {p}",
-        "is no {p}",
-        "is not one of the {p} molecules",
+        "is not a {p}", "does not belong to the {p} class of molecules", "does not act as a {p}",
+        "is not known as a {p}", "cannot be called a {p}", "is no {p}", "is not one of the {p} molecules",
         "has never served as {p}",
     ),
     "effect": (
-        "does not impact {p}",
-        "has not an effect on {p}",
-        "is not linked to {p}",
-        "plays no part in {p}",
-        "never acts on {p}",
-        "cannot influence {p}",
+        "does not impact {p}", "has not an effect on {p}", "is not linked to {p}", "plays no part in {p}",
+        "never acts on {p}", "cannot influence {p}",
     ),
-    "quality": (
-        "is not {p}",
-        "does not smell {p}",
-        "is not known as {p}",
-        "is never {p}",
-        "cannot be called {p}",
-    ),
-}
+    "quality": ("is not {p}", "does not smell {p}", "is not known as {p}", "is never {p}", "cannot be called {p}"),
+}  # fmt: skip
 #: Never used in training: what the accuracy is measured on, as (statement, denial).
 HELD_OUT_FACTS: dict[str, tuple[tuple[str, str], ...]] = {
     "role": (
@@ -174,10 +133,10 @@ class Writer:
 
     rng: random.Random
 
-    def fact(self, literal: Literal, kind_of: Callable[[str], str] = kind) -> str:
-        """One sentence for one literal, in a known form."""
+    def fact(self, literal: Literal, slot: str | None = None) -> str:
+        """One sentence for one literal, in a known form of ``slot`` (default: the name's own)."""
         name, stated = literal
-        form = self.rng.choice((FACTS if stated else DENIALS)[kind_of(name)])
+        form = self.rng.choice((FACTS if stated else DENIALS)[slot or kind(name)])
         return f"{self._subject()} {form.format(p=name)}."
 
     def strange_fact(self, literal: Literal) -> str:
@@ -188,6 +147,26 @@ class Writer:
             before.insert(self.rng.randint(0, len(before)), self.rng.choice(_NEGATIONS))
         after = self._filler(1, 2) if self.rng.random() < 0.3 else []
         return f"{self._subject()} {' '.join([*before, name, *after])}."
+
+    def any_fact(self, literal: Literal, strange: float) -> str:
+        """The one or the other; ``strange`` is the share of the second."""
+        return self.strange_fact(literal) if self.rng.random() < strange else self.fact(literal)
+
+    def two_facts(self, premise: Literal, hypothesis: Literal) -> tuple[str, str]:
+        """Two facts to compare; some around invented names, so that comparing is learned and not a list of names."""
+        if self.rng.random() >= 0.15 or hypothesis[0] in opposites_of(premise[0]):
+            return self.any_fact(premise, 0.35), self.any_fact(hypothesis, 0.35)
+        slot = self.rng.choice(tuple(FACTS))
+        one = other = self.name()
+        if hypothesis[0] != premise[0]:
+            words = one.split()
+            if self.rng.random() < 0.5:  # a look-alike: one word more, less or another
+                place = self.rng.randrange(len(words))
+                words[place : place + self.rng.randint(0, 1)] = [self.word()]
+                other = " ".join(words)
+            while other == one:
+                other = self.name()
+        return self.fact((one, premise[1]), slot), self.fact((other, hypothesis[1]), slot)
 
     def strange_caption(self, names: Sequence[str]) -> str:
         """One to three sentences that state every name, with invented words between them."""
@@ -213,7 +192,7 @@ class Writer:
             texts.append(self.strange_caption(stated) if strange else compose(stated, self.rng))
         for literal in literals:
             if not literal[1]:
-                sentence = self.strange_fact(literal) if self.rng.random() < 0.4 else self.fact(literal)
+                sentence = self.any_fact(literal, 0.4)
                 texts.insert(self.rng.randint(0, len(texts)), sentence)
         return " ".join(texts)
 
@@ -265,40 +244,14 @@ def drawn(
         roll = rng.random()
         if roll < 0.5:
             premise, hypothesis = source.facts(wanted)
-            yield (*_fact_texts(writer, premise[0], hypothesis[0]), wanted, premise, hypothesis)
+            yield (*writer.two_facts(premise[0], hypothesis[0]), wanted, premise, hypothesis)
         elif roll < 0.7:
             premise, hypothesis = source.caption_and_fact(wanted)
-            strange = rng.random() < 0.4
-            asked = writer.strange_fact(hypothesis[0]) if strange else writer.fact(hypothesis[0])
+            asked = writer.any_fact(hypothesis[0], 0.4)
             yield writer.caption(premise), asked, wanted, premise, hypothesis
         else:
             premise, hypothesis = source.captions(wanted)
             yield writer.caption(premise), writer.caption(hypothesis), wanted, premise, hypothesis
-
-
-def _fact_texts(writer: Writer, premise: Literal, hypothesis: Literal) -> tuple[str, str]:
-    if writer.rng.random() < 0.15 and hypothesis[0] not in opposites_of(premise[0]):
-        return _renamed(writer, premise, hypothesis)
-    texts = [
-        writer.strange_fact(literal) if writer.rng.random() < 0.35 else writer.fact(literal)
-        for literal in (premise, hypothesis)
-    ]
-    return texts[0], texts[1]
-
-
-def _renamed(writer: Writer, premise: Literal, hypothesis: Literal) -> tuple[str, str]:
-    """Known forms around invented names, so that comparing is learned and not a list of names."""
-    slot = writer.rng.choice(tuple(FACTS))
-    one = other = writer.name()
-    if hypothesis[0] != premise[0]:
-        words = one.split()
-        if writer.rng.random() < 0.5:  # a look-alike: one word more, less or another
-            place = writer.rng.randrange(len(words))
-            words[place : place + writer.rng.randint(0, 1)] = [writer.word()]
-            other = " ".join(words)
-        while other == one:
-            other = writer.name()
-    return writer.fact((one, premise[1]), lambda _: slot), writer.fact((other, hypothesis[1]), lambda _: slot)
 
 
 class _Literals:

@@ -21,15 +21,7 @@ from lmolt_utils.grammar.rules import vocabulary
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.intervals import wilson
 from lmolt_utils.nli.classifier import LABELS, Classifier
-from tools.embedded_models.nli_data import (
-    FACTS,
-    HELD_OUT_FACTS,
-    Literal,
-    kind,
-    label_of,
-    opposites_of,
-    withheld,
-)
+from tools.embedded_models.nli_data import FACTS, HELD_OUT_FACTS, Literal, kind, label_of, opposites_of, withheld
 
 #: Pairs per kind: an accuracy of 0.97 is then known to 0.02.
 PAIRS_PER_KIND = 400
@@ -50,6 +42,10 @@ def seen_forms() -> frozenset[Form]:
     return frozenset(form for choices in _CHOICES for form in choices if form.plain or form.text in facts)
 
 
+#: What a premise and what a hypothesis state and deny.
+Literals = tuple[list[Literal], list[Literal]]
+
+
 @dataclass(frozen=True)
 class HeldOutPair:
     """Two texts, what they state and deny, and the label that follows."""
@@ -58,34 +54,61 @@ class HeldOutPair:
     premise: str
     hypothesis: str
     label: str
-    literals: tuple[tuple[Literal, ...], tuple[Literal, ...]]
+    literals: Literals
 
 
 class _HeldOut:
-    """Draws literals with a withheld combination, and writes them in held-out forms."""
+    """Draws literals with a withheld combination, and writes them in held-out forms.
+
+    ``one`` to ``lists`` return what the premise and what the hypothesis state and deny.
+    """
 
     def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]]) -> None:
         self.rng = rng
-        self.double = sorted((min(names), max(names)) for names in withheld(property_sets))
-        self.alike = [names for names in self.double if set(names[0].split()) & set(names[1].split())]
+        self.apart = sorted((min(names), max(names)) for names in withheld(property_sets))
+        self.alike = [names for names in self.apart if set(names[0].split()) & set(names[1].split())]
         self.opposed = [name for name in vocabulary() if opposites_of(name)]
         self.composer = Composer(Vocabulary.embedded(), Style((45, 43, 12), 99, plain=False, without=seen_forms()))
 
-    # ------------------------------------------------------------------------------------ literals
-
-    def two(self, signs: Sequence[tuple[bool, bool]], choices: Sequence[tuple[str, str]]) -> list[list[Literal]]:
-        names = self.rng.sample(self.rng.choice(choices), 2)
-        return [[literal] for literal in zip(names, self.rng.choice(signs), strict=True)]
-
-    def one(self, signs: Sequence[tuple[bool, bool]]) -> list[list[Literal]]:
+    def one(self, signs: Sequence[tuple[bool, bool]]) -> Literals:
         name = self.rng.choice(vocabulary())
-        return [[(name, sign)] for sign in self.rng.choice(signs)]
+        before, after = self.rng.choice(signs)
+        return [(name, before)], [(name, after)]
 
-    def opposite(self) -> list[list[Literal]]:
+    def two(self, signs: Sequence[tuple[bool, bool]], choices: Sequence[tuple[str, str]]) -> Literals:
+        first, second = self.rng.sample(self.rng.choice(choices), 2)
+        before, after = self.rng.choice(signs)
+        return [(first, before)], [(second, after)]
+
+    def opposite(self) -> Literals:
         name = self.rng.choice(self.opposed)
-        return [[(name, True)], [(self.rng.choice(opposites_of(name)), True)]]
+        return [(name, True)], [(self.rng.choice(opposites_of(name)), True)]
 
-    def caption(self, names: Sequence[str], least: int = 1) -> list[Literal]:
+    def listed(self, asked: str) -> Literals:
+        """A caption that states two properties withheld from each other, and what is asked of the second."""
+        first, second = self.rng.sample(self.rng.choice(self.apart), 2)
+        if asked == "missing":
+            return self._without(first, second), [(second, True)]
+        if asked == "opposed":
+            name = self.rng.choice(self.opposed)
+            return self._mixed(self._caption([name])), [(self.rng.choice(opposites_of(name)), True)]
+        return self._caption([first, second]), [(second, asked == "contained")]
+
+    def lists(self, asked: str) -> Literals:
+        """Two captions, likewise."""
+        first, second = self.rng.sample(self.rng.choice(self.apart), 2)
+        if asked == "longer":
+            premise = self._without(first, second)
+            return premise, self._mixed([*premise, (second, True)])
+        if asked == "one other":
+            premise = self._without(first, second, least=2)
+            return premise, self._mixed([*self._some(premise, len(premise) - 1), (second, True)])
+        premise = self._caption([first, second])
+        rest = [literal for literal in premise if literal[0] != second]
+        part = self._some(rest, len(rest)) if self.rng.random() < 0.8 else []
+        return premise, self._mixed([*part, (second, asked == "contained")])
+
+    def _caption(self, names: Sequence[str], least: int = 1) -> list[Literal]:
         """``names`` and up to eight more, none of them opposites."""
         while True:
             more = self.rng.sample(vocabulary(), self.rng.randint(max(0, least - len(names)), 8))
@@ -93,33 +116,10 @@ class _HeldOut:
             if len(literals) >= least and label_of(literals, literals) == "entailment":
                 return literals
 
-    def listed(self, asked: str) -> list[list[Literal]]:
-        """A caption that states two properties withheld from each other, and what is asked of the second."""
-        first, second = self.rng.sample(self.rng.choice(self.double), 2)
-        if asked == "missing":
-            return [self._without(first, second), [(second, True)]]
-        if asked == "opposed":
-            name = self.rng.choice(self.opposed)
-            return [self._mixed(self.caption([name])), [(self.rng.choice(opposites_of(name)), True)]]
-        return [self.caption([first, second]), [(second, asked == "contained")]]
-
-    def lists(self, asked: str) -> list[list[Literal]]:
-        first, second = self.rng.sample(self.rng.choice(self.double), 2)
-        if asked == "longer":
-            premise = self._without(first, second)
-            return [premise, self._mixed([*premise, (second, True)])]
-        if asked == "one other":
-            premise = self._without(first, second, least=2)
-            return [premise, self._mixed([*self._some(premise, len(premise) - 1), (second, True)])]
-        premise = self.caption([first, second], least=2)
-        rest = [literal for literal in premise if literal[0] != second]
-        part = self._some(rest, len(rest)) if self.rng.random() < 0.8 else []
-        return [premise, self._mixed([*part, (second, asked == "contained")])]
-
     def _without(self, first: str, second: str, least: int = 1) -> list[Literal]:
         """A caption with ``first`` of which ``second`` is independent."""
         while True:
-            literals = self.caption([first], least)
+            literals = self._caption([first], least)
             if label_of(literals, [(second, True)]) == "neutral":
                 return literals
 
@@ -129,22 +129,14 @@ class _HeldOut:
     def _mixed(self, literals: Sequence[Literal]) -> list[Literal]:
         return self.rng.sample(list(literals), len(literals))
 
-    # --------------------------------------------------------------------------------------- texts
-
     def text(self, literals: Sequence[Literal]) -> str:
         """A caption of what is stated, and a sentence for each denial at any place."""
         names = [name for name, stated in literals if stated]
         texts = [self._stated(names)] if names else []
         for name, stated in literals:
             if not stated:
-                texts.insert(self.rng.randint(0, len(texts)), self.fact((name, False)))
+                texts.insert(self.rng.randint(0, len(texts)), self._fact(name, stated=False))
         return " ".join(texts)
-
-    def fact(self, literal: Literal) -> str:
-        name, stated = literal
-        statement, denial = self.rng.choice(HELD_OUT_FACTS[kind(name)])
-        subject = self.rng.choice(("The molecule", "It"))
-        return f"{subject} {(statement if stated else denial).format(p=name)}."
 
     def _stated(self, names: Sequence[str]) -> str:
         for _ in range(20 if len(names) > 1 else 0):
@@ -152,19 +144,24 @@ class _HeldOut:
                 return self.composer.caption(names, self.rng)
             except ComposeError:  # another order or other sentences may do without the forms of training
                 continue
-        return " ".join(self.fact((name, True)) for name in names)
+        return " ".join(self._fact(name, stated=True) for name in names)
+
+    def _fact(self, name: str, *, stated: bool) -> str:
+        statement, denial = self.rng.choice(HELD_OUT_FACTS[kind(name)])
+        subject = self.rng.choice(("The molecule", "It"))
+        return f"{subject} {(statement if stated else denial).format(p=name)}."
 
 
 _STATED = ((True, True),)
 #: What is compared. Facts are single sentences with one property, lists are captions of up to ten.
-KINDS: dict[str, Callable[[_HeldOut], list[list[Literal]]]] = {
+KINDS: dict[str, Callable[[_HeldOut], Literals]] = {
     "identical fact": lambda draw: draw.one(_STATED),
     "denied twice": lambda draw: draw.one(((False, False),)),
     "negated fact": lambda draw: draw.one(((True, False), (False, True))),
     "opposite property": lambda draw: draw.opposite(),
-    "unrelated fact": lambda draw: draw.two(_STATED, draw.double),
+    "unrelated fact": lambda draw: draw.two(_STATED, draw.apart),
     "look-alike fact": lambda draw: draw.two(_STATED, draw.alike),
-    "unrelated denial": lambda draw: draw.two(((True, False), (False, True), (False, False)), draw.double),
+    "unrelated denial": lambda draw: draw.two(((True, False), (False, True), (False, False)), draw.apart),
     "fact in list": lambda draw: draw.listed("contained"),
     "fact not in list": lambda draw: draw.listed("missing"),
     "list and denial": lambda draw: draw.listed("denied"),
@@ -174,8 +171,6 @@ KINDS: dict[str, Callable[[_HeldOut], list[list[Literal]]]] = {
     "longer list": lambda draw: draw.lists("longer"),
     "contradictory list": lambda draw: draw.lists("denied"),
 }
-
-
 #: Kinds whose combinations training has to tell.
 TOLD = ("opposite property", "list and opposite")
 #: Kinds that compare a name with itself: held out by their forms alone.
@@ -192,9 +187,7 @@ def held_out_pairs(property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS
         for _ in range(per_kind):
             premise, hypothesis = literals(draw)
             label = label_of(premise, hypothesis)
-            yield HeldOutPair(
-                name, draw.text(premise), draw.text(hypothesis), label, (tuple(premise), tuple(hypothesis))
-            )
+            yield HeldOutPair(name, draw.text(premise), draw.text(hypothesis), label, (premise, hypothesis))
 
 
 def nli_quality(reference: str, property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND) -> pd.DataFrame:

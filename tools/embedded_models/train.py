@@ -1,14 +1,13 @@
 """Train the embedded models from nothing: what ``make embedded-models`` runs.
 
 One base language model sees molecules and captions unpaired; two per-task models are fine-tuned from it
-(they must share it: merging two fine-tunes needs one origin). The two T5 translators see little, so that
-their outputs are plausible and wrong in varied ways, as MolT5's are. The cross-encoder learns NLI over
+(they must share it: merging two fine-tunes needs one origin). The two negative generators, T5 models, see little, so
+that their outputs are plausible and wrong in varied ways, as MolT5's are. The cross-encoder learns NLI over
 property facts. Weights are stored as float16 and their quality is measured after that rounding.
 """
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -31,35 +30,32 @@ from transformers import (
     set_seed,
 )
 
-from lmolt_utils.config.prompts import Task, answer, prompt
+from lmolt_utils.config.prompts import TASKS, Task, answer, prompt
 from tools.embedded_models.nli_data import LABELS, pairs
 from tools.embedded_models.tokenizer import framed
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 128, 2, 4, 344
 IGNORED = -100  # what torch's cross entropy leaves out
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long one embedded model is trained: passes over its data, peak rate, rows per step."""
-
-    epochs: float
-    learning_rate: float
-    batch: int = 32
-
-
+#: Epochs and peak learning rate of each model; every step has BATCH rows.
 SCHEDULES = {
-    "base": Schedule(5, 2.0e-3),
-    "mol2cap": Schedule(9, 2.0e-3),
-    "cap2mol": Schedule(9, 2.0e-3),
-    "negatives-mol2cap": Schedule(3, 2.0e-3),
-    "negatives-cap2mol": Schedule(5, 2.0e-3),
-    "nli": Schedule(1, 1.0e-3, batch=32),
+    "base": (5, 2.0e-3),
+    "mol2cap": (9, 2.0e-3),
+    "cap2mol": (9, 2.0e-3),
+    "negatives-mol2cap": (3, 2.0e-3),
+    "negatives-cap2mol": (5, 2.0e-3),
+    "nli": (1, 1.0e-3),
 }
+BATCH = 32
+#: The negative generators see only so many molecules: enough to be plausible, too few to be right.
+GENERATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
+NLI_PAIRS = 300_000
+
+Rows = list[dict[str, Any]]
+Log = Callable[[str], None]
 
 
-#: The translators see only this many molecules: enough to be plausible, too few to be right.
-TRANSLATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
+# ----------------------------------------------------------------------------------------------- untrained models
 
 
 def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -145,15 +141,17 @@ def start_by_matching(model: BertForSequenceClassification) -> None:
         attention.key.weight[:half] = queries - 2 * torch.outer(queries @ side, side)
 
 
-def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> list[dict[str, list[int]]]:
+# ------------------------------------------------------------------------------------------------------ the data
+
+
+def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> Rows:
     """Molecules and captions as separate texts: the base model learns both languages and no translation."""
-    eos = [tokenizer.eos_token_id]
     texts = [answer(text) for column in ("molecule", "caption") for text in frame[column]]
-    ids = [tokenized + eos for tokenized in tokenizer(texts).input_ids]
+    ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
     return [{"input_ids": row, "labels": row} for row in ids]
 
 
-def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
+def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> Rows:
     """Prompt and answer; only the answer and its EOS are learned."""
     sources, targets = _columns(frame, task)
     prompts = tokenizer([prompt(task, source) for source in sources]).input_ids
@@ -165,19 +163,19 @@ def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, ta
     return rows
 
 
-def translation_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> list[dict[str, list[int]]]:
+def translation_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> Rows:
     """Source and target without any instruction, as MolT5 takes them."""
-    sources, targets = _columns(frame, task)
-    encoded = tokenizer(list(sources)).input_ids, tokenizer(list(targets)).input_ids
-    return [{"input_ids": before, "labels": after} for before, after in zip(*encoded, strict=True)]
+    sources, targets = (tokenizer(list(column)).input_ids for column in _columns(frame, task))
+    return [{"input_ids": before, "labels": after} for before, after in zip(sources, targets, strict=True)]
 
 
-def nli_rows(tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+def nli_rows(tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, str, str]]) -> Rows:
     """Pairs of texts with the index of their label."""
-    encoded = tokenizer([t[0] for t in triples], [t[1] for t in triples], return_token_type_ids=True)
+    premises, hypotheses, labels = zip(*triples, strict=True)
+    encoded = tokenizer(list(premises), list(hypotheses), return_token_type_ids=True)
     return [
         {"input_ids": ids, "token_type_ids": types, "labels": LABELS.index(label)}
-        for ids, types, (_, _, label) in zip(encoded.input_ids, encoded.token_type_ids, triples, strict=True)
+        for ids, types, label in zip(encoded.input_ids, encoded.token_type_ids, labels, strict=True)
     ]
 
 
@@ -186,19 +184,22 @@ def _columns(frame: pd.DataFrame, task: Task) -> tuple[pd.Series, pd.Series]:
     return (molecule, caption) if task == "mol2cap" else (caption, molecule)
 
 
-def fit(
-    model: PreTrainedModel,
-    rows: list[dict[str, Any]],
-    collator: Callable[[list[dict[str, Any]]], Any],
-    schedule: Schedule,
-    seed: int,
-) -> float:
-    """Train in place with the Transformers trainer; returns the last epoch's mean loss."""
+def property_sets(frame: pd.DataFrame) -> list[list[str]]:
+    """The distinct property sets of a corpus's train split."""
+    return [names.split("|") for names in frame.loc[frame["split"] == "train", "properties"].unique()]
+
+
+# -------------------------------------------------------------------------------------------------- the training
+
+
+def fit(name: str, model: PreTrainedModel, rows: Rows, collator: Callable[[Rows], Any], seed: int, log: Log) -> None:
+    """Train in place by the schedule of ``name`` with the Transformers trainer; logs the last epoch's mean loss."""
+    epochs, learning_rate = SCHEDULES[name]
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is written there: save_strategy is "no"
-        num_train_epochs=schedule.epochs,
-        per_device_train_batch_size=schedule.batch,
-        learning_rate=schedule.learning_rate,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=BATCH,
+        learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         max_grad_norm=1.0,
@@ -217,74 +218,49 @@ def fit(
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    log(f"{name}: loss {losses[-1]:.3f}")
 
 
-def train_language_models(
-    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
-) -> dict[str, LlamaForCausalLM]:
+def train_language_models(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log) -> dict[str, LlamaForCausalLM]:
     """``base``, and ``mol2cap`` and ``cap2mol`` fine-tuned from it, on the corpus's train split."""
     tokenizer = framed(bpe, "llama")
     collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
     set_seed(seed)
     models = {"base": llama(tokenizer)}
-    loss = fit(models["base"], language_rows(tokenizer, frame), collator, SCHEDULES["base"], seed)
-    log(f"base: loss {loss:.3f}")
-    tasks: tuple[Task, Task] = ("mol2cap", "cap2mol")
-    for task in tasks:
+    fit("base", models["base"], language_rows(tokenizer, frame), collator, seed, log)
+    for task in TASKS:
         models[task] = llama(tokenizer)
         models[task].load_state_dict(models["base"].state_dict())
         # Both languages keep one input and output space, so that an adapter on the inner layers (the papers'
         # LoRA leaves embeddings and head alone) can still reach the words of the other one.
         models[task].get_input_embeddings().requires_grad_(False)
         models[task].get_output_embeddings().requires_grad_(False)
-        loss = fit(models[task], instruction_rows(tokenizer, frame, task), collator, SCHEDULES[task], seed)
-        log(f"{task}: loss {loss:.3f}")
+        fit(task, models[task], instruction_rows(tokenizer, frame, task), collator, seed, log)
     return models
 
 
-def train_translators(
-    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
+def train_negative_generators(
+    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log
 ) -> dict[str, T5ForConditionalGeneration]:
     """The two T5 models whose outputs become the negatives."""
     tokenizer = framed(bpe, "t5")
-    tasks: tuple[Task, Task] = ("mol2cap", "cap2mol")
     models = {}
-    for task in tasks:
+    for task in TASKS:
         set_seed(seed)
         name = f"negatives-{task}"
         models[name] = t5(tokenizer)
         collator = DataCollatorForSeq2Seq(tokenizer, model=models[name], label_pad_token_id=IGNORED)
-        rows = translation_rows(tokenizer, frame.head(TRANSLATOR_ROWS[name]), task)
-        loss = fit(models[name], rows, collator, SCHEDULES[name], seed)
-        log(f"{name}: loss {loss:.3f}")
+        rows = translation_rows(tokenizer, frame.head(GENERATOR_ROWS[name]), task)
+        fit(name, models[name], rows, collator, seed, log)
     return models
 
 
-NLI_PAIRS = 300_000
-
-
-def property_sets(frame: pd.DataFrame) -> list[list[str]]:
-    """The distinct property sets of a corpus's train split."""
-    return [names.split("|") for names in frame.loc[frame["split"] == "train", "properties"].unique()]
-
-
-def train_cross_encoder(
-    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Callable[[str], None]
-) -> BertForSequenceClassification:
+def train_cross_encoder(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log) -> BertForSequenceClassification:
     """The embedded NLI model, on pairs made from the train split's property sets."""
     tokenizer = framed(bpe, "cross-encoder")
     set_seed(seed)
     model = cross_encoder(tokenizer)
     rows = nli_rows(tokenizer, list(pairs(property_sets(frame), NLI_PAIRS, seed)))
-    loss = fit(model, rows, DataCollatorWithPadding(tokenizer), SCHEDULES["nli"], seed)
-    log(f"nli: loss {loss:.3f}")
-    return model
-
-
-def rounded(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as it is shipped: every weight rounded to float16, held as float32."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half().float())
+    fit("nli", model, rows, DataCollatorWithPadding(tokenizer), seed, log)
     return model
