@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     def profile(sub: Any) -> None:
         sub.add_argument(
             "--profile",
-            default=os.environ.get("LMOLT_PROFILE", "cpu"),
+            default="cpu",
             help="params/PROFILE.yaml (default: cpu)",
         )
 

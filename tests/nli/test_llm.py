@@ -28,7 +28,7 @@ from lmolt_utils.nli.llm import (
     prompt,
 )
 from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, divergence_report, mean_table
-from lmolt_utils.run.notebook import Run, resolve
+from lmolt_utils.run.notebook import Run
 
 BY_NAME = {system.name: system for system in load_systems()}
 BETTER, WORSE, OTHER = (BY_NAME[name] for name in ("slerp+cpo", "meditron", "cpo"))
@@ -39,7 +39,7 @@ SILENT = "embedded:base"  # whatever it is asked, it ends at once
 
 
 def run_with(runs: Path, **values: Any) -> Run:
-    params, _ = resolve("07_nli_evaluation", {"profile": "smoke", "decomposer_new_tokens": 6, **values})
+    params = load("smoke", {"decomposer_new_tokens": 6, **values})
     return Run("07_nli_evaluation", runs / "smoke", params)
 
 
