@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
-from lmolt_utils.figures.plots import STYLE
+from lmolt_utils.figures.style import STYLE
 from lmolt_utils.merging.checks import local_folder, shards
 from lmolt_utils.run.notebook import Run
 

@@ -1,6 +1,6 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1).
 
-As in :mod:`lmolt_utils.figures.plots`, every function returns the figure and a frame of exactly what it plots, and says
+As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots, and says
 what did not run.
 """
 
@@ -15,20 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.plots import (
+from lmolt_utils.figures.distributions import QUANTITIES, histograms
+from lmolt_utils.figures.style import (
     MUTED,
-    QUANTITIES,
     TWO_COLUMNS,
+    UNDEFINED,
     Drawn,
-    _colour,
-    _empty,
-    _histograms,
-    _line,
-    _not_run_note,
-    _note,
-    _styled,
+    add_note,
+    colour_of,
+    line_of,
+    mark_empty,
+    not_run_note,
+    styled,
 )
-from lmolt_utils.figures.tables import NOT_RUN, UNDEFINED
+from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
@@ -75,7 +75,7 @@ def contrasts(cuts: tuple[int, int]) -> list[Contrast]:
     ]
 
 
-@_styled
+@styled
 def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     """Distributions of atomic cross-NLI's scores (L4M, Fig. 5), with the coverage that the paper states.
 
@@ -92,18 +92,18 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
         axes.set_title(title, pad=9)
         means = ", ".join(f"{found.mean():.2g}" for found in values.values() if len(found))
         axes.set_xlabel(f"{title.split()[1]}\nmeans: {means}" if means else title.split()[1])
-        bars = _histograms(axes, values, quantity)
+        bars = histograms(axes, values, quantity)
         lines += [{"panel": quantity, **bar} for bar in bars]
     grid[0].set_ylabel("Share of captions")
     published, stated = load_published(), {"slerp+cpo": "fig5-coverage-ours", "meditron": "fig5-coverage-meditron"}
     for index, system in enumerate(labels):
         if system in stated:
             printed = published.fact(stated[system])
-            grid[1].axvline(printed.value, color=_colour(index), linewidth=0.8, linestyle=":", zorder=0)
+            grid[1].axvline(printed.value, color=colour_of(index), linewidth=0.8, linestyle=":", zorder=0)
             lines.append({"panel": "coverage", "system": f"paper, {labels[system]}", "mean": printed.value})
     drawn = {line["system"] for line in lines if line.get("n")}
     handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=label)
+        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
         for index, (system, label) in enumerate(labels.items())
         if system in drawn
     ]
@@ -113,11 +113,11 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     )
     note = f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {stated_means}. "
     note += "(C) is not in the paper: facts of the output that no fact of the reference entails. "
-    _note(figure, note + _not_run_note(label for system, label in labels.items() if system not in drawn))
+    add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in drawn))
     return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
 
 
-@_styled
+@styled
 def coverage_contrast(
     rows: pd.DataFrame, table: pd.DataFrame, shown: Contrast, labels: Mapping[str, str], reason: str = ""
 ) -> Drawn:
@@ -137,7 +137,7 @@ def coverage_contrast(
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
-            _empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
+            mark_empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
@@ -148,7 +148,7 @@ def coverage_contrast(
         axes.set_ylabel("Share of captions")
     lines += _entropies(last, found, shown.paper)
     handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=f"{label} ({role})")
+        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=f"{label} ({role})")
         for index, (label, role) in enumerate(zip(labels.values(), ("preferred", "dispreferred"), strict=True))
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -162,7 +162,7 @@ def coverage_contrast(
         note += "Triangles: means. x: KL with labels swapped at random. "
         note += "Bar: KL of as many random captions. " if shown.words else ""
         note += "Diamonds: the paper's." if shown.paper else ""
-    _note(figure, note)
+    add_note(figure, note)
     columns = [*_HISTOGRAM, "kl", "low", "high", "null", "random", "random_low", "random_high", "paper", "note"]
     return figure, pd.DataFrame(lines).reindex(columns=columns)
 
@@ -176,7 +176,7 @@ def _pair_of_histograms(axes: Axes, own: pd.DataFrame, labels: Mapping[str, str]
         values = own.loc[own["system"] == system, "coverage"].dropna().to_numpy(dtype=float)
         shares = np.histogram(values, edges)[0] / max(1, len(values))
         highest = max(highest, float(shares.max()))
-        look = {"color": _colour(index), "linestyle": _line(index)}
+        look = {"color": colour_of(index), "linestyle": line_of(index)}
         axes.stairs(shares, edges, **look)
         axes.stairs(shares, edges, color=look["color"], alpha=0.1, fill=True)
         axes.plot(values.mean(), 1.03, "v", color=look["color"], transform=axes.get_xaxis_transform(), clip_on=False)
@@ -204,7 +204,7 @@ def _entropies(
     axes.set_xlabel("KL (nats)")
     drawn = {method: line for method, line in found.items() if not math.isnan(line["kl"])}
     if not drawn:
-        _empty(axes, UNDEFINED if found else NOT_RUN)
+        mark_empty(axes, UNDEFINED if found else NOT_RUN)
         return []
     lines: list[dict[str, object]] = []
     for place, method in enumerate(METHODS):
@@ -222,8 +222,8 @@ def _entropies(
             axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
         if method in paper:
             low, high = paper[method]
-            axes.hlines(y - 0.3, low, high, color=_colour(1), linestyle=":", linewidth=1)
-            axes.plot([low, high], [y - 0.3] * 2, "D", color=_colour(1), markerfacecolor="white", markersize=3)
+            axes.hlines(y - 0.3, low, high, color=colour_of(1), linestyle=":", linewidth=1)
+            axes.plot([low, high], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
             lines.append({"panel": "relative entropy", "system": method, "paper": low, "note": "the paper's, lowest"})
             lines.append({"panel": "relative entropy", "system": method, "paper": high, "note": "the paper's, highest"})
     axes.set_yticks(range(len(METHODS), 0, -1), labels=list(METHODS.values()))
@@ -233,7 +233,7 @@ def _entropies(
     return lines
 
 
-@_styled
+@styled
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
 
@@ -249,23 +249,23 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
         for axes, quantity in zip(grid[:, column], ("length_deviation", "entailment"), strict=True):
             axes.set_xlabel(QUANTITIES[quantity] + (" (tokens)" if quantity == "length_deviation" else ""))
             if frame is None:
-                _empty(axes, "file not there:\nparameter author_scores")
+                mark_empty(axes, "file not there:\nparameter author_scores")
                 lines.append({"panel": f"{title}, {quantity}", "note": "file not there"})
                 continue
             part = frame[frame["quantity"] == quantity].dropna(subset=["value"])
             values = {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float) for system in labels}
-            bars = _histograms(axes, values, quantity)
+            bars = histograms(axes, values, quantity)
             lines += [{"panel": f"{title}, {quantity}", **bar} for bar in bars]
     for axes in grid[:, 0]:
         axes.set_ylabel("Share of captions")
     drawn = {line.get("system") for line in lines if line.get("n")}
     handles = [
-        Line2D([], [], color=_colour(index), linestyle=_line(index), label=label)
+        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
         for index, (system, label) in enumerate(labels.items())
         if system in drawn
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
     here = set(ours["system"])
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
-    _note(figure, note + _not_run_note(label for system, label in labels.items() if system not in here))
+    add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))
     return figure, pd.DataFrame(lines).reindex(columns=[*_HISTOGRAM, "note"])

@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lmolt_utils.figures.author_scores import GROUPS, read_author_scores
+from lmolt_utils.figures.distributions import word_counts
 from lmolt_utils.figures.nli import METHODS, author_distributions, contrasts, coverage_contrast, nli_distributions
-from lmolt_utils.figures.plots import save, word_counts
+from lmolt_utils.figures.style import save_figure
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import relative_entropy
 from lmolt_utils.nli.evaluation import divergences
+from lmolt_utils.run.notebook import Run
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 AUTHORS = SHARED / "author" / "figure1_mol2cap_scores.csv"
@@ -47,7 +49,7 @@ def words(figure: Figure) -> str:
     return " ".join(found).replace("\n", " ")
 
 
-def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers(tmp_path: Path) -> None:
+def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers(run: Run) -> None:
     rows = made_up(["atomic", "full text", "sentence", "SummaC-ZS"])
     table = divergences(rows, *PAIR, cuts=(30, 50))
     everyone, long, extreme = contrasts((30, 50))
@@ -64,7 +66,7 @@ def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers(tmp_path: Path
     assert data.loc[data["panel"] == "SummaC-Conv", "note"].tolist() == ["not run"]
     assert "at least 30 words (the paper: 50), n = 40" in words(figure)
     assert "as many random captions" in words(figure)
-    save(figure, data, "contrast", tmp_path, "Test.")
+    save_figure(run, "contrast", (figure, data), "Test.")
 
     figure, data = coverage_contrast(rows, table, everyone, PAIR)
     assert set(data.dropna(subset=["share"])["n"]) == {60}
