@@ -8,14 +8,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
-from lmolt_utils.config.published import METRICS, Metric, load_published
+from lmolt_utils.config.published import METRICS, load_published
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.style import UNDEFINED
-from lmolt_utils.figures.table_files import escape_latex, escape_markdown, latex_table, markdown_table, write_files
+from lmolt_utils.figures.table_files import (
+    escape_latex,
+    escape_markdown,
+    heading,
+    latex_table,
+    markdown_table,
+    write_files,
+)
 from lmolt_utils.metrics.results import NOT_RUN, SEED_COLUMNS, seed_spread
 from lmolt_utils.run.notebook import Run
 
@@ -55,34 +63,33 @@ class SeedTable:
             "one, the spread is not known."
         )
 
-    def texts(self, task: Task) -> pd.DataFrame:
-        """Systems by metrics: ``0.623 ± 0.012``, with the number of seeds where it is not all."""
+    def texts(self, task: Task) -> list[list[str]]:
+        """Per system its label and per metric ``0.623 ± 0.012``, with the number of seeds where it is not all."""
         own = self.lines[self.lines["task"] == task]
-        cells = own.assign(text=[self._text(*line) for line in own[["metric", "mean", "spread", "seeds"]].to_numpy()])
-        wide = cells.pivot(index="system", columns="metric", values="text")
-        wide = wide.reindex(index=list(self.labels), columns=[metric.name for metric in _metrics(task)])
-        wide.columns = pd.Index([f"{metric.name} {metric.arrow}" for metric in _metrics(task)])
-        return wide.set_axis(list(self.labels.values()), axis="index")
+        return [
+            [self.labels[str(system)], *(self._text(line) for line in part.itertuples())]
+            for system, part in own.groupby("system", sort=False)
+        ]
 
-    def _text(self, name: str, mean: float, spread: float, seeds: float) -> str:
-        if not seeds > 0:
-            return NOT_RUN if math.isnan(seeds) else UNDEFINED
-        decimals = 3 if METRICS[name].within_0_and_1 else 2
-        value = f"{mean:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if seeds > 1 else "")
-        return value if seeds == len(self.seeds) else f"{value} ({seeds:.0f})"
+    def _text(self, line: Any) -> str:
+        if not line.seeds > 0:
+            return NOT_RUN if math.isnan(line.seeds) else UNDEFINED
+        decimals = 3 if METRICS[line.metric].within_0_and_1 else 2
+        value = f"{line.mean:.{decimals}f}" + (f" ± {line.spread:.{decimals}f}" if line.seeds > 1 else "")
+        return value if line.seeds == len(self.seeds) else f"{value} ({line.seeds:.0f})"
 
     def _repr_markdown_(self) -> str:
         return to_markdown(self)
 
 
-def _metrics(task: Task) -> list[Metric]:
-    return [METRICS[name] for name in load_published().table(_SHAPES[task]).metrics]
+def _metrics(task: Task) -> list[str]:
+    return load_published().table(_SHAPES[task]).metrics
 
 
 def seed_table(run: Run, systems: Sequence[System], seeds: Sequence[int]) -> SeedTable:
     """The table of a run from its score files; ``systems`` with their copies for further ``seeds``."""
     labels = {system.name: system.label for system in systems if system.trained_for_tables and not system.replica}
-    keys = [(name, task, metric.name) for task in TASKS for name in labels for metric in _metrics(task)]
+    keys = [(name, task, metric) for task in TASKS for name in labels for metric in _metrics(task)]
     spread = seed_spread(run, systems)
     wanted = pd.DataFrame(keys if len(seeds) > 1 else [], columns=["system", "task", "metric"])
     return SeedTable(tuple(seeds), labels, wanted.merge(spread, how="left", on=["system", "task", "metric"]))
@@ -102,7 +109,8 @@ def to_markdown(table: SeedTable) -> str:
     """Both tasks' tables for GitHub and notebooks, or one line when there is one seed."""
     parts = [f"**Spread over training seeds.** {escape_markdown(table.legend)}"]
     for task in TASKS if table.known else ():
-        parts.append(markdown_table(table.texts(task).rename(escape_markdown).rename_axis(task)))
+        rows = [list(map(escape_markdown, texts)) for texts in table.texts(task)]
+        parts.append(markdown_table([task, *map(heading, _metrics(task))], rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -112,9 +120,10 @@ def to_latex(table: SeedTable) -> str:
         return f"% {table.legend}\n"
     floats = []
     for task in TASKS:
-        frame = table.texts(task).map(escape_latex).rename(escape_latex).rename(columns=escape_latex)
+        rows = [list(map(escape_latex, texts)) for texts in table.texts(task)]
+        header = pd.Index(["", *(escape_latex(heading(name)) for name in _metrics(task))])
         caption = f"Spread over training seeds, {task}. {table.legend}"
-        floats.append(latex_table(frame, caption, f"seeds-{task}"))
+        floats.append(latex_table(header, rows, caption, f"seeds-{task}"))
     return "".join(floats)
 
 

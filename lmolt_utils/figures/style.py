@@ -91,9 +91,9 @@ def mark_empty(axes: Axes, text: str = NOT_RUN) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
-def number_or_word(value: float | None) -> float | str:
-    """The number to draw, or the word to write where there is none."""
-    return NOT_RUN if value is None else UNDEFINED if math.isnan(value) else value
+def number_or_word(value: float) -> float | str:
+    """The number to draw, or the word to write where there is none (NaN) or it is undefined (infinity)."""
+    return NOT_RUN if math.isnan(value) else UNDEFINED if math.isinf(value) else value
 
 
 def not_run_note(labels: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Figures of the merges under CPO: the mixing ratio of SLERP, and soup against SLERP and TIES."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,22 +11,8 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.style import (
-    HEADLINE,
-    MUTED,
-    ONE_COLUMN,
-    TASK_TITLES,
-    TWO_COLUMNS,
-    UNDEFINED,
-    Drawn,
-    add_note,
-    colour_of,
-    look_of,
-    not_run_note,
-    number_or_word,
-    styled,
-)
-from lmolt_utils.figures.tables import Score, index_scores
+from lmolt_utils.figures import style
+from lmolt_utils.figures.tables import index_scores
 from lmolt_utils.metrics.results import NOT_RUN
 
 #: What ``merge_comparison`` draws; Levenshtein and FCD do not lie between 0 and 1.
@@ -36,12 +23,14 @@ _BARS: dict[Task, tuple[str, ...]] = {
 _HATCHES = ("", "////", "....", "xxxx")
 
 
-def _drawn(score: Score | None) -> float | str:
-    return number_or_word(None if score is None else score.value)
+def _lookup(scores: pd.DataFrame) -> Callable[[str, str, str], float]:
+    """The value of (system, task, metric): NaN where nothing ran, infinity where it is undefined."""
+    found = index_scores(scores)
+    return lambda *key: found[key].value if key in found else math.nan
 
 
-@styled
-def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> Drawn:
+@style.styled
+def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Drawn:
     """CPO from SLERP merges against the mixing ratio (L4M, Fig. 4).
 
     ``scores``: system, task, metric, value, n. ``ratios``: per system the share of the mol2cap model, strictly between
@@ -51,20 +40,19 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> Drawn:
     for system, share in ratios.items():
         if not 0 < share < 1:
             raise ValueError(f"system {system!r}: share {share} of mol2cap is not between 0 and 1")
-    found, published = index_scores(scores), load_published()
+    value_of, published = _lookup(scores), load_published()
     best, other = published.fact("fig4-best-ratio"), published.fact("fmix-ratio")
     printed = {"mol2cap": published.table("T4"), "cap2mol": published.table("T5")}
-    figure, axes = plt.subplots(figsize=(ONE_COLUMN, 3.0))
+    figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 3.0))
     lines: list[dict[str, object]] = []
     ordered = sorted(ratios.items(), key=lambda pair: pair[1])
-    for index, (task, name) in enumerate(HEADLINE.items()):
-        values = [found.get((system, task, name)) for system, _ in ordered]
-        for (system, share), value in zip(ordered, values, strict=True):
+    for index, (task, name) in enumerate(style.HEADLINE.items()):
+        heights = [value_of(system, task, name) for system, _ in ordered]
+        for (system, share), height in zip(ordered, heights, strict=True):
             point = {"task": task, "metric": name, "system": system, "mol2cap_share": share}
-            lines.append({**point, "reproduced": _drawn(value)})
-        heights = [score.value if score else np.nan for score in values]  # the line breaks at a gap
-        look = look_of(index)
-        axes.plot([share for _, share in ordered], heights, label=f"{TASK_TITLES[task]}, {name}", **look)
+            lines.append({**point, "reproduced": style.number_or_word(height)})
+        look = style.look_of(index)
+        axes.plot([share for _, share in ordered], heights, label=f"{style.TASK_TITLES[task]}, {name}", **look)
         paper = printed[task].value("SLERP+CPO", name)
         if paper is not None:
             hollow = {**look, "linestyle": "none", "markerfacecolor": "white"}
@@ -75,12 +63,12 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> Drawn:
     missing = []
     for system, share in ordered:
         # Without one of the two tasks there is no trade-off to see: that is said too.
-        both = [_drawn(found.get((system, task, name))) for task, name in HEADLINE.items()]
+        both = [style.number_or_word(value_of(system, task, name)) for task, name in style.HEADLINE.items()]
         words = [value for value in both if isinstance(value, str)]
         if words:
-            missing.append(system if NOT_RUN in words else f"{system} ({UNDEFINED})")
-            axes.plot([share], [0.03], marker="x", color=MUTED, linestyle="none")
-            axes.text(share, 0.06, words[0], rotation=90, ha="center", va="bottom", color=MUTED)
+            missing.append(system if NOT_RUN in words else f"{system} ({style.UNDEFINED})")
+            axes.plot([share], [0.03], marker="x", color=style.MUTED, linestyle="none")
+            axes.text(share, 0.06, words[0], rotation=90, ha="center", va="bottom", color=style.MUTED)
 
     axes.set_xscale("logit", use_overline=False)
     ends = [*ratios.values(), best.value, other.value]
@@ -92,15 +80,15 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> Drawn:
     axes.set_xlabel("Mixing ratio, mol2cap : cap2mol")
     axes.set_ylabel("Score")
     for fact, name, side in ((best, "L4M", "left"), (other, "FMix", "right")):
-        axes.axvline(fact.value, color=MUTED, linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(fact.value, color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
         text = f" {fact.printed} ({name}) "
-        axes.annotate(text, (fact.value, 0.995), ha=side, va="top", color=MUTED, fontsize=6.5)
+        axes.annotate(text, (fact.value, 0.995), ha=side, va="top", color=style.MUTED, fontsize=6.5)
     figure.legend(loc="outside upper center", ncols=1)
     note = (
         f"Hollow: the paper's SLERP+CPO. FMix writes {other.printed} without an order; read as "
         f"cap2mol : mol2cap it is a share of {1 - other.value:.2f} mol2cap, beside {best.printed}. "
     )
-    add_note(figure, note + not_run_note(missing))
+    style.add_note(figure, note + style.not_run_note(missing))
     columns = ["task", "metric", "system", "mol2cap_share", "reproduced", "paper"]
     return figure, pd.DataFrame(lines, columns=columns)
 
@@ -121,20 +109,20 @@ def _spaced(shares: Iterable[float], apart: float = 0.45) -> list[float]:
     return sorted(kept)
 
 
-@styled
-def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mapping[str, str]) -> Drawn:
+@style.styled
+def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mapping[str, str]) -> style.Drawn:
     """Grouped bars of the merges under CPO, both tasks (L4M, Fig. 8: soup, SLERP, TIES).
 
     ``scores``: system, task, metric, value, n. ``systems``: names, one bar each; ``labels``: how to call them.
     """
     names_of = {system: labels.get(system, system) for system in systems}
-    found = index_scores(scores)
+    value_of = _lookup(scores)
     widths = [len(names) for names in _BARS.values()]
-    size = (TWO_COLUMNS, 2.6)
+    size = (style.TWO_COLUMNS, 2.6)
     figure, grid = plt.subplots(1, len(_BARS), figsize=size, sharey=True, width_ratios=widths)
     width = 0.8 / max(1, len(systems))
     looks: list[dict[str, Any]] = [
-        {"facecolor": colour_of(index), "hatch": _HATCHES[index % len(_HATCHES)], "edgecolor": "white"}
+        {"facecolor": style.colour_of(index), "hatch": _HATCHES[index % len(_HATCHES)], "edgecolor": "white"}
         for index in range(len(systems))
     ]
     lines: list[dict[str, object]] = []
@@ -142,15 +130,15 @@ def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mappi
     for axes, letter, (task, names) in zip(grid, "AB", _BARS.items(), strict=True):
         for index, system in enumerate(systems):
             for place, name in enumerate(names):
-                value = _drawn(found.get((system, task, name)))
+                value = style.number_or_word(value_of(system, task, name))
                 lines.append({"task": task, "metric": name, "system": system, "reproduced": value})
                 x = place + (index - (len(systems) - 1) / 2) * width
                 if isinstance(value, str):
                     missing += [names_of[system]] if value == NOT_RUN else []
-                    axes.text(x, 0.01, value, rotation=90, ha="center", va="bottom", color=MUTED, fontsize=6)
+                    axes.text(x, 0.01, value, rotation=90, ha="center", va="bottom", color=style.MUTED, fontsize=6)
                 else:
                     axes.bar(x, value, width * 0.92, linewidth=0, **looks[index])
-        axes.set_title(f"({letter}) {TASK_TITLES[task]}")
+        axes.set_title(f"({letter}) {style.TASK_TITLES[task]}")
         axes.set_xticks(range(len(names)), labels=names)
         axes.tick_params(axis="x", length=0, labelsize=6.5)
         axes.grid(axis="x", visible=False)
@@ -159,5 +147,5 @@ def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mappi
     handles = [plt.Rectangle((0, 0), 1, 1, **look) for look in looks]
     figure.legend(handles, list(names_of.values()), loc="outside upper center", ncols=max(1, len(systems)))
     if missing:
-        add_note(figure, not_run_note(missing))
+        style.add_note(figure, style.not_run_note(missing))
     return figure, pd.DataFrame(lines, columns=["task", "metric", "system", "reproduced"])

@@ -1,25 +1,62 @@
-"""Tables as files, written by pandas: CSV for programs, Markdown for GitHub and notebooks, LaTeX with booktabs."""
+"""A rebuilt table and its files, written by pandas: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
+from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import METRICS
 from lmolt_utils.figures.style import UNDEFINED
-from lmolt_utils.figures.tables import (
-    DIFFERENCE,
-    MARKS,
-    NO_PAPER_VALUE,
-    NOISE,
-    PRINTED,
-    RELATIVE,
-    Cell,
-    TableResult,
-)
 from lmolt_utils.files import write_text
 from lmolt_utils.metrics.results import NOT_RUN
+
+NO_PAPER_VALUE = "–"
+NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
+ALPHA = 0.05
+
+#: The kinds of a table's lines: a value, and what there is of a delta.
+VALUE, PRINTED, DIFFERENCE, RELATIVE = "value", "as printed", "difference", "relative, %"
+
+#: How a printed delta relates to the printed cells it is the difference of.
+Check = Literal[
+    "",
+    "differs from the printed cells by their rounding at most",
+    "does not follow from the printed cells, rounding included",
+]
+WITHIN_ROUNDING: Check = "differs from the printed cells by their rounding at most"
+DOES_NOT_FOLLOW: Check = "does not follow from the printed cells, rounding included"
+MARKS: dict[Check, str] = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
+
+
+@dataclass(frozen=True, eq=False)
+class TableResult:
+    """A rebuilt table; the last expression of a notebook cell shows it as Markdown.
+
+    lines: one per number. row: its label; title: the same as shown; kind: ``VALUE``, or of deltas ``PRINTED``,
+    ``DIFFERENCE`` and ``RELATIVE``; metric; system; paper and reproduced: NaN where there is none, infinity where it is
+    undefined; n: predictions scored; low, high: 95 % interval of the reproduced number; p: of its difference from the
+    reference system (of a delta: from 0), after Holm's correction; best: of its column, at the two decimals shown;
+    note. Of printed deltas: printed, the text, and check, whether it follows from the printed cells.
+    """
+
+    id: str
+    task: Task
+    metrics: tuple[str, ...]
+    lines: pd.DataFrame
+    caption: tuple[str, ...]
+
+    @property
+    def values(self) -> pd.DataFrame:
+        """The lines of the rows, without the deltas."""
+        return self.lines[self.lines["kind"] == VALUE]
+
+    def _repr_markdown_(self) -> str:
+        return to_markdown(self)
+
 
 _LATEX = str.maketrans(
     {
@@ -55,17 +92,26 @@ def escape_markdown(text: str) -> str:
     return "".join("\\" + character if character in "\\|*_`<>[]" else character for character in text)
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """A frame of Markdown texts as a table, all columns but the index aligned to the right."""
-    align = ["left", *["right"] * len(frame.columns)]
-    return frame.to_markdown(colalign=align, disable_numparse=True)
+def heading(name: str) -> str:
+    """A metric's name with the arrow of its better direction."""
+    return f"{name} {METRICS[name].arrow}"
 
 
-def latex_table(frame: pd.DataFrame, caption: str, label: str) -> str:
-    """A frame of LaTeX texts as a two-column float (``table*``) with booktabs; ``caption`` is plain text."""
-    narrow = [{"selector": "scriptsize", "props": ":;"}, {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"}]
-    return frame.style.set_table_styles(narrow).to_latex(
-        column_format="l" + "r" * len(frame.columns),
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown texts as a table, all columns but the first aligned to the right."""
+    align = ["left", *["right"] * (len(header) - 1)]
+    return pd.DataFrame(rows, columns=list(header)).to_markdown(index=False, colalign=align, disable_numparse=True)
+
+
+def latex_table(header: pd.Index, rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
+    """LaTeX texts as a two-column float (``table*``) with booktabs; ``caption`` is plain text."""
+    narrow: Any = [
+        {"selector": "scriptsize", "props": ":;"},
+        {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
+    ]
+    styler = pd.DataFrame(rows, columns=header).style.hide(axis="index").set_table_styles(narrow)
+    return styler.to_latex(
+        column_format="l" + "r" * (len(header) - 1),
         position="t",
         position_float="centering",
         hrules=True,
@@ -97,124 +143,97 @@ def write_table(result: TableResult, folder: Path) -> list[Path]:
 
 
 def to_frame(result: TableResult) -> pd.DataFrame:
-    """The table in tidy long form, one line per number, to ten digits.
+    """The table's lines as texts, numbers to ten digits: the columns of :class:`TableResult` up to note.
 
-    Columns: table, row, kind (``value``; for deltas ``as printed``, ``difference``, ``relative, %``), metric,
-    paper, reproduced, n, system, low and high (95 % interval of the reproduced number), p (of the difference from
-    the reference system, or of the delta; after Holm's correction), note. ``reproduced`` reads "not run" where
-    nothing ran, ``paper`` is empty where the paper prints nothing.
+    ``reproduced`` reads "not run" where nothing ran; ``paper`` is empty where the paper prints nothing.
     """
-
-    def digits(value: float | None, missing: str, undefined: str = UNDEFINED) -> str:
-        return missing if value is None else undefined if math.isnan(value) else f"{value:.10g}"
-
-    def numbers(cell: Cell) -> dict[str, str]:
-        ends = {name: digits(getattr(cell, name), "", "") for name in ("low", "high", "p")}
-        n = "" if cell.n is None else str(cell.n)
-        return {"paper": digits(cell.paper, ""), "reproduced": digits(cell.reproduced, NOT_RUN), "n": n, **ends}
-
-    lines: list[dict[str, str]] = []
-    for row in result.rows:
-        note = "control: the papers have no such row" if row.control else ""
-        for name, cell in row.cells.items():
-            line = {"row": row.label, "kind": "value", "metric": name, "system": row.system or "", "note": note}
-            lines.append({**line, **numbers(cell)})
-    for delta in result.deltas:
-        for name, (text, check) in delta.printed.items():
-            line = {"row": delta.label, "metric": name, "note": delta.note}
-            flagged = f"{delta.note}; {check}" if check else delta.note
-            lines.append({**line, "kind": PRINTED, "paper": text or "", "note": flagged})
-            lines.append({**line, "kind": DIFFERENCE, **numbers(delta.difference[name])})
-            lines.append({**line, "kind": RELATIVE, **numbers(delta.relative[name])})
+    lines = result.lines
+    printed = lines["kind"] == PRINTED
+    texts = {
+        name: lines[name].map(lambda x: "" if math.isnan(x) else UNDEFINED if math.isinf(x) else f"{x:.10g}")
+        for name in ("paper", "reproduced", "n", "low", "high", "p")
+    }
+    texts["reproduced"] = texts["reproduced"].mask(lines["reproduced"].isna() & ~printed, NOT_RUN)
+    texts["paper"] = texts["paper"].mask(printed, lines["printed"])
     columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "low", "high", "p", "note"]
-    return pd.DataFrame(lines).assign(table=result.id).reindex(columns=columns).fillna("")
+    return lines.assign(table=result.id, **texts)[columns]
 
 
-def _number(value: float | None, missing: str, sign: bool = False) -> str:
-    """``value`` to two decimals, ``missing`` for None."""
-    if value is None:
-        return missing
-    if math.isnan(value):
-        return UNDEFINED
+def _number(value: float, missing: str, sign: bool) -> str:
+    """``value`` to two decimals, ``missing`` for NaN."""
+    if not math.isfinite(value):
+        return missing if math.isnan(value) else UNDEFINED
     value = round(value, 2) + 0.0  # no minus zero
     return f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
-def _headings(result: TableResult) -> list[str]:
-    return [f"{name} {METRICS[name].arrow}" for name in result.metrics]
+def _texts(line: Any) -> tuple[str, str, str, str]:
+    """What a cell shows of a line: reproduced, its half interval, the mark of noise, the paper's."""
+    if line.kind == PRINTED:
+        return "", "", "", f"{line.printed or NO_PAPER_VALUE}{MARKS[line.check]}"
+    sign, half = line.kind != VALUE, (line.high - line.low) / 2
+    reproduced, paper = _number(line.reproduced, NOT_RUN, sign), _number(line.paper, NO_PAPER_VALUE, sign)
+    return reproduced, "" if math.isnan(half) else f"{half:.2f}", NOISE if line.p >= ALPHA else "", paper
 
 
-def _count(n: int | None) -> str:
-    return NOT_RUN if n is None else str(n)
+def _count(lines: pd.DataFrame) -> str:
+    """Predictions scored; the largest number, where a metric leaves some out."""
+    n = lines["n"].max()
+    return NOT_RUN if math.isnan(n) else f"{n:.0f}"
 
 
 def to_markdown(result: TableResult) -> str:
     """The table for GitHub and notebooks: "reproduced (paper)" in each cell, the deltas below."""
 
-    def shown(cell: Cell, sign: bool = False) -> str:
-        value = _number(cell.reproduced, NOT_RUN, sign)
-        value = f"**{value}**" if cell.best else value
-        half = "" if math.isnan(cell.half) else f" ± {cell.half:.2f}"
-        return f"{value}{half}{NOISE if cell.noise else ''} ({_number(cell.paper, NO_PAPER_VALUE, sign)})"
+    def cell(line: Any) -> str:
+        reproduced, half, noise, paper = _texts(line)
+        value = f"**{reproduced}**" if line.best else reproduced
+        return f"{value}{half and f' ± {half}'}{noise} ({paper})" if reproduced else paper
 
-    headings = _headings(result)
-    spread = any(not math.isnan(cell.half) for row in result.rows for cell in row.cells.values())
-    head = f"{result.caption[0]} Each cell: reproduced{' ± half-width' if spread else ''} (paper)."
-    values = pd.DataFrame(
-        [[_count(row.n), *map(shown, row.cells.values())] for row in result.rows],
-        index=[escape_markdown(row.title) for row in result.rows],
-        columns=["n", *headings],
-    )
-    parts = [f"**Table {result.id}.** {escape_markdown(head)}", markdown_table(values)]
+    rows, deltas = [], []
+    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+        cells, name = [cell(line) for line in lines.itertuples()], escape_markdown(str(title))
+        if kind == VALUE:
+            rows.append([name, _count(lines), *cells])
+        else:
+            deltas.append([name, f"paper, {kind}", *cells] if kind == PRINTED else ["", str(kind), *cells])
+    headings = [heading(name) for name in result.metrics]
+    spread = " ± half-width" if (result.values["high"] >= result.values["low"]).any() else ""
+    head = escape_markdown(f"{result.caption[0]} Each cell: reproduced{spread} (paper).")
+    parts = [f"**Table {result.id}.** {head}", markdown_table(["", "n", *headings], rows)]
     parts += map(escape_markdown, result.caption[1:])
-    if result.deltas:
-        lines = {}
-        for delta in result.deltas:
-            printed = [f"{text or NO_PAPER_VALUE}{MARKS[check]}" for text, check in delta.printed.values()]
-            name = escape_markdown(f"Δ {delta.label}: {delta.note}")
-            lines[name, f"paper, {PRINTED}"] = printed
-            lines[name, DIFFERENCE] = [shown(cell, sign=True) for cell in delta.difference.values()]
-            lines[name, RELATIVE] = [shown(cell, sign=True) for cell in delta.relative.values()]
-        names = [name if kind.endswith(PRINTED) else "" for name, kind in lines]
-        texts = [[kind, *cells] for (_, kind), cells in lines.items()]
-        parts.append(markdown_table(pd.DataFrame(texts, index=names, columns=["", *headings])))
+    if deltas:
+        parts.append(markdown_table(["", "", *headings], deltas))
     return "\n\n".join(parts) + "\n"
 
 
 def to_latex(result: TableResult) -> str:
     """The table as a float: per metric a reproduced and a paper column.
 
-    Needs ``\\usepackage{booktabs,multirow}`` and a document with two-column floats (``table*``).
+    Needs ``\\usepackage{booktabs}`` and a document with two-column floats (``table*``).
     """
 
     def number(text: str) -> str:
-        return ("$-$" + escape_latex(text[1:])) if text.startswith("-") else escape_latex(text)
+        return f"$-${escape_latex(text[1:])}" if text.startswith("-") else escape_latex(text)
 
-    def pairs(cells: Iterable[Cell], sign: bool = False) -> list[str]:
-        texts = []
-        for cell in cells:
-            value = number(_number(cell.reproduced, NOT_RUN, sign))
-            value = rf"\textbf{{{value}}}" if cell.best else value
-            half = "" if math.isnan(cell.half) else rf"_{{\pm {cell.half:.2f}}}"
-            mark = half + (r"{\approx}" if cell.noise else "")
-            texts += [f"{value}${mark}$" if mark else value, number(_number(cell.paper, NO_PAPER_VALUE, sign))]
-        return texts
+    def pair(line: Any) -> list[str]:
+        reproduced, half, noise, paper = _texts(line)
+        value = rf"\textbf{{{number(reproduced)}}}" if line.best else number(reproduced)
+        mark = (half and rf"_{{\pm {half}}}") + (noise and r"{\approx}")
+        return [value + (mark and f"${mark}$"), number(paper)]
 
-    lines = [(escape_latex(row.title), [_count(row.n), *pairs(row.cells.values())]) for row in result.rows]
-    for delta in result.deltas:
-        # The name of a delta is longer than its column: it runs over the empty cells beside it.
-        name = escape_latex(f"Δ {delta.label}: {delta.note}")
-        printed = [
-            number(text or NO_PAPER_VALUE) + escape_latex(MARKS[check]) for text, check in delta.printed.values()
-        ]
-        lines += [
-            (rf"\midrule \rlap{{{name}}}", [""] * (1 + 2 * len(result.metrics))),
-            (rf"\quad {PRINTED}", ["", *(part for text in printed for part in ("", text))]),
-            (rf"\quad {DIFFERENCE}", ["", *pairs(delta.difference.values(), sign=True)]),
-            (rf"\quad {escape_latex(RELATIVE)}", ["", *pairs(delta.relative.values(), sign=True)]),
-        ]
-    headings = [(escape_latex(heading), side) for heading in _headings(result) for side in ("repr.", "paper")]
-    columns = pd.MultiIndex.from_tuples([("", "$n$"), *headings])
-    frame = pd.DataFrame([texts for _, texts in lines], index=[name for name, _ in lines], columns=columns)
+    rows = []
+    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+        cells = [text for line in lines.itertuples() for text in pair(line)]
+        if kind == PRINTED:
+            # The name of a delta is longer than its column: it runs over the empty cells beside it.
+            rows.append([rf"\midrule \rlap{{{escape_latex(str(title))}}}", "", *[""] * len(cells)])
+        if kind == VALUE:
+            rows.append([escape_latex(str(title)), _count(lines), *cells])
+        else:
+            rows.append([rf"\quad {escape_latex(str(kind))}", "", *cells])
+    headings = [escape_latex(heading(name)) for name in result.metrics]
+    sides = [(title, side) for title in headings for side in ("repr.", "paper")]
     head, *notes = result.caption
-    return latex_table(frame, " ".join([head, "repr.: reproduced.", *notes]), result.id)
+    header = pd.MultiIndex.from_tuples([("", ""), ("", "$n$"), *sides])
+    return latex_table(header, rows, " ".join([head, "repr.: reproduced.", *notes]), result.id)
