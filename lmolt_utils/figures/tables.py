@@ -111,11 +111,11 @@ def build_table(
     def cell(ref: RowRef, name: str) -> dict[str, float]:
         source, system = published.table(ref.table), name_of(ref)
         paper = source.value(ref.row, name)
-        cell = {"paper": math.nan if paper is None else paper, "reproduced": math.nan}
+        paper = math.nan if paper is None else paper
         if (score := found.get((system, source.task, name))) is None:
-            return cell
+            return {"paper": paper, "reproduced": math.nan}
         p = tests.get((source.task, name, system, REFERENCE), {}).get("p", math.nan)
-        return {**cell, "reproduced": score.value, "n": score.n, "low": score.low, "high": score.high, "p": p}
+        return {"paper": paper, "reproduced": score.value, "n": score.n, "low": score.low, "high": score.high, "p": p}
 
     lines: list[dict[str, object]] = []
     for row in dict.fromkeys([*spec.rows, *placed[spec.id]]):

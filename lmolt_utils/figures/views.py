@@ -62,7 +62,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
     left.set_ylabel("Loss")
     right.set_xlabel("Training time (s)")
     right.set_yticks(range(len(labels)), labels=labels)
-    right.set_ylim(len(labels) - 0.5, -0.5)
+    right.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     right.set_xlim(0, 1.9 * max([float(part["seconds"].max()) for part in parts], default=1))
     right.grid(axis="y", visible=False)
     if not labels:
