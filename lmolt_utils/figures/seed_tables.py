@@ -132,5 +132,4 @@ def write_seed_table(table: SeedTable, folder: Path) -> list[Path]:
 
     They are written with one seed too, and then say so: a spread from an earlier run must not stay behind.
     """
-    contents: dict[str, str | pd.DataFrame] = {"csv": to_frame(table), "md": to_markdown(table), "tex": to_latex(table)}
-    return write_files(folder, "seed_spread", contents)
+    return write_files(folder, "seed_spread", to_frame(table), to_markdown(table), to_latex(table))

@@ -1,10 +1,10 @@
 """A rebuilt table and its files, written by pandas: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -21,15 +21,10 @@ ALPHA = 0.05
 #: The kinds of a table's lines: a value, and what there is of a delta.
 VALUE, PRINTED, DIFFERENCE, RELATIVE = "value", "as printed", "difference", "relative, %"
 
-#: How a printed delta relates to the printed cells it is the difference of.
-Check = Literal[
-    "",
-    "differs from the printed cells by their rounding at most",
-    "does not follow from the printed cells, rounding included",
-]
-WITHIN_ROUNDING: Check = "differs from the printed cells by their rounding at most"
-DOES_NOT_FOLLOW: Check = "does not follow from the printed cells, rounding included"
-MARKS: dict[Check, str] = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
+#: How a printed delta relates to the printed cells it is the difference of, with its mark; "": it follows.
+WITHIN_ROUNDING = "differs from the printed cells by their rounding at most"
+DOES_NOT_FOLLOW = "does not follow from the printed cells, rounding included"
+MARKS = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,24 +117,17 @@ def latex_table(header: pd.Index, rows: Sequence[Sequence[str]], caption: str, l
     )
 
 
-def write_files(folder: Path, stem: str, contents: Mapping[str, str | pd.DataFrame]) -> list[Path]:
-    """Write ``stem.<ending>`` for each of ``contents``, a text or the frame of a CSV, atomically; returns the paths."""
-    paths = []
-    for ending, content in contents.items():
-        text = content if isinstance(content, str) else content.to_csv(index=False, lineterminator="\n")
-        paths.append(folder / f"{stem}.{ending}")
-        write_text(paths[-1], text)
-    return paths
+def write_files(folder: Path, stem: str, frame: pd.DataFrame, markdown: str, latex: str) -> list[Path]:
+    """Write ``stem.csv``, ``.md`` and ``.tex``, each atomically; returns the paths."""
+    texts = {"csv": frame.to_csv(index=False, lineterminator="\n"), "md": markdown, "tex": latex}
+    for ending, text in texts.items():
+        write_text(folder / f"{stem}.{ending}", text)
+    return [folder / f"{stem}.{ending}" for ending in texts]
 
 
 def write_table(result: TableResult, folder: Path) -> list[Path]:
     """Write ``table_<id>.csv``, ``.md`` and ``.tex`` into ``folder``, each atomically; returns the paths."""
-    contents: dict[str, str | pd.DataFrame] = {
-        "csv": to_frame(result),
-        "md": to_markdown(result),
-        "tex": to_latex(result),
-    }
-    return write_files(folder, f"table_{result.id}", contents)
+    return write_files(folder, f"table_{result.id}", to_frame(result), to_markdown(result), to_latex(result))
 
 
 def to_frame(result: TableResult) -> pd.DataFrame:

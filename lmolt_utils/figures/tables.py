@@ -35,7 +35,6 @@ from lmolt_utils.figures.table_files import (
     RELATIVE,
     VALUE,
     WITHIN_ROUNDING,
-    Check,
     TableResult,
 )
 from lmolt_utils.metrics.results import NOT_RUN, SCORE_COLUMNS
@@ -168,7 +167,7 @@ def _relative(of: float, over: float) -> float:
     return math.inf if abs(over) < 0.005 else 100 * difference / over
 
 
-def check_printed(printed: str | None, difference: float, metric: Metric) -> Check:
+def check_printed(printed: str | None, difference: float, metric: Metric) -> str:
     """Compare a printed delta with ``difference``, that of the printed cells, in the metric's own unit."""
     if printed is None or math.isnan(difference):
         return ""
