@@ -13,6 +13,7 @@ from lmolt_utils.config.published import METRICS
 from lmolt_utils.figures.style import UNDEFINED
 from lmolt_utils.files import write_text
 from lmolt_utils.metrics.results import NOT_RUN
+from lmolt_utils.run.notebook import Run
 
 NO_PAPER_VALUE = "–"
 NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
@@ -123,6 +124,12 @@ def write_files(folder: Path, stem: str, frame: pd.DataFrame, markdown: str, lat
     for ending, text in texts.items():
         write_text(folder / f"{stem}.{ending}", text)
     return [folder / f"{stem}.{ending}" for ending in texts]
+
+
+def save_csv(run: Run, name: str, frame: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write ``name.csv`` to the run's figures, and note it as this notebook's."""
+    write_text(run.figures / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n", float_format=float_format))
+    run.wrote(run.figures / f"{name}.csv")
 
 
 def write_table(result: TableResult, folder: Path) -> list[Path]:

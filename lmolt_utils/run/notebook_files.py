@@ -114,7 +114,7 @@ def assigned(source: str) -> dict[str, ast.expr]:
 #: Files that are no code but change what a notebook that uses the module makes.
 _DATA_OF = {
     f"{PACKAGE}.models.loading": root() / PACKAGE / "embedded" / "models" / "hashes.json",
-    f"{PACKAGE}.figures.style": root() / PACKAGE / "figures" / "companion.mplstyle",
+    f"{PACKAGE}.figures.plots": root() / PACKAGE / "figures" / "companion.mplstyle",
     f"{PACKAGE}.figures.published": root() / "params" / "published.yaml",
 }
 

@@ -127,7 +127,7 @@ def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
 
 def test_code_hash_follows_imports_and_ignores_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lmolt_utils.config.prompts" in closure(["lmolt_utils.training.trainers"])
-    assert "lmolt_utils.figures.style" not in closure(["lmolt_utils.training.trainers"])
+    assert "lmolt_utils.figures.plots" not in closure(["lmolt_utils.training.trainers"])
     package = tmp_path / "lmolt_utils"
     package.mkdir()
     for name, text in {"__init__": "", "a": "from lmolt_utils.b import f\n", "b": "def f():\n    return 1\n"}.items():
