@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.published import (
     CELL_ROUNDING,
     METRICS,
@@ -23,6 +24,8 @@ from lmolt_utils.config.published import (
     parse_printed,
     systems_by_row,
 )
+from lmolt_utils.config.systems import System
+from lmolt_utils.data.manifest import property_note
 from lmolt_utils.figures.style import UNDEFINED, check_columns
 from lmolt_utils.figures.table_files import (
     ALPHA,
@@ -37,7 +40,8 @@ from lmolt_utils.figures.table_files import (
     WITHIN_ROUNDING,
     TableResult,
 )
-from lmolt_utils.metrics.results import NOT_RUN, SCORE_COLUMNS
+from lmolt_utils.metrics.results import NOT_RUN, SCORE_COLUMNS, conventions
+from lmolt_utils.run.notebook import Run
 
 
 class Score(NamedTuple):
@@ -179,6 +183,25 @@ def check_printed(printed: str | None, difference: float, metric: Metric) -> str
         return ""
     # Both cells are rounded, so the difference of the unrounded values may be off by both.
     return WITHIN_ROUNDING if error < half_step + scale * 2 * CELL_ROUNDING else DOES_NOT_FOLLOW
+
+
+def caption_context(run: Run, systems: Sequence[System]) -> dict[str, str]:
+    """``context`` for ``build_table``: which run and test set the scores of ``systems`` are of, by which tools.
+
+    Raises :class:`~lmolt_utils.metrics.results.MixedScoresError` where a table would mix scores of two kinds.
+    """
+    how, _ = (conventions(run, systems, task) for task in TASKS)
+    first, *others = run.params.seeds
+    note = property_note(run.path("data"))
+    return {
+        "profile": run.title,
+        "test set": run.params.test_set,
+        "tokenizer": how.get("tokenizer", "none"),
+        "METEOR": how.get("meteor_matcher", "none"),
+        "training seed": f"{first}, spread: seed_spread" if others else "one: spread not known",
+        "scale": run.scale,
+        **({"Constant and Rule": note} if note else {}),
+    }
 
 
 def older_systems(steps: Mapping[str, str], systems: Iterable[SystemRow]) -> dict[str, str]:
