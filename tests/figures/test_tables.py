@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lmolt_utils.config.params import load
 from lmolt_utils.config.published import METRICS, load_published, pairs_to_test
 from lmolt_utils.figures.table_files import (
     DOES_NOT_FOLLOW,
@@ -17,8 +18,9 @@ from lmolt_utils.figures.table_files import (
     to_markdown,
     write_table,
 )
-from lmolt_utils.figures.tables import build_table, check_printed, older_systems
+from lmolt_utils.figures.tables import build_table, caption_context, check_printed, older_systems
 from lmolt_utils.metrics.results import NOT_RUN
+from lmolt_utils.run.notebook import Run
 from tests.figures.conftest import SYSTEMS, Row, scores_of
 
 TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
@@ -98,11 +100,8 @@ def test_the_csv_says_what_was_not_run_undefined_or_not_printed() -> None:
     assert line(result(), "init only", "value", "BLEU-2")["paper"] == ""
     assert line(result("T3"), "CPO", "value", "FCD")["reproduced"] == "undefined"
     assert line(result("T3"), "CPOvsMED", "difference", "FCD")["reproduced"] == NOT_RUN  # Meditron has none
-
-
-def test_values_that_look_alike_are_both_best() -> None:
-    scores = scores_of(("meditron", "mol2cap", "METEOR", 0.6012), ("cpo", "mol2cap", "METEOR", 0.6034))
-    assert to_markdown(result("T2", scores)).count("**0.60**") == 2
+    alike = scores_of(("meditron", "mol2cap", "METEOR", 0.6012), ("cpo", "mol2cap", "METEOR", 0.6034))
+    assert to_markdown(result("T2", alike)).count("**0.60**") == 2, "values that look alike are both best"
 
 
 # ---- deltas ----
@@ -157,9 +156,7 @@ def test_printed_deltas_that_do_not_follow() -> None:
     }
     assert DOES_NOT_FOLLOW in line(result("T5"), "DPOvsTIES+DPO", "as printed", "Validity")["note"]
     assert f"†: {DOES_NOT_FOLLOW}" in to_markdown(result("T5"))
-
-
-def test_a_raw_difference_may_be_printed_rounded() -> None:
+    # A difference in the metric's own unit may be printed rounded.
     assert check_printed("+51%", 93.18 - 42.40, METRICS["Levenshtein"]) == ""
     assert check_printed("+52%", 93.18 - 42.40, METRICS["Levenshtein"]) == DOES_NOT_FOLLOW
 
@@ -180,6 +177,13 @@ def test_the_caption_states_what_the_numbers_are_of() -> None:
     assert absolute in " ".join(result("T5").caption)
     ghost = pd.concat([SCORES, scores_of(("ghost", "mol2cap", "BLEU-2", 0.9))])
     assert "Scored, but not in the systems table: ghost." in result("T2", ghost).caption
+
+
+def test_a_run_without_scores_states_what_it_is(runs: Path) -> None:
+    run = Run("08_figures", runs / "smoke+beta=0.5", load("smoke"), changed={"beta": 0.5})
+    context = caption_context(run, run.table)
+    wanted = {"profile": "smoke, beta = 0.5", "test set": "test", "tokenizer": "none", "METEOR": "none"}
+    assert context == {**wanted, "training seed": "one: spread not known", "scale": "embedded"}
 
 
 def test_the_caption_names_what_older_code_made() -> None:
@@ -281,11 +285,8 @@ def test_values_show_half_their_interval_and_noise_is_marked() -> None:
     assert [float(cpo[name]) for name in ("low", "high", "p")] == pytest.approx([0.47, 0.55, 0.2])
     assert line(table, "CPOvsMED", "as printed", "BLEU-2")["low"] == ""
     assert float(line(table, "CPOvsMED", "difference", "BLEU-2")["high"]) == 0.22
-
-
-def test_a_pair_tested_the_other_way_round_is_turned() -> None:
-    table = build_table("T4", SYSTEMS, SPREAD, significance=TESTS)
-    difference = line(table, "MEDvsSLERP+CPO", "difference", "BLEU-2")
+    turned = build_table("T4", SYSTEMS, SPREAD, significance=TESTS)  # tested as Meditron minus SLERP+CPO
+    difference = line(turned, "MEDvsSLERP+CPO", "difference", "BLEU-2")
     assert (float(difference["low"]), float(difference["high"])) == (0.2, 0.4)
 
 
