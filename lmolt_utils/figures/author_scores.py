@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lmolt_utils.files import BadFileError
+from lmolt_utils.paths import from_root
 
 #: Its groups, and the systems here that they correspond to.
 GROUPS = {"Meditron": "meditron", "CPO-Meditron_Lan": "cpo", "CPO-Meditron_Mol": "cpo-mol2cap"}
@@ -19,11 +20,12 @@ HOW_TO_GET = (
 _COLUMNS = ("score", "length", "group")
 
 
-def read_author_scores(path: Path) -> pd.DataFrame:
+def read_author_scores(given: Path | str) -> pd.DataFrame:
     """Long table of the file: system, quantity (``entailment``, 0..1; ``length_deviation``, tokens), value.
 
     Raises :class:`~lmolt_utils.files.BadFileError` for a file that is missing or no such table.
     """
+    path = Path(from_root(str(given)))
     if not path.is_file():
         raise BadFileError(f"{path} is missing or no file. {HOW_TO_GET}")
     try:

@@ -1,6 +1,6 @@
 """Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is.
 
-As in :mod:`lmolt_utils.figures.plots`, every function returns the figure and a frame of exactly what it plots.
+As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots.
 """
 
 import matplotlib.pyplot as plt
@@ -9,12 +9,12 @@ import pandas as pd
 
 from lmolt_utils.data.card import LENGTHS, Card
 from lmolt_utils.data.overlap import SIMILAR
-from lmolt_utils.figures.plots import MUTED, TWO_COLUMNS, Drawn, _colour, _empty, _line, _note, _styled
+from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, add_note, colour_of, line_of, mark_empty, styled
 
 BINS = 25
 
 
-@_styled
+@styled
 def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
     """Similarity of each test molecule's nearest neighbour in each reference set.
 
@@ -27,7 +27,7 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
     parts: list[pd.DataFrame] = []
     for index, name in enumerate(names):
         values = similarities[name].dropna().to_numpy(dtype=float)
-        look = {"color": _colour(index), "linestyle": _line(index)}
+        look = {"color": colour_of(index), "linestyle": line_of(index)}
         label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
         if not len(values):
             left.plot([], [], **look, label=label)
@@ -51,13 +51,13 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         axes.set_xlim(0, 1.01)
         axes.set_xlabel("Similarity of the nearest neighbour")
     figure.legend(loc="outside upper center", ncols=2)
-    _note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
+    add_note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
     columns = ["reference", "n", "similarity", "share in bin", "at least"]
     data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return figure, data[columns]
 
 
-@_styled
+@styled
 def card_figure(card: Card, note: str = "") -> Drawn:
     """Skew of the property sets, and lengths of captions and SMILES per split, in one figure of four panels.
 
@@ -74,7 +74,7 @@ def card_figure(card: Card, note: str = "") -> Drawn:
         for index, split in enumerate(splits):
             mine = values[card.lengths["split"] == split]
             shares = np.histogram(mine, edges)[0] / len(mine)
-            axes.stairs(shares, edges, color=_colour(index), linestyle=_line(index), label=split)
+            axes.stairs(shares, edges, color=colour_of(index), linestyle=line_of(index), label=split)
             bars = {"panel": quantity, "split": split, "left": edges[:-1], "right": edges[1:], "share": shares}
             data.append(pd.DataFrame(bars))
         axes.set_xlabel(quantity[0].upper() + quantity[1:])
@@ -83,7 +83,7 @@ def card_figure(card: Card, note: str = "") -> Drawn:
     handles, names = grid[0][1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)))
     if note:
-        _note(figure, note)
+        add_note(figure, note)
     return figure, pd.concat(data, ignore_index=True)
 
 
@@ -92,7 +92,7 @@ def _skew(axes: plt.Axes, card: Card) -> pd.DataFrame:
     axes.set_xlabel("Property sets, largest first")
     axes.set_ylabel("Share of rows covered")
     if card.sets.empty:
-        _empty(axes, "no property sets")
+        mark_empty(axes, "no property sets")
         return pd.DataFrame({"panel": ["property sets"]})
     covered = card.sets.to_numpy().cumsum() / card.sets.sum()
     ranks = np.arange(1, len(covered) + 1)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lmolt_utils.figures.plots import STYLE
+from lmolt_utils.figures.style import STYLE
 from lmolt_utils.merging.report import slerp_threshold
 
 

@@ -1,6 +1,6 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1).
 
-As in :mod:`lmolt_utils.figures.plots`, every function returns the figure and a frame of exactly what it plots, and says
+As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots, and says
 what did not run.
 """
 
@@ -17,15 +17,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.plots import MUTED, QUANTITIES, TWO_COLUMNS, Drawn
-from lmolt_utils.figures.plots import _colour as colour_of
-from lmolt_utils.figures.plots import _empty as mark_empty
-from lmolt_utils.figures.plots import _histograms as histograms
-from lmolt_utils.figures.plots import _line as line_of
-from lmolt_utils.figures.plots import _not_run_note as not_run_note
-from lmolt_utils.figures.plots import _note as add_note
-from lmolt_utils.figures.plots import _styled as styled
-from lmolt_utils.figures.tables import NOT_RUN, UNDEFINED
+from lmolt_utils.figures.distributions import QUANTITIES, histograms
+from lmolt_utils.figures.style import (
+    MUTED,
+    TWO_COLUMNS,
+    UNDEFINED,
+    Drawn,
+    add_note,
+    colour_of,
+    line_of,
+    mark_empty,
+    not_run_note,
+    styled,
+)
+from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.

@@ -1,12 +1,15 @@
-"""Small tables that the notebooks show: what systems answered, how training went."""
+"""What the notebooks show of a run: how training went, what systems answered."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
+from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, add_note, check_columns, look_of, mark_empty, styled
 from lmolt_utils.files import read_rows
 from lmolt_utils.metrics.distributions import right_modality
 from lmolt_utils.models.predictions import scored_answers
@@ -24,9 +27,50 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
             if seconds.exists():
                 log = log.merge(read_rows(seconds, ("step", "seconds")), on="step", how="left")
             frames.append(log.assign(system=system.label))
-    return (
-        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["system", "step", "loss", "seconds"])
-    )
+    nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds"])
+    return pd.concat(frames, ignore_index=True) if frames else nothing
+
+
+@styled
+def training_curves(logs: pd.DataFrame) -> Drawn:
+    """Loss against step, and the time each training took (L4M, Fig. 12).
+
+    ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then); one line
+    per logged step. Losses of different methods are different functions: compare shapes, not heights.
+    """
+    check_columns(logs, ("system", "step", "loss", "seconds"), "training logs")
+    labels = [] if logs.empty else list(dict.fromkeys(logs["system"]))
+    size = (TWO_COLUMNS, max(2.4, 0.9 + 0.17 * len(labels)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=[1.25, 1])
+    parts: list[pd.DataFrame] = []
+    for index, label in enumerate(labels):
+        log = logs[logs["system"] == label].sort_values("step").reset_index(drop=True)
+        smooth = log["loss"].rolling(max(1, len(log) // 20), center=True, min_periods=1).mean()
+        look = look_of(index)
+        left.plot(log["step"], log["loss"], color=look["color"], alpha=0.2, linewidth=0.6)
+        left.plot(log["step"], smooth, **look, markevery=max(1, len(log) // 6), markersize=3.5)
+        seconds = float(log["seconds"].max())
+        right.hlines(index, 0, seconds, color=look["color"], linestyle=look["linestyle"])
+        right.plot([seconds], [index], color=look["color"], marker=look["marker"])
+        text = f"{seconds:.3g} s"
+        tokens = log["tokens"].max() if "tokens" in log.columns else np.nan
+        if pd.notna(tokens) and seconds > 0:
+            text += f", {tokens / seconds:,.0f} tokens/s"
+        right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
+        parts.append(log.assign(smoothed_loss=smooth))
+    left.set_xlabel("Optimiser step")
+    left.set_ylabel("Loss")
+    right.set_xlabel("Training time (s)")
+    right.set_yticks(range(len(labels)), labels=labels)
+    right.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+    right.set_xlim(0, 1.9 * max([float(part["seconds"].max()) for part in parts], default=1))
+    right.grid(axis="y", visible=False)
+    if not labels:
+        mark_empty(left)
+    note = "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
+    add_note(figure, note)
+    data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return figure, data.reindex(columns=["system", "step", "loss", "smoothed_loss", "seconds", "tokens"])
 
 
 def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:

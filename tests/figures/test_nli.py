@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lmolt_utils.figures.author_scores import read_author_scores
+from lmolt_utils.figures.distributions import word_counts
 from lmolt_utils.figures.nli import author_distributions, contrasts, coverage_contrast, nli_distributions
-from lmolt_utils.figures.plots import word_counts
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
 

@@ -1,0 +1,194 @@
+"""Distributions over test rows: per-sample quantities, win rates against their thresholds, words per caption."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.published import load_published
+from lmolt_utils.figures import style
+from lmolt_utils.metrics.results import NOT_RUN
+from lmolt_utils.metrics.winrates import CHR_F, LENGTH
+
+#: The per-sample quantities of ``distributions``, with the label of each.
+QUANTITIES = {
+    "length_deviation": "Length deviation",
+    "chr_f": "Chr-F",
+    "entailment": "Entailment probability",
+}
+LENGTH_UNITS: dict[Task, str] = {"mol2cap": "word pieces", "cap2mol": "characters"}
+
+
+@style.styled
+def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
+    """Length deviation, Chr-F and entailment per prediction (FMix, Fig. 1; ALMol, Figs. 1 and 2).
+
+    ``samples``: system, task, id, quantity (``length_deviation``: prediction minus reference, in ``LENGTH_UNITS``;
+    ``chr_f`` and ``entailment``: 0 to 1), value; NaN is left out. ``labels``: the systems to draw, by name. One row
+    of panels per task, one column per quantity; entailment is for captions only. The data holds the histograms: the
+    share of a system's samples per bin.
+    """
+    style.check_columns(samples, ("system", "task", "id", "quantity", "value"), "samples")
+    figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.7))
+    lines: list[dict[str, object]] = []
+    for row, task in zip(grid, TASKS, strict=True):
+        row[0].set_title(style.TASK_TITLES[task], pad=9)
+        row[0].set_ylabel("Share of samples")
+        for axes, (quantity, title) in zip(row, QUANTITIES.items(), strict=True):
+            if (task, quantity) == ("cap2mol", "entailment"):
+                style.mark_empty(axes, "captions only")
+                axes.set_axis_off()
+                continue
+            values = _samples_of(samples, task, quantity, labels)
+            unit = f" ({LENGTH_UNITS[task]})" if quantity == "length_deviation" else ""
+            axes.set_xlabel(title + unit)
+            bars = histograms(axes, values, quantity)
+            lines += [{"task": task, "quantity": quantity, **bar} for bar in bars]
+            absent = [labels[system] for system, found in values.items() if not len(found)]
+            if 0 < len(absent) < len(labels):
+                text = f"{NOT_RUN}:\n" + "\n".join(absent)
+                x, side = (0.97, "right") if quantity == "entailment" else (0.03, "left")  # it piles up at 0
+                axes.text(x, 0.97, text, transform=axes.transAxes, ha=side, va="top", color=style.MUTED, fontsize=6)
+    drawn = {line["system"] for line in lines if line["n"]}
+    handles = [
+        Line2D([], [], color=style.colour_of(index), linestyle=style.line_of(index), label=label)
+        if system in drawn
+        else Line2D([], [], color=style.MUTED, marker="x", linestyle="none", label=f"{label} ({NOT_RUN})")
+        for index, (system, label) in enumerate(labels.items())
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, max(1, len(handles))))
+    style.add_note(figure, "Triangles: means. The outermost length bins also hold what lies beyond them.")
+    columns = ["task", "quantity", "system", "n", "mean", "left", "right", "share"]
+    return figure, pd.DataFrame(lines, columns=columns)
+
+
+def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str) -> list[dict[str, object]]:
+    """Draw one outline per system; returns a line per bar, or one with n = 0 for a system without values."""
+    lines: list[dict[str, object]] = [{"system": system, "n": 0} for system, found in values.items() if not len(found)]
+    if len(lines) == len(values):
+        style.mark_empty(axes)
+        return lines
+    edges = _edges(np.concatenate(list(values.values())), quantity)
+    for index, (system, found) in enumerate(values.items()):
+        if not len(found):
+            continue
+        shares = np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0] / len(found)
+        mean, colour = found.mean(), style.colour_of(index)
+        axes.stairs(shares, edges, color=colour, linestyle=style.line_of(index))
+        axes.stairs(shares, edges, color=colour, alpha=0.1, fill=True)
+        axes.plot(mean, 1.03, "v", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+        lines += [
+            {"system": system, "n": len(found), "mean": mean, "left": left, "right": right, "share": share}
+            for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True)
+        ]
+    if quantity == "length_deviation":
+        axes.axvline(0, color=style.MUTED, linewidth=0.6, zorder=0)
+    axes.set_ylim(bottom=0)
+    return lines
+
+
+def _samples_of(samples: pd.DataFrame, task: Task, quantity: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
+    """Values, shape (n,), per system; NaN dropped."""
+    if samples.empty:
+        return {system: np.array([]) for system in systems}
+    part = samples[(samples["task"] == task) & (samples["quantity"] == quantity)].dropna(subset=["value"])
+    return {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float, copy=True) for system in systems}
+
+
+def _edges(values: np.ndarray, quantity: str, bins: int = 25) -> np.ndarray:
+    """Bin edges, shape (bins + 1,), common to all systems: 0 to 1, or where 99 in 100 lengths lie."""
+    if quantity != "length_deviation":
+        return np.linspace(0, 1, bins + 1)
+    low, high = np.quantile(values, [0.005, 0.995])
+    low, high = min(np.floor(low), -1), max(np.ceil(high), 1)
+    step = max(1, np.ceil((high - low) / bins))  # lengths are whole numbers: so are the bins, around each
+    return np.arange(low - 0.5, high + step + 0.5, step)
+
+
+@style.styled
+def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
+    """Win rates against their thresholds (FMix, section 3.4 and Fig. 2), with the paper's thresholds marked.
+
+    ``curves``: system, task, threshold (Chr-F or entailment), length (the molecules' other threshold, "any" for
+    none), value, low, high, n. ``labels``: the systems to draw, by name. Molecules against Chr-F (length within 5),
+    molecules against length (Chr-F above 0.3), captions against entailment; bands are 95 % intervals. The data holds
+    the points drawn.
+    """
+    columns = ["system", "task", "threshold", "length", "value", "low", "high", "n"]
+    style.check_columns(curves, columns, "curves")
+    figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.5), sharey=True)
+    molecules, captions = (curves[curves["task"] == task] for task in ("cap2mol", "mol2cap"))
+    at_length = molecules[molecules["length"] == LENGTH]
+    at_chr_f = molecules[np.isclose(molecules["threshold"].astype(float), CHR_F)]
+    sizes = list(dict.fromkeys(at_chr_f["length"]))
+    panels = (
+        ("Chr-F threshold", at_length, "threshold", CHR_F),
+        ("Length threshold (characters)", at_chr_f, "length", LENGTH),
+        ("Entailment threshold", captions, "threshold", None),
+    )
+    for axes, (title, points, column, marked) in zip(grid, panels, strict=True):
+        axes.set_xlabel(title)
+        place = sizes.index if column == "length" else float
+        if points[points["system"].isin(labels)].empty:
+            style.mark_empty(axes)
+            continue
+        for index, system in enumerate(labels):
+            own = points[points["system"] == system]
+            x = [place(value) for value in own[column]]
+            look = style.look_of(index) | ({} if column == "length" else {"marker": ""})
+            low, high = own["low"].astype(float), own["high"].astype(float)
+            axes.plot(x, own["value"].astype(float), **look)
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        if column == "length":
+            axes.set_xticks(range(len(sizes)), labels=[size if size == "any" else f"{size:g}" for size in sizes])
+        if marked is not None:
+            axes.axvline(place(marked), color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
+    grid[0].set_ylim(0, 1)
+    grid[0].set_ylabel("Share of wins")
+    grid[0].set_title(style.TASK_TITLES["cap2mol"], pad=9)
+    grid[2].set_title(style.TASK_TITLES["mol2cap"], pad=9)
+    handles = [Line2D([], [], label=label, **style.look_of(index)) for index, label in enumerate(labels.values())]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(5, max(1, len(handles))))
+    note = "Dotted: the paper's thresholds. Molecules must also be valid. The paper's caption wins need no threshold: "
+    absent = [label for system, label in labels.items() if system not in set(curves["system"])]
+    style.add_note(figure, f"{note}entailment is the likeliest label. {style.not_run_note(absent)}")
+    drawn = pd.concat([at_length, at_chr_f, captions]).drop_duplicates()
+    return figure, drawn[drawn["system"].isin(labels)][columns].reset_index(drop=True)
+
+
+@style.styled
+def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int] = ()) -> style.Drawn:
+    """Words per reference caption of the test set (L4M, Fig. 9), with the mean and SD the paper states.
+
+    ``lengths``: words per caption, shape (n,); the standard deviation is the sample's (n - 1). ``cuts``: words from
+    which a caption is long; they are marked, and the captions beyond each counted.
+    """
+    published = load_published()
+    mean, sd = published.fact("fig9-words-mean"), published.fact("fig9-words-sd")
+    stated = f"The paper states a mean of {mean.printed} and an SD of {sd.printed} words."
+    values = lengths.dropna().to_numpy(dtype=float)
+    figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.4))
+    if not len(values):
+        style.mark_empty(axes)
+        style.add_note(figure, f"No captions. {stated}")
+        return figure, pd.DataFrame(columns=["left", "right", "captions"])
+    step = max(1, int(np.ceil((values.max() - values.min() + 1) / 30)))
+    edges = np.arange(values.min() - 0.5, values.max() + step + 0.5, step)
+    counts, _ = np.histogram(values, edges)
+    axes.stairs(counts, edges, fill=True, color=style.colour_of(0), alpha=0.75)
+    axes.axvline(values.mean(), color="black", label=f"mean here, {values.mean():.1f}")
+    axes.axvline(mean.value, color=style.colour_of(1), linestyle="--", label=f"paper, {mean.printed}")
+    axes.set_xlabel("Words per caption")
+    axes.set_ylabel("Captions")
+    for cut in cuts:
+        axes.axvline(cut, color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
+    figure.legend(loc="outside upper center", ncols=2)
+    spread = f"{values.std(ddof=1):.1f}" if len(values) > 1 else "undefined"
+    beyond = ", ".join(f"{(values >= cut).sum():,} of at least {cut} words" for cut in cuts)
+    told = f"Here: mean {values.mean():.1f}, SD {spread}, n = {len(values)}. {stated}"
+    style.add_note(figure, told + (f" Dotted: cuts; here {beyond}." if beyond else ""))
+    return figure, pd.DataFrame({"left": edges[:-1], "right": edges[1:], "captions": counts})

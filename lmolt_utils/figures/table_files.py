@@ -1,0 +1,234 @@
+"""A rebuilt table and its files, written by pandas: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.config.prompts import Task
+from lmolt_utils.config.published import METRICS
+from lmolt_utils.figures.style import UNDEFINED
+from lmolt_utils.files import write_text
+from lmolt_utils.metrics.results import NOT_RUN
+from lmolt_utils.run.notebook import Run
+
+NO_PAPER_VALUE = "–"
+NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
+ALPHA = 0.05
+
+#: The kinds of a table's lines: a value, and what there is of a delta.
+VALUE, PRINTED, DIFFERENCE, RELATIVE = "value", "as printed", "difference", "relative, %"
+
+#: How a printed delta relates to the printed cells it is the difference of, with its mark; "": it follows.
+WITHIN_ROUNDING = "differs from the printed cells by their rounding at most"
+DOES_NOT_FOLLOW = "does not follow from the printed cells, rounding included"
+MARKS = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
+
+
+@dataclass(frozen=True, eq=False)
+class TableResult:
+    """A rebuilt table; the last expression of a notebook cell shows it as Markdown.
+
+    lines: one per number. row: its label; title: the same as shown; kind: ``VALUE``, or of deltas ``PRINTED``,
+    ``DIFFERENCE`` and ``RELATIVE``; metric; system; paper and reproduced: NaN where there is none, infinity where it is
+    undefined; n: predictions scored; low, high: 95 % interval of the reproduced number; p: of its difference from the
+    reference system (of a delta: from 0), after Holm's correction; best: of its column, at the two decimals shown;
+    note. Of printed deltas: printed, the text, and check, whether it follows from the printed cells.
+    """
+
+    id: str
+    task: Task
+    metrics: tuple[str, ...]
+    lines: pd.DataFrame
+    caption: tuple[str, ...]
+
+    @property
+    def values(self) -> pd.DataFrame:
+        """The lines of the rows, without the deltas."""
+        return self.lines[self.lines["kind"] == VALUE]
+
+    def _repr_markdown_(self) -> str:
+        return to_markdown(self)
+
+
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "–": "--",
+        "†": r"\textsuperscript{\textdagger}",
+        "‡": r"\textsuperscript{\textdaggerdbl}",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "→": r"$\rightarrow$",
+        "β": r"$\beta$",
+        "±": r"$\pm$",
+        "≈": r"$\approx$",
+        "≥": r"$\geq$",
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """``text`` with LaTeX's special characters, and the symbols these tables use, made printable."""
+    return text.translate(_LATEX)
+
+
+def escape_markdown(text: str) -> str:
+    """``text`` with Markdown's special characters made printable."""
+    return "".join("\\" + character if character in "\\|*_`<>[]" else character for character in text)
+
+
+def heading(name: str) -> str:
+    """A metric's name with the arrow of its better direction."""
+    return f"{name} {METRICS[name].arrow}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown texts as a table, all columns but the first aligned to the right."""
+    align = ["left", *["right"] * (len(header) - 1)]
+    return pd.DataFrame(rows, columns=list(header)).to_markdown(index=False, colalign=align, disable_numparse=True)
+
+
+def latex_table(header: pd.Index, rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
+    """LaTeX texts as a two-column float (``table*``) with booktabs; ``caption`` is plain text."""
+    narrow: Any = [
+        {"selector": "scriptsize", "props": ":;"},
+        {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
+    ]
+    styler = pd.DataFrame(rows, columns=header).style.hide(axis="index").set_table_styles(narrow)
+    return styler.to_latex(
+        column_format="l" + "r" * (len(header) - 1),
+        position="t",
+        position_float="centering",
+        hrules=True,
+        label=f"tab:{label}",
+        caption=escape_latex(caption),
+        multicol_align="c",
+        environment="table*",
+    )
+
+
+def write_files(folder: Path, stem: str, frame: pd.DataFrame, markdown: str, latex: str) -> list[Path]:
+    """Write ``stem.csv``, ``.md`` and ``.tex``, each atomically; returns the paths."""
+    texts = {"csv": frame.to_csv(index=False, lineterminator="\n"), "md": markdown, "tex": latex}
+    for ending, text in texts.items():
+        write_text(folder / f"{stem}.{ending}", text)
+    return [folder / f"{stem}.{ending}" for ending in texts]
+
+
+def save_csv(run: Run, name: str, frame: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write ``name.csv`` to the run's figures, and note it as this notebook's."""
+    write_text(run.figures / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n", float_format=float_format))
+    run.wrote(run.figures / f"{name}.csv")
+
+
+def write_table(result: TableResult, folder: Path) -> list[Path]:
+    """Write ``table_<id>.csv``, ``.md`` and ``.tex`` into ``folder``, each atomically; returns the paths."""
+    return write_files(folder, f"table_{result.id}", to_frame(result), to_markdown(result), to_latex(result))
+
+
+def to_frame(result: TableResult) -> pd.DataFrame:
+    """The table's lines as texts, numbers to ten digits: the columns of :class:`TableResult` up to note.
+
+    ``reproduced`` reads "not run" where nothing ran; ``paper`` is empty where the paper prints nothing.
+    """
+    lines = result.lines
+    printed = lines["kind"] == PRINTED
+    texts = {
+        name: lines[name].map(lambda x: "" if math.isnan(x) else UNDEFINED if math.isinf(x) else f"{x:.10g}")
+        for name in ("paper", "reproduced", "n", "low", "high", "p")
+    }
+    texts["reproduced"] = texts["reproduced"].mask(lines["reproduced"].isna() & ~printed, NOT_RUN)
+    texts["paper"] = texts["paper"].mask(printed, lines["printed"])
+    columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "low", "high", "p", "note"]
+    return lines.assign(table=result.id, **texts)[columns]
+
+
+def _number(value: float, missing: str, sign: bool) -> str:
+    """``value`` to two decimals, ``missing`` for NaN."""
+    if not math.isfinite(value):
+        return missing if math.isnan(value) else UNDEFINED
+    value = round(value, 2) + 0.0  # no minus zero
+    return f"{value:+.2f}" if sign else f"{value:.2f}"
+
+
+def _texts(line: Any) -> tuple[str, str, str, str]:
+    """What a cell shows of a line: reproduced, its half interval, the mark of noise, the paper's."""
+    if line.kind == PRINTED:
+        return "", "", "", f"{line.printed or NO_PAPER_VALUE}{MARKS[line.check]}"
+    sign, half = line.kind != VALUE, (line.high - line.low) / 2
+    reproduced, paper = _number(line.reproduced, NOT_RUN, sign), _number(line.paper, NO_PAPER_VALUE, sign)
+    return reproduced, "" if math.isnan(half) else f"{half:.2f}", NOISE if line.p >= ALPHA else "", paper
+
+
+def _count(lines: pd.DataFrame) -> str:
+    """Predictions scored; the largest number, where a metric leaves some out."""
+    n = lines["n"].max()
+    return NOT_RUN if math.isnan(n) else f"{n:.0f}"
+
+
+def to_markdown(result: TableResult) -> str:
+    """The table for GitHub and notebooks: "reproduced (paper)" in each cell, the deltas below."""
+
+    def cell(line: Any) -> str:
+        reproduced, half, noise, paper = _texts(line)
+        value = f"**{reproduced}**" if line.best else reproduced
+        return f"{value}{half and f' ± {half}'}{noise} ({paper})" if reproduced else paper
+
+    rows, deltas = [], []
+    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+        cells, name = [cell(line) for line in lines.itertuples()], escape_markdown(str(title))
+        if kind == VALUE:
+            rows.append([name, _count(lines), *cells])
+        else:
+            deltas.append([name, f"paper, {kind}", *cells] if kind == PRINTED else ["", str(kind), *cells])
+    headings = [heading(name) for name in result.metrics]
+    spread = " ± half-width" if (result.values["high"] >= result.values["low"]).any() else ""
+    head = escape_markdown(f"{result.caption[0]} Each cell: reproduced{spread} (paper).")
+    parts = [f"**Table {result.id}.** {head}", markdown_table(["", "n", *headings], rows)]
+    parts += map(escape_markdown, result.caption[1:])
+    if deltas:
+        parts.append(markdown_table(["", "", *headings], deltas))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(result: TableResult) -> str:
+    """The table as a float: per metric a reproduced and a paper column.
+
+    Needs ``\\usepackage{booktabs}`` and a document with two-column floats (``table*``).
+    """
+
+    def number(text: str) -> str:
+        return f"$-${escape_latex(text[1:])}" if text.startswith("-") else escape_latex(text)
+
+    def pair(line: Any) -> list[str]:
+        reproduced, half, noise, paper = _texts(line)
+        value = rf"\textbf{{{number(reproduced)}}}" if line.best else number(reproduced)
+        mark = (half and rf"_{{\pm {half}}}") + (noise and r"{\approx}")
+        return [value + (mark and f"${mark}$"), number(paper)]
+
+    rows = []
+    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+        cells = [text for line in lines.itertuples() for text in pair(line)]
+        if kind == PRINTED:
+            # The name of a delta is longer than its column: it runs over the empty cells beside it.
+            rows.append([rf"\midrule \rlap{{{escape_latex(str(title))}}}", "", *[""] * len(cells)])
+        if kind == VALUE:
+            rows.append([escape_latex(str(title)), _count(lines), *cells])
+        else:
+            rows.append([rf"\quad {escape_latex(str(kind))}", "", *cells])
+    headings = [escape_latex(heading(name)) for name in result.metrics]
+    sides = [(title, side) for title in headings for side in ("repr.", "paper")]
+    head, *notes = result.caption
+    header = pd.MultiIndex.from_tuples([("", ""), ("", "$n$"), *sides])
+    return latex_table(header, rows, " ".join([head, "repr.: reproduced.", *notes]), result.id)
