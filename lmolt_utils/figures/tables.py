@@ -88,7 +88,6 @@ def build_table(
     *,
     significance: pd.DataFrame | None = None,
     context: Mapping[str, str] | None = None,
-    older: Mapping[str, str] | None = None,
 ) -> TableResult:
     """Table ``table`` ("T2" to "T5", "AT1", "AT2") with ``scores`` beside the paper's values.
 
@@ -96,9 +95,8 @@ def build_table(
     task, metric, value, n; low and high for intervals), values in each metric's own unit. ``significance`` (task,
     metric, a, b, low, high, p_holm) marks what cannot be told from the system ``REFERENCE``. ``context`` feeds the
     caption: keys ``profile``, ``test set``, ``n`` (else taken from the scores), ``tokenizer``, and ``scale``, which is
-    ``embedded`` when the models are not the papers' own; other keys are appended. ``older``: systems made by older
-    code, each with its commit, which the caption names. Raises ValueError for an unknown table, a misspelt row, two
-    systems on one row, or scores of the wrong shape.
+    ``embedded`` when the models are not the papers' own; other keys are appended. Raises ValueError for an unknown
+    table, a misspelt row, two systems on one row, or scores of the wrong shape.
     """
     published = load_published()
     spec = published.table(table)
@@ -138,7 +136,7 @@ def build_table(
             lines.append({**told, "kind": DIFFERENCE, **_both(_difference, of, over), **test})
             lines.append({**told, "kind": RELATIVE, **_both(_relative, of, over)})
     frame = _with_best(pd.DataFrame(lines))
-    caption = _caption(spec, frame, dict(context or {}), older or {}, {s.name: s.label for s in systems}, found)
+    caption = _caption(spec, frame, dict(context or {}), {s.name: s.label for s in systems}, found)
     return TableResult(spec.id, spec.task, tuple(spec.metrics), frame, tuple(caption))
 
 
@@ -201,12 +199,8 @@ def caption_context(run: Run, systems: Sequence[System]) -> dict[str, str]:
         "training seed": f"{first}, spread: seed_spread" if others else "one: spread not known",
         "scale": run.scale,
         **({"Constant and Rule": note} if note else {}),
+        **({"made by older code, and kept": run.older_code} if run.older_code else {}),
     }
-
-
-def older_systems(steps: Mapping[str, str], systems: Iterable[SystemRow]) -> dict[str, str]:
-    """For ``build_table``: of ``steps`` (name: commit) that were made by older code, the systems that they name."""
-    return {system.name: steps[step] for system in systems for step in steps if system.name in step.split()}
 
 
 # ---- the caption: what a reader must know to judge the numbers ----
@@ -216,7 +210,6 @@ def _caption(
     spec: PublishedTable,
     lines: pd.DataFrame,
     context: dict[str, str],
-    older: Mapping[str, str],
     labels: Mapping[str, str],
     found: Iterable[tuple[str, str, str]],
 ) -> list[str]:
@@ -238,9 +231,6 @@ def _caption(
         caption.append("Embedded scale: not the paper's models." if scale == "embedded" else f"Scale: {scale}.")
     if absent := list(sizes.index[sizes.isna()]):
         caption.append(f"Not run: {', '.join(absent)}.")
-    rows = values[["row", "system"]].drop_duplicates().itertuples(index=False)
-    if kept := [f"{row} ({older[system][:7]})" for row, system in rows if system in older]:
-        caption.append(f"Made by older code, and kept: {', '.join(kept)}.")
     caption.append(
         f"Bold: best reproduced value of its column. {NO_PAPER_VALUE}: the paper prints no value. "
         f"{UNDEFINED.capitalize()}: no such number exists (a relative change over 0, FCD without molecules)."

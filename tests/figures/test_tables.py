@@ -1,5 +1,6 @@
 """The tables: nothing vanishes, deltas by hand, three writers that agree."""
 
+import json
 import re
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from lmolt_utils.figures.table_files import (
     to_markdown,
     write_table,
 )
-from lmolt_utils.figures.tables import build_table, caption_context, check_printed, older_systems
+from lmolt_utils.figures.tables import build_table, caption_context, check_printed
+from lmolt_utils.files import write_json
 from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.steps import record_path
 from tests.figures.conftest import SYSTEMS, Row, scores_of
 
 TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
@@ -186,12 +189,15 @@ def test_a_run_without_scores_states_what_it_is(runs: Path) -> None:
     assert context == {**wanted, "training seed": "one: spread not known", "scale": "embedded"}
 
 
-def test_the_caption_names_what_older_code_made() -> None:
-    steps = {"train cpo": "0123456789", "predict slerp+cpo mol2cap": "abcdef0123", "pairs": "abcdef0123"}
-    older = older_systems(steps, SYSTEMS)
-    assert older == {"cpo": "0123456789", "slerp+cpo": "abcdef0123"}
-    assert "Made by older code, and kept: CPO (0123456)." in build_table("T2", SYSTEMS, SCORES, older=older).caption
-    assert "older code" not in " ".join(result().caption)
+def test_the_caption_names_what_older_code_made(runs: Path) -> None:
+    run, output = Run("08_figures", runs / "smoke", load("smoke")), runs / "smoke" / "models" / "cpo"
+    run.step("train cpo", lambda _: output.write_text("x"), outputs=[output], params={}, say=lambda _: None)
+    assert "made by older code, and kept" not in caption_context(run, run.table)
+    record = json.loads(record_path(output).read_text())
+    write_json(record_path(output), record | {"code": record["code"] | {"hash": "other"}})
+    context = caption_context(run, run.table)
+    assert context["made by older code, and kept"] == "train cpo"
+    assert "made by older code, and kept: train cpo" in " ".join(result(**context).caption)
 
 
 # ---- wrong input ----
