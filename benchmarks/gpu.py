@@ -40,7 +40,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from lmolt_utils.config.prompts import TASKS, prompt
 from lmolt_utils.models.loading import same_on_every_processor
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import build_trainer, dataset
+from lmolt_utils.training.rows import dataset
+from lmolt_utils.training.trainers import build_trainer
 
 METHODS = ("sft", "dpo", "cpo", "kto")
 #: Meditron-7B's config.json.

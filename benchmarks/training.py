@@ -29,7 +29,8 @@ from lmolt_utils.config.params import Params, load
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.models.loading import load_model, load_tokenizer, pretrained
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import arranged, build_trainer, lengths, sequence_tokens
+from lmolt_utils.training.rows import arranged, lengths
+from lmolt_utils.training.trainers import build_trainer
 
 METHODS = gpu.METHODS
 EPOCHS = 3.0
@@ -90,8 +91,7 @@ def stock(recipe: Recipe, initial: str, pairs: pd.DataFrame, folder: Path) -> An
     tokenizer = load_tokenizer(initial)
     model = AutoModelForCausalLM.from_pretrained(**pretrained(initial), dtype=getattr(torch, recipe.dtype))
     if recipe.method != "kto":
-        tokens = sequence_tokens(lengths(pairs, tokenizer), recipe.method)
-        pairs = arranged(pairs, tokens, recipe.effective_batch, recipe.seed)
+        pairs = arranged(pairs, lengths(pairs, tokenizer), recipe)
     return gpu.stock(
         replace(recipe, micro_batch=2 if recipe.method == "kto" else 1),
         model,

@@ -35,7 +35,6 @@ from lmolt_utils.merging.checks import (
     vocabularies_differ,
 )
 from lmolt_utils.models.loading import fingerprintable
-from lmolt_utils.training.memory import keep_freed_memory
 
 #: mergekit's name of each rule.
 METHODS = {
@@ -221,7 +220,6 @@ def merge_models(
         config["dtype"] = merge.dtype  # the command needs float32 copies; here TIES computes in float32 by itself
     with atomic_folder(folder) as part:
         _read_ahead({file for role in needed for file in shards(Path(places[role])).values()})
-        keep_freed_memory()
         _run(config, part, merge.seed, shard_bytes)
         for file in part.iterdir():
             os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read

@@ -10,7 +10,7 @@ import torch
 from benchmarks import gpu
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
-from lmolt_utils.training.trainers import lengths
+from lmolt_utils.training.rows import lengths
 
 SMALL = {**asdict(gpu.RECIPE), "device": "cpu", "epochs": 1.0}
 

@@ -89,7 +89,7 @@ def test_the_published_baselines_prompts(runs: Path) -> None:
     assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")
     assert prompt("mol2cap", "CCO") in baseline_prompt("chemllm", "native", "mol2cap", "CCO")
     run = Run("06_ablation", runs, load("rehearsal"))
-    forms = {s.name: plan(run, s).baseline_prompt for s in load_systems() if s.init == "txtchem"}
+    forms = {s.name: plan(run, s).params.baseline_prompt for s in load_systems() if s.init == "txtchem"}
     assert forms == {"txtchem-t5": "native", "txtchem-t5.prefix": "released"}
 
 

@@ -28,7 +28,8 @@ from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.losses import TrainingError
 from lmolt_utils.training.progress import efficiency
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import build_trainer, check_batches, dataset, fitting, lengths, train
+from lmolt_utils.training.rows import check_batches, dataset, fitting, lengths
+from lmolt_utils.training.trainers import build_trainer, train
 
 PAIRS = pd.DataFrame(
     {
