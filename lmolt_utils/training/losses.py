@@ -147,12 +147,16 @@ class RowMean(Monitored):
         self.rows_in_step = sum(len(batch["input_ids"]) for batch in found[0])
         return found
 
-    def compute_ref_log_probs(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, timed: it runs before the training, once for each batch."""
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """:meth:`reference_log_probs`, timed: TRL asks for them before the training, batch by batch."""
         begin = time.perf_counter()
-        found = super().compute_ref_log_probs(*args, **kwargs)  # type: ignore[misc]
+        found = self.reference_log_probs(model, inputs)
         self.reference_s += time.perf_counter() - begin
         return found
+
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+        """log π_ref of a batch's answers, by TRL: the model with its adapter switched off."""
+        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
 
     def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         """The mean loss of a micro-batch's rows."""
@@ -192,6 +196,11 @@ class PairTrainer(RowMean, DPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.log_ratios: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+        """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
+        with torch.no_grad(), model.disable_adapter(), self.accelerator.autocast():
+            return answer_log_probs(model, inputs).chunk(2)
 
     def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         """The mean of ``objective`` over the pairs of a micro-batch."""
