@@ -226,7 +226,7 @@ def test_no_objective_depends_on_the_micro_batch(name: str, tmp_path: Path) -> N
 def test_cpo_without_a_reference_is_what_trls_own_cpo_trainer_was(
     changes: dict[str, Any], losses: list[float], tmp_path: Path
 ) -> None:
-    """Losses of trl.experimental.cpo.CPOTrainer (TRL 1.16.0) on these rows, with the same NLL term and rows per step."""
+    """The losses of trl.experimental.cpo.CPOTrainer (TRL 1.16.0) on these rows, given the same NLL term."""
     trainer, *_ = run("cpo", tmp_path, 10, effective_batch=6, micro_batch=3, **changes)
     assert "ref_chosen_logps" not in trainer.train_dataset.column_names, "no reference is asked"
     trainer.train()
