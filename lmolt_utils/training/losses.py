@@ -10,9 +10,9 @@ KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ
           with the wrong sign before λ_l); z_ref: mean Δ of mismatched prompts and answers, at least 0
 ========  ==============================================================================================
 
-SFT, DPO and KTO are TRL's. kto_pair, and DPO and CPO with the NLL term above, are :class:`PairTrainer`: TRL's DPO trainer
-with another loss. CPO is DPO with NLL and no reference, so Eq. 4 needs neither TRL's experimental CPO trainer nor
-reference log-probabilities.
+SFT, DPO and KTO are TRL's. kto_pair, and DPO and CPO with the NLL term above, are :class:`PairTrainer`: TRL's DPO
+trainer with another loss. CPO is DPO with NLL and no reference, so Eq. 4 needs neither TRL's experimental CPO trainer
+nor reference log-probabilities.
 
 All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which gives the
 rows of a smaller last micro-batch more weight; :class:`RowMean` corrects that. So no objective depends on
@@ -128,9 +128,8 @@ class Monitored:
         self.micro += 1
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
-            raise TrainingError(
-                f"the loss is {float(loss)} at step {step}, micro-batch {self.micro} ({rows} sequences, {tokens} tokens)"
-            )
+            where = f"step {step}, micro-batch {self.micro} ({rows} sequences, {tokens} tokens)"
+            raise TrainingError(f"the loss is {float(loss)} at {where}")
         return loss
 
 
@@ -202,7 +201,7 @@ class PairTrainer(RowMean, DPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the mean implicit rewards β Δ since the last log, under the names that TRL's DPO gives them."""
         if self.log_ratios:
-            chosen, rejected = (self.args.beta * torch.cat(part) for part in zip(*self.log_ratios, strict=True))
+            chosen, rejected = (self.beta * torch.cat(part) for part in zip(*self.log_ratios, strict=True))
             logs |= {
                 "rewards/chosen": chosen.mean().item(),
                 "rewards/rejected": rejected.mean().item(),

@@ -1,4 +1,4 @@
-"""One trainer entry for SFT, DPO, CPO and KTO: TRL trains, PEFT adapts, the methods differ by their data and their loss.
+"""One trainer entry for SFT, DPO, CPO and KTO: TRL trains, PEFT adapts, the methods differ by their data and loss.
 
 Both directions go into one adapter, as in the papers (25.4k triples at full scale: audit D3). Every
 hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
@@ -121,7 +121,10 @@ def build_trainer(
     common |= {"precompute_ref_log_probs": True, "precompute_ref_batch_size": recipe.micro_batch}
     if recipe.method == "kto":
         check_batches(list(data["label"]), recipe.micro_batch)
-        weights = {"desirable_weight": recipe.kto_desirable, "undesirable_weight": recipe.kto_undesirable}
+        weights: dict[str, Any] = {
+            "desirable_weight": recipe.kto_desirable,
+            "undesirable_weight": recipe.kto_undesirable,
+        }
         return Kto(args=KTOConfig(**common, **weights), **parts)
     if recipe.dpo_loss == "kto_pair":
         if recipe.dpo_alpha:
