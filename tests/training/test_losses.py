@@ -217,17 +217,19 @@ def test_no_objective_depends_on_the_micro_batch(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "losses"),
+    ("changes", "losses", "margins"),
     [
-        ({"cpo_alpha": 0.5}, [28.421955, 19.297279, 25.756237, 17.342640]),
-        ({"cpo_nll": "row_mean"}, [8.573787, 8.284963, 7.744720, 7.445985]),
+        ({"cpo_alpha": 0.5}, [28.421955, 19.297279, 25.756237, 17.342640], (5.21371, 5.38232)),
+        ({"cpo_nll": "row_mean"}, [8.573787, 8.284963, 7.744720, 7.445985], (5.21371, 5.40929)),
     ],
 )
 def test_cpo_without_a_reference_is_what_trls_own_cpo_trainer_was(
-    changes: dict[str, Any], losses: list[float], tmp_path: Path
+    changes: dict[str, Any], losses: list[float], margins: tuple[float, float], tmp_path: Path
 ) -> None:
-    """The losses of trl.experimental.cpo.CPOTrainer (TRL 1.16.0) on these rows, given the same NLL term."""
+    """Losses and margins (steps 1, 3) of trl.experimental.cpo.CPOTrainer (TRL 1.16.0), given the same NLL term."""
     trainer, *_ = run("cpo", tmp_path, 10, effective_batch=6, micro_batch=3, **changes)
     assert "ref_chosen_logps" not in trainer.train_dataset.column_names, "no reference is asked"
     trainer.train()
-    assert [row["loss"] for row in trainer.state.log_history if "loss" in row] == pytest.approx(losses, rel=1e-5)
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["loss"] for row in log] == pytest.approx(losses, rel=1e-5)
+    assert [row["rewards/margins"] for row in log[::2]] == pytest.approx(margins, abs=1e-4)
