@@ -211,7 +211,7 @@ def counted(inputs: dict[str, Any], method: str) -> int:
         prompts = int((inputs["rejected_attention_mask"].bool() & (inputs["rejected_labels"] == -100)).sum())
         return both - prompts
     tokens = int(inputs["attention_mask"].sum())
-    if method == "dpo":  # chosen, then rejected
+    if method in ("dpo", "cpo"):  # chosen, then rejected
         half = len(inputs["attention_mask"]) // 2
         tokens -= int((inputs["attention_mask"][half:] - inputs["completion_mask"][half:]).clamp(min=0).sum())
     return tokens

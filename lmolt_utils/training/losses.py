@@ -20,6 +20,7 @@ rows of a smaller last micro-batch more weight; :class:`RowMean` corrects that. 
 """
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +110,7 @@ class Monitored:
     """A trainer that counts tokens and stops at the first loss that is not finite, naming the step and the batch."""
 
     tokens = 0
+    reference_s = 0.0  # seconds that the reference's log-probabilities took
     precision = ""
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
@@ -143,6 +145,17 @@ class RowMean(Monitored):
         found = super().get_batch_samples(*args, **kwargs)
         self.rows_in_step = sum(len(batch["input_ids"]) for batch in found[0])
         return found
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """:meth:`reference_log_probs`, timed: TRL asks for them before the training, batch by batch."""
+        begin = time.perf_counter()
+        found = self.reference_log_probs(model, inputs)
+        self.reference_s += time.perf_counter() - begin
+        return found
+
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+        """log π_ref of a batch's answers, by TRL: the model with its adapter switched off."""
+        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
 
     def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         """The mean loss of a micro-batch's rows."""
@@ -183,7 +196,7 @@ class PairTrainer(RowMean, DPOTrainer):
         super().__init__(*args, **kwargs)
         self.log_ratios: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
         """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
         with torch.no_grad(), model.disable_adapter(), self.accelerator.autocast():
             return answer_log_probs(model, inputs).chunk(2)

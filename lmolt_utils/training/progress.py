@@ -36,16 +36,19 @@ class Progress(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """Per step: seconds since ``begin``, tokens read, peak memory; ``rows``: those of before a kill.
+    """Per step: seconds of training, tokens read, peak memory; ``rows``: those of before a kill.
 
-    Seconds include the time before a kill, but not the pause.
+    Seconds include the reference's log-probabilities and the time before a kill, but not the pause.
     """
 
-    def __init__(self, trainer: Monitored, begin: float, rows: Sequence[dict[str, Any]] = ()) -> None:
-        self.trainer, self.rows, self.start = trainer, list(rows), begin
+    def __init__(self, trainer: Monitored, rows: Sequence[dict[str, Any]] = ()) -> None:
+        self.trainer, self.rows = trainer, list(rows)
         if self.rows:
             trainer.tokens = int(self.rows[-1]["tokens"])
-            self.start -= float(self.rows[-1]["seconds"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start, or go on."""
+        self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else self.trainer.reference_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One row."""

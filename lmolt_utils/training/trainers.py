@@ -10,7 +10,6 @@ neighbours. Transformers would shuffle at each epoch.
 
 import gc
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +185,8 @@ def train(
         torch.cuda.reset_peak_memory_stats()
     try:
         model, tokenizer = load_initial(recipe, initial)
-        begin = time.perf_counter()  # the reference's log-probabilities, computed while building, count
         trainer = build_trainer(recipe, model, tokenizer, pairs, work, save_steps=save_steps, say=say)
-        times, resumed_at = _run(trainer, recipe, work, begin, title, say)
+        times, resumed_at = _run(trainer, recipe, work, title, say)
         moved = _moved(trainer.model)
         if not moved > 0:
             raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
@@ -221,14 +219,12 @@ def train(
     return result
 
 
-def _run(
-    trainer: Any, recipe: Recipe, work: Path, begin: float, title: str, say: Callable[[str], None]
-) -> tuple[pd.DataFrame, int]:
+def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[str], None]) -> tuple[pd.DataFrame, int]:
     """Train, from the last checkpoint in ``work`` if they are kept; costs per step, and the step it went on from."""
     checkpoints = Checkpoints(work)
     keeps = trainer.args.save_strategy == "steps"
     found = checkpoints.last() if keeps else None
-    clock = Clock(trainer, begin, found[1] if found else ())
+    clock = Clock(trainer, found[1] if found else ())
     checkpoints.notes = lambda: clock.rows
     trainer.remove_callback(PrinterCallback)
     for callback in (clock, Progress(title), StopOnDivergence(recipe.stop_above), *([checkpoints] if keeps else [])):
