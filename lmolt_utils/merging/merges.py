@@ -34,7 +34,7 @@ from lmolt_utils.merging.checks import (
     stored_type,
     vocabularies_differ,
 )
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 
 #: mergekit's name of each rule.
 METHODS = {
@@ -181,7 +181,7 @@ def mergekit_yaml(merge: Merge, *, base: str, cap2mol: str, mol2cap: str) -> str
     """
     given = {"base": base, "cap2mol": cap2mol, "mol2cap": mol2cap}
     models: dict[str, Any] = given | {
-        role: str(fingerprintable(name)) for role, name in needed_models(merge, **given).items()
+        role: str(model_identity(name)) for role, name in needed_models(merge, **given).items()
     }
     facts = _facts(merge, base=base, cap2mol=cap2mol, mol2cap=mol2cap)
     command = "python -m lmolt_utils.merging.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"

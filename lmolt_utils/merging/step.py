@@ -8,7 +8,7 @@ from lmolt_utils.config.params import Params
 from lmolt_utils.config.systems import TRIMMING, System
 from lmolt_utils.files import emptied
 from lmolt_utils.merging.merges import Merge, Share, merge_models, needed_models, yaml_path
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.run.notebook import Run
 
 
@@ -68,7 +68,7 @@ def make_merge(run: Run, todo: Merged, say: Callable[[str], None] = print) -> Pa
         lambda _: merge_models(merge, folder, **parents),
         outputs=[folder, yaml_path(folder)],
         params=merge.relevant(),
-        inputs={role: fingerprintable(name) for role, name in needed_models(merge, **parents).items()},
+        inputs={role: model_identity(name) for role, name in needed_models(merge, **parents).items()},
         say=say,
     )
     return folder

@@ -80,7 +80,7 @@ def locate(reference: str) -> str:
     return str(folder.resolve())
 
 
-def fingerprintable(reference: str) -> Path | str:
+def model_identity(reference: str) -> Path | str:
     """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or hub id and commit.
 
     The commit is the hub's, or without a network the local cache's; where neither knows one, it is left out.

@@ -11,7 +11,7 @@ from lmolt_utils.data.manifest import property_note
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.negatives.drawn import draw, same_properties
 from lmolt_utils.negatives.generated import SIDES, preference_pairs, translate, triple_counts, usable
 from lmolt_utils.run.notebook import Run
@@ -52,7 +52,7 @@ def _translated(run: Run, task: Task, translator: str) -> None:
         make,
         outputs=[output],
         params={"negatives": "translator", **limits, **machine},
-        inputs={"sample": sampled, "translator": fingerprintable(translator)},
+        inputs={"sample": sampled, "translator": model_identity(translator)},
     )
 
 

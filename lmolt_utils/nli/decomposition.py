@@ -15,7 +15,7 @@ from lmolt_utils.config.systems import System
 from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.files import fingerprint, read_json, read_kept, write_json
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.cross_nli import texts_of
 from lmolt_utils.nli.llm import LONGEST_CAPTION, LlmDecomposer, agreement, asker, fact_set, prompt
@@ -52,7 +52,7 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
     output = answers_path(run)
-    found = fingerprintable(run.params.decomposer_model)
+    found = model_identity(run.params.decomposer_model)
     made_from = {
         "model": run.params.decomposer_model,
         "revision": found if isinstance(found, str) else fingerprint(found),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_rows
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.answers import Answer, PairScorer, answer_file
 from lmolt_utils.nli.classifier import LABELS, Classifier, Pair
@@ -66,7 +66,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
                 "device": run.params.device,
                 "postprocess": rule_of(run, system),
             },
-            inputs={"predictions": predictions, "model": fingerprintable(run.params.nli_model)},
+            inputs={"predictions": predictions, "model": model_identity(run.params.nli_model)},
             say=_only_news,
         )
 

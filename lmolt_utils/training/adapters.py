@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.models.loading import Kind, ModelError, fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models.loading import Kind, ModelError, load_model, load_tokenizer, model_identity
 
 BASE, CONFIG = "base.json", "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -17,7 +17,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 def base_identity(initial: str) -> str:
     """What identifies a base model: the hash of its folder, or its hub id."""
-    found = fingerprintable(initial)
+    found = model_identity(initial)
     return fingerprint(found) if isinstance(found, Path) else found
 
 

@@ -26,7 +26,7 @@ from lmolt_utils.files import emptied, empty, read_rows, write_rows
 from lmolt_utils.merging.merges import Merge
 from lmolt_utils.merging.step import make_merge, merge_of, with_weights
 from lmolt_utils.models.generation import generate
-from lmolt_utils.models.loading import Kind, fingerprintable
+from lmolt_utils.models.loading import Kind, model_identity
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
@@ -111,7 +111,7 @@ def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
         make,
         outputs=[adapter, log],
         params=todo.recipe.relevant(),
-        inputs={"pairs": pairs, "initial": fingerprintable(initial)},
+        inputs={"pairs": pairs, "initial": model_identity(initial)},
         say=say,
     )
     return adapter
@@ -167,7 +167,7 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
             "quantize": params.quantize,
             "device": params.device,
         },
-        inputs={"test": test, "initial": fingerprintable(initial)} | ({"adapter": adapter} if adapter else {}),
+        inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
         say=say,
     )
     return output

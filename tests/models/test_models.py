@@ -23,11 +23,11 @@ from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import (
     EMBEDDED_FOLDER,
     ModelError,
-    fingerprintable,
     labels,
     load_model,
     load_tokenizer,
     locate,
+    model_identity,
 )
 from tools.embedded_models.build import HASHES, hashes
 
@@ -187,9 +187,9 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.
     for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert fingerprintable("org/tiny") == f"org/tiny@{'a' * 40}"
-    assert fingerprintable("org/tiny@v1") == f"org/tiny@{'b' * 40}"
-    assert fingerprintable(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
+    assert model_identity("org/tiny") == f"org/tiny@{'a' * 40}"
+    assert model_identity("org/tiny@v1") == f"org/tiny@{'b' * 40}"
+    assert model_identity(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
     assert hasattr(load_model("org/tiny@v1", "causal").config, "marked")
     assert not hasattr(load_model("org/tiny", "causal").config, "marked")
     assert load_tokenizer("org/tiny@v1").eos_token
