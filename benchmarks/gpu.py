@@ -41,7 +41,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from lmolt_utils.config.prompts import TASKS, prompt
 from lmolt_utils.models.loading import same_on_every_processor
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import build_trainer, dataset
+from lmolt_utils.training.rows import dataset
+from lmolt_utils.training.trainers import build_trainer
 
 METHODS = ("sft", "dpo", "cpo", "kto")
 #: Meditron-7B's config.json.
@@ -210,7 +211,7 @@ def counted(inputs: dict[str, Any], method: str) -> int:
         prompts = int((inputs["rejected_attention_mask"].bool() & (inputs["rejected_labels"] == -100)).sum())
         return both - prompts
     tokens = int(inputs["attention_mask"].sum())
-    if method == "dpo":  # chosen, then rejected
+    if method in ("dpo", "cpo"):  # chosen, then rejected
         half = len(inputs["attention_mask"]) // 2
         tokens -= int((inputs["attention_mask"][half:] - inputs["completion_mask"][half:]).clamp(min=0).sum())
     return tokens

@@ -18,7 +18,7 @@ from lmolt_utils.config.systems import TRIMMING, System
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, emptied, write_text
 from lmolt_utils.merging.checks import check_parents, check_space, headers, local_folder
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.run.notebook import Run
 
 #: mergekit's name of each rule.
@@ -103,7 +103,7 @@ def make_merge(run: Run, merge: Merge, say: Callable[[str], None] = print) -> Pa
         lambda _: merge_models(merge, folder),
         outputs=[folder, yaml_path(folder)],
         params=merge.relevant(),
-        inputs={role: fingerprintable(name) for role, name in merge.models.items()},
+        inputs={role: model_identity(name) for role, name in merge.models.items()},
         say=say,
     )
     return folder
@@ -180,7 +180,7 @@ def mergekit_yaml(merge: Merge) -> str:
 
     Folders are absolute paths (mergekit reads a relative one from wherever it is started), hub ids have a revision.
     """
-    models = {role: str(fingerprintable(name)) for role, name in merge.models.items()}
+    models = {role: str(model_identity(name)) for role, name in merge.models.items()}
     command = "python -m lmolt_utils.merging.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
     return f"# {command} THIS_FILE OUTPUT_FOLDER\n{yaml.safe_dump(configuration(merge, models), sort_keys=False)}"
 

@@ -1,9 +1,8 @@
 """ChatML as the released KTO script set it up (audit D17): two tokens that the model has never seen.
 
 ``<|im_start|>`` becomes BOS and ``<|im_end|>`` EOS; their embeddings are random and stay so, because LoRA trains
-neither embeddings nor output layer. Prompt and answer are wrapped one by one, and the trainer adds BOS before and EOS
-after once more. At test time the released scripts know nothing of it: plain prompts, the base model's EOS, which a
-model trained this way never saw.
+neither embeddings nor output layer. Prompt and answer are wrapped separately, and the trainer adds BOS and EOS once
+more. At test time the released scripts use plain prompts and the base model's EOS, which this training never shows.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """One generator for every model: greedy, batched by length, for decoder-only and encoder-decoder models.
 
-The released code decodes greedily too (temperature 1e-10), one prompt at a time; batching rows of like length
-gives the same outputs many times faster. In bfloat16 a batch's size changes the last bits of its sums, so there
-two nearly equal words may change places; in float32 that has not been seen.
+The released code decodes greedily too (temperature 1e-10), one prompt at a time; batching rows of like length gives the
+same outputs many times faster. In bfloat16 the batch size changes the last bits of sums, so that one of two nearly
+equally likely tokens may replace the other; in float32 that has not been seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 
 #: A batch holds no more tokens than ``batch_size`` prompts of this length: fewer prompts where they are longer.
 PROMPT_TOKENS = 256
-_TOKENISED_TOGETHER = 1000  # a tokenizer keeps far more of each text than its length
 
 
 def generate(
@@ -49,13 +48,13 @@ def stream(
 ) -> Iterator[list[tuple[int, str]]]:
     """The continuations of :func:`generate` as they are made: each batch as (position in ``prompts``, text).
 
-    The longest prompts come first, so that a batch that memory cannot hold fails at once and the time left is
-    never underestimated.
+    The longest prompts come first, so that a batch that does not fit into memory fails at once.
     """
     was_training = model.training
     model.eval()
     try:
-        for chunk in batches(_lengths(tokenizer, prompts), batch_size, batch_size * PROMPT_TOKENS):
+        lengths = [len(tokenizer(text).input_ids) for text in prompts]  # one by one: all at once would fill the memory
+        for chunk in batches(lengths, batch_size, batch_size * PROMPT_TOKENS):
             texts = [prompts[index] for index in chunk]
             # A decoder goes on from the last token. An encoder may count positions from the first (BART; T5 does not).
             side = "right" if model.config.is_encoder_decoder else "left"
@@ -89,9 +88,3 @@ def batches(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
         found[-1].append(index)
         room -= 1
     return found
-
-
-def _lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:
-    """Tokens of each prompt."""
-    starts = range(0, len(prompts), _TOKENISED_TOGETHER)
-    return [len(ids) for at in starts for ids in tokenizer(list(prompts[at : at + _TOKENISED_TOGETHER])).input_ids]

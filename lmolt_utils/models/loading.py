@@ -1,7 +1,7 @@
-"""Loading models: from a folder, the hub, or the package's own embedded ones, all by ``from_pretrained``.
+"""Models and tokenizers from a folder, the hub, or the package's own embedded ones, all by ``from_pretrained``.
 
-A hub model is named ``org/name`` or ``org/name@revision``; a relative folder is meant from the repository's root. No
-code that comes with a model is run, unless a parameter names the model.
+A hub model is named ``org/name`` or ``org/name@revision``; a relative folder counts from the repository's root. Code
+that comes with a model runs only if a parameter names the model.
 """
 
 import re
@@ -36,18 +36,13 @@ EMBEDDED = "embedded:"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "embedded" / "models"
 
-
 #: What to do with a model that comes as ``pytorch_model.bin`` only, as ``laituan245/molt5-*`` do on the hub.
 UNPICKLE = (
     "pickled weights are never opened: with a network the hub's own converted revision is found by itself; without, "
     "download that one elsewhere (hf download ID --revision refs/pr/N) and give the folder's path"
 )
-
-
 #: What vocabularies call a token to pad with; Llama 3 names none, but keeps reserved ones.
 _PADS = ("<pad>", "<PAD>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
-
-
 #: What keeps the hub from answering: no network, no such model. All errors of its client have HfHubHTTPError's bases.
 HUB_TROUBLES: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, HFValidationError)
 
@@ -77,18 +72,18 @@ def locate(reference: str) -> str:
             if folder.exists() or folder.is_absolute() or not _HUB_ID.fullmatch(reference):
                 raise ModelError(f"model folder {reference} does not exist (relative ones: from the repository's root)")
             return reference
-    for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors")):
-        if not any(folder.glob(pattern)):
-            if needed != "config.json" and any(folder.glob("*.bin")):
-                raise ModelError(f"model folder {folder} has no {needed}; {UNPICKLE}")
-            raise ModelError(f"model folder {folder} has no {needed}: download or train it again")
+    if not (folder / "config.json").exists():
+        raise ModelError(f"model folder {folder} has no config.json: download or train it again")
+    if not any(folder.glob("*.safetensors")):
+        remedy = f"; {UNPICKLE}" if any(folder.glob("*.bin")) else ": download or train it again"
+        raise ModelError(f"model folder {folder} has no safetensors weights{remedy}")
     return str(folder.resolve())
 
 
-def fingerprintable(reference: str) -> Path | str:
+def model_identity(reference: str) -> Path | str:
     """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or hub id and commit.
 
-    The commit is that of the hub, or without a network that of the local cache; where neither knows it, it is left out.
+    The commit is the hub's, or without a network the local cache's; where neither knows one, it is left out.
     """
     if emptied(Path(reference)):
         return Path(reference)
@@ -125,22 +120,21 @@ def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
 
 
 def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token that is not EOS where the vocabulary has one.
+    """The model's tokenizer, with a pad token that is not EOS.
 
-    Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn
-    to stop.
+    Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn to stop.
+    Raises :class:`ModelError` when there is no tokenizer, or its vocabulary has no token to pad with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
     except (OSError, ValueError) as error:
         raise ModelError(f"{reference} has no usable tokenizer: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        for candidate in (*_PADS, tokenizer.unk_token):
-            if candidate and candidate != tokenizer.eos_token and candidate in tokenizer.get_vocab():
-                tokenizer.pad_token = candidate
-                break
-        else:
+        names = [name for name in (*_PADS, tokenizer.unk_token) if name and name != tokenizer.eos_token]
+        known = [name for name in names if name in tokenizer.get_vocab()]
+        if not known:
             raise ModelError(f"{reference}: the tokenizer has no pad token apart from EOS; add one to its folder")
+        tokenizer.pad_token = known[0]
     return tokenizer
 
 
@@ -186,11 +180,11 @@ def load_model(
 
 
 def same_on_every_processor(model: Any) -> None:
-    """Switch off what bitsandbytes does on a processor with AVX512-BF16 alone.
+    """Switch off what bitsandbytes does only on processors with AVX512-BF16.
 
-    It repacks a layer's weights at its first forward pass in evaluation mode. That fails where the layer's width is no
-    multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which ask the reference
-    before they train, would train next to nothing.
+    There it repacks a layer's weights at the first forward pass in evaluation mode. That fails where the layer's width
+    is no multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which compute
+    reference log-probabilities before they train, would train next to nothing.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,7 +1,7 @@
 """From raw output to prediction, as a switch: `clean`, `as_released` or `none`.
 
-Raw outputs are kept as they came, and the rule is applied when they are scored: another rule needs no generation.
-What a rule did is counted, so that a table can say how many answers it touched.
+Raw outputs are kept as they came, and the rule is applied when they are scored: another rule needs no generation. Each
+step of a rule counts the answers that it changed.
 
 `clean` undoes what storing and reading did to an answer and rewrites nothing a model said. `as_released` is what
 the released code does (`tab.py`; audit D27): it stores the Python repr of a one-element list, then removes `['`,
@@ -9,8 +9,6 @@ the released code does (`tab.py`; audit D27): it stores the Python repr of a one
 has a bond before an aromatic nitrogen), and leaves doubled backslashes and, around texts with an apostrophe,
 `["` and `"]`.
 """
-
-from __future__ import annotations
 
 import ast
 import re

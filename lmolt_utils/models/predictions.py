@@ -15,8 +15,7 @@ PREDICTION_COLUMNS = ("id", "task", "source", "reference", "raw", "prediction")
 
 def prediction_path(run: Run, name: str, task: str) -> Path:
     """Where the predictions of one system on one task lie."""
-    path: Path = run.path("predictions", f"{name}.{task}.jsonl")
-    return path
+    return run.path("predictions", f"{name}.{task}.jsonl")
 
 
 def rule_of(run: Run, system: System) -> Rule:

@@ -18,7 +18,7 @@ from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.models.generation import stream
-from lmolt_utils.models.loading import fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models.loading import load_model, load_tokenizer, model_identity
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.negatives.drawn import SIDES, draw, same_properties
 from lmolt_utils.run.notebook import Run
@@ -89,7 +89,7 @@ def _generated(run: Run, task: Task, generator: str) -> None:
         make,
         outputs=[output],
         params={"negatives": "translator", **limits, **machine},
-        inputs={"sample": sampled, "translator": fingerprintable(generator)},
+        inputs={"sample": sampled, "translator": model_identity(generator)},
     )
 
 

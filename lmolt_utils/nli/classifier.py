@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import BadFileError, fingerprint
-from lmolt_utils.models.loading import ModelError, fingerprintable, labels, load_model, load_tokenizer, split_hub_id
+from lmolt_utils.models.loading import ModelError, labels, load_model, load_tokenizer, model_identity, split_hub_id
 
 #: Columns of all probabilities, in this order whatever the model's own is.
 LABELS = ("contradiction", "entailment", "neutral")
@@ -79,7 +79,7 @@ class Classifier:
         The revision is a hub commit, or the hash of a local folder; the precision names the kind of device too,
         because a GPU rounds otherwise.
         """
-        found = fingerprintable(self.reference)
+        found = model_identity(self.reference)
         revision = (split_hub_id(found)[1] or "unknown") if isinstance(found, str) else fingerprint(found)
         return {
             "model": self.reference,

@@ -12,7 +12,7 @@ import pandas as pd
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_json, write_rows
 from lmolt_utils.metrics.distributions import word_count
-from lmolt_utils.models.loading import fingerprintable
+from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, PairScorer
@@ -74,7 +74,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
             params={**_settings(run), "postprocess": rule_of(run, system)},
             inputs={
                 "predictions": prediction_path(run, system.name, "mol2cap"),
-                "model": fingerprintable(run.params.nli_model),
+                "model": model_identity(run.params.nli_model),
             },
             say=_only_news,
         )
@@ -140,7 +140,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
             **{system.name: prediction_path(run, system.name, "mol2cap") for system in systems},
             **({"answers": answers_path(run)} if by_model else {}),
             **({"property tree": tree} if tree.exists() else {}),
-            "model": fingerprintable(run.params.nli_model),
+            "model": model_identity(run.params.nli_model),
         },
     )
 

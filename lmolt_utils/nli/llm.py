@@ -22,7 +22,7 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_kept, write_json
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.models.generation import generate, stream
-from lmolt_utils.models.loading import fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models.loading import load_model, load_tokenizer, model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.cross_nli import texts_of
 from lmolt_utils.run.notebook import Run
@@ -249,7 +249,7 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
     output = answers_path(run)
-    found = fingerprintable(run.params.decomposer_model)
+    found = model_identity(run.params.decomposer_model)
     made_from = {
         "model": run.params.decomposer_model,
         "revision": found if isinstance(found, str) else fingerprint(found),

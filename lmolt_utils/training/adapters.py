@@ -1,4 +1,4 @@
-"""Adapters on disk: saved with what they belong to, refused where they do not belong."""
+"""Adapters on disk: saved with the identity of their base model, and refused on another one."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,15 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.files import fingerprint, read_json, write_json
-from lmolt_utils.models.loading import Kind, ModelError, fingerprintable, load_model, load_tokenizer
+from lmolt_utils.models.loading import Kind, ModelError, load_model, load_tokenizer, model_identity
 
-BASE = "base.json"
+BASE, CONFIG = "base.json", "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 
-def identity(initial: str) -> str:
+def base_identity(initial: str) -> str:
     """What identifies a base model: the hash of its folder, or its hub id."""
-    found = fingerprintable(initial)
+    found = model_identity(initial)
     return fingerprint(found) if isinstance(found, Path) else found
 
 
@@ -25,20 +25,13 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, i
     """The adapter, its tokenizer and the identity of its base; equal trainings leave equal files."""
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
-    _settle(folder / "adapter_config.json", initial)
-    write_json(
-        folder / BASE,
-        {"base": initial if not Path(initial).is_absolute() else Path(initial).name, "identity": identity(initial)},
-    )
-
-
-def _settle(config: Path, initial: str) -> None:
-    """PEFT writes a set in any order, and this machine's path to the model."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    values["target_modules"] = sorted(values["target_modules"])
-    values["base_model_name_or_path"] = Path(initial).name if Path(initial).is_absolute() else initial
-    config.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (config.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with the same path
+    name = Path(initial).name if Path(initial).is_absolute() else initial
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in any order,
+    config["base_model_name_or_path"] = name  # and this machine's path to the model,
+    write_json(folder / CONFIG, config)
+    (folder / "README.md").unlink(missing_ok=True)  # also in an empty card
+    write_json(folder / BASE, {"base": name, "identity": base_identity(initial)})
 
 
 def check_adapter(adapter: Path, initial: str) -> None:
@@ -49,7 +42,7 @@ def check_adapter(adapter: Path, initial: str) -> None:
         raise ModelError(f"adapter {adapter} has {why}: train it again, or save it as safetensors")
     if (adapter / BASE).is_file():
         made_for = read_json(adapter / BASE)
-        if made_for["identity"] != identity(initial):
+        if made_for["identity"] != base_identity(initial):
             raise ModelError(
                 f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
                 f"{made_for['identity'][:12]}): name that one, or train the adapter again"

@@ -1,7 +1,14 @@
-"""From a row of the systems table to its predictions: merge, train, predict, each once.
+"""From a row of the systems table to its predictions: merge, train, predict, each done once.
 
-Notebooks 03 to 06 all go through :func:`make_system`; a row's init decides whether something is merged, its method
-whether something is trained. A step is repeated only when its inputs, its parameters or its code changed.
+Notebooks 03 to 06 go through :func:`make_system`, or step by step through what it calls::
+
+    todo = plan(run, system)  # parameters, recipe and merge of the row
+    initial = initial_model(run, todo, "cap2mol")  # merged if the row says so
+    trainer = trainer_for(run, todo, initial)  # TRL's trainer, to look at
+    train_system(run, todo, initial)  # trains one like it, unless that was done
+    predict(run, todo, "cap2mol")
+
+A row's init decides whether something is merged, its method whether something is trained.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,89 +18,171 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.config.prompts import TASKS, Task, Template, baseline_prompt, prompt
+from lmolt_utils.config.params import Params
+from lmolt_utils.config.prompts import TASKS, Task, baseline_prompt, prompt
 from lmolt_utils.config.systems import PUBLISHED, System, load_systems
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
-from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.files import emptied, empty, read_rows, write_rows
 from lmolt_utils.merging.merges import Merge, make_merge, merge_of, with_weights
 from lmolt_utils.models.generation import generate
-from lmolt_utils.models.loading import Kind, fingerprintable
+from lmolt_utils.models.loading import Kind, model_identity
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import train
+from lmolt_utils.training.trainers import build_trainer, load_initial, train
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about one system that its files depend on."""
+    """What is to be done for one system; ``params`` are the run's with the row's own settings applied."""
 
-    name: str
-    init: str
-    method: str
+    system: System
+    params: Params
     recipe: Recipe
     merge: Merge | None
-    base_model: str
-    cap2mol_model: str
-    mol2cap_model: str
-    published_model: str | None
-    baseline_prompt: str
-    remote_code: tuple[str, ...]
-    test_prompt: Template
-    max_new_tokens: int
-    generation_batch: int
-    save_steps: int
+
+    @property
+    def name(self) -> str:
+        """The system's."""
+        return self.system.name
+
+    @property
+    def base_model(self) -> str:
+        """What both per-task models were made from."""
+        return self.params.base_model
+
+    @property
+    def cap2mol_model(self) -> str:
+        """The caption-to-molecule model."""
+        return self.params.cap2mol_model
+
+    @property
+    def mol2cap_model(self) -> str:
+        """The molecule-to-caption model."""
+        return self.params.mol2cap_model
+
+    @property
+    def published_model(self) -> str | None:
+        """The published baseline that the system is, if it is one."""
+        init = self.system.init
+        return getattr(self.params, PUBLISHED[init]) if init in PUBLISHED else None
 
 
-def plan(run: Run, system: Any) -> Plan:
-    """The plan of ``system`` (a row of the systems table) in ``run``, with the row's own settings applied."""
+def plan(run: Run, system: System) -> Plan:
+    """The plan of ``system`` (a row of the systems table) in ``run``."""
     params = system.params(run.params)
-    recipe = Recipe(
-        method=system.method, **{n: getattr(params, n) for n in Recipe.__dataclass_fields__ if n != "method"}
-    )
-    return Plan(
-        name=system.name,
-        init=system.init,
-        method=system.method,
-        recipe=recipe,
-        merge=merge_of(system, params),
-        base_model=params.base_model,
-        cap2mol_model=params.cap2mol_model,
-        mol2cap_model=params.mol2cap_model,
-        published_model=getattr(params, PUBLISHED[system.init]) if system.init in PUBLISHED else None,
-        baseline_prompt=params.baseline_prompt,
-        remote_code=tuple(params.remote_code),
-        test_prompt=params.test_prompt,
-        max_new_tokens=params.max_new_tokens,
-        generation_batch=params.generation_batch,
-        save_steps=params.save_steps,
-    )
+    return Plan(system, params, Recipe.of(system.method, params), merge_of(system, params))
 
 
-def initial_model(run: Run, todo: Plan, task: Task, say: Callable[[str], None] = print) -> str:
+def initial_model(run: Run, todo: Plan, task: Task, say: Say = print) -> str:
     """The model that ``todo`` starts from for ``task`` (merging it if it is a merge): a folder or a hub id."""
     if todo.published_model is not None:
         return todo.published_model
-    if todo.merge is None:
-        own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
-        return own[task if todo.init == "per_task" else todo.init]
-    return str(make_merge(run, todo.merge, say))
+    if todo.merge is not None:
+        return str(make_merge(run, todo.merge, say))
+    own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
+    return own[task if todo.system.init == "per_task" else todo.system.init]
 
 
-def make_system(run: Run, system: Any, say: Callable[[str], None] = print) -> None:
+def trainer_for(run: Run, todo: Plan, initial: str, folder: Path | None = None, say: Say = print) -> Any:
+    """TRL's trainer for ``todo`` on the run's pairs, as :func:`train_system` builds it."""
+    pairs = read_rows(run.path("data", "pairs.jsonl"), PAIR_COLUMNS)
+    model, tokenizer = load_initial(todo.recipe, with_weights(todo.merge, initial))
+    return build_trainer(todo.recipe, model, tokenizer, pairs, folder or run.path("models"), say=say)
+
+
+def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
+    """Train the adapter of ``todo`` unless that was done; returns its folder."""
+    pairs, adapter = run.path("data", "pairs.jsonl"), run.path("models", todo.name)
+    log = run.path("logs", f"{todo.name}.training.jsonl")
+
+    def make(work: Path) -> None:
+        rows, start = read_rows(pairs, PAIR_COLUMNS), with_weights(todo.merge, initial)
+        save_steps = todo.params.save_steps
+        train(todo.recipe, start, rows, adapter, log, work, title=todo.name, say=say, save_steps=save_steps)
+
+    run.step(
+        f"train {todo.name}",
+        make,
+        outputs=[adapter, log],
+        params=todo.recipe.relevant(),
+        inputs={"pairs": pairs, "initial": model_identity(initial)},
+        say=say,
+    )
+    return adapter
+
+
+def _asked(todo: Plan, task: Task, text: str) -> str:
+    if todo.published_model is not None:
+        return baseline_prompt(todo.system.init, todo.params.baseline_prompt, task, text)
+    return prompt(task, text, todo.params.test_prompt)
+
+
+def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
+    """Answers of ``todo`` for the test rows, unless they are there; returns their file.
+
+    The adapter of a system that is trained has to be there (:func:`train_system`).
+    """
+    initial = initial_model(run, todo, task, lambda _: None)
+    adapter = run.path("models", todo.system.adapter_of) if todo.system.method != "none" else None
+    test, output, params = run.path("data", "test.jsonl"), prediction_path(run, todo.name, task), todo.params
+
+    def make(_: Path) -> None:
+        kind: Kind = "translator" if todo.system.init == "txtchem" else "causal"
+        machine = {name: getattr(params, name) for name in ("device", "dtype", "quantize")}
+        own_code = initial in params.remote_code
+        model, tokenizer = load_trained(
+            with_weights(todo.merge, initial), adapter, kind=kind, remote_code=own_code, **machine
+        )
+        rows = read_rows(test, TEST_COLUMNS)
+        columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
+        source, reference = rows[columns[0]], rows[columns[1]]
+        raw = generate(
+            model,
+            tokenizer,
+            [_asked(todo, task, text) for text in source],
+            max_new_tokens=params.max_new_tokens,
+            batch_size=params.generation_batch,
+            title=f"{todo.name} {task}",
+        )
+        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw})
+        frame["prediction"] = [clean(text) for text in raw]
+        write_rows(output, frame[list(PREDICTION_COLUMNS)])
+
+    run.step(
+        f"predict {todo.name} {task}",
+        make,
+        outputs=[output],
+        params={
+            "task": task,
+            "prompt": params.test_prompt if todo.published_model is None else params.baseline_prompt,
+            "max_new_tokens": params.max_new_tokens,
+            "generation_batch": params.generation_batch,
+            "dtype": params.dtype,
+            "quantize": params.quantize,
+            "device": params.device,
+        },
+        inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
+        say=say,
+    )
+    return output
+
+
+def make_system(run: Run, system: System, say: Say = print) -> None:
     """Merge, train and predict one system; says what was done, and what was up to date.
 
     A system that only differs at test time (``adapter_of``) is trained as that other one, unless it has been.
     """
     todo = plan(run, system)
-    adapter = run.path("models", system.adapter_of) if todo.method != "none" else None
-    if adapter is not None:
-        trained = todo if adapter.name == todo.name else plan(run, _named(adapter.name))
-        _train(run, trained, initial_model(run, trained, "cap2mol", say), adapter, say)
+    if system.method != "none":
+        trained = todo if system.adapter_of == system.name else plan(run, _named(system.adapter_of))
+        train_system(run, trained, initial_model(run, trained, "cap2mol", say), say)
     for task in TASKS:
-        _predict(run, todo, initial_model(run, todo, task, _quiet), adapter, task, say)
+        predict(run, todo, task, say)
 
 
 def _named(name: str) -> System:
@@ -107,77 +196,30 @@ def with_bases(systems: Sequence[System]) -> list[System]:
     return [own.get(name) or _named(name) for name in names]
 
 
-def _quiet(_: str) -> None:
-    return None
+def make_sweep(run: Run, systems: Sequence[System], table: Sequence[System], say: Say = print) -> None:
+    """Make ``systems`` one after the other, such as the points of the mixing ratio (L4M Fig. 4).
+
+    A merge of 7B models takes as much disk as its parents and is used once: without ``keep_merges`` its weights go once
+    the last system that uses it is done; its YAML and record stay, from which it can be made again. A merge stays if a
+    row of the whole ``table`` that is not made here, or that another notebook makes too, starts from it: that notebook
+    may be reading it at this moment.
+    """
+    here = {system.name for system in systems if system.notebook == run.notebook}
+    if run.wanted is not None:
+        here &= set(run.wanted)  # what another job was asked for may be in use there
+    elsewhere = {_merge_name(run, row) for row in table if row.name not in here}
+    for place, system in enumerate(systems):
+        make_system(run, system, say)
+        name = _merge_name(run, system)
+        needed = elsewhere | {_merge_name(run, later) for later in systems[place + 1 :]}
+        if name is None or run.params.keep_merges or name in needed:
+            continue
+        folder = run.path("models", name)
+        if not emptied(folder):
+            empty(folder)
+            say(f"merge {name}: weights deleted after their last use, by {system.name}")
 
 
-def _train(run: Run, todo: Plan, initial: str, adapter: Path, say: Callable[[str], None]) -> None:
-    pairs = run.path("data", "pairs.jsonl")
-    log = run.path("logs", f"{todo.name}.training.jsonl")
-
-    def make(work: Path) -> None:
-        rows = read_rows(pairs, PAIR_COLUMNS)
-        start = with_weights(todo.merge, initial)
-        train(todo.recipe, start, rows, adapter, log, work, title=todo.name, say=say, save_steps=todo.save_steps)
-
-    run.step(
-        f"train {todo.name}",
-        make,
-        outputs=[adapter, log],
-        params=todo.recipe.relevant(),
-        inputs={"pairs": pairs, "initial": fingerprintable(initial)},
-        say=say,
-    )
-
-
-def _asked(todo: Plan, task: Task, text: str) -> str:
-    if todo.published_model is not None:
-        return baseline_prompt(todo.init, todo.baseline_prompt, task, text)
-    return prompt(task, text, todo.test_prompt)
-
-
-def _predict(run: Run, todo: Plan, initial: str, adapter: Path | None, task: Task, say: Callable[[str], None]) -> None:
-    test = run.path("data", "test.jsonl")
-    output = prediction_path(run, todo.name, task)
-
-    def make(_: Path) -> None:
-        kind: Kind = "translator" if todo.init == "txtchem" else "causal"
-        machine = {name: getattr(todo.recipe, name) for name in ("device", "dtype", "quantize")}
-        code = initial in todo.remote_code
-        model, tokenizer = load_trained(
-            with_weights(todo.merge, initial), adapter, kind=kind, remote_code=code, **machine
-        )
-        rows = read_rows(test, TEST_COLUMNS)
-        columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-        source, reference = rows[columns[0]], rows[columns[1]]
-        raw = generate(
-            model,
-            tokenizer,
-            [_asked(todo, task, text) for text in source],
-            max_new_tokens=todo.max_new_tokens,
-            batch_size=todo.generation_batch,
-            title=f"{todo.name} {task}",
-        )
-        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw})
-        frame["prediction"] = [clean(text) for text in raw]
-        write_rows(output, frame[list(PREDICTION_COLUMNS)])
-
-    inputs: dict[str, Path | str] = {"test": test, "initial": fingerprintable(initial)}
-    if adapter is not None:
-        inputs["adapter"] = adapter
-    run.step(
-        f"predict {todo.name} {task}",
-        make,
-        outputs=[output],
-        params={
-            "task": task,
-            "prompt": todo.test_prompt if todo.published_model is None else todo.baseline_prompt,
-            "max_new_tokens": todo.max_new_tokens,
-            "generation_batch": todo.generation_batch,
-            "dtype": todo.recipe.dtype,
-            "quantize": todo.recipe.quantize,
-            "device": todo.recipe.device,
-        },
-        inputs=inputs,
-        say=say,
-    )
+def _merge_name(run: Run, system: System) -> str | None:
+    merge = merge_of(system, system.params(run.params))
+    return merge.name if merge else None

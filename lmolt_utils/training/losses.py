@@ -1,4 +1,4 @@
-"""The four objectives as TRL trainers, and what TRL's are made exact in.
+"""TRL's trainers for SFT, DPO, CPO and KTO, and the losses that TRL's stable trainers lack.
 
 ========  ==============================================================================================
 SFT       -log π(y_w|x), mean over the answer tokens of an optimiser step (L4M Eq. 2)
@@ -10,32 +10,28 @@ KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ
           with the wrong sign before λ_l); z_ref: mean Δ of mismatched prompts and answers, at least 0
 ========  ==============================================================================================
 
-All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which weighs the
-rows of a smaller last micro-batch more: :class:`ByRows` corrects that. So no objective depends on ``micro_batch``, but
-for KTO's z_ref, which is estimated within each micro-batch.
+SFT, DPO and KTO are TRL's. kto_pair, and DPO and CPO with the NLL term above, are :class:`PairTrainer`: TRL's DPO
+trainer with another loss. CPO is DPO with NLL and no reference, so Eq. 4 needs neither TRL's experimental CPO trainer
+nor reference log-probabilities.
 
-TRL also casts differently under QLoRA: :func:`same_precision` undoes that.
-
-What TRL computes twice or for nothing is left out: :mod:`lmolt_utils.training.head`,
-:mod:`lmolt_utils.training.shared_prompt`.
+All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which gives the
+rows of a smaller last micro-batch more weight; :class:`RowMean` corrects that. So no objective depends on
+``micro_batch``, except through KTO's z_ref, which is estimated within each micro-batch.
 """
 
 import math
 import time
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 from torch.nn import functional
 from trl import DPOTrainer, KTOTrainer, SFTTrainer
-from trl.experimental.cpo import CPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import add_fused_lm_head
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.training.head import answers_only
-from lmolt_utils.training.shared_prompt import joined, matched_and_not, padded
+
+#: Loss per pair from Δ_w, Δ_l, log π(y_w|x) and the number of the chosen answer's tokens (all per pair).
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TrainingError(CompanionError):
@@ -57,9 +53,35 @@ def negative_log_likelihood(log_probs: torch.Tensor, tokens: torch.Tensor, kind:
     """The SFT term per row from log π(y_w|x) and the answer's tokens (both per row); audit D9.
 
     ``sum``: as Eq. 4 prints it. ``row_mean``: per token of the answer, which is what the released code ran (TRL's mean
-    over a micro-batch's tokens, at one row per micro-batch); an answer's length times weaker.
+    over a micro-batch's tokens, at one row per micro-batch); weaker by a factor of the answer's length.
     """
     return -log_probs if kind == "sum" else -log_probs / tokens
+
+
+def sigmoid_and_nll(beta: float, alpha: float, nll: str) -> Objective:
+    """Eq. 3 with an NLL term; Eq. 4 where there is no reference. ``nll``: see :func:`negative_log_likelihood`."""
+
+    def losses(
+        chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        preference = -functional.logsigmoid(beta * (chosen - rejected))
+        return preference + alpha * negative_log_likelihood(log_probs, tokens, nll)
+
+    return losses
+
+
+def answer_log_probs(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """log π(y|x) of each sequence of a batch of TRL's DPO collator, by a PEFT model: the sum over the answer's tokens.
+
+    The output layer is computed where an answer's token is predicted, and nowhere else.
+    """
+    causal = model.get_base_model()
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    states = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state[:, :-1]
+    predicted = batch["completion_mask"][:, 1:].bool()
+    logits = causal.get_output_embeddings()(states[predicted]).float()
+    found = -functional.cross_entropy(logits, batch["input_ids"][:, 1:][predicted], reduction="none")
+    return found.new_zeros(predicted.shape).masked_scatter(predicted, found).sum(dim=1)
 
 
 def same_precision(model: Any) -> str:
@@ -67,8 +89,7 @@ def same_precision(model: Any) -> str:
 
     The adapter is float32: AdamW's updates at the papers' learning rate are smaller than what bfloat16 keeps of LoRA's
     A. Under QLoRA embeddings, norms and head are float32 too, as PEFT prepares them. Left to itself, TRL rounds the
-    adapter to bfloat16 in SFT, DPO and KTO, and embeddings and head in CPO. The adapter's first values are rounded
-    for all, so that all start from the same ones.
+    adapter to bfloat16; its first values stay rounded.
     """
     quantised = getattr(model, "is_loaded_in_4bit", False)
     frozen: set[str] = {"nf4"} if quantised else set()
@@ -85,215 +106,120 @@ def same_precision(model: Any) -> str:
     return f"adapter {', '.join(sorted(trained))}, base {', '.join(sorted(frozen, reverse=True))}"
 
 
-def _rows(batch: dict[str, Any]) -> int:
-    """Training rows in a micro-batch (DPO's tensors hold two sequences per row, which no ratio of counts notices)."""
-    return len(batch["input_ids"] if "input_ids" in batch else batch["chosen_input_ids"])
-
-
-class Watched:
-    """Counts tokens and memory, and stops at the first loss that is no number, naming the step and the batch."""
+class Monitored:
+    """A trainer that counts tokens and stops at the first loss that is not finite, naming the step and the batch."""
 
     tokens = 0
-    peak_mb = 0.0
-    micro = 0
+    reference_s = 0.0  # seconds that the reference's log-probabilities took
     precision = ""
-    reference_s = 0.0
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
-        kwargs["model"] = model
-        with answers_only(statistics=False):  # the reference's log-probabilities are computed here
-            super().__init__(*args, **kwargs)
+        super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
         self.precision = same_precision(self.model)  # type: ignore[attr-defined]
 
-    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter()
-        found = super()._precompute_ref_logps(*args, **kwargs)  # type: ignore[misc]
-        self.reference_s += time.perf_counter() - begin
-        return found
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss of a micro-batch."""
-        with answers_only():
-            loss = super().compute_loss(*args, **kwargs)  # type: ignore[misc]
-        self.note_memory()  # activations are still held
-        return loss
-
-    def note_memory(self) -> None:
-        """Sample the memory in use."""
-        self.peak_mb = max(self.peak_mb, _memory_mb(self.args.device))  # type: ignore[attr-defined]
-
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of the next step; their rows are counted."""
-        found = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        """The micro-batches of the next step."""
         self.micro = 0
-        self.rows_in_step = sum(_rows(batch) for batch in found[0])
-        return found
+        return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; raises :class:`TrainingError` when its loss is not finite."""
-        masks = [
-            inputs[name]
-            for name in ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
-            if name in inputs
-        ]
-        tokens, first = sum(int(mask.sum()) for mask in masks), _rows(inputs)
+        rows, tokens = len(inputs["input_ids"]), int(inputs["attention_mask"].sum())
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self.tokens += tokens
         self.micro += 1
-        self.note_memory()
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
-            raise TrainingError(
-                f"the loss is {float(loss)} at step {step}, micro-batch {self.micro} ({first} rows of {tokens} tokens)"
-            )
+            where = f"step {step}, micro-batch {self.micro} ({rows} sequences, {tokens} tokens)"
+            raise TrainingError(f"the loss is {float(loss)} at {where}")
         return loss
 
 
-def _memory_mb(device: torch.device) -> float:
-    """Memory in use: a GPU's peak since the training began (``Clock`` begins the count), else this process's, now."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return float(psutil.Process().memory_info().rss) / 2**20
+class RowMean(Monitored):
+    """A trainer whose loss of a step is the mean over the step's rows, however they fall into micro-batches."""
+
+    rows_in_step: int | None = None  # known while training
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of the next step; their rows are counted."""
+        found = super().get_batch_samples(*args, **kwargs)
+        self.rows_in_step = sum(len(batch["input_ids"]) for batch in found[0])
+        return found
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """:meth:`reference_log_probs`, timed: TRL asks for them before the training, batch by batch."""
+        begin = time.perf_counter()
+        found = self.reference_log_probs(model, inputs)
+        self.reference_s += time.perf_counter() - begin
+        return found
+
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+        """log π_ref of a batch's answers, by TRL: the model with its adapter switched off."""
+        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+
+    def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        """The mean loss of a micro-batch's rows."""
+        loss: torch.Tensor = super().compute_loss(model, inputs)  # type: ignore[misc]
+        return loss
+
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+        """A micro-batch's mean; in a training weighted by its share of the step's rows."""
+        loss = self.mean_loss(model, inputs)
+        if self.rows_in_step is None:
+            return loss
+        steps = self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        share = len(inputs["input_ids"]) * steps / self.rows_in_step
+        return loss if share == 1 else loss * share
 
 
-class ByRows(Watched):
-    """The loss of a step is the mean over its rows, however they fall into micro-batches."""
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """A micro-batch's mean, weighted by its share of the step's rows."""
-        rows = _rows(inputs)
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        share = rows * self.current_gradient_accumulation_steps / self.rows_in_step  # type: ignore[attr-defined]
-        return loss if share == 1 or not model.training else loss * share
-
-
-class Sft(Watched, SFTTrainer):
+class Sft(Monitored, SFTTrainer):
     """TRL's SFT: its loss is the mean over the step's tokens already."""
 
 
-class Dpo(ByRows, DPOTrainer):
+class Dpo(RowMean, DPOTrainer):
     """TRL's DPO."""
 
 
-class _OwnLoss(ByRows, DPOTrainer):
-    """DPO's trainer with a loss of ours."""
-
-    def losses(
-        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        """Loss per pair from Δ_w, Δ_l, log π(y_w|x) and the chosen answer's tokens (all per pair)."""
-        raise NotImplementedError
-
-    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> torch.Tensor:
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            labels=labels,
-            fused_lm_head=True,
-        )
-        log_probs, other = outputs.log_probs.sum(dim=1).chunk(2, dim=0)
-        tokens = inputs["completion_mask"][:, 1:].sum(dim=1).chunk(2, dim=0)[0]
-        chosen, rejected = log_probs - inputs["ref_chosen_logps"], other - inputs["ref_rejected_logps"]
-        metrics = self._metrics["train" if model.training else "eval"]
-        with torch.no_grad():
-            for name, value in (
-                ("rewards/chosen", chosen),
-                ("rewards/rejected", rejected),
-                ("rewards/margins", chosen - rejected),
-            ):
-                metrics[name].append(self.beta * value.mean().item())
-            metrics["rewards/accuracies"].append((chosen > rejected).float().mean().item())
-        return self.losses(chosen, rejected, log_probs, tokens).mean()
+class Kto(RowMean, KTOTrainer):
+    """TRL's KTO; z_ref is estimated within each micro-batch."""
 
 
-class KtoPair(_OwnLoss):
-    """:func:`kto_pair`, which TRL gave up in 0.9.6."""
+class PairTrainer(RowMean, DPOTrainer):
+    """TRL's DPO trainer with the loss ``objective``.
 
-    def losses(
-        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        """Of the log-ratios alone."""
-        return kto_pair(chosen, rejected, self.beta)
-
-
-class DpoNll(_OwnLoss):
-    """DPO with an SFT term of weight ``alpha``. TRL's is a mean over the tokens of a micro-batch."""
-
-    nll = "sum"
-    alpha = 1.0
-
-    def losses(
-        self, chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        """Eq. 3 and :func:`negative_log_likelihood`."""
-        return self.alpha * negative_log_likelihood(log_probs, tokens, self.nll) - functional.logsigmoid(
-            self.beta * (chosen - rejected)
-        )
-
-
-class Cpo(ByRows, CPOTrainer):
-    """TRL's CPO, with :func:`negative_log_likelihood` of kind ``nll`` for its SFT term.
-
-    TRL's is a mean over the tokens of a micro-batch, so that its objective changes with the size of one.
+    Where no reference was asked for (``precompute_ref_log_probs``), its log-probabilities count as 0.
     """
 
-    nll = "sum"
+    objective: Objective
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        padding: Any = self.pad_token_id
-        self.data_collator = partial(padded, padding=padding)
-        rows: Any = self.train_dataset
-        unread = [name for name in rows.column_names if name.endswith("_mask") or name.startswith("prompt_")]
-        self.train_dataset = rows.remove_columns(unread)
-        # TRL's CPO computes all logits; its other trainers have this head.
-        adapted: Any = self.model
-        add_fused_lm_head(adapted.get_base_model(), outputs=("log_probs", "mean_logits"))
+        self.log_ratios: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> Any:
-        """TRL's five parts: log π of chosen and rejected answers (rows), mean logits at their tokens, the SFT term."""
-        padding: Any = self.pad_token_id
-        pairs = joined(batch, padding, model.dtype)
-        found = model(
-            input_ids=pairs.ids,
-            position_ids=pairs.positions,
-            attention_mask=pairs.mask,
-            labels=pairs.labels,
-            fused_lm_head=True,
-        )
-        sides = [(part & (pairs.labels != -100))[:, 1:] for part in (pairs.chosen, pairs.rejected)]
-        chosen, rejected = ((found.log_probs * side).sum(dim=1) for side in sides)
-        nll = negative_log_likelihood(chosen, sides[0].sum(dim=1), self.nll).mean()
-        return chosen, rejected, *(found.mean_logits[side] for side in sides), nll
+    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+        """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
+        with torch.no_grad(), model.disable_adapter(), self.accelerator.autocast():
+            return answer_log_probs(model, inputs).chunk(2)
 
+    def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        """The mean of ``objective`` over the pairs of a micro-batch."""
+        with self.accelerator.autocast():
+            log_probs, other = answer_log_probs(model, inputs).chunk(2)
+        tokens = inputs["completion_mask"].sum(dim=1).chunk(2)[0]
+        chosen = log_probs - inputs.get("ref_chosen_logps", 0)
+        rejected = other - inputs.get("ref_rejected_logps", 0)
+        self.log_ratios.append((chosen.detach(), rejected.detach()))
+        return self.objective(chosen, rejected, log_probs, tokens).mean()
 
-class Kto(ByRows, KTOTrainer):
-    """TRL's KTO; z_ref is estimated within each micro-batch. The reference has to be computed before the training."""
-
-    mismatched: torch.Tensor
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not self.precompute_ref_logps:
-            raise ValueError("Kto keeps the policy's mismatched answers only: set precompute_ref_log_probs")
-
-    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
-        reference: Any = self.model
-        with reference.disable_adapter():  # once, not for each batch
-            return super()._precompute_ref_logps(*args, **kwargs)
-
-    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """Log π of a batch's answers, and of its mismatched ones (rows), by a model whose adapter is off."""
-        settings: Any = self.args.gradient_checkpointing_kwargs
-        with torch.no_grad(), disable_gradient_checkpointing(model, settings), self.accelerator.autocast():
-            found, mismatched = matched_and_not(model, inputs)
-        return found.log_probs.sum(dim=1), mismatched
-
-    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
-        found, self.mismatched = matched_and_not(model, inputs)
-        return super()._compute_loss(lambda **_: found, inputs, return_outputs)
-
-    def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
-        return self.mismatched
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the mean implicit rewards β Δ since the last log, under the names that TRL's DPO gives them."""
+        if self.log_ratios:
+            chosen, rejected = (self.beta * torch.cat(part) for part in zip(*self.log_ratios, strict=True))
+            logs |= {
+                "rewards/chosen": chosen.mean().item(),
+                "rewards/rejected": rejected.mean().item(),
+                "rewards/margins": (chosen - rejected).mean().item(),
+                "rewards/accuracies": (chosen > rejected).float().mean().item(),
+            }
+            self.log_ratios.clear()
+        super().log(logs, start_time)

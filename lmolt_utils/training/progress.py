@@ -1,4 +1,4 @@
-"""What a reader sees of a running training, and what it leaves behind: seconds, tokens and memory per step."""
+"""What watches a training: its progress bar, its costs per step, and the stop when it diverges."""
 
 import time
 from collections.abc import Sequence
@@ -10,65 +10,95 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from lmolt_utils.training.losses import Watched
+from lmolt_utils.run.steps import peak_memory_mb
+from lmolt_utils.training.losses import Monitored, TrainingError
 
 
 class Progress(TrainerCallback):
-    """A progress bar with loss and time left; plain lines where there is no notebook."""
+    """A progress bar with loss and time left."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A bar that begins where the training does: not at 0 after a kill."""
+        """A bar that begins where the training does: after a kill not at 0."""
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", mininterval=5)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """The loss, beside the bar."""
-        if self.bar is not None and logs and "loss" in logs:
+        if logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close it."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 class Clock(TrainerCallback):
-    """Per step: seconds of training, tokens read, peak memory.
+    """Per step: seconds of training, tokens read, peak memory; ``rows``: those of before a kill.
 
-    Seconds include the reference's log-probabilities, and the time before a kill, but not the pause.
+    Seconds include the reference's log-probabilities and the time before a kill, but not the pause.
     """
 
-    def __init__(self, watched: Watched, rows: Sequence[dict[str, Any]] = ()) -> None:
-        self.watched = watched
-        self.rows = list(rows)
-        self.start = 0.0
+    def __init__(self, trainer: Monitored, rows: Sequence[dict[str, Any]] = ()) -> None:
+        self.trainer, self.rows = trainer, list(rows)
         if self.rows:
-            watched.tokens = int(self.rows[-1]["tokens"])
+            trainer.tokens = int(self.rows[-1]["tokens"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on; the peak is this training's own, not that of what ran before."""
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else self.watched.reference_s)
+        """Start, or go on."""
+        self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else self.trainer.reference_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One row."""
+        on_gpu = args.device.type == "cuda"
         self.rows.append(
             {
                 "step": state.global_step,
                 "seconds": time.perf_counter() - self.start,
-                "tokens": self.watched.tokens,
-                "peak_mb": round(self.watched.peak_mb),
+                "tokens": self.trainer.tokens,
+                "peak_mb": round(torch.cuda.max_memory_allocated(args.device) / 2**20 if on_gpu else peak_memory_mb()),
             }
         )
 
     def frame(self) -> pd.DataFrame:
         """Columns step, seconds, tokens (both since the beginning), peak_mb."""
         return pd.DataFrame(self.rows, columns=["step", "seconds", "tokens", "peak_mb"])
+
+
+class StopOnDivergence(TrainerCallback):
+    """Stops a training whose gradient is not finite or whose loss runs away, before that is saved anywhere."""
+
+    def __init__(self, stop_above: float) -> None:
+        self.stop_above = stop_above
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start, or go on with the losses of before a kill."""
+        self.losses = [float(row["loss"]) for row in state.log_history if "loss" in row]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Look at the gradient."""
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                raise TrainingError(f"the gradient of {name} is not finite at step {state.global_step + 1}")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Compare the last tenth of the steps with the first tenth.
+
+        Single steps say little: in small batches a sum over tokens follows the answers' lengths, and a preference loss,
+        which begins at ln 2, has steps far above it.
+        """
+        if not logs or "loss" not in logs:
+            return
+        self.losses.append(float(logs["loss"]))
+        window = min(max(3, state.max_steps // 10), 20)
+        recent, first = sum(self.losses[-window:]) / window, max(map(abs, self.losses[:window]))
+        if len(self.losses) > window and recent > self.stop_above * first:
+            raise TrainingError(
+                f"the loss diverges: {recent:.3g} on average of {window} steps at step {state.global_step}, more than "
+                f"{self.stop_above:g} times the {first:.3g} of the worst of the first {window} (stop_above)"
+            )
 
 
 def timing_path(log: Path) -> Path:
@@ -80,20 +110,19 @@ def efficiency(logs: pd.DataFrame) -> pd.DataFrame:
     """What each training cost (L4M Fig. 12, ALMol Fig. 6), from the rows of ``views.training_logs``.
 
     ``logs``: system, step, loss, seconds, tokens, peak_mb. Returns per system: steps, seconds, tokens, tokens per
-    second, peak memory in MB (of the process, sampled at each micro-batch; of the GPU where there is one), first and
-    last loss. Losses of different methods are different quantities: compare them within a row only.
+    second, peak memory in MB (of the process, or of the GPU where there is one), first and last loss. Losses of
+    different methods are different quantities: compare them within a row only.
     """
     rows = {}
     for system, log in logs.groupby("system", sort=False):
         log = log.sort_values("step")
-        seconds = log["seconds"].max() if "seconds" in log else float("nan")
-        tokens = log["tokens"].max() if "tokens" in log else float("nan")
+        last = log.reindex(columns=["seconds", "tokens", "peak_mb"]).max()
         rows[system] = {
             "steps": int(log["step"].max()),
-            "seconds": seconds,
-            "tokens": tokens,
-            "tokens/s": tokens / seconds if seconds else float("nan"),
-            "peak MB": log["peak_mb"].max() if "peak_mb" in log else float("nan"),
+            "seconds": last["seconds"],
+            "tokens": last["tokens"],
+            "tokens/s": last["tokens"] / last["seconds"],
+            "peak MB": last["peak_mb"],
             "first loss": log["loss"].iloc[0],
             "last loss": log["loss"].iloc[-1],
         }

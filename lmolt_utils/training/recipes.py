@@ -1,11 +1,14 @@
 """What decides a training besides its data and its initial weights."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from peft import LoraConfig
 
 from lmolt_utils.config.prompts import Template
+
+if TYPE_CHECKING:  # a machine that only measures trainings has no pydantic
+    from lmolt_utils.config.params import Params
 
 #: Fields that one method alone uses.
 _OWN = {
@@ -50,6 +53,11 @@ class Recipe:
     dtype: str
     device: str
     seed: int
+
+    @classmethod
+    def of(cls, method: str, params: "Params") -> "Recipe":
+        """The recipe that ``params`` say for ``method``."""
+        return cls(method, **{field.name: getattr(params, field.name) for field in fields(cls)[1:]})
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change this method's result: what its record is keyed by."""

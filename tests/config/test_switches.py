@@ -159,8 +159,7 @@ def test_chatml_puts_untrained_tokens_where_bos_and_eos_were(tmp_path: Path) -> 
 
 def test_chatml_adapters_load_on_the_model_without_the_tokens(tmp_path: Path) -> None:
     settings = recipe("kto", kto_format="chatml", epochs=1.0)
-    paths = (tmp_path / "a", tmp_path / "l.jsonl")
-    train(settings, MODEL, PAIRS, *paths, work=tmp_path / "work", title="t", say=lambda _: None)
+    train(settings, MODEL, PAIRS, tmp_path / "a", tmp_path / "l.jsonl", tmp_path / "w", title="t", say=lambda _: None)
     model, tokenizer = load_trained(MODEL, tmp_path / "a", device="cpu", dtype="float32", quantize="none")
     assert len(tokenizer) == len(load_tokenizer(MODEL)), "asked as the released scripts ask: the base model's tokens"
     assert model.get_input_embeddings().weight.shape[0] == 1024

@@ -28,7 +28,7 @@ from lmolt_utils.merging.report import group_report, overall, shrunk, tensor_rep
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.steps import record_path
-from lmolt_utils.training.sweep import make_sweep
+from lmolt_utils.training.experiment import make_sweep
 
 EMBEDDED = {"base": "embedded:base", "cap2mol": "embedded:cap2mol", "mol2cap": "embedded:mol2cap"}
 QUERY = "model.layers.0.self_attn.q_proj.weight"

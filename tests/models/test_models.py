@@ -1,4 +1,4 @@
-"""Embedded models, loading, generation and merging, with the real libraries."""
+"""The shipped models, loading and generation, with the real libraries."""
 
 import json
 import shutil
@@ -13,13 +13,22 @@ from transformers import (
     BartForConditionalGeneration,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lmolt_utils.config.prompts import SEGMENTS, answer, prompt
 from lmolt_utils.files import read_json
 from lmolt_utils.models.generation import generate
-from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError, fingerprintable, load_model, load_tokenizer, locate
-from lmolt_utils.nli.classifier import Classifier
+from lmolt_utils.models.loading import (
+    EMBEDDED_FOLDER,
+    ModelError,
+    labels,
+    load_model,
+    load_tokenizer,
+    locate,
+    model_identity,
+)
 from tools.embedded_models.build import HASHES, hashes
 
 NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
@@ -70,7 +79,7 @@ def test_the_instruction_costs_a_handful_of_tokens() -> None:
         assert len(ids) <= 7
         assert tokenizer.decode(ids, skip_special_tokens=True) == segments[0] + "CCO" + segments[1]
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    # The answer's first token begins with the space: tokenising prompt and answer together or apart agrees.
+    # The answer's first token begins with the space, so tokenising prompt and answer together or apart agrees.
     text = prompt("mol2cap", "CCO")
     apart = tokenizer(text).input_ids + tokenizer(answer("The molecule"), add_special_tokens=False).input_ids
     assert tokenizer(text + answer("The molecule")).input_ids == apart
@@ -105,41 +114,24 @@ def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
         locate(str(folder))
 
 
-def test_nli_refuses_unnamed_and_swapped_labels(tmp_path: Path) -> None:
-    folder = tmp_path / "nli"
-    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
-    config = json.loads((folder / "config.json").read_text())
-    names = config["id2label"]
-    config["id2label"] = {key: f"LABEL_{key}" for key in names}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="must name its three labels"):
-        Classifier(str(folder))
-    config["id2label"] = {"0": names["1"], "1": names["0"], "2": names["2"]}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="labels swapped"):
-        Classifier(str(folder))
-
-
-def test_nli_answers_equal_pairs_once_and_in_order() -> None:
-    nli = Classifier("embedded:nli", batch_tokens=24)
-    facts = ["The molecule is a nutrient.", "The molecule impacts aging.", "The molecule is a nutrient."]
-    result = nli.probabilities(facts, [facts[0], facts[0], facts[0]], progress=False)
-    assert result.iloc[0].equals(result.iloc[2])
-    assert result["entailment"].iloc[0] > 0.5 > result["entailment"].iloc[1]
-    assert result.sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+@pytest.fixture
+def deberta(tmp_path: Path) -> str:
+    """A DeBERTa-v2, as NLI models are: tiny, in shards."""
+    config = DebertaV2Config(
+        vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3,
+        relative_attention=True, pos_att_type=["p2c", "c2p"], id2label={0: "Entailment", 1: "neutral", 2: "no"},
+    )  # fmt: skip
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path / "deberta", max_shard_size="50KB")
+    return str(tmp_path / "deberta")
 
 
 @pytest.mark.parametrize("avx512_bf16", [False, True])
 def test_four_bits_mean_the_same_on_every_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool
+    deberta: str, monkeypatch: pytest.MonkeyPatch, avx512_bf16: bool
 ) -> None:
     """bitsandbytes repacks layers on processors with AVX512-BF16: a head of three fails, and gradients are lost."""
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: avx512_bf16)
-    config = DebertaV2Config(
-        vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3
-    )
-    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path)
-    model = load_model(str(tmp_path), "classifier", quantize="nf4", dtype="bfloat16")
+    model = load_model(deberta, "classifier", quantize="nf4", dtype="bfloat16")
     ids = torch.arange(3, 12)[None]
     with torch.no_grad():
         before = model(input_ids=ids).logits
@@ -149,6 +141,24 @@ def test_four_bits_mean_the_same_on_every_processor(
     assert torch.equal(before, logits.detach())
     assert inputs.grad is not None
     assert inputs.grad.abs().sum() > 0
+
+
+def test_translators_and_classifiers_load_in_shards_and_in_four_bits(deberta: str, tmp_path: Path) -> None:
+    """MolT5 is a T5, the NLI model a DeBERTa-v2."""
+    small = {"vocab_size": 128, "num_layers": 1, "num_heads": 2, "d_ff": 64, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(d_model=64, d_kv=32, **small)).save_pretrained(
+        tmp_path / "t5", max_shard_size="50KB"
+    )
+    inputs = {"input_ids": torch.arange(3, 12)[None]}
+    for folder, kind, more in ((str(tmp_path / "t5"), "translator", {"decoder_input_ids": torch.tensor([[0]])}),
+                               (deberta, "classifier", {})):  # fmt: skip
+        assert Path(folder, "model.safetensors.index.json").exists()
+        for quantize, dtype in (("none", "float32"), ("nf4", "bfloat16")):
+            model = load_model(folder, kind, quantize=quantize, dtype=dtype)
+            assert any(type(m).__name__ == "Linear4bit" for m in model.modules()) == (quantize == "nf4")
+            with torch.no_grad():
+                assert torch.isfinite(model(**inputs, **more).logits).all()
+    assert labels(deberta)[0] == "entailment"
 
 
 def test_a_relative_folder_means_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +187,9 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.
     for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert fingerprintable("org/tiny") == f"org/tiny@{'a' * 40}"
-    assert fingerprintable("org/tiny@v1") == f"org/tiny@{'b' * 40}"
-    assert fingerprintable(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
+    assert model_identity("org/tiny") == f"org/tiny@{'a' * 40}"
+    assert model_identity("org/tiny@v1") == f"org/tiny@{'b' * 40}"
+    assert model_identity(f"org/tiny@{'c' * 40}") == f"org/tiny@{'c' * 40}"
     assert hasattr(load_model("org/tiny@v1", "causal").config, "marked")
     assert not hasattr(load_model("org/tiny", "causal").config, "marked")
     assert load_tokenizer("org/tiny@v1").eos_token

@@ -1,4 +1,4 @@
-"""A training killed with SIGKILL goes on and ends where one never killed ends; what does not fit is not continued."""
+"""A training killed with SIGKILL goes on, and ends where one never killed ends; damaged checkpoints do not count."""
 
 import os
 import signal
@@ -6,16 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.resume import Checkpoints
-from lmolt_utils.training.losses import TrainingError
-from lmolt_utils.training.trainers import train
+from lmolt_utils.training.losses import PairTrainer, TrainingError
 from tests.training.test_losses import pairs
-from tests.training.test_training import START, recipe
+from tests.training.test_training import recipe, trained
 
 #: Dropout on, so that the random states matter; 8 pairs, 4 steps an epoch (KTO: 8).
 SETTINGS = {"effective_batch": 2, "lora_dropout": 0.3, "epochs": 3.0, "scheduler": "cosine", "warmup_share": 0.1}
@@ -23,13 +23,11 @@ CHILD = """
 import sys
 from pathlib import Path
 from lmolt_utils.files import read_rows
-from lmolt_utils.training.trainers import train
 from tests.run.test_resume import SETTINGS
-from tests.training.test_training import START, recipe
+from tests.training.test_training import recipe, trained
 folder, method = Path(sys.argv[1]), sys.argv[2]
 pairs = read_rows(folder / "pairs.jsonl", ())
-arguments = (recipe(method, **SETTINGS), START, pairs, folder / "killed", folder / "killed.jsonl", folder / "work")
-train(*arguments, title=method, save_steps=3)
+trained(recipe(method, **SETTINGS), folder / "killed", pairs, save_steps=3)
 """
 
 
@@ -38,15 +36,15 @@ def killed_after(folder: Path, method: str, step: int) -> None:
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), method], cwd=root, env=environment)
-    receipt = folder / "work" / f"checkpoint-{step}.json"
+    seal = folder / "killed" / "w" / f"checkpoint-{step}.json"
     limit = time.monotonic() + 300
-    while not receipt.exists():
+    while not seal.exists():
         assert child.poll() is None, "the training ended before it could be killed"
         assert time.monotonic() < limit
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert not (folder / "killed").exists()
+    assert not (folder / "killed" / "a").exists()
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "cpo", "kto"])
@@ -56,34 +54,17 @@ def test_killed_and_continued_equals_never_killed(method: str, tmp_path: Path) -
     killed_after(tmp_path, method, step=6)
     torch.rand(7)  # whatever random numbers this process has drawn
     said: list[str] = []
-    common = {"title": method, "say": said.append, "save_steps": 3}
-    continued = train(
-        recipe(method, **SETTINGS),
-        START,
-        rows,
-        tmp_path / "killed",
-        tmp_path / "killed.jsonl",
-        tmp_path / "work",
-        **common,
-    )
+    common = {"say": said.append, "save_steps": 3}
+    continued = trained(recipe(method, **SETTINGS), tmp_path / "killed", rows, **common)
     assert continued.resumed_at >= 6
     assert any("goes on after step" in line for line in said)
-    whole = train(
-        recipe(method, **SETTINGS),
-        START,
-        rows,
-        tmp_path / "whole",
-        tmp_path / "whole.jsonl",
-        tmp_path / "new",
-        **common,
-    )
+    whole = trained(recipe(method, **SETTINGS), tmp_path / "whole", rows, **common)
     assert whole.resumed_at == 0
     steps = 24 if method == "kto" else 12  # KTO's rows are single answers
     assert continued.steps == whole.steps == steps
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
+    for name in ("a/adapter_model.safetensors", "a/adapter_config.json", "l.jsonl"):  # the log is whole too
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes(), "the log is whole too"
-    times = read_rows(tmp_path / "killed.seconds.jsonl", ("step", "seconds", "tokens", "peak_mb"))
+    times = read_rows(tmp_path / "killed" / "l.seconds.jsonl", ("step", "seconds", "tokens", "peak_mb"))
     assert list(times["step"]) == list(range(1, steps + 1))
     assert times["seconds"].is_monotonic_increasing
     assert times["tokens"].iloc[-1] == whole.tokens, "tokens before the kill count once"
@@ -96,38 +77,30 @@ def checkpoint(folder: Path, step: int, text: str = "weights") -> Path:
     return path
 
 
-class State:
-    def __init__(self, step: int) -> None:
-        self.global_step = step
-
-
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path / "c")
+    kept = Checkpoints(tmp_path)
     assert kept.last() is None
     for step in (3, 6):
-        checkpoint(tmp_path / "c", step)
+        checkpoint(tmp_path, step)
         kept.notes = lambda step=step: [{"step": step}]
-        kept.on_save(None, State(step), None)
-    checkpoint(tmp_path / "c", 9)  # killed while it was written: no receipt
-    assert kept.last() == (tmp_path / "c" / "checkpoint-6", [{"step": 6}])
-    assert not (tmp_path / "c" / "checkpoint-9").exists()
-    (tmp_path / "c" / "checkpoint-6" / "adapter_model.safetensors").write_text("damaged")
-    assert kept.last() == (tmp_path / "c" / "checkpoint-3", [{"step": 3}])
+        kept.on_save(None, SimpleNamespace(global_step=step), None)
+    checkpoint(tmp_path, 9)  # killed while it was written: no seal
+    assert kept.last() == (tmp_path / "checkpoint-6", [{"step": 6}])
+    assert not (tmp_path / "checkpoint-9").exists()
+    (tmp_path / "checkpoint-6" / "adapter_model.safetensors").write_text("damaged")
+    assert kept.last() == (tmp_path / "checkpoint-3", [{"step": 3}])
 
 
 def test_a_diverging_training_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     wild = {"learning_rate": 30.0, "warmup_share": 0.9, "max_grad_norm": 1e9, "stop_above": 1.2}
     settings = recipe("dpo", effective_batch=2, epochs=5.0, **wild)
-    common = {"title": "wild", "say": lambda _: None, "save_steps": 1}
     with pytest.raises(TrainingError, match=r"wild: the (loss|gradient).* step (\d+).*kept in .*smaller learning_rate"):
-        train(settings, START, pairs(8), tmp_path / "a", tmp_path / "l.jsonl", tmp_path / "work", **common)
+        trained(settings, tmp_path, pairs(8), title="wild", save_steps=1)
     assert not (tmp_path / "a").exists()
-    assert list((tmp_path / "work").glob("checkpoint-*/adapter_model.safetensors"))
+    assert list((tmp_path / "w").glob("checkpoint-*/adapter_model.safetensors"))
 
 
-def test_a_loss_that_is_no_number_names_step_and_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmolt_utils.training.losses import Cpo
-
+def test_a_loss_that_is_not_finite_names_step_and_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def poisoned(self: object, *args: object, **kwargs: object) -> torch.Tensor:
@@ -135,21 +108,9 @@ def test_a_loss_that_is_no_number_names_step_and_batch(tmp_path: Path, monkeypat
         loss = original(self, *args, **kwargs)
         return loss * float("nan") if len(calls) == 6 else loss
 
-    original = Cpo.compute_loss
-    monkeypatch.setattr(Cpo, "compute_loss", poisoned)
-    settings = recipe("cpo", effective_batch=4, micro_batch=2)
-    with pytest.raises(
-        TrainingError, match=r"the loss is nan at step 3, micro-batch 2 \(2 rows of \d+ tokens\)"
-    ) as error:
-        train(
-            settings,
-            START,
-            pairs(8),
-            tmp_path / "a",
-            tmp_path / "l.jsonl",
-            tmp_path / "work",
-            title="cpo",
-            save_steps=2,
-        )
-    assert "checkpoint of step 2 is kept" in str(error.value)
-    assert (tmp_path / "work" / "checkpoint-2").is_dir()
+    original = PairTrainer.compute_loss
+    monkeypatch.setattr(PairTrainer, "compute_loss", poisoned)
+    where = r"the loss is nan at step 3, micro-batch 2 \(4 sequences, \d+ tokens\)"
+    with pytest.raises(TrainingError, match=f"{where}.*checkpoint of step 2 is kept"):
+        trained(recipe("cpo", effective_batch=4, micro_batch=2), tmp_path, pairs(8), save_steps=2)
+    assert (tmp_path / "w" / "checkpoint-2").is_dir()

@@ -80,7 +80,7 @@ def test_a_published_baseline_runs_where_it_has_a_model_with_its_own_prompt(runs
     assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")
     assert prompt("mol2cap", "CCO") in baseline_prompt("chemllm", "native", "mol2cap", "CCO")
     run = Run("06_ablation", runs, load("rehearsal"))
-    forms = {s.name: plan(run, s).baseline_prompt for s in load_systems() if s.init == "txtchem"}
+    forms = {s.name: plan(run, s).params.baseline_prompt for s in load_systems() if s.init == "txtchem"}
     assert forms == {"txtchem-t5": "native", "txtchem-t5.prefix": "released"}
 
 

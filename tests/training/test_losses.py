@@ -14,15 +14,10 @@ import pandas as pd
 import pytest
 import torch
 from transformers import TrainerCallback
-from trl import KTOTrainer
-from trl.experimental.utils import DPODataCollatorWithPadding
-from trl.kernels import ChunkedLogProbFunction
 
 from lmolt_utils.config.prompts import answer, prompt
 from lmolt_utils.models.loading import load_model, load_tokenizer
-from lmolt_utils.training import head
-from lmolt_utils.training.losses import Cpo, kto_pair
-from lmolt_utils.training.shared_prompt import joined, matched_and_not, padded
+from lmolt_utils.training.losses import kto_pair
 from lmolt_utils.training.trainers import build_trainer
 from tests.training.test_training import recipe
 
@@ -219,141 +214,20 @@ def test_no_objective_depends_on_the_micro_batch(name: str, tmp_path: Path) -> N
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-# ------------------------------------------------------------------------ what TRL computes twice or for nothing
-
-
-def test_two_answers_behind_one_prompt_by_hand() -> None:
-    hidden = -100
-    batch = {
-        "chosen_input_ids": torch.tensor([[5, 6, 7, 8, 9], [1, 2, 3, 0, 0]]),
-        "chosen_attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        "chosen_labels": torch.tensor([[hidden, hidden, hidden, 8, 9], [hidden, hidden, 3, hidden, hidden]]),
-        "rejected_input_ids": torch.tensor([[5, 6, 7, 4], [1, 4, 8, 8]]),  # the second prompts end differently
-        "rejected_attention_mask": torch.ones(2, 4, dtype=torch.long),
-        "rejected_labels": torch.tensor([[hidden, hidden, hidden, 4], [hidden, hidden, 8, 8]]),
-    }
-    found = joined(batch, padding=0, dtype=torch.float32)
-    assert found.ids.tolist() == [[5, 6, 7, 8, 9, 7, 4], [1, 2, 3, 1, 4, 8, 8]]
-    assert found.positions.tolist() == [[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 0, 1, 2, 3]]
-    assert found.labels.tolist() == [[hidden] * 3 + [8, 9, hidden, 4], [hidden, hidden, 3, hidden, hidden, 8, 8]]
-    assert (found.mask[0, 0, 6] == 0).tolist() == [True, True, False, False, False, True, True]
-    assert (found.mask[0, 0, 4] == 0).tolist() == [True] * 5 + [False] * 2
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])  # on a processor, on a GPU
-def test_cpo_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
-    trainer, *_ = run("cpo", tmp_path, 12, effective_batch=12, micro_batch=6)
-    trainer.model.get_base_model().set_attn_implementation(attention)
-    trainer.train()  # so that the adapter is not zero
-    for batch in trainer.get_train_dataloader():
-        with torch.no_grad():
-            ours = trainer.concatenated_forward(trainer.model, batch)
-            theirs = super(Cpo, trainer).concatenated_forward(trainer.model, batch)
-        for part in (0, 1):
-            torch.testing.assert_close(ours[part], theirs[part], rtol=2e-6, atol=1e-6)
-        tokens = (batch["chosen_labels"] != -100).sum()
-        torch.testing.assert_close(ours[-1] * len(ours[0]), theirs[-1] * tokens, rtol=2e-6, atol=1e-6)
-        places = joined(batch, 0, torch.float32).ids.numel()
-        assert places < sum(batch[f"{side}_input_ids"].numel() for side in ("chosen", "rejected"))
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_kto_reads_prompts_once_and_finds_what_trl_finds(attention: str, tmp_path: Path) -> None:
-    trainer, *_ = run("kto", tmp_path, 12, effective_batch=12, micro_batch=6)
-    trainer.model.get_base_model().set_attn_implementation(attention)
-    trainer.train()  # so that the adapter is not zero
-    read: list[int] = []
-    trainer.model.get_base_model().model.register_forward_pre_hook(
-        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    for batch in trainer.get_train_dataloader():
-        found, mismatched = matched_and_not(trainer.model, batch)
-        own, other = read
-        theirs = KTOTrainer._compute_kl_logps(trainer, trainer.model, batch)
-        torch.testing.assert_close(mismatched, theirs, rtol=2e-6, atol=1e-6)
-        assert own == batch["input_ids"].numel()
-        assert other < batch["KL_input_ids"].numel() == read[2]
-        assert found.log_probs.requires_grad, "the answers are trained on"
-        assert not mismatched.requires_grad, "z_ref is not"
-        read.clear()
-        with torch.no_grad(), trainer.model.disable_adapter():
-            reference = matched_and_not(trainer.model, batch)
-        stored = torch.stack([batch["ref_logps"], batch["ref_KL_logps"]])
-        torch.testing.assert_close(
-            torch.stack([reference[0].log_probs.sum(dim=1), reference[1]]), stored, rtol=2e-6, atol=1e-6
-        )
-        assert not torch.allclose(mismatched, stored[1]), "policy and reference differ by now"
-        read.clear()
-
-
-def test_kto_reads_prompts_twice_where_activations_are_recomputed(tmp_path: Path) -> None:
-    trainer, *_ = run("kto", tmp_path, 6, effective_batch=12, micro_batch=12)
-    trainer.train()
-    (batch,) = trainer.get_train_dataloader()
-    trainer.model.train()
-    results = []
-    for recompute in (False, True):
-        if recompute:
-            trainer.model.enable_input_require_grads()
-            trainer.model.gradient_checkpointing_enable()
-        trainer.model.zero_grad()
-        found, mismatched = matched_and_not(trainer.model, batch)
-        found.log_probs.sum().backward()
-        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
-        results.append((found.log_probs.detach(), mismatched, gradient))
-    torch.testing.assert_close(results[0], results[1], rtol=2e-5, atol=1e-5)
-
-
-def test_cpo_batches_are_those_of_trls_collator(tmp_path: Path) -> None:
-    trainer, *_ = run("cpo", tmp_path, 7, effective_batch=8, micro_batch=8)
-    rows = [dict(row) for row in trainer.train_dataset]
-    found = padded(rows, padding=3)
-    for row in rows:
-        row |= {f"{side}_attention_mask": [1] * len(row[f"{side}_input_ids"]) for side in ("chosen", "rejected")}
-    wanted = DPODataCollatorWithPadding(pad_token_id=3)(rows)
-    assert set(found) == {name for name, value in wanted.items() if isinstance(value, torch.Tensor)}
-    for name, value in found.items():
-        torch.testing.assert_close(value, wanted[name])
-
-
-@pytest.mark.parametrize("method", ["sft", "dpo", "cpo", "kto"])
-def test_the_head_is_computed_for_the_answers_tokens_only(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "losses", "margins"),
+    [
+        ({"cpo_alpha": 0.5}, [28.421955, 19.297279, 25.756237, 17.342640], (5.21371, 5.38232)),
+        ({"cpo_nll": "row_mean"}, [8.573787, 8.284963, 7.744720, 7.445985], (5.21371, 5.40929)),
+    ],
+)
+def test_cpo_without_a_reference_is_what_trls_own_cpo_trainer_was(
+    changes: dict[str, Any], losses: list[float], margins: tuple[float, float], tmp_path: Path
 ) -> None:
-    seen: list[int] = []
-    apply = head.Kept.apply
-
-    def watched(self: head.Kept, hidden: torch.Tensor, *others: Any) -> Any:
-        seen.append(len(hidden))
-        return apply(self, hidden, *others)
-
-    monkeypatch.setattr(head.Kept, "apply", watched)
-    trainer, *_ = run(method, tmp_path, 4, effective_batch=8, micro_batch=8)
-    (batch,) = trainer.get_train_dataloader()
-    seen.clear()  # the reference's
+    """Losses and margins (steps 1, 3) of trl.experimental.cpo.CPOTrainer (TRL 1.16.0), given the same NLL term."""
+    trainer, *_ = run("cpo", tmp_path, 10, effective_batch=6, micro_batch=3, **changes)
+    assert "ref_chosen_logps" not in trainer.train_dataset.column_names, "no reference is asked"
     trainer.train()
-    if method == "sft":
-        labels = [(batch["labels"][:, 1:] != -100).sum()]
-    elif method == "cpo":
-        labels = [sum((batch[f"{side}_labels"] != -100).sum() for side in ("chosen", "rejected"))]
-    else:  # of KTO the mismatched answers too
-        names = ["completion_mask", "KL_completion_mask"] if method == "kto" else ["completion_mask"]
-        labels = [batch[name].sum() for name in names]
-    assert seen == [int(count) for count in labels] * 2, "two epochs of one step"
-
-
-@pytest.mark.parametrize("special", [{}, {"scale": 0.5}, {"softcap": 3.0}])
-def test_the_head_gives_what_trls_gives(special: dict[str, float]) -> None:
-    """Values and gradients; models that scale or cap their logits are left to TRL's function."""
-    torch.manual_seed(0)
-    weight, targets = torch.randn(50, 8), torch.randint(50, (20,))
-    outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
-    settings = (1.0, 16, special.get("softcap"), special.get("scale", 1.0), outputs)
-    found = []
-    for function in (head.Kept(), ChunkedLogProbFunction):
-        hidden = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        values = function.apply(hidden, weight, None, targets, *settings)
-        values[0].sum().backward()
-        found.append([*(value.detach() for value in values if value is not None), hidden.grad])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["loss"] for row in log] == pytest.approx(losses, rel=1e-5)
+    assert [row["rewards/margins"] for row in log[::2]] == pytest.approx(margins, abs=1e-4)
