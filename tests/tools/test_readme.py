@@ -19,7 +19,7 @@ def test_readme_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     changed = render(text, other)
     assert "cpo 0.9" in changed
     assert "| 0.15 |" in changed
-    with pytest.raises(ValueError, match="no block effects"):
+    with pytest.raises(ValueError, match="no block summary"):
         render("# Nothing", other)
 
 
