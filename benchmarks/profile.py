@@ -12,8 +12,7 @@ import pandas as pd
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
 from lmolt_utils.files import read_json
-from lmolt_utils.metrics.effects import look
-from lmolt_utils.metrics.results import all_scores
+from lmolt_utils.metrics.results import all_scores, effects
 from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.notebook_files import NOTEBOOKS
@@ -46,7 +45,7 @@ def _report(profile: str, wall: float | None) -> None:
     sides = f"; wall time {wall:.0f} s" if wall is not None else ""
     print(f"sum {table['seconds'].sum():.0f} s, largest {table['peak_mb'].max():.0f} MB{sides}\n")
     systems = load_systems()
-    print(look(all_scores(run, systems), systems).to_string(index=False))
+    print(effects(run, systems, all_scores(run, systems)).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,17 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 
-from lmolt_utils.metrics.captions import CUT, CaptionTokenizer, caption_scores, caption_tokenizer, strip_cls
-from lmolt_utils.metrics.featurise import Featuriser, parse_smiles
-from lmolt_utils.metrics.meteor import MeteorMatcher, meteor_matcher
+from lmolt_utils.data.molecules import parse
+from lmolt_utils.metrics.captions import (
+    CUT,
+    CaptionTokenizer,
+    MeteorMatcher,
+    caption_scores,
+    caption_tokenizer,
+    meteor_matcher,
+    strip_cls,
+)
+from lmolt_utils.metrics.featurise import Featuriser
 from lmolt_utils.metrics.molecules import ChemNet, chemnet_network, frechet_chemnet_distance, molecule_scores
 from lmolt_utils.metrics.prediction_files import read_predictions
 
@@ -57,7 +65,7 @@ def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, matcher: Meteor
     for reference, output in zip(*pairs, strict=True):
         sides = []
         for text in (reference, strip_cls(output)):
-            pieces = tokenizer.whole([text])[0][:CUT]
+            pieces = tokenizer.split([text])[0][:CUT]
             pieces = pieces + ["[PAD]"] * (CUT - len(pieces))
             for special in ("[PAD]", "[CLS]", "[SEP]"):
                 pieces = list(filter((special).__ne__, pieces))
@@ -86,10 +94,10 @@ def official_molecules(pairs: Pairs) -> dict[str, float]:
     }
     exact = 0
     for reference, output in rows:
-        ours, theirs = parse_smiles(reference), parse_smiles(output)
+        ours, theirs = parse(reference), parse(output)
         exact += None not in (ours, theirs) and Chem.MolToInchi(ours) == Chem.MolToInchi(theirs)
     values["Exact"] = exact / len(rows)
-    parsed = [(parse_smiles(r), parse_smiles(p)) for r, p in rows]
+    parsed = [(parse(r), parse(p)) for r, p in rows]
     kept = [(r, p) for r, p in parsed if r is not None and p is not None]
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2)
     kinds: dict[str, Callable[[Chem.Mol], Any]] = {
@@ -106,7 +114,7 @@ def official_molecules(pairs: Pairs) -> dict[str, float]:
 
 def official_fcd(pairs: Pairs, network: Any) -> float:
     """FCD of the canonical SMILES of all molecules that parse, by fcd_torch alone."""
-    sides = [[Chem.MolToSmiles(mol) for mol in map(parse_smiles, side) if mol is not None] for side in pairs]
+    sides = [[Chem.MolToSmiles(mol) for mol in map(parse, side) if mol is not None] for side in pairs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(network([s for s in sides[0] if s], [s for s in sides[1] if s]))
@@ -238,7 +246,7 @@ def _repeat(pairs: Pairs, size: int) -> Pairs:
 
 def _other_spelling(smiles: str, seed: int) -> str:
     """The same molecule with its atoms in another order; text that does not parse with a mark of the seed."""
-    mol = parse_smiles(smiles)
+    mol = parse(smiles)
     if mol is None or not mol.GetNumAtoms():
         return f"{smiles}({seed}"
     order = list(range(mol.GetNumAtoms()))

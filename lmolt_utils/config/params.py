@@ -286,7 +286,7 @@ def profile_path(profile: str) -> Path:
 
 def profiles() -> list[str]:
     """Names of the profiles in ``params/``."""
-    others = {"systems", "published", "claims"}
+    others = {"systems", "published", "claims", "effects"}
     return sorted(path.stem for path in (root() / "params").glob("*.yaml") if path.stem not in others)
 
 

@@ -25,7 +25,7 @@ from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_published, metric
 from lmolt_utils.figures.tables import NOT_RUN, UNDEFINED, Score, TableResult, check_columns, index_scores
 from lmolt_utils.files import atomic, write_text
-from lmolt_utils.metrics.winrates import CHR_F, LENGTH
+from lmolt_utils.metrics.distributions import CHR_F, LENGTH
 
 # Loading the backend switches interactive drawing on where a notebook wants it. Done inside a style's context, as the
 # first figure would, it is switched off again at its end, and no later cell shows its plot.

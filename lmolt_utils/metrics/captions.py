@@ -3,35 +3,20 @@
 BLEU and METEOR compare lists of word pieces, so their values belong to a tokenizer; ROUGE has its own. The
 official tokenizer is SciBERT (uncased). Where its vocabulary is not at hand a rule replaces it, and because
 the two give different numbers for the same captions (MolT5-Large on ChEBI-20: BLEU-2 .588 and .592), the name
-of the one used travels with every score. The same holds for METEOR with and without WordNet.
+of the one used travels with every score. The same holds for METEOR with and without WordNet (.001 lower there).
 """
-
-from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from nltk.stem.porter import PorterStemmer
 
-from lmolt_utils.metrics.bleu import BLEU_ORDERS, BleuStatistics, bleu_statistics
-from lmolt_utils.metrics.meteor import MeteorMatcher, meteor, meteor_matcher
-from lmolt_utils.metrics.rouge import rouge
-
-__all__ = [
-    "CAPTION_METRICS",
-    "SCIBERT",
-    "CaptionScores",
-    "CaptionTokenizer",
-    "MeteorMatcher",
-    "caption_scores",
-    "caption_tokenizer",
-    "meteor_matcher",
-    "strip_cls",
-]
+from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics, rouge
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
@@ -50,18 +35,11 @@ class CaptionTokenizer:
     """Splits captions into the pieces that BLEU and METEOR count.
 
     name: what to print beside a score; two scores are comparable only under the same name.
-    split: n texts -> n lists of pieces, uncut, special tokens still in. whole: the same without what `split`
-    remembers from one text to the next.
+    split: n texts -> n lists of pieces, uncut, special tokens still in.
     """
 
     name: str
     split: Callable[[Sequence[str]], list[list[str]]]
-    whole: Callable[[Sequence[str]], list[list[str]]]
-
-    def pieces(self, texts: Sequence[str]) -> list[list[str]]:
-        """n texts -> n lists of pieces: all of them, without [PAD], [CLS] and [SEP]. The length of a
-        caption."""
-        return [_without_special(pieces) for pieces in self.split(texts)]
 
 
 def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
@@ -80,7 +58,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         cached = _in_hub_cache(SCIBERT)
         return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
     if name_or_folder == "regex":
-        return CaptionTokenizer("regex", _regex_split, _regex_split)
+        return CaptionTokenizer("regex", _regex_split)
     path = Path(name_or_folder).expanduser()
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
@@ -133,28 +111,12 @@ def _from_file(file: Path, label: str) -> CaptionTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer.json or a BERT vocab.txt: {error}") from error
 
-    def encode(texts: Sequence[str]) -> list[list[str]]:
+    def split(texts: Sequence[str]) -> list[list[str]]:
         # A lone surrogate (from broken JSON, say) has no UTF-8 form.
         whole = [text.encode("utf-8", "replace").decode() for text in texts]
         return [e.tokens for e in tokenizer.encode_batch(whole, add_special_tokens=False)]
 
-    # BERT's pieces never cross a space, so each distinct word needs to be split only once.
-    split = encode if file.suffix == ".json" else _by_word(encode)
-    name = SCIBERT if digest == _SCIBERT_SHA256 else f"{label}@{digest[:8]}"
-    return CaptionTokenizer(name, split, encode)
-
-
-def _by_word(encode: Callable[[Sequence[str]], list[list[str]]]) -> Callable[[Sequence[str]], list[list[str]]]:
-    """A splitter of texts from one of words, which remembers the words."""
-    known: dict[str, list[str]] = {}
-
-    def split(texts: Sequence[str]) -> list[list[str]]:
-        words = [text.split(" ") for text in texts]
-        new = [word for word in dict.fromkeys(word for line in words for word in line) if word not in known]
-        known.update(zip(new, encode(new), strict=True))
-        return [[piece for word in line for piece in known[word]] for line in words]
-
-    return split
+    return CaptionTokenizer(SCIBERT if digest == _SCIBERT_SHA256 else f"{label}@{digest[:8]}", split)
 
 
 def _regex_split(texts: Sequence[str]) -> list[list[str]]:
@@ -162,7 +124,141 @@ def _regex_split(texts: Sequence[str]) -> list[list[str]]:
 
 
 def _without_special(pieces: list[str]) -> list[str]:
-    return pieces if _SPECIAL.isdisjoint(pieces) else [piece for piece in pieces if piece not in _SPECIAL]
+    return [piece for piece in pieces if piece not in _SPECIAL]
+
+
+# -------------------------------------------------------------------------------------------------- METEOR
+
+ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # weight of precision; exponent and weight of the fragmentation penalty
+
+
+@dataclass(frozen=True)
+class MeteorMatcher:
+    """How METEOR may match two words. `name` is printed with the score.
+
+    name: "wordnet" (exact, stem, synonym: the official way) or "exact+stem".
+    version: WordNet's version, empty without WordNet. wordnet: nltk's reader, or None.
+    stems, synonyms: every distinct word is stemmed and looked up once (most of METEOR's time otherwise).
+    """
+
+    name: Literal["wordnet", "exact+stem"]
+    version: str
+    wordnet: Any = None
+    stems: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    synonyms: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def stem(self, word: str) -> str:
+        """Porter's stem of a lower-cased word."""
+        if word not in self.stems:
+            self.stems[word] = _PORTER.stem(word)
+        return self.stems[word]
+
+    def synonyms_of(self, word: str) -> frozenset[str]:
+        """The single-word lemmas of all synsets of a word."""
+        if word not in self.synonyms:
+            names = (lemma.name() for synset in self.wordnet.synsets(word) for lemma in synset.lemmas())
+            self.synonyms[word] = frozenset(name for name in names if "_" not in name)
+        return self.synonyms[word]
+
+
+_PORTER = PorterStemmer()
+
+
+def meteor_matcher(name: str = "auto") -> MeteorMatcher:
+    """METEOR's matcher; "auto" takes WordNet where nltk's data folders have it, exact and stem matching elsewhere.
+
+    Loading WordNet takes some seconds, once a process. Raises FileNotFoundError for "wordnet" where there is none,
+    ValueError for another name.
+    """
+    from nltk.corpus import wordnet
+
+    if name not in ("auto", "wordnet", "exact+stem"):
+        raise ValueError(f"unknown METEOR matcher {name!r}: give 'auto', 'wordnet' or 'exact+stem'")
+    if name != "exact+stem":
+        try:
+            wordnet.ensure_loaded()
+            return MeteorMatcher("wordnet", str(wordnet.get_version()), wordnet)
+        except (LookupError, OSError) as error:  # none, or one that nltk will not read
+            if name == "wordnet":
+                raise FileNotFoundError(
+                    "WordNet was not found in nltk's data folders: run `python -m nltk.downloader wordnet` (README "
+                    "says how Debian's wordnet-base is used), or choose 'exact+stem'"
+                ) from error
+    return MeteorMatcher("exact+stem", "")
+
+
+def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher) -> np.ndarray:
+    """METEOR of each row of tokens, shape (n,), equal to nltk's to the last bit.
+
+    m identical words score 1 - 0.5/m^3, not 1.
+    """
+    rows = [_meteor(r, o, matcher) for r, o in zip(references, outputs, strict=True)]
+    return np.array(rows, dtype=float)
+
+
+def _meteor(reference: Sequence[str], output: Sequence[str], matcher: MeteorMatcher) -> float:
+    aligned = _align([word.lower() for word in reference], [word.lower() for word in output], matcher)
+    matches = len(output) - aligned.count(-1)
+    if not matches:
+        return 0.0
+    chunks = 0
+    before = -1  # the reference word that the output word before stands for
+    for place in aligned:
+        chunks += place >= 0 and (before < 0 or place != before + 1)
+        before = place
+    precision, recall = matches / len(output), matches / len(reference)
+    mean = (precision * recall) / (ALPHA * precision + (1 - ALPHA) * recall)
+    return (1 - GAMMA * (chunks / matches) ** BETA) * mean
+
+
+def _align(reference: list[str], output: list[str], matcher: MeteorMatcher) -> list[int]:
+    """For each output word the reference word it matches, or -1.
+
+    nltk's greedy rule: three stages, in each from the last output word to the first, each taking the last word
+    of the reference that is still free. The synonym stage sees stems, not words: that is nltk's too.
+    """
+    aligned = [-1] * len(output)
+    free = _positions(range(len(reference)), reference)
+    unmatched = _match(aligned, range(len(output)), output, free)
+    if not unmatched:
+        return aligned
+    left = sorted(place for places in free.values() for place in places)
+    stems = {place: matcher.stem(reference[place]) for place in left}
+    free = _positions(left, stems)
+    output_stems = {i: matcher.stem(output[i]) for i in unmatched}
+    unmatched = _match(aligned, unmatched, output_stems, free)
+    if matcher.wordnet is None:
+        return aligned
+    for i in reversed(unmatched):
+        known = matcher.synonyms_of(output_stems[i])
+        best = max((free[word][-1] for word in free.keys() & known if free[word]), default=-1)
+        if best >= 0:
+            aligned[i] = best
+            free[stems[best]].pop()
+    return aligned
+
+
+_Words = list[str] | dict[int, str]
+
+
+def _positions(places: Sequence[int], words: _Words) -> dict[str, list[int]]:
+    """Where each word stands, in ascending order."""
+    found: dict[str, list[int]] = {}
+    for place in places:
+        found.setdefault(words[place], []).append(place)
+    return found
+
+
+def _match(aligned: list[int], places: Sequence[int], words: _Words, free: dict[str, list[int]]) -> list[int]:
+    """Match equal words, last to last; returns the places without a match, in ascending order."""
+    unmatched = []
+    for i in reversed(places):
+        there = free.get(words[i])
+        if there:
+            aligned[i] = there.pop()
+        else:
+            unmatched.append(i)
+    return unmatched[::-1]
 
 
 # -------------------------------------------------------------------------------------------------- scores
@@ -190,16 +286,12 @@ def strip_cls(caption: str) -> str:
 
 
 def caption_scores(
-    references: Sequence[str],
-    predictions: Sequence[str],
-    tokenizer: CaptionTokenizer,
-    matcher: MeteorMatcher,
+    references: Sequence[str], predictions: Sequence[str], tokenizer: CaptionTokenizer, matcher: MeteorMatcher
 ) -> CaptionScores:
     """All caption metrics of n pairs, as the L+M-24 evaluation computes them (all in 0..1, higher is better).
 
-    BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR: nltk's (alpha 0.9, beta 3, gamma 0.5), mean over
-    rows. ROUGE: F of rouge_score on the raw strings, no stemmer, mean over rows. An empty prediction scores
-    0.
+    BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR: nltk's, mean over rows. ROUGE: F of rouge_score on the raw
+    strings, no stemmer, mean over rows. An empty prediction scores 0.
 
     Raises ValueError where the two lists are empty or differ in length.
     """
@@ -214,10 +306,10 @@ def caption_scores(
     samples = rouge(references, outputs)
     samples["METEOR"] = meteor(cut_references, cut_outputs, matcher)
     counts = bleu_statistics(cut_references, cut_outputs)
-    metrics = {name: float(counts.score(BLEU_ORDERS[name])) for name in ("BLEU-2", "BLEU-4")}
+    metrics = {name: counts.score(BLEU_ORDERS[name]) for name in ("BLEU-2", "BLEU-4")}
     metrics |= {name: float(np.mean(values)) for name, values in samples.items()}
     return CaptionScores(
-        metrics,
+        {name: metrics[name] for name in CAPTION_METRICS},
         samples,
         counts,
         np.array([len(_without_special(pieces)) for pieces in split_references]),

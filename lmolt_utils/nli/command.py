@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,14 @@ import numpy as np
 import pandas as pd
 
 from lmolt_utils.files import BadFileError, as_json
-from lmolt_utils.metrics.command import check_outputs, told_files, write_output
-from lmolt_utils.metrics.intervals import intervals
-from lmolt_utils.metrics.prediction_files import read_predictions
+from lmolt_utils.metrics.intervals import Scored, intervals
+from lmolt_utils.metrics.prediction_files import check_outputs, read_predictions, told_files, write_output
 from lmolt_utils.nli.answers import PairScorer
 from lmolt_utils.nli.atoms import decomposer_for
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier
 from lmolt_utils.nli.cross_nli import QUANTITIES, PairCounts, cross_nli, summary, texts_of
 from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model
-
-
-@dataclass(frozen=True)
-class _NoStatistics:
-    """All means: nothing but the rows' values is needed."""
-
-    bleu: None = None
-    fcd: None = None
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Rows in the shape that intervals are made from."""
-
-    metrics: dict[str, float]
-    samples: pd.DataFrame
-    statistics: _NoStatistics
 
 
 def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -50,8 +32,9 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.Dat
     }
     names = [f"{method}/{quantity}" for method, quantity in zip(table["method"], table["quantity"], strict=True)]
     metrics = dict(zip(names, table["mean"].tolist(), strict=True))
-    scored = _Scored(metrics, pd.DataFrame(wide), _NoStatistics())
-    found = intervals(scored, resamples=resamples, seed=seed).values()  # in the order of ``metrics``
+    found = intervals(
+        Scored(metrics, pd.DataFrame(wide)), resamples=resamples, seed=seed
+    ).values()
     return table.assign(low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found])
 
 

@@ -115,6 +115,7 @@ def assigned(source: str) -> dict[str, ast.expr]:
 _DATA_OF = {
     f"{PACKAGE}.models.loading": root() / PACKAGE / "embedded" / "models" / "hashes.json",
     f"{PACKAGE}.figures.plots": root() / PACKAGE / "figures" / "companion.mplstyle",
+    f"{PACKAGE}.metrics.results": root() / "params" / "effects.yaml",
     f"{PACKAGE}.figures.published": root() / "params" / "published.yaml",
 }
 

@@ -310,7 +310,7 @@ def test_effects_by_hand(tmp_path: Path, runs: Path) -> None:
     from types import SimpleNamespace
 
     from lmolt_utils.files import write_rows
-    from lmolt_utils.metrics.ablation import effects
+    from lmolt_utils.metrics.analysis import ablation
 
     base = System(name="base", label="Base", notebook="06_ablation", init="cap2mol", method="cpo")
     changed = base.model_copy(update={"name": "changed", "label": "Changed", "against": "base"})
@@ -320,7 +320,7 @@ def test_effects_by_hand(tmp_path: Path, runs: Path) -> None:
             frame = pd.DataFrame({"id": ["a", "b"], "task": task, "source": "x", "reference": "CCO", "raw": texts})
             write_rows(tmp_path / "predictions" / f"{name}.{task}.jsonl", frame.assign(prediction=texts))
     run = SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts), seed=0, params=load("cpu"))
-    found = effects(run, [base, changed]).set_index(["task", "measure"])
+    found = ablation(run, [base, changed]).set_index(["task", "measure"])
     row = found.loc[("cap2mol", "right language")]
     assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
     assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)

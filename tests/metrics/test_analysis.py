@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lmolt_utils.metrics.effects import look, wanted
+from lmolt_utils.metrics.evaluation import score_system
 from scipy import stats
 
 from lmolt_utils.config.params import Params, load
@@ -25,8 +27,6 @@ from lmolt_utils.metrics.analysis import (
     win_curves,
 )
 from lmolt_utils.metrics.captions import CaptionTokenizer, MeteorMatcher, caption_tokenizer, meteor_matcher
-from lmolt_utils.metrics.effects import look, wanted
-from lmolt_utils.metrics.evaluation import score_system
 from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, overview, replicates, seed_spread
 from lmolt_utils.run.notebook import Run as NotebookRun
 from lmolt_utils.run.notebook import resolve

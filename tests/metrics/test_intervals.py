@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lmolt_utils.metrics.bleu import bleu_statistics
 from nltk.translate.bleu_score import corpus_bleu
 from scipy import stats
 
 from lmolt_utils.files import BadFileError
-from lmolt_utils.metrics.bleu import bleu_statistics
 from lmolt_utils.metrics.intervals import (
     ComparisonError,
     StoredFcd,

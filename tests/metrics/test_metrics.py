@@ -17,6 +17,8 @@ import nltk
 import numpy as np
 import pytest
 import torch
+from lmolt_utils.metrics.bleu import bleu_statistics
+from lmolt_utils.metrics.meteor import MeteorMatcher
 from nltk.translate.bleu_score import corpus_bleu
 from nltk.translate.meteor_score import meteor_score
 from rdkit import Chem, rdBase
@@ -24,7 +26,6 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.metrics import captions, meteor, molecules
-from lmolt_utils.metrics.bleu import bleu_statistics
 from lmolt_utils.metrics.captions import CUT, SCIBERT, caption_scores, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.distributions import (
     chr_f,
@@ -35,7 +36,6 @@ from lmolt_utils.metrics.distributions import (
     wrong_modality_rate,
 )
 from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.meteor import MeteorMatcher
 from lmolt_utils.metrics.molecules import ChemNet, frechet_chemnet_distance, molecule_scores, parse_smiles
 
 REGEX = caption_tokenizer("regex")

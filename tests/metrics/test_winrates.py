@@ -6,10 +6,6 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-from rapidfuzz.distance import Levenshtein
-from sacrebleu.metrics.chrf import CHRF
-
-from lmolt_utils.metrics.distributions import character_edits, character_ter, chr_f, copied
 from lmolt_utils.metrics.winrates import (
     caption_curve,
     caption_wins,
@@ -18,6 +14,10 @@ from lmolt_utils.metrics.winrates import (
     molecule_wins,
     win_rate,
 )
+from rapidfuzz.distance import Levenshtein
+from sacrebleu.metrics.chrf import CHRF
+
+from lmolt_utils.metrics.distributions import character_edits, character_ter, chr_f, copied
 
 SAMPLES = pd.DataFrame(
     {
