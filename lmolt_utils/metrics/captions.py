@@ -9,7 +9,8 @@ of the one used travels with every score. The same holds for METEOR with and wit
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
 CAPTION_METRICS = ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")
 
+_FILES = ("vocab.txt", "tokenizer.json")
 _SPECIAL = frozenset({"[PAD]", "[CLS]", "[SEP]"})
 # Known by content (less the last newline), not by path: one vocabulary has one name on every machine.
 _SCIBERT_SHA256 = "cf28af60d3f93fbd0503d74b4fba2ea5adf4e9ba5d272bebd2a9dad1e38d2da4"
@@ -60,13 +62,13 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     if name_or_folder == "regex":
         return CaptionTokenizer("regex", _regex_split)
     path = Path(name_or_folder).expanduser()
+    if path.is_dir():
+        files = [path / name for name in _FILES if (path / name).is_file()]
+        if not files:
+            raise FileNotFoundError(f"no {' and no '.join(_FILES)} in the tokenizer folder {path}")
+        path = files[0]
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
-    if path.is_dir():
-        for file in (path / "vocab.txt", path / "tokenizer.json"):
-            if file.is_file():
-                return _from_file(file, path.resolve().name)
-        raise FileNotFoundError(f"no vocab.txt and no tokenizer.json in the tokenizer folder {path}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_folder):
         cached = _in_hub_cache(name_or_folder)
         if cached is None:
@@ -83,11 +85,8 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
 def _in_hub_cache(hub_id: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("vocab.txt", "tokenizer.json"):
-        found = try_to_load_from_cache(hub_id, file)
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    found = (try_to_load_from_cache(hub_id, name) for name in _FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _from_file(file: Path, label: str) -> CaptionTokenizer:
@@ -138,30 +137,22 @@ class MeteorMatcher:
 
     name: "wordnet" (exact, stem, synonym: the official way) or "exact+stem".
     version: WordNet's version, empty without WordNet. wordnet: nltk's reader, or None.
-    stems, synonyms: every distinct word is stemmed and looked up once (most of METEOR's time otherwise).
     """
 
     name: Literal["wordnet", "exact+stem"]
     version: str
     wordnet: Any = None
-    stems: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
-    synonyms: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
-
-    def stem(self, word: str) -> str:
-        """Porter's stem of a lower-cased word."""
-        if word not in self.stems:
-            self.stems[word] = _PORTER.stem(word)
-        return self.stems[word]
-
-    def synonyms_of(self, word: str) -> frozenset[str]:
-        """The single-word lemmas of all synsets of a word."""
-        if word not in self.synonyms:
-            names = (lemma.name() for synset in self.wordnet.synsets(word) for lemma in synset.lemmas())
-            self.synonyms[word] = frozenset(name for name in names if "_" not in name)
-        return self.synonyms[word]
 
 
-_PORTER = PorterStemmer()
+# Every distinct word is stemmed and looked up once: most of METEOR's time otherwise.
+stem = cache(PorterStemmer().stem)
+
+
+@cache
+def synonyms(wordnet: Any, word: str) -> frozenset[str]:
+    """The single-word lemmas of all synsets of a word."""
+    names = (lemma.name() for synset in wordnet.synsets(word) for lemma in synset.lemmas())
+    return frozenset(name for name in names if "_" not in name)
 
 
 def meteor_matcher(name: str = "auto") -> MeteorMatcher:
@@ -223,14 +214,14 @@ def _align(reference: list[str], output: list[str], matcher: MeteorMatcher) -> l
     if not unmatched:
         return aligned
     left = sorted(place for places in free.values() for place in places)
-    stems = {place: matcher.stem(reference[place]) for place in left}
+    stems = {place: stem(reference[place]) for place in left}
     free = _positions(left, stems)
-    output_stems = {i: matcher.stem(output[i]) for i in unmatched}
+    output_stems = {i: stem(output[i]) for i in unmatched}
     unmatched = _match(aligned, unmatched, output_stems, free)
     if matcher.wordnet is None:
         return aligned
     for i in reversed(unmatched):
-        known = matcher.synonyms_of(output_stems[i])
+        known = synonyms(matcher.wordnet, output_stems[i])
         best = max((free[word][-1] for word in free.keys() & known if free[word]), default=-1)
         if best >= 0:
             aligned[i] = best
@@ -268,16 +259,13 @@ def _match(aligned: list[int], places: Sequence[int], words: _Words, free: dict[
 class CaptionScores:
     """metrics: corpus value per name of `CAPTION_METRICS`.
 
-    samples: per-row values, arrays of shape (n,), whose mean is the corpus value: ROUGE-1/2/L, METEOR.
-    bleu: the counts behind BLEU-2 and BLEU-4.
-    reference_lengths, prediction_lengths: pieces per caption, uncut, shape (n,).
+    samples: per-row values, arrays of shape (n,), whose mean is the corpus value: ROUGE-1/2/L, METEOR; and
+    length_deviation (output minus reference, in pieces, uncut). bleu: the counts behind BLEU-2 and BLEU-4.
     """
 
     metrics: dict[str, float]
     samples: dict[str, np.ndarray]
     bleu: BleuStatistics
-    reference_lengths: np.ndarray
-    prediction_lengths: np.ndarray
 
 
 def strip_cls(caption: str) -> str:
@@ -298,20 +286,13 @@ def caption_scores(
     if len(references) != len(predictions) or not references:
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
     outputs = [strip_cls(text) for text in predictions]
-    split_references, split_outputs = tokenizer.split(references), tokenizer.split(outputs)
+    sides = [tokenizer.split(side) for side in (references, outputs)]
     # Cut first, then drop the special tokens: the official order.
-    cut_references = [_without_special(pieces[:CUT]) for pieces in split_references]
-    cut_outputs = [_without_special(pieces[:CUT]) for pieces in split_outputs]
-
-    samples = rouge(references, outputs)
-    samples["METEOR"] = meteor(cut_references, cut_outputs, matcher)
-    counts = bleu_statistics(cut_references, cut_outputs)
+    cut = [[_without_special(pieces[:CUT]) for pieces in side] for side in sides]
+    samples = {**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)}
+    counts = bleu_statistics(cut[0], cut[1])
     metrics = {name: counts.score(BLEU_ORDERS[name]) for name in ("BLEU-2", "BLEU-4")}
     metrics |= {name: float(np.mean(values)) for name, values in samples.items()}
-    return CaptionScores(
-        {name: metrics[name] for name in CAPTION_METRICS},
-        samples,
-        counts,
-        np.array([len(_without_special(pieces)) for pieces in split_references]),
-        np.array([len(_without_special(pieces)) for pieces in split_outputs]),
-    )
+    lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
+    samples["length_deviation"] = lengths[1] - lengths[0]
+    return CaptionScores({name: metrics[name] for name in CAPTION_METRICS}, samples, counts)

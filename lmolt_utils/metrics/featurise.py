@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -33,10 +33,6 @@ MEMORY = 4 << 30  # bytes of data in a worker
 #: longest molecule of L+M-24 has 990.
 LONGEST = 5_000
 _CHUNK = 50  # molecules per task: small enough that the workers end together
-
-#: In order of their cost: a molecule keeps the features before the one that RDKit cannot finish.
-BASIC = ("valid", "formula", "canonical", "Morgan", "MACCS", "RDK")
-INCHI = ("inchi",)
 
 
 @dataclass
@@ -77,6 +73,27 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _inchi(mol: Chem.Mol) -> str:
+    try:
+        return str(Chem.MolToInchi(mol))
+    except Exception:  # InChI refuses some molecules that RDKit accepts
+        return ""
+
+
+_MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2)
+#: In order of their cost: a molecule keeps the features before the one that RDKit cannot finish.
+_FEATURES: dict[str, Callable[[Chem.Mol], Any]] = {
+    "valid": lambda mol: True,
+    "formula": CalcMolFormula,
+    "canonical": Chem.MolToSmiles,
+    "Morgan": _MORGAN.GetSparseCountFingerprint,
+    "MACCS": GetMACCSKeysFingerprint,
+    "RDK": Chem.RDKFingerprint,
+    "inchi": _inchi,
+}
+BASIC, INCHI = tuple(_FEATURES)[:-1], ("inchi",)
+
+
 def _features(chunk: Sequence[str], names: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """The named features of each molecule; ``valid`` alone where it does not parse."""
     found = []
@@ -85,31 +102,9 @@ def _features(chunk: Sequence[str], names: Sequence[str], seconds: float) -> lis
             # Left to itself SIGPROF ends the process, in the middle of a call into RDKit too.
             signal.setitimer(signal.ITIMER_PROF, seconds)
             mol = parse(smiles) if smiles else Chem.Mol()  # officially, no output is a molecule without atoms
-            found.append({"valid": False} if mol is None else {name: _feature(mol, name) for name in names})
+            found.append({"valid": False} if mol is None else {name: _FEATURES[name](mol) for name in names})
     signal.setitimer(signal.ITIMER_PROF, 0)
     return found
-
-
-def _feature(mol: Chem.Mol, name: str) -> Any:
-    match name:
-        case "valid":
-            return True
-        case "formula":
-            return CalcMolFormula(mol)
-        case "canonical":
-            return Chem.MolToSmiles(mol)
-        case "Morgan":
-            return rdFingerprintGenerator.GetMorganGenerator(radius=2).GetSparseCountFingerprint(mol)
-        case "MACCS":
-            return GetMACCSKeysFingerprint(mol)
-        case "RDK":
-            return Chem.RDKFingerprint(mol)
-        case "inchi":
-            try:
-                return str(Chem.MolToInchi(mol))
-            except Exception:  # InChI refuses some molecules that RDKit accepts
-                return ""
-    raise ValueError(f"unknown feature {name!r}")
 
 
 # ------------------------------------------------------------------------------------------------ who asks them
@@ -126,13 +121,11 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 class Featuriser:
     """Molecules by SMILES string: each distinct string is computed once, however many systems give it.
 
-    workers: processes side by side. seconds: processor time per molecule. capacity: strings kept; beyond it the
-    oldest are dropped (and computed again when asked for).
+    workers: processes side by side. seconds: processor time per molecule.
     """
 
     workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     seconds: float = SECONDS
-    capacity: int = 200_000
     table: dict[str, Molecule] = field(default_factory=dict)
 
     def molecules(self, smiles: Iterable[str]) -> dict[str, Molecule]:
@@ -144,15 +137,11 @@ class Featuriser:
         new = [text for text in wanted if text not in self.table]
         self.table |= {text: Molecule(gave_up="length" if len(text) > LONGEST else "") for text in new}
         self._compute([text for text in new if len(text) <= LONGEST], BASIC)
-        found = {text: self.table[text] for text in wanted}
-        for text in list(self.table)[: max(0, len(self.table) - self.capacity)]:
-            del self.table[text]
-        return found
+        return {text: self.table[text] for text in wanted}
 
-    def add_inchi(self, molecules: dict[str, Molecule]) -> None:
-        """Compute `inchi` of those that have none yet; they are molecules of this featuriser."""
-        self.table |= molecules
-        self._compute([text for text, molecule in molecules.items() if molecule.inchi is None], INCHI)
+    def add_inchi(self, smiles: Iterable[str]) -> None:
+        """Compute `inchi` of molecules of this featuriser that have none yet."""
+        self._compute([text for text in dict.fromkeys(smiles) if self.table[text].inchi is None], INCHI)
 
     def _compute(self, smiles: Sequence[str], names: Sequence[str]) -> None:
         waiting = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
@@ -199,8 +188,7 @@ class Featuriser:
 
     def _check_workers(self) -> None:
         """A molecule was given up: is it its fault? Workers that cannot do methane say nothing of molecules."""
-        if "C" not in self.table:
-            self.table["C"] = Molecule()
+        self.table.setdefault("C", Molecule())
         if self._ask([["C"]], BASIC, SECONDS):
             raise CompanionError(
                 "RDKit's worker processes die: no molecule can be judged. Is there too little memory (ulimit -v, a "

@@ -13,6 +13,7 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -70,17 +71,17 @@ class MoleculeScores:
     """metrics: corpus value per name of `MOLECULE_METRICS`, NaN where undefined.
 
     samples: per-row values, arrays of shape (n,), whose mean without NaN is the corpus value: Exact,
-    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs. bleu: the counts behind BLEU.
-    unparsable_references: rows whose reference RDKit cannot read. gave_up: rows where a feature of one of the
-    two molecules reached RDKit's limit of time or memory, by feature.
+    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs; and length_deviation (output minus reference, in
+    characters). bleu: the counts behind BLEU. fcd: what a resample of FCD needs, None where it is undefined.
+    counts: FCD's; invalid_predictions; unparsable_references; rdkit_gave_up: rows where a feature of one of the two
+    molecules reached RDKit's limit of time or memory; rdkit_gave_up_on: which.
     """
 
     metrics: dict[str, float]
     samples: dict[str, np.ndarray]
     bleu: BleuStatistics
-    fcd: FCD
-    unparsable_references: int
-    gave_up: dict[str, int]
+    fcd: FCDStatistics | None
+    counts: dict[str, str | int]
 
 
 def molecule_scores(
@@ -118,7 +119,7 @@ def molecule_scores(
     rows = list(zip(references, predictions, strict=True))
     pairs = [(table[r], table[p]) for r, p in rows]
     # InChI is the slow part of equality; molecules of different composition cannot share one.
-    featuriser.add_inchi({s: table[s] for r, p in rows if r != p and _like(table[r], table[p]) for s in (r, p)})
+    featuriser.add_inchi([s for r, p in rows if r != p and _like(table[r], table[p]) for s in (r, p)])
     missing = 0.0 if invalid == "lpm24" else math.nan
     columns: dict[str, list[Any]] = {
         "Exact": [_same_molecule(r, p) for r, p in pairs],
@@ -140,15 +141,17 @@ def molecule_scores(
         "Uniqueness": len(set(valid)) / len(valid) if valid else math.nan,
     }
     values |= {name: _mean(column) for name, column in samples.items()}
-    limits = [{m.gave_up for m in pair} - {""} for pair in pairs]
-    return MoleculeScores(
-        {name: values[name] for name in MOLECULE_METRICS},
-        samples,
-        counts,
-        distance,
-        sum(not r.valid for r, _ in pairs),
-        {name: sum(name in limit for limit in limits) for name in sorted(set().union(*limits))},
-    )
+    samples["length_deviation"] = np.array([len(p) - len(r) for r, p in rows])
+    limits = Counter(name for pair in pairs for name in {molecule.gave_up for molecule in pair} - {""})
+    odd: dict[str, str | int] = {
+        **distance.counts,
+        "invalid_predictions": sum(not p.valid for _, p in pairs),
+        "unparsable_references": sum(not r.valid for r, _ in pairs),
+        "rdkit_gave_up": limits.total(),
+        "rdkit_gave_up_on": ", ".join(f"{name}: {limits[name]}" for name in sorted(limits)),
+    }
+    metrics = {name: values[name] for name in MOLECULE_METRICS}
+    return MoleculeScores(metrics, samples, counts, distance.statistics, odd)
 
 
 def _mean(column: np.ndarray) -> float:
@@ -186,12 +189,11 @@ def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
 class ChemNet:
     """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
 
-    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each). Every batch has the same shape
-    and goes through one thread (three would divide it unevenly): a molecule's numbers do not depend on which others
-    are new, and a resumed run gives the same bytes.
+    The network and its weights are fcd_torch's. Every batch has the same shape and goes through one thread (three
+    would divide it unevenly): a molecule's numbers do not depend on which others are new, and a resumed run gives the
+    same bytes.
     """
 
-    capacity: int = 100_000
     table: dict[str, np.ndarray] = field(default_factory=dict)
 
     def activations(self, canonical_smiles: Sequence[str]) -> np.ndarray:
@@ -201,10 +203,7 @@ class ChemNet:
             batch = new[start : start + _BATCH]
             filled = [*batch, *["C"] * (_BATCH - len(batch))]
             self.table |= zip(batch, _on_one_thread(filled), strict=False)
-        found = [self.table[smiles] for smiles in canonical_smiles]
-        for smiles in list(self.table)[: max(0, len(self.table) - self.capacity)]:
-            del self.table[smiles]
-        return np.array(found, dtype=np.float32).reshape(-1, 512)
+        return np.array([self.table[smiles] for smiles in canonical_smiles], dtype=np.float32).reshape(-1, 512)
 
 
 def _on_one_thread(canonical_smiles: Sequence[str]) -> np.ndarray:

@@ -144,24 +144,17 @@ class Scorer:
     def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
         scores = caption_scores(references, outputs, *self._words())
         conventions: Conventions = {**self.caption_conventions(), **_versions("nltk", "rapidfuzz", "tokenizers")}
-        deviation = scores.prediction_lengths - scores.reference_lengths
-        return scores.metrics, conventions, {**scores.samples, "length_deviation": deviation}, Statistics(scores.bleu)
+        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu)
 
     def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
         scores = molecule_scores(references, outputs, self.invalid, featuriser=self.featuriser, chemnet=self.chemnet)
         conventions: Conventions = {
             "invalid": self.invalid,
-            "invalid_predictions": int((scores.samples["Validity"] == 0).sum()),
-            "unparsable_references": scores.unparsable_references,
-            **scores.fcd.counts,
-            "rdkit_gave_up": sum(scores.gave_up.values()),
-            "rdkit_gave_up_on": ", ".join(f"{name}: {count}" for name, count in scores.gave_up.items()),
+            **scores.counts,
             "rdkit_seconds_per_molecule": self.featuriser.seconds,
             **_versions("rdkit", "fcd_torch", "rapidfuzz"),
         }
-        deviation = np.array([len(o) - len(r) for r, o in zip(references, outputs, strict=True)])
-        columns = {**scores.samples, "length_deviation": deviation}
-        return scores.metrics, conventions, columns, Statistics(scores.bleu, scores.fcd.statistics)
+        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu, scores.fcd)
 
 
 _Parts = tuple[dict[str, float], Conventions, dict[str, Any], Statistics]

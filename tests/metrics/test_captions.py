@@ -85,7 +85,7 @@ def test_leading_cls_is_stripped_once() -> None:
     scores = caption_scores(["a b c d"] * 2, ["[CLS] a b c d", "[CLS] [CLS] a b c d"], REGEX, STEM)
     assert scores.samples["ROUGE-L"][0] == 1
     assert scores.samples["ROUGE-L"][1] < 1
-    assert scores.prediction_lengths.tolist() == [4, 7]
+    assert scores.samples["length_deviation"].tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -189,7 +189,7 @@ def test_pieces_are_cut_before_special_tokens_go(vocabulary: Path) -> None:
     scores = caption_scores([reference], [output], tokenizer, STEM)
     assert scores.metrics["BLEU-4"] == pytest.approx(1)
     assert scores.metrics["ROUGE-1"] < 1
-    assert scores.prediction_lengths.tolist() == [CUT - 1 + 88]
+    assert scores.samples["length_deviation"].tolist() == [88]
     assert caption_scores([reference], ["mol " + output], tokenizer, STEM).metrics["BLEU-4"] < 1
 
 
