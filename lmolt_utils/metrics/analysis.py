@@ -149,7 +149,7 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
     kept = {Path(name).stem: run.path("data", name) for name in (_TREE, _WITHHELD)}
     for system in systems:
         output = run.path("scores", f"{system.name}.behaviour.json")
-        files = {task: prediction_path(run, system.name, task) for task in TASKS}
+        files: dict[str, Path] = {task: prediction_path(run, system.name, task) for task in TASKS}
         files["rows"] = score_path(run, system.name, "cap2mol", "samples.jsonl")
         nli = run.path("scores", f"{system.name}.nli.jsonl")
         if nli.exists():

@@ -1,17 +1,18 @@
-"""How sure a score is: intervals per system, tests between systems, spread over seeds.
+"""How sure a score is: intervals per system, tests between systems.
 
 Every metric here is a function of sums over rows: a mean is a sum and a count, corpus BLEU a function of summed
 n-gram counts. A resample of the rows is then a weighted sum, and a thousand of them one matrix product. FCD is no
 function of a few sums; its interval comes from the derivative of the distance with respect to each row's weight.
 
 Intervals say what other test molecules of the same kind would give, for the same outputs of the same model. They
-know nothing of another training seed: for that there is :func:`across_seeds`.
+know nothing of another training seed: for that there is :func:`~lmolt_utils.metrics.results.seed_spread`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,31 +173,34 @@ def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0, level: fl
             result[name] = _fcd_interval(scored, value, level)
         elif name not in parts:
             reason = "no function of sums over rows: resampled rows would repeat and change what it counts"
-            result[name] = Interval(value, math.nan, math.nan, len(scored.samples), "none", reason)
+            result[name] = _none(value, len(scored.samples), reason)
         else:
             result[name] = _interval(name, parts[name], value, drawn[name], level)
     return result
 
 
+def _none(value: float, n: int, reason: str) -> Interval:
+    return Interval(value, math.nan, math.nan, n, "none", reason)
+
+
 def _interval(name: str, part: Additive, value: float, drawn: Array, level: float) -> Interval:
     if math.isnan(value) or not part.used:
-        return Interval(value, math.nan, math.nan, part.used, "none", "undefined for these rows")
+        return _none(value, part.used, "undefined for these rows")
     if part.used == 1:
-        return Interval(value, math.nan, math.nan, 1, "none", "a single row has no spread")
+        return _none(value, 1, "a single row has no spread")
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
     if counted.size and (counted == counted[0]).all() and (part.rows[:, 1] <= 1).all():
         if counted[0] in (0.0, 1.0) and name not in UNBOUNDED:
             return Interval(value, *wilson(value, part.used, level), part.used, "wilson")
-        reason = "every row has the same value: the rows know nothing of a spread"
-        return Interval(value, math.nan, math.nan, part.used, "none", reason)
+        return _none(value, part.used, "every row has the same value: the rows know nothing of a spread")
     return Interval(value, *percentiles(drawn, level), part.used, "bootstrap")
 
 
 def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
     if math.isnan(value):
-        return Interval(value, math.nan, math.nan, 0, "none", "FCD is undefined for these molecules")
+        return _none(value, 0, "FCD is undefined for these molecules")
     if scored.statistics.fcd is None:
-        return Interval(value, math.nan, math.nan, 0, "none", "the activations were not kept: score again")
+        return _none(value, 0, "the activations were not kept: score again")
     half = _z(level) * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
     used = int(np.sum(scored.statistics.fcd.predictions >= 0))
     return Interval(value, max(0.0, value - half), value + half, used, "delta")
@@ -221,18 +225,6 @@ def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
 COMPARISON_COLUMNS = ("metric", "a", "b", "difference", "low", "high", "p", "p_holm", "method")
 
 
-def check_same_rows(a: Scored, b: Scored, names: tuple[str, str]) -> None:
-    """Raise :class:`ComparisonError` naming the first row in which two systems do not share their id."""
-    left, right = list(a.samples["id"]), list(b.samples["id"])
-    for number, (x, y) in enumerate(zip(left, right, strict=False), start=1):
-        if x != y:
-            raise ComparisonError(
-                f"row {number}: {names[0]} has id {x!r}, {names[1]} has {y!r}; predict both on the same test rows"
-            )
-    if len(left) != len(right):
-        raise ComparisonError(f"{names[0]} has {len(left)} rows, {names[1]} has {len(right)}: predict all test rows")
-
-
 def compare_all(
     scored: Mapping[str, Scored],
     pairs: Sequence[tuple[str, str]],
@@ -253,7 +245,9 @@ def compare_all(
     """
     lines: list[tuple[Any, ...]] = []
     for a, b in pairs:
-        check_same_rows(scored[a], scored[b], (a, b))
+        for number, (x, y) in enumerate(zip_longest(scored[a].samples["id"], scored[b].samples["id"]), start=1):
+            if x != y:
+                raise ComparisonError(f"row {number}: {a} has id {x!r}, {b} has {y!r}; predict both on the same rows")
     systems = list(dict.fromkeys(system for pair in pairs for system in pair))
     for name in dict.fromkeys(name for system in systems for name in scored[system].metrics):
         sides = {system: part for system in systems if (part := additive(scored[system], name))}
@@ -323,24 +317,6 @@ def holm(p: Array) -> Array:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
     return corrected
-
-
-def across_seeds(runs: Sequence[Mapping[str, float]], level: float = 0.95) -> pd.DataFrame:
-    """Mean and spread of each metric over trainings that differ in their seed only.
-
-    runs: one mapping of metric to value per seed. Columns: metric, mean, spread (sample standard deviation), low,
-    high (Student's t interval of the mean), seeds (defined values). One seed has no spread: NaN, never 0.
-    """
-    lines = []
-    for name in dict.fromkeys(name for run in runs for name in run):
-        values = np.array([run.get(name, math.nan) for run in runs], dtype=float)
-        values = values[~np.isnan(values)]
-        k = len(values)
-        mean = float(values.mean()) if k else math.nan
-        spread = float(values.std(ddof=1)) if k > 1 else math.nan
-        half = float(stats.t.ppf((1 + level) / 2, k - 1)) * spread / math.sqrt(k) if k > 1 else math.nan
-        lines.append((name, mean, spread, mean - half, mean + half, k))
-    return pd.DataFrame(lines, columns=["metric", "mean", "spread", "low", "high", "seeds"])
 
 
 # ---- files ----

@@ -275,7 +275,8 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Squared Fréchet distance of Gaussians fitted to two samples, shapes (n, d) and (m, d), n, m >= 2."""
     difference = x.mean(axis=0) - y.mean(axis=0)
     # With covariances X = P'P and Y = Q'Q, Tr sqrt(XY) is the sum of the singular values of PQ'.
-    p, q = (np.linalg.qr((side - side.mean(axis=0)) / np.sqrt(len(side) - 1), mode="r") for side in (x, y))
+    centred = ((side - side.mean(axis=0)) / np.sqrt(len(side) - 1) for side in (x, y))
+    p, q = (np.asarray(np.linalg.qr(side, mode="r")) for side in centred)
     cross = np.linalg.svd(p @ q.T, compute_uv=False).sum()
     return float(difference @ difference + np.sum(p**2) + np.sum(q**2) - 2.0 * cross)
 

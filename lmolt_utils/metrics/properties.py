@@ -10,6 +10,7 @@ hundred times longer.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -191,24 +192,17 @@ def by_frequency(scores: PropertyScores, frequency: Mapping[str, int]) -> pd.Dat
     omitted (share of those missing from the prediction), said (mentions in predictions), hallucinated (share of
     those missing from the reference). Shares are NaN where there is nothing to share.
     """
-    frame = scores.properties.assign(name=[path.split(SEPARATOR)[-1].lower() for path in scores.properties.index])
-    frame = frame.drop_duplicates("name")
-    trained = frame["name"].map(lambda name: frequency.get(name, 0))
-    lines = []
-    for low, high in zip((0, *BANDS), (*BANDS, np.inf), strict=True):
-        band = frame[(trained >= low) & (trained < high) & (frame[["tp", "fp", "fn"]].sum(axis=1) > 0)]
-        tp, fp, fn = (int(band[name].sum()) for name in ("tp", "fp", "fn"))
-        lines.append(
-            {
-                "trained": _band(low, high),
-                "properties": len(band),
-                "named": tp + fn,
-                "omitted": fn / (tp + fn) if tp + fn else np.nan,
-                "said": tp + fp,
-                "hallucinated": fp / (tp + fp) if tp + fp else np.nan,
-            }
-        )
-    return pd.DataFrame(lines)
+    names = [path.split(SEPARATOR)[-1].lower() for path in scores.properties.index]
+    counts = scores.properties[["tp", "fp", "fn"]].set_axis(names, axis=0)
+    counts = counts[~counts.index.duplicated() & (counts.sum(axis=1) > 0)]
+    edges = [0, *BANDS, np.inf]
+    labels = [_band(low, high) for low, high in pairwise(edges)]
+    band = pd.cut([frequency.get(name, 0) for name in counts.index], edges, right=False, labels=labels)
+    groups = counts.groupby(pd.Series(band, counts.index), observed=False)
+    tp, fp, fn = (groups[name].sum() for name in ("tp", "fp", "fn"))
+    columns = {"properties": groups.size(), "named": tp + fn, "omitted": fn / (tp + fn)}
+    columns |= {"said": tp + fp, "hallucinated": fp / (tp + fp)}
+    return pd.DataFrame(columns).rename_axis("trained").reset_index().astype({"trained": str})
 
 
 def _band(low: float, high: float) -> str:

@@ -2,19 +2,20 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows
-from lmolt_utils.metrics.intervals import Scored, across_seeds, additive, read_statistics, resampled
+from lmolt_utils.metrics.intervals import Scored, additive, read_statistics, resampled
 from lmolt_utils.metrics.scoring import score_path
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
@@ -55,15 +56,12 @@ def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 def read_scores(run: Run, name: str, task: Task) -> Scored:
     """Read back what scoring wrote; raises :class:`~lmolt_utils.files.BadFileError` naming the missing file."""
+    metrics = read_json(score_path(run, name, task, "json"))["metrics"]
     return Scored(
-        _metrics(read_json(score_path(run, name, task, "json"))),
+        {metric: math.nan if value is None else float(value) for metric, value in metrics.items()},
         read_rows(score_path(run, name, task, "samples.jsonl"), ("id",)),
         read_statistics(score_path(run, name, task, "statistics.npz")),
     )
-
-
-def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    return {name: math.nan if value is None else float(value) for name, value in result["metrics"].items()}
 
 
 def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
@@ -133,23 +131,32 @@ def seeds_of(name: str, names: Iterable[str]) -> list[str]:
 def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
 
-    Files of seeds that are not asked for do not count. seeds: how many values there are, of ``wanted``.
+    spread: sample standard deviation; low, high: Student's t interval of the mean at 95 %; seeds: how many defined
+    values there are, of ``wanted``. One seed has no spread: NaN, never 0. Files of seeds that are not asked for do not
+    count.
     """
-    frames = []
-    for system in systems:
-        names = seeds_of(system.name, [other.name for other in systems])
-        for task in TASKS if len(names) > 1 else ():
-            paths = [score_path(run, name, task, "json") for name in names]
-            values = [_metrics(read_json(path)) for path in paths if path.exists()]
-            if values:
-                frames.append(across_seeds(values).assign(system=system.name, task=task, wanted=len(names)))
-    return pd.concat(frames, ignore_index=True)[list(SEED_COLUMNS)] if frames else pd.DataFrame(columns=SEED_COLUMNS)
+    names = [system.name for system in systems]
+    copies = {name: seeds_of(name, names) for name in names}
+    first = {copy: name for name, own in copies.items() if len(own) > 1 for copy in own}
+    scores = all_scores(run, [system for system in systems if system.name in first])
+    scores["system"] = scores["system"].map(first)
+    groups = scores.groupby(["system", "task", "metric"], sort=False)["value"]
+    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
+    half = stats.t.ppf(0.975, frame["seeds"] - 1) * frame["spread"] / np.sqrt(frame["seeds"])
+    frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half)
+    return frame.assign(wanted=[len(copies[name]) for name in frame["system"]])[list(SEED_COLUMNS)]
 
 
 # ---- the papers' headline effects ----
 
 #: Share of the draws on either side of a 95 % interval: where more say otherwise, an effect is undecided.
 UNDECIDED = 0.025
+RULES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "below": np.less,
+    "above": np.greater,
+    "at_least": np.greater_equal,
+    "within": lambda number, bound: np.abs(number) <= bound,
+}
 _TASK_OF: dict[str, Task] = {"BLEU-2": "mol2cap", "MACCS": "cap2mol", "Validity": "cap2mol"}
 
 
@@ -265,10 +272,4 @@ def _line(effect: Mapping[str, Any], numbers: Mapping[str, _Number], trained: se
 def _holds(effect: Mapping[str, Any], values: Sequence[np.ndarray]) -> np.ndarray:
     """Where the value, or the difference of the two values, is what the effect's rule asks for."""
     number = values[0] - values[1] if len(values) == 2 else values[0]
-    if "below" in effect:
-        return np.asarray(number < effect["below"])
-    if "above" in effect:
-        return np.asarray(number > effect["above"])
-    if "at_least" in effect:
-        return np.asarray(number >= effect["at_least"])
-    return np.asarray(np.abs(number) <= effect["within"])
+    return next(np.asarray(holds(number, effect[rule])) for rule, holds in RULES.items() if rule in effect)

@@ -20,9 +20,9 @@ def run(tmp_path: Path) -> Run:
     for seed, value in ((0, 0.5), (1, 0.6), (2, 0.7)):
         metrics = dict.fromkeys(CAPTION_METRICS, value) | ({"METEOR": None} if seed == 2 else {})
         name = f"cpo@seed{seed}" if seed else "cpo"
-        write_json(run.path("scores", f"{name}.mol2cap.json"), {"metrics": metrics})
+        write_json(run.path("scores", f"{name}.mol2cap.json"), {"n": 200, "metrics": metrics})
     shown = ("BLEU", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity")
-    write_json(run.path("scores", "cpo.cap2mol.json"), {"metrics": dict.fromkeys(shown, 0.25)})
+    write_json(run.path("scores", "cpo.cap2mol.json"), {"n": 200, "metrics": dict.fromkeys(shown, 0.25)})
     return run
 
 

@@ -240,6 +240,8 @@ def test_spread_over_the_seeds_that_are_asked_for(run: Run) -> None:
     captions = frame[frame["task"] == "mol2cap"].set_index("metric")
     assert captions.loc["ROUGE-1", "mean"] == pytest.approx(0.6)
     assert captions.loc["ROUGE-1", "spread"] == pytest.approx(0.2 / 2**0.5)
+    # Student's t with one degree of freedom: 12.706 standard errors, each 0.1.
+    assert captions.loc["ROUGE-1", "high"] - 0.6 == pytest.approx(1.2706, abs=1e-4)
     assert set(zip(captions["seeds"], captions["wanted"], strict=True)) == {(2, 3)}
     molecules = frame[frame["task"] == "cap2mol"]
     assert set(molecules["seeds"]) <= {0, 1}

@@ -14,7 +14,6 @@ from lmolt_utils.metrics.intervals import (
     ComparisonError,
     Scored,
     Statistics,
-    across_seeds,
     additive,
     compare_all,
     holm,
@@ -284,20 +283,11 @@ def test_systems_on_other_rows_are_not_compared() -> None:
     other = Scored(a.metrics, a.samples.assign(id=[0, 7, 2]))
     with pytest.raises(ComparisonError, match=r"row 2: .* has id 1, .* has 7"):
         compare(a, other)
-    with pytest.raises(ComparisonError, match=r"has 3 rows, .* has 2"):
+    with pytest.raises(ComparisonError, match=r"row 3: a has id 2, b has None"):
         compare(a, Scored(a.metrics, a.samples.iloc[:2]))
 
 
 # ---- seeds, files ----
-
-
-def test_spread_over_seeds_by_hand() -> None:
-    frame = across_seeds([{"BLEU": 0.5, "FCD": 1.0}, {"BLEU": 0.6, "FCD": math.nan}, {"BLEU": 0.7}]).set_index("metric")
-    bleu, fcd = frame.loc["BLEU"], frame.loc["FCD"]
-    assert (bleu["mean"], bleu["spread"], bleu["seeds"]) == (pytest.approx(0.6), pytest.approx(0.1), 3)
-    assert bleu["high"] - bleu["mean"] == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(fcd["spread"])  # one seed has no spread
-    assert fcd["seeds"] == 1
 
 
 def test_statistics_survive_their_file(tmp_path: Path) -> None:
