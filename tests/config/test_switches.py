@@ -303,26 +303,3 @@ def test_rows_that_name_no_system_are_refused(tmp_path: Path) -> None:
         )
         with pytest.raises(ParameterError, match="names no system: 'cpp'; did you mean 'cpo'"):
             load_systems(path)
-
-
-def test_effects_by_hand(tmp_path: Path, runs: Path) -> None:
-    """Two rows, one of them changed: mean difference 1/2, an interval from 0 to 1."""
-    from types import SimpleNamespace
-
-    from lmolt_utils.files import write_rows
-    from lmolt_utils.metrics.analysis import ablation
-
-    base = System(name="base", label="Base", notebook="06_ablation", init="cap2mol", method="cpo")
-    changed = base.model_copy(update={"name": "changed", "label": "Changed", "against": "base"})
-    for name, answers in (("base", ["CCO", "zz"]), ("changed", ["CCO", "C1"])):
-        for task in TASKS:
-            texts = ["The molecule is a toxin.", answers[1]] if task == "mol2cap" else answers
-            frame = pd.DataFrame({"id": ["a", "b"], "task": task, "source": "x", "reference": "CCO", "raw": texts})
-            write_rows(tmp_path / "predictions" / f"{name}.{task}.jsonl", frame.assign(prediction=texts))
-    run = SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts), seed=0, params=load("cpu"))
-    found = ablation(run, [base, changed]).set_index(["task", "measure"])
-    row = found.loc[("cap2mol", "right language")]
-    assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
-    assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)
-    assert found.loc[("mol2cap", "right language"), "difference"] == 0.0
-    assert found.loc[("cap2mol", "characters"), "difference"] == 0.0

@@ -53,18 +53,6 @@ def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str
 # ---- resampling ----
 
 
-@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
-def test_bleu_of_a_resample_is_nltks_bleu_of_the_drawn_rows() -> None:
-    references, outputs, scored = translated(40)
-    part = additive(scored, "BLEU-4")
-    assert part is not None
-    for drawn in next(resample_weights(40, 8, 3)):
-        rows = np.repeat(np.arange(40), drawn.astype(int))
-        assert len(rows) == 40
-        nltk = corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows])
-        assert float(part.value(drawn @ part.rows)) == pytest.approx(nltk, abs=1e-12)
-
-
 def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
     references, outputs, scored = translated(25)
     found = intervals(scored, resamples=100, seed=5)["BLEU-2"]
@@ -217,6 +205,8 @@ def test_the_test_is_paired_and_symmetric() -> None:
     assert there["high"] < 0 < back["low"]
     same = compare(a, a)
     assert (same["difference"], same["p"]) == (0, 1)
+    three = compare_all({"a": a, "b": b, "c": a}, [("a", "b"), ("a", "c")], permutations=999)
+    assert three["p_holm"].tolist() == [2 / 1000, 1], "over the pairs of a metric"
 
 
 @pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
@@ -263,19 +253,6 @@ def test_holm_by_hand() -> None:
     )
     assert holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
     assert len(holm(np.array([]))) == 0
-
-
-def test_holm_is_applied_over_the_pairs_of_a_metric() -> None:
-    rng = np.random.default_rng(6)
-    base = rng.random(100)
-    scored = {
-        name: of_rows(METEOR=base + shift * rng.random(100), MACCS=base)
-        for name, shift in zip("abc", (0, 0.1, 0.02), strict=True)
-    }
-    frame = compare_all(scored, [("b", "a"), ("c", "a")], permutations=999)
-    meteor = frame[frame["metric"] == "METEOR"]
-    assert list(meteor["p_holm"]) == pytest.approx(list(holm(meteor["p"].to_numpy())))
-    assert list(frame[frame["metric"] == "MACCS"]["p_holm"]) == [1, 1]
 
 
 def test_systems_on_other_rows_are_not_compared() -> None:
