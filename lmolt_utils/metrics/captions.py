@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 from nltk.stem.porter import PorterStemmer
+from nltk.translate.meteor_score import single_meteor_score
 
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics, rouge
 
@@ -128,8 +130,6 @@ def _without_special(pieces: list[str]) -> list[str]:
 
 # -------------------------------------------------------------------------------------------------- METEOR
 
-ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # weight of precision; exponent and weight of the fragmentation penalty
-
 
 @dataclass(frozen=True)
 class MeteorMatcher:
@@ -144,15 +144,8 @@ class MeteorMatcher:
     wordnet: Any = None
 
 
-# Every distinct word is stemmed and looked up once: most of METEOR's time otherwise.
+#: Every distinct word is stemmed once: most of METEOR's time otherwise.
 stem = cache(PorterStemmer().stem)
-
-
-@cache
-def synonyms(wordnet: Any, word: str) -> frozenset[str]:
-    """The single-word lemmas of all synsets of a word."""
-    names = (lemma.name() for synset in wordnet.synsets(word) for lemma in synset.lemmas())
-    return frozenset(name for name in names if "_" not in name)
 
 
 def meteor_matcher(name: str = "auto") -> MeteorMatcher:
@@ -179,77 +172,10 @@ def meteor_matcher(name: str = "auto") -> MeteorMatcher:
 
 
 def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher) -> np.ndarray:
-    """METEOR of each row of tokens, shape (n,), equal to nltk's to the last bit.
-
-    m identical words score 1 - 0.5/m^3, not 1.
-    """
-    rows = [_meteor(r, o, matcher) for r, o in zip(references, outputs, strict=True)]
-    return np.array(rows, dtype=float)
-
-
-def _meteor(reference: Sequence[str], output: Sequence[str], matcher: MeteorMatcher) -> float:
-    aligned = _align([word.lower() for word in reference], [word.lower() for word in output], matcher)
-    matches = len(output) - aligned.count(-1)
-    if not matches:
-        return 0.0
-    chunks = 0
-    before = -1  # the reference word that the output word before stands for
-    for place in aligned:
-        chunks += place >= 0 and (before < 0 or place != before + 1)
-        before = place
-    precision, recall = matches / len(output), matches / len(reference)
-    mean = (precision * recall) / (ALPHA * precision + (1 - ALPHA) * recall)
-    return (1 - GAMMA * (chunks / matches) ** BETA) * mean
-
-
-def _align(reference: list[str], output: list[str], matcher: MeteorMatcher) -> list[int]:
-    """For each output word the reference word it matches, or -1.
-
-    nltk's greedy rule: three stages, in each from the last output word to the first, each taking the last word
-    of the reference that is still free. The synonym stage sees stems, not words: that is nltk's too.
-    """
-    aligned = [-1] * len(output)
-    free = _positions(range(len(reference)), reference)
-    unmatched = _match(aligned, range(len(output)), output, free)
-    if not unmatched:
-        return aligned
-    left = sorted(place for places in free.values() for place in places)
-    stems = {place: stem(reference[place]) for place in left}
-    free = _positions(left, stems)
-    output_stems = {i: stem(output[i]) for i in unmatched}
-    unmatched = _match(aligned, unmatched, output_stems, free)
-    if matcher.wordnet is None:
-        return aligned
-    for i in reversed(unmatched):
-        known = synonyms(matcher.wordnet, output_stems[i])
-        best = max((free[word][-1] for word in free.keys() & known if free[word]), default=-1)
-        if best >= 0:
-            aligned[i] = best
-            free[stems[best]].pop()
-    return aligned
-
-
-_Words = list[str] | dict[int, str]
-
-
-def _positions(places: Sequence[int], words: _Words) -> dict[str, list[int]]:
-    """Where each word stands, in ascending order."""
-    found: dict[str, list[int]] = {}
-    for place in places:
-        found.setdefault(words[place], []).append(place)
-    return found
-
-
-def _match(aligned: list[int], places: Sequence[int], words: _Words, free: dict[str, list[int]]) -> list[int]:
-    """Match equal words, last to last; returns the places without a match, in ascending order."""
-    unmatched = []
-    for i in reversed(places):
-        there = free.get(words[i])
-        if there:
-            aligned[i] = there.pop()
-        else:
-            unmatched.append(i)
-    return unmatched[::-1]
+    """nltk's METEOR of each row of tokens, shape (n,). m identical words score 1 - 0.5/m^3, not 1."""
+    synsets = (lambda word: ()) if matcher.wordnet is None else cache(matcher.wordnet.synsets)
+    how: dict[str, Any] = {"stemmer": SimpleNamespace(stem=stem), "wordnet": SimpleNamespace(synsets=synsets)}
+    return np.array([single_meteor_score(r, o, **how) for r, o in zip(references, outputs, strict=True)], dtype=float)
 
 
 # -------------------------------------------------------------------------------------------------- scores
