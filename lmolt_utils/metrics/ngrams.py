@@ -1,18 +1,17 @@
 """Metrics of n-grams: corpus BLEU as nltk defines it, ROUGE as rouge_score does, Chr-F as sacrebleu does.
 
-The n-grams of all rows are counted in one pass over integer n-gram numbers, several times faster than counting tuples,
-with the same integers. Kept per row, the counts also give the BLEU of any resample of the rows by addition (Papineni
-et al. 2002 define it over sums), which is what a bootstrap needs.
+Counts are kept per row: they give the BLEU of any resample of the rows by addition (Papineni et al. 2002 define it
+over sums), which is what a bootstrap needs.
 """
 
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from rapidfuzz.distance import LCSseq
 
 ORDER = 4  # longest n-grams counted
@@ -72,41 +71,21 @@ def bleu_statistics(references: Texts, predictions: Texts, orders: int = ORDER) 
     """
     if len(references) != len(predictions):
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions")
-    n = len(references)
-    lengths = np.array([len(tokens) for side in (references, predictions) for tokens in side], dtype=np.int64)
-    tokens = _numbers(references, predictions)
-    vocabulary = int(tokens.max(initial=0)) + 1
-    row = np.repeat(np.tile(np.arange(n), 2), lengths)
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    left = ends - np.arange(len(tokens))  # tokens from here to the end of the text
-    is_prediction = np.arange(len(tokens)) >= lengths[:n].sum()
-
-    matches = np.zeros((n, ORDER), dtype=np.int64)
-    # `gram`: the n-gram that begins at a token, numbered so that equal grams of one row share a number.
-    gram, _ = pd.factorize(row * vocabulary + tokens)
-    kept = np.arange(len(tokens))
-    for order in range(1, orders + 1):
-        if order > 1:
-            long_enough = left[kept] >= order
-            kept = kept[long_enough]
-            gram, _ = pd.factorize(gram[long_enough] * vocabulary + tokens[kept + order - 1])
-        if not len(kept):
-            break
-        size = int(gram.max()) + 1
-        ours = is_prediction[kept]
-        common = np.minimum(np.bincount(gram[~ours], minlength=size), np.bincount(gram[ours], minlength=size))
-        row_of = np.empty(size, dtype=np.int64)
-        row_of[gram] = row[kept]
-        matches[:, order - 1] = np.bincount(row_of, weights=common, minlength=n)
-    totals = np.maximum(lengths[n:, None] - np.arange(ORDER), 1)
-    return BleuStatistics(matches, totals, lengths[n:], lengths[:n])
+    matches = np.zeros((len(references), ORDER), dtype=np.int64)
+    for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
+        for order in range(1, orders + 1):
+            wanted, given = (_grams(text, order) for text in (reference, prediction))
+            common = sum(min(count, wanted[gram]) for gram, count in given.items() if gram in wanted)
+            if not common:
+                break  # no longer one is in common either
+            matches[row, order - 1] = common
+    lengths = [np.array([len(text) for text in side], dtype=np.int64) for side in (predictions, references)]
+    totals = np.maximum(lengths[0][:, None] - np.arange(ORDER), 1)
+    return BleuStatistics(matches, totals, *lengths)
 
 
-def _numbers(*sides: Texts) -> np.ndarray:
-    """All tokens of all texts in a row, each distinct one a number."""
-    table: dict[str, int] = {}
-    numbers = [table.setdefault(token, len(table)) for side in sides for text in side for token in text]
-    return np.array(numbers, dtype=np.int64)
+def _grams(text: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(text[start:] for start in range(order)), strict=False))
 
 
 _WORD = re.compile(r"[a-z0-9]+")
