@@ -170,10 +170,7 @@ def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dic
         return {}
     first, second = (list(side) for side in zip(*pairs, strict=True))
     wanted, given = gold[:, first].multiply(gold[:, second]), said[:, first].multiply(said[:, second])
-    tp = wanted.multiply(given).sum()
-    counts = pd.DataFrame({"tp": [tp], "fp": [given.sum() - tp], "fn": [wanted.sum() - tp]})
-    counts["tn"] = gold.shape[0] * len(pairs) - counts.sum(axis=1)
-    measures = _measures(counts)
+    measures = _measures(_counts(wanted, given).sum().to_frame().T)
     return {name: float(measures[name].iloc[0]) for name in MEASURES}
 
 

@@ -32,9 +32,7 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.Dat
     }
     names = [f"{method}/{quantity}" for method, quantity in zip(table["method"], table["quantity"], strict=True)]
     metrics = dict(zip(names, table["mean"].tolist(), strict=True))
-    found = intervals(
-        Scored(metrics, pd.DataFrame(wide)), resamples=resamples, seed=seed
-    ).values()
+    found = intervals(Scored(metrics, pd.DataFrame(wide)), resamples=resamples, seed=seed).values()
     return table.assign(low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found])
 
 
