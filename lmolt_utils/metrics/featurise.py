@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -113,6 +114,9 @@ def _features(chunk: Sequence[str], names: Sequence[str], seconds: float) -> lis
 @cache
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Kept from one file to the next. Not forked: this process may have threads, and much memory."""
+    main = sys.modules["__main__"]
+    if not hasattr(main, "__spec__"):  # some notebook kernels' has none, and multiprocessing reads it
+        main.__spec__ = None
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
 

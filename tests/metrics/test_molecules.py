@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_workers_live_with_less_memory_than_they_would_take() -> None:
     command = f'ulimit -v 2000000; exec {sys.executable} -c "{program}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_workers_start_where_the_main_module_has_no_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in some notebook kernels."""
+    featurise._pool.cache_clear()
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace())
+    assert molecule_scores(["CC"], ["CC"], fcd=False).metrics["Exact"] == 1
 
 
 def test_rdkit_is_not_asked_about_endless_strings() -> None:
