@@ -40,9 +40,9 @@ def _systems(_: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.metrics.command import run
+    from lmolt_utils.metrics.prediction_files import score_file
 
-    return run(arguments)
+    return score_file(arguments)
 
 
 def _switches(_: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_published
 from lmolt_utils.figures import style
+from lmolt_utils.metrics.distributions import CHR_F, LENGTH
 from lmolt_utils.metrics.results import NOT_RUN
-from lmolt_utils.metrics.winrates import CHR_F, LENGTH
 
 #: The per-sample quantities of ``distributions``, with the label of each.
 QUANTITIES = {

@@ -1,41 +1,51 @@
-"""What stands beside the scores: tests between systems, properties, copies, wrong modality, win rates.
+"""What stands beside the scores: tests between systems, behaviour of the outputs, effects of single changes.
 
-Each is a step over files that scoring and entailment wrote, so that tables and figures only read.
+Each is made from files that prediction, scoring and entailment wrote, so that tables and figures only read.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
+from rdkit import Chem
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import REFERENCE, pairs_to_test
-from lmolt_utils.config.systems import System
+from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.data.captioner import kept_tree
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.files import read_json, read_rows, write_json
 from lmolt_utils.grammar.rules import LIPID_RULES, ODORANT_RULES, PHARMACOPHORE_RULES, properties_of
-from lmolt_utils.metrics.captions import caption_tokenizer
-from lmolt_utils.metrics.distributions import copied, modality, wrong_modality_rate
-from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all
-from lmolt_utils.metrics.molecules import parse_smiles
-from lmolt_utils.metrics.properties import (
-    PropertyScores,
-    by_frequency,
-    property_scores,
+from lmolt_utils.metrics.captions import CaptionTokenizer, caption_tokenizer
+from lmolt_utils.metrics.distributions import (
+    caption_curve,
+    caption_wins,
+    copied,
+    modality,
+    molecule_curve,
+    molecule_wins,
+    right_modality,
+    win_rate,
+    wrong_modality_rate,
 )
+from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all, mean_of, percentiles, resampled
+from lmolt_utils.metrics.ngrams import chr_f
+from lmolt_utils.metrics.properties import by_frequency, property_scores
 from lmolt_utils.metrics.results import NOT_RUN, read_scores
-from lmolt_utils.metrics.winrates import caption_curve, caption_wins, molecule_curve, molecule_wins, win_rate
+from lmolt_utils.metrics.scoring import only_news, score_path
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
 PERMUTATIONS = 9999
 #: What 01 keeps of the corpus's properties besides the rows.
-_KEPT = ("property_tree.json", "withheld_pairs.json")
+_TREE, _WITHHELD = "property_tree.json", "withheld_pairs.json"
 
 
 # ---- significance ----
@@ -48,7 +58,7 @@ def significance(
 
     Systems without scores are left out, and so are their pairs; the file names the pairs that were tested.
     """
-    scored = [system for system in systems if _statistics(run, system.name, task).exists()]
+    scored = [system for system in systems if score_path(run, system.name, task, "statistics.npz").exists()]
     pairs = pairs_to_test(scored, task, reference=reference)
     output = run.path("scores", f"significance.{task}.json")
 
@@ -64,16 +74,11 @@ def significance(
         outputs=[output],
         params={"reference": reference, "permutations": permutations, "pairs": [list(pair) for pair in pairs]},
         inputs={
-            f"{name} {path.name.split('.')[-1]}": path
+            f"{name} {kind.split('.')[-1]}": score_path(run, name, task, kind)
             for name in sorted({name for pair in pairs for name in pair})
-            for path in (run.path("scores", f"{name}.{task}.samples.jsonl"), _statistics(run, name, task))
+            for kind in ("samples.jsonl", "statistics.npz")
         },
     )
-
-
-def _statistics(run: Run, name: str, task: Task) -> Path:
-    path: Path = run.path("scores", f"{name}.{task}.statistics.npz")
-    return path
 
 
 def all_significance(run: Run) -> pd.DataFrame:
@@ -88,6 +93,30 @@ def all_significance(run: Run) -> pd.DataFrame:
 
 
 # ---- behaviour: properties, copies, modality, wins ----
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What outputs are held against: training captions, canonical molecules, properties and their frequency."""
+
+    captions: list[str]
+    molecules: list[str]
+    tree: dict[str, list[Any]]
+    withheld: list[tuple[str, str]]
+    frequency: Counter[str]
+
+    @classmethod
+    def read(cls, run: Run) -> "_Training":
+        corpus = read_rows(run.path("data", "corpus.jsonl"), ("split", "molecule", "caption", "properties"))
+        train = corpus[corpus["split"] == "train"]
+        withheld = run.path("data", _WITHHELD)
+        return cls(
+            captions=list(train["caption"]),
+            molecules=canonical(train["molecule"]),
+            tree=property_tree(run, corpus),
+            withheld=[(first, second) for first, second in read_json(withheld)] if withheld.exists() else [],
+            frequency=Counter(name.lower() for line in train["properties"] for name in line.split("|") if name),
+        )
 
 
 def embedded_tree() -> dict[str, list[str]]:
@@ -107,12 +136,6 @@ def property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
     return {"Properties": sorted(names)} if names else {}
 
 
-def withheld_pairs(run: Run) -> list[tuple[str, str]]:
-    """The property pairs that training withholds, as 01 kept them."""
-    path = run.path("data", "withheld_pairs.json")
-    return [(first, second) for first, second in read_json(path)] if path.exists() else []
-
-
 def behaviour(run: Run, systems: Sequence[System]) -> None:
     """What each system says besides its scores: ``scores/<system>.behaviour.json``.
 
@@ -121,47 +144,28 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
     outputs that are no caption, copies of training captions, NLI win rate with its curve. cap2mol: outputs that are no
     molecule, copies of training molecules (as canonical SMILES), win rate with its curve.
     """
-    loaded: dict[str, Any] = {}
+    training: list[_Training] = []  # read once, and only if a step is to be done
     tokenizer = caption_tokenizer(from_root(run.params.caption_tokenizer))
-
-    def training() -> dict[str, Any]:
-        if not loaded:
-            corpus = read_rows(run.path("data", "corpus.jsonl"), ("split", "molecule", "caption", "properties"))
-            train = corpus[corpus["split"] == "train"]
-            counts = Counter(name.lower() for line in train["properties"] for name in line.split("|") if name)
-            loaded.update(
-                tree=property_tree(run, corpus),
-                frequency=counts,
-                captions=list(train["caption"]),
-                molecules=canonical(train["molecule"]),
-                combinations=withheld_pairs(run),
-            )
-        return loaded
-
+    kept = {Path(name).stem: run.path("data", name) for name in (_TREE, _WITHHELD)}
     for system in systems:
         output = run.path("scores", f"{system.name}.behaviour.json")
         files: dict[str, Path] = {task: prediction_path(run, system.name, task) for task in TASKS}
-        files["rows"] = run.path("scores", f"{system.name}.cap2mol.samples.jsonl")
+        files["rows"] = score_path(run, system.name, "cap2mol", "samples.jsonl")
         nli = run.path("scores", f"{system.name}.nli.jsonl")
         if nli.exists():
             files["nli"] = nli
 
         def make(_: Path, files: dict[str, Path] = files, output: Path = output, system: System = system) -> None:
-            frames = {task: scored_answers(run, system, task) for task in TASKS}
-            captions, molecules = (list(frames[task]["prediction"]) for task in TASKS)
-            references = list(frames["mol2cap"]["reference"])
-            known = training()
-            samples = read_rows(files["rows"], ("id",))
-            spoken = _captions(captions, known["captions"])
-            if known["tree"]:  # a corpus may state no properties, and the grammar find none
-                properties = property_scores(
-                    references, captions, known["tree"], tokenizer, combinations=known["combinations"]
-                )
-                spoken |= property_summary(properties, known["frequency"])
+            training[:] = training or [_Training.read(run)]
+            captions, molecules = (scored_answers(run, system, task) for task in TASKS)
+            spoken = _captions(captions, training[0], tokenizer)
             if "nli" in files:
                 probabilities = read_rows(files["nli"], ("id",))
                 spoken |= _wins(caption_wins(probabilities), caption_curve(probabilities))
-            drawn = _molecules(molecules, known["molecules"])
+            outputs = list(molecules["prediction"])
+            samples = read_rows(files["rows"], ("id",))
+            drawn = _modality(outputs, "cap2mol")
+            drawn["copied"] = float(copied(canonical(outputs), training[0].molecules).mean())
             drawn |= _wins(molecule_wins(samples), molecule_curve(samples))
             write_json(output, _plain({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
@@ -173,35 +177,39 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
             inputs={
                 **files,
                 "corpus": run.path("data", "corpus.jsonl"),
-                **{path.stem: path for name in _KEPT if (path := run.path("data", name)).exists()},
+                **{name: path for name, path in kept.items() if path.exists()},
             },
-            say=_only_news,
+            say=only_news,
         )
 
 
 def canonical(molecules: Iterable[str]) -> list[str]:
     """Canonical SMILES of each, in order; what RDKit cannot read stays as it is."""
-    from rdkit import Chem
-
-    spelt: dict[str, str] = {}
-    result = []
-    for text in molecules:
-        if text not in spelt:
-            parsed = parse_smiles(text)
-            spelt[text] = text if parsed is None else Chem.MolToSmiles(parsed)
-        result.append(spelt[text])
-    return result
+    texts = list(molecules)
+    parsed = {text: parse(text) for text in dict.fromkeys(texts)}
+    spelt = {text: text if mol is None else Chem.MolToSmiles(mol) for text, mol in parsed.items()}
+    return [spelt[text] for text in texts]
 
 
-def _captions(captions: Sequence[str], training: Iterable[str]) -> dict[str, Any]:
-    return _modality(captions, "mol2cap") | {"copied": float(copied(captions, training).mean())}
+def _captions(answers: pd.DataFrame, training: _Training, tokenizer: CaptionTokenizer) -> dict[str, Any]:
+    captions = list(answers["prediction"])
+    found = {**_modality(captions, "mol2cap"), "copied": float(copied(captions, training.captions).mean())}
+    if not training.tree:  # a corpus may state no properties, and the grammar find none
+        return found
+    scores = property_scores(
+        list(answers["reference"]), captions, training.tree, tokenizer, combinations=training.withheld
+    )
+    return found | {
+        "tokenizer": scores.tokenizer,
+        "categories": scores.categories.reset_index().to_dict("records"),
+        "combinations": scores.combinations,
+        "bands": by_frequency(scores, training.frequency).to_dict("records"),
+        "omitted": float(scores.rows["omitted"].mean()),
+        "hallucinated": float(scores.rows["hallucinated"].mean()),
+    }
 
 
-def _molecules(molecules: Sequence[str], training: Iterable[str]) -> dict[str, Any]:
-    return _modality(molecules, "cap2mol") | {"copied": float(copied(canonical(molecules), training).mean())}
-
-
-def _modality(outputs: Sequence[str], task: Task) -> dict[str, float]:
+def _modality(outputs: Sequence[str], task: Task) -> dict[str, Any]:
     return {
         "wrong_modality": wrong_modality_rate(outputs, task),
         "empty": float(np.mean([modality(text) == "empty" for text in outputs])),
@@ -212,32 +220,15 @@ def _wins(wins: np.ndarray, curve: pd.DataFrame) -> dict[str, Any]:
     return {"win_rate": win_rate(wins), "curve": curve.to_dict("records")}
 
 
-def property_summary(scores: PropertyScores, frequency: Counter[str]) -> dict[str, Any]:
-    """Property scores as JSON: categories, combinations, frequency bands, and means per caption."""
-    return {
-        "tokenizer": scores.tokenizer,
-        "categories": scores.categories.reset_index().to_dict("records"),
-        "combinations": scores.combinations,
-        "bands": by_frequency(scores, frequency).to_dict("records"),
-        "omitted": float(scores.rows["omitted"].mean()),
-        "hallucinated": float(scores.rows["hallucinated"].mean()),
-    }
-
-
 def _plain(value: Any) -> Any:
     """NaN as null and infinity as text, all the way down: strict JSON."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float):
         return None if math.isnan(value) else "any" if math.isinf(value) else float(value)
     return value
-
-
-def _only_news(line: str) -> None:
-    if not line.endswith("up to date"):
-        print(line)
 
 
 def behaviours(run: Run, systems: Sequence[System]) -> dict[str, dict[str, Any]]:
@@ -286,3 +277,53 @@ def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
                 frames.append(curve.assign(system=name, task=task))
     columns = ["system", "task", "threshold", "length", "value", "low", "high", "n"]
     return pd.concat(frames, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame(columns=columns)
+
+
+# ---- ablation: what one change does to the answers, row by row ----
+
+ABLATION_COLUMNS = ("system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n")
+
+
+def ablation(run: Run, systems: Sequence[System], *, resamples: int = 2000) -> pd.DataFrame:
+    """:data:`ABLATION_COLUMNS`: per system with ``against``, task and measure the paired difference of row means.
+
+    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. ``low``
+    and ``high`` bound the difference at 95 % (percentile bootstrap over test rows, seed of the run). Raises
+    :class:`~lmolt_utils.files.BadFileError` when either system has no predictions, ``ValueError`` when they are of
+    different rows.
+    """
+    by_name = {system.name: system for system in (*load_systems(), *systems)}
+    lines = []
+    for system, against in ((s, s.against) for s in systems if s.against is not None):
+        for task in TASKS:
+            before, after = (_measures(scored_answers(run, by_name[n], task), task) for n in (against, system.name))
+            if list(before.index) != list(after.index):
+                raise ValueError(f"{against} and {system.name} answered different test rows: run both again")
+            moved = after - before
+            drawn = resampled([mean_of(moved[name].to_numpy()) for name in moved], resamples, run.params.seed)
+            for measure, values in zip(moved, drawn, strict=True):
+                names = (system.label, by_name[against].label, task, measure)
+                means = (before[measure].mean(), after[measure].mean(), moved[measure].mean())
+                lines.append((*names, *means, *percentiles(values), len(moved)))
+    return pd.DataFrame(lines, columns=list(ABLATION_COLUMNS))
+
+
+def _measures(answers: pd.DataFrame, task: Task) -> pd.DataFrame:
+    outputs = list(answers["prediction"].astype(str))
+    values = {
+        "Chr-F": chr_f(list(answers["reference"]), outputs),
+        "right language": right_modality(outputs, task).astype(float),
+        "characters": np.array([float(len(text)) for text in outputs]),
+    }
+    return pd.DataFrame(values, index=answers["id"])
+
+
+def ablation_table(frame: pd.DataFrame) -> Styler:
+    """:func:`ablation` for the eye: one line per system and task, differences with intervals, clear ones bold."""
+    text = [f"{d:+.2f} [{lo:+.2f}, {hi:+.2f}]" for d, lo, hi in frame[["difference", "low", "high"]].to_numpy()]
+    cells = frame.assign(text=text, clear=(frame["low"] > 0) | (frame["high"] < 0))
+    keys = ["system", "against", "task"]
+    rows = pd.MultiIndex.from_frame(frame[keys].drop_duplicates())
+    order = list(dict.fromkeys(frame["measure"]))
+    wide, bold = (cells.pivot(index=keys, columns="measure", values=v)[order].reindex(rows) for v in ("text", "clear"))
+    return wide.style.apply(lambda _: bold.map(lambda clear: "font-weight: bold" if clear else ""), axis=None)

@@ -1,52 +1,15 @@
-"""Per-sample quantities whose distributions the papers plot (ALMol, section 4.5; Less for More, figures)."""
-
-from __future__ import annotations
+"""Quantities of single outputs: modality, copies, edits, length, and the papers' win rates with their curves."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
-from lmolt_utils.metrics.bleu import bleu_statistics
-
-
-def length_deviation(
-    reference_lengths: Sequence[int] | np.ndarray, prediction_lengths: Sequence[int] | np.ndarray
-) -> np.ndarray:
-    """Prediction minus reference, shape (n,): pieces of the caption tokenizer, or characters of a SMILES
-    string.
-
-    Negative where the prediction is too short. Raises ValueError where the two differ in length.
-    """
-    if len(reference_lengths) != len(prediction_lengths):
-        raise ValueError(f"{len(reference_lengths)} reference and {len(prediction_lengths)} prediction lengths")
-    return np.asarray(prediction_lengths, dtype=np.int64) - np.asarray(reference_lengths, dtype=np.int64)
-
-
-CHR_F_ORDER = 3
-
-
-def chr_f(references: Sequence[str], predictions: Sequence[str], beta: float = 1.0) -> np.ndarray:
-    """Chr-F of each row, shape (n,), 0..1: the mean of the F scores of character uni-, bi- and trigrams.
-
-    Equal to sacrebleu's sentence CHRF with char_order 3, word_order 0 and eps_smoothing (without that it gives the F
-    of averaged precision and recall, not the average of three Fs), from one pass over all rows. Whitespace is not
-    counted. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
-    beta: weight of recall; the papers do not state it, 1 is ours. Raises ValueError where the two differ in number.
-    """
-    wanted, given = (["".join(text.split()) for text in side] for side in (references, predictions))
-    counts = bleu_statistics(wanted, given)
-    grams = [
-        np.maximum(lengths[:, None] - np.arange(CHR_F_ORDER), 0)
-        for lengths in (counts.prediction_lengths, counts.reference_lengths)
-    ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = (counts.matches[:, :CHR_F_ORDER] / side for side in grams)
-        f = (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
-    return np.asarray(np.nan_to_num(f, nan=0.0).mean(axis=1))
+from lmolt_utils.metrics.intervals import wilson
 
 
 def character_edits(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
@@ -59,75 +22,18 @@ def character_edits(references: Sequence[str], predictions: Sequence[str]) -> np
     return np.array([(Levenshtein.distance(r, p), len(r)) for r, p in pairs], dtype=np.int64).reshape(-1, 2)
 
 
-SHIFT_WORDS = 200  # texts with more words than this are compared as they stand, without moves
-
-
 def character_ter(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
-    """CharacTER of each row, shape (n,), 0..1, lower is better (Wang et al. 2016; ALMol, section 4.5).
+    """CharacTER of each row, shape (n,), 0..1, lower is better (Wang et al. 2016; ALMol, section 4.5), of SMILES.
 
-    Phrases of the prediction are moved to where the reference has them, each time the move that leaves the fewest
-    word edits, while that helps; a moved phrase costs the average length of its words. To this come the character
-    edits that are left; the sum is divided by the length of the prediction and cut at 1. An empty prediction of a
-    non-empty reference scores 1. Counted as the authors' tool counts. A SMILES string is one word and cannot be
-    moved: min(1, edits / length of the prediction).
+    Character edits over the length of the prediction, cut at 1; words are set apart by one space, and an empty
+    prediction of a non-empty reference scores 1. The metric also moves phrases where that saves word edits; with a
+    reference of one word, as a SMILES string is, it never does.
     """
-    return np.array([_character_ter(r, p) for r, p in zip(references, predictions, strict=True)], dtype=float)
-
-
-def _character_ter(reference: str, prediction: str) -> float:
-    wanted, words = reference.split(), prediction.split()
-    if words == wanted:
-        return 0.0
-    cost = 0.0
-    if wanted and 1 < len(words) <= SHIFT_WORDS and len(wanted) <= SHIFT_WORDS:
-        # One character per word, in the words' order: edits are counted on plain strings.
-        alphabet = sorted({*wanted, *words})
-        letter = {word: chr(0x4E00 + index) for index, word in enumerate(alphabet)}
-        before, goal = ("".join(map(letter.__getitem__, side)) for side in (words, wanted))
-        after = _moved(goal, before)
-        words = [alphabet[ord(sign) - 0x4E00] for sign in after]
-        cost = _move_cost(before, after, {letter[word]: len(word) for word in alphabet})
-    text = " ".join(words)
-    if not text:
-        return 1.0
-    return min(1.0, (Levenshtein.distance(text, " ".join(wanted)) + cost) / len(text))
-
-
-def _moved(wanted: str, words: str) -> str:
-    """``words`` (one character each) after all moves that bring them closer to ``wanted``."""
-    distance = Levenshtein.distance(words, wanted)
-    while True:
-        found = {(Levenshtein.distance(moved, wanted), moved) for moved in _moves(wanted, words)}
-        fewest = min((left for left, _ in found), default=distance)
-        if fewest >= distance:
-            return words
-        distance, words = fewest, max(moved for left, moved in found if left == fewest)
-
-
-def _moves(wanted: str, words: str) -> Iterator[str]:
-    """``words`` with one phrase that both have at different places put where ``wanted`` has it."""
-    for start, place in ((i, j) for i, word in enumerate(words) for j, other in enumerate(wanted) if word == other):
-        if start == place:
-            continue
-        length = 1
-        while words[start + length : start + length + 1] == wanted[place + length : place + length + 1] != "":
-            length += 1
-        rest = words[:start] + words[start + length :]
-        yield rest[:place] + words[start : start + length] + rest[place:]
-
-
-def _move_cost(before: str, after: str, length_of: dict[str, int]) -> float:
-    """Average word length of each phrase that stands later than it stood, summed."""
-    cost, here = 0.0, 0
-    while here < len(before):
-        there = after.find(before[here], here + 1) if before[here] != after[here] else -1
-        length = 1
-        if there >= 0:
-            while before[here + length : here + length + 1] == after[there + length : there + length + 1] != "":
-                length += 1
-            cost += sum(length_of[word] for word in before[here : here + length]) / length
-        here += length
-    return cost
+    sides = ([" ".join(text.split()) for text in side] for side in (references, predictions))
+    rows = [
+        float(r != p) if not p else min(1.0, Levenshtein.distance(r, p) / len(p)) for r, p in zip(*sides, strict=True)
+    ]
+    return np.array(rows, dtype=float)
 
 
 def copied(predictions: Sequence[str], training: Iterable[str]) -> np.ndarray:
@@ -143,6 +49,8 @@ def word_count(texts: Sequence[str]) -> np.ndarray:
     """Whitespace-separated words of each text, shape (n,)."""
     return np.array([len(text.split()) for text in texts], dtype=np.int64)
 
+
+# ---- modality ----
 
 Modality = Literal["molecule", "caption", "empty", "other"]
 
@@ -160,7 +68,7 @@ def modality(text: str) -> Modality:
 
     "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise, every word
     is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl"). Nothing else
-    in the package decides what language an output is in.
+    in the package decides the modality of an output.
     """
     words = text.split()
     if not words:
@@ -179,3 +87,57 @@ def right_modality(predictions: Sequence[str], task: str) -> np.ndarray:
 def wrong_modality_rate(predictions: Sequence[str], task: str) -> float:
     """Share of outputs (0..1) that look like something else; empty ones are counted apart, not here."""
     return float(np.mean([modality(text) not in (RIGHT[task], "empty") for text in predictions]))
+
+
+# ---- win rates (Feedback-aligned Mixed LLMs, section 3.4): the share of outputs that pass every criterion ----
+#
+# The paper says only that its thresholds were found experimentally (audit D35), on what is not said; hence the curves.
+
+CHR_F = 0.3  # the paper's: Chr-F must be greater
+LENGTH = 5  # the paper's: |length deviation| in characters must be less
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+
+
+def molecule_wins(samples: pd.DataFrame, chr_f: float = CHR_F, length: float = LENGTH) -> np.ndarray:
+    """Which molecules win, shape (n,), bool: Chr-F and length pass their (strict) thresholds and RDKit reads them.
+
+    samples: columns chr_f (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
+    empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses at any threshold >= 0.
+    """
+    similar = samples["chr_f"].to_numpy(dtype=float) > chr_f
+    near = np.abs(samples["length_deviation"].to_numpy(dtype=float)) < length
+    return similar & near & (samples["Validity"].to_numpy(dtype=float) == 1)
+
+
+def caption_wins(probabilities: pd.DataFrame, threshold: float | None = None) -> np.ndarray:
+    """Which captions win, shape (n,), bool: those that the NLI model calls entailed by their reference.
+
+    probabilities: columns entailment, neutral, contradiction (0..1). threshold None: entailment is the likeliest of
+    the three, which is the paper's "classified as entailment"; else its probability must be greater. An undefined one
+    (empty reference) does not win, nor does an output that is empty or no caption, whose entailment is 0.
+    """
+    values = probabilities[list(NLI_LABELS)].astype(float)
+    if threshold is not None:
+        return np.asarray(values["entailment"] > threshold)
+    return np.asarray(values["entailment"] > values[list(NLI_LABELS[1:])].max(axis=1))
+
+
+def win_rate(wins: np.ndarray) -> dict[str, float | int]:
+    """Share of wins with Wilson's 95 % interval: value, low, high, n. Raises ValueError without rows."""
+    if not len(wins):
+        raise ValueError("no rows, no win rate")
+    low, high = wilson(float(np.mean(wins)), len(wins))
+    return {"value": float(np.mean(wins)), "low": low, "high": high, "n": len(wins)}
+
+
+def molecule_curve(samples: pd.DataFrame) -> pd.DataFrame:
+    """Win rate over a grid of both thresholds: columns chr_f, length, value, low, high, n."""
+    grid = [(c, d) for d in (1, 2, 5, 10, 20, 50, np.inf) for c in np.linspace(0, 1, 21)]
+    return pd.DataFrame([{"chr_f": c, "length": d, **win_rate(molecule_wins(samples, c, d))} for c, d in grid])
+
+
+def caption_curve(probabilities: pd.DataFrame) -> pd.DataFrame:
+    """Win rate over the entailment threshold: columns threshold, value, low, high, n."""
+    thresholds = np.linspace(0, 1, 21)
+    return pd.DataFrame([{"threshold": t, **win_rate(caption_wins(probabilities, t))} for t in thresholds])

@@ -1,28 +1,29 @@
-"""How sure a score is: intervals per system, tests between systems, spread over seeds.
+"""How sure a score is: intervals per system, tests between systems.
 
 Every metric here is a function of sums over rows: a mean is a sum and a count, corpus BLEU a function of summed
 n-gram counts. A resample of the rows is then a weighted sum, and a thousand of them one matrix product. FCD is no
 function of a few sums; its interval comes from the derivative of the distance with respect to each row's weight.
 
 Intervals say what other test molecules of the same kind would give, for the same outputs of the same model. They
-know nothing of another training seed: for that there is :func:`across_seeds`.
+know nothing of another training seed: for that there is :func:`~lmolt_utils.metrics.results.seed_spread`.
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache, partial
+from dataclasses import dataclass, field, fields
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import BadFileError, atomic
-from lmolt_utils.metrics.bleu import BLEU_ORDERS, ORDER, BleuStatistics
+from lmolt_utils.metrics.molecules import FCDStatistics, fcd_influence
+from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu
 
 Method = Literal["bootstrap", "wilson", "delta", "none"]
 Array = np.ndarray
@@ -38,35 +39,24 @@ class ComparisonError(CompanionError, ValueError):
     """Systems that cannot be compared row by row."""
 
 
-class FcdRows(Protocol):
-    """ChemNet's activations of the distinct molecules (m, 512), and which of them each row has (n,), -1 for none."""
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Per row, and without the texts: what the metrics that are no mean of rows need; None where there is no such one.
 
-    @property
-    def activations(self) -> Array: ...
-    @property
-    def references(self) -> Array: ...
-    @property
-    def predictions(self) -> Array: ...
+    bleu: n-gram counts, of word pieces (captions) or characters (molecules). fcd: ChemNet's activations.
+    """
 
-
-class Statistics(Protocol):
-    """Per-row sufficient statistics of the metrics that are no means; None where a task has no such metric."""
-
-    @property
-    def bleu(self) -> BleuStatistics | None: ...
-    @property
-    def fcd(self) -> FcdRows | None: ...
+    bleu: BleuStatistics | None = None
+    fcd: FCDStatistics | None = None
 
 
-class Scored(Protocol):
-    """What an interval needs of a scored system: corpus values, per-row values, per-row statistics."""
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A scored system: corpus value by metric, per-row values (with their ``id``), per-row statistics."""
 
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def samples(self) -> pd.DataFrame: ...
-    @property
-    def statistics(self) -> Statistics: ...
+    metrics: dict[str, float]
+    samples: pd.DataFrame
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 @dataclass(frozen=True)
@@ -84,11 +74,6 @@ class Interval:
     n: int
     method: Method
     reason: str = ""
-
-    @property
-    def half(self) -> float:
-        """Half the interval's width: the figure behind the ±."""
-        return (self.high - self.low) / 2
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for strict JSON: an undefined number is null."""
@@ -111,24 +96,20 @@ class Additive:
     value: Callable[[Array], Array]
     used: int
 
+    def total(self) -> float:
+        """The value of all rows."""
+        return float(self.value(self.rows.sum(axis=0)))
+
 
 def _ratio(sums: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan))
 
 
-def bleu_of_sums(order: int, sums: Array) -> Array:
-    """Corpus BLEU, uniform weights up to ``order``, of summed statistics (..., 10): as nltk without smoothing.
-
-    Columns: matches of orders 1 to 4, totals of orders 1 to 4, output length, reference length.
-    """
-    matches, totals = sums[..., :order], sums[..., ORDER : ORDER + order]
-    output, reference = sums[..., -2], sums[..., -1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precisions = np.where(matches > 0, matches / totals, sys.float_info.min)  # nltk's stand-in for no match
-        brevity = np.where(output > reference, 1.0, np.exp(1 - reference / output))
-        value = np.where(output > 0, brevity, 0.0) * np.exp(np.log(precisions).mean(axis=-1))
-    return np.where(matches[..., 0] > 0, value, 0.0)
+def mean_of(values: Array) -> Additive:
+    """The mean of row values, those that are NaN left out."""
+    counted = ~np.isnan(values)
+    return Additive(np.stack([np.where(counted, values, 0.0), counted], axis=1), _ratio, int(counted.sum()))
 
 
 def additive(scored: Scored, name: str) -> Additive | None:
@@ -137,22 +118,17 @@ def additive(scored: Scored, name: str) -> Additive | None:
         rows = scored.samples[list(RATIOS[name])].to_numpy(dtype=float)
         return Additive(rows, _ratio, len(rows))
     if name in scored.samples:
-        column = scored.samples[name].to_numpy(dtype=float)
-        counted = ~np.isnan(column)
-        rows = np.stack([np.where(counted, column, 0.0), counted], axis=1)
-        return Additive(rows, _ratio, int(counted.sum()))
-    bleu = scored.statistics.bleu
-    if name in BLEU_ORDERS and bleu is not None:
-        parts = (bleu.matches, bleu.totals, bleu.prediction_lengths[:, None], bleu.reference_lengths[:, None])
-        rows = np.concatenate(parts, axis=1, dtype=float)
-        return Additive(rows, partial(bleu_of_sums, BLEU_ORDERS[name]), len(rows))
+        return mean_of(scored.samples[name].to_numpy(dtype=float))
+    if name in BLEU_ORDERS and scored.statistics.bleu is not None:
+        rows = scored.statistics.bleu.rows()
+        return Additive(rows, partial(bleu, order=BLEU_ORDERS[name]), len(rows))
     return None
 
 
 # ---- resampling ----
 
 
-def _resamples(n: int, resamples: int, seed: int) -> Iterator[Array]:
+def resample_weights(n: int, resamples: int, seed: int) -> Iterator[Array]:
     """How often each of ``n`` rows was drawn, in blocks of shape (block, n); the same for every system."""
     rng = np.random.default_rng(seed)
     block = max(1, _CELLS // n)
@@ -167,12 +143,13 @@ def resampled(parts: Sequence[Additive], resamples: int, seed: int) -> list[Arra
     if not parts:
         return []
     rows = np.concatenate([part.rows for part in parts], axis=1)
-    sums = np.concatenate([weights @ rows for weights in _resamples(len(rows), resamples, seed)])
+    sums = np.concatenate([weights @ rows for weights in resample_weights(len(rows), resamples, seed)])
     edges = np.cumsum([0, *(part.rows.shape[1] for part in parts)])
     return [part.value(sums[:, a:b]) for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True)]
 
 
-def _percentiles(values: Array, level: float) -> tuple[float, float]:
+def percentiles(values: Array, level: float = 0.95) -> tuple[float, float]:
+    """The interval that holds ``level`` of the defined values; NaN without any."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return math.nan, math.nan
@@ -196,106 +173,56 @@ def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0, level: fl
             result[name] = _fcd_interval(scored, value, level)
         elif name not in parts:
             reason = "no function of sums over rows: resampled rows would repeat and change what it counts"
-            result[name] = Interval(value, math.nan, math.nan, len(scored.samples), "none", reason)
+            result[name] = _none(value, len(scored.samples), reason)
         else:
             result[name] = _interval(name, parts[name], value, drawn[name], level)
     return result
 
 
+def _none(value: float, n: int, reason: str) -> Interval:
+    return Interval(value, math.nan, math.nan, n, "none", reason)
+
+
 def _interval(name: str, part: Additive, value: float, drawn: Array, level: float) -> Interval:
     if math.isnan(value) or not part.used:
-        return Interval(value, math.nan, math.nan, part.used, "none", "undefined for these rows")
+        return _none(value, part.used, "undefined for these rows")
     if part.used == 1:
-        return Interval(value, math.nan, math.nan, 1, "none", "a single row has no spread")
+        return _none(value, 1, "a single row has no spread")
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
     if counted.size and (counted == counted[0]).all() and (part.rows[:, 1] <= 1).all():
         if counted[0] in (0.0, 1.0) and name not in UNBOUNDED:
             return Interval(value, *wilson(value, part.used, level), part.used, "wilson")
-        reason = "every row has the same value: the rows know nothing of a spread"
-        return Interval(value, math.nan, math.nan, part.used, "none", reason)
-    return Interval(value, *_percentiles(drawn, level), part.used, "bootstrap")
+        return _none(value, part.used, "every row has the same value: the rows know nothing of a spread")
+    return Interval(value, *percentiles(drawn, level), part.used, "bootstrap")
 
 
-@cache
-def _normal_quantile(probability: float) -> float:
-    """SciPy's, asked for once: a curve of win rates has hundreds of intervals of one level."""
-    return float(stats.norm.ppf(probability))
+def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
+    if math.isnan(value):
+        return _none(value, 0, "FCD is undefined for these molecules")
+    if scored.statistics.fcd is None:
+        return _none(value, 0, "the activations were not kept: score again")
+    half = _z(level) * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
+    used = int(np.sum(scored.statistics.fcd.predictions >= 0))
+    return Interval(value, max(0.0, value - half), value + half, used, "delta")
+
+
+def _z(level: float) -> float:
+    """Standard errors on either side of a normal interval."""
+    return float(special.ndtri((1 + level) / 2))
 
 
 def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate (0..1) over ``n`` rows (Wilson 1927)."""
-    z = _normal_quantile((1 + level) / 2)
+    z = _z(level)
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     # By the formula the ends are exactly 0 and 1 there; rounding may say otherwise.
     return (0.0 if rate == 0 else middle - half), (1.0 if rate == 1 else middle + half)
 
 
-# ---- FCD ----
-
-
-def fcd_by_row(fcd: FcdRows) -> tuple[float, Array]:
-    """FCD and how much each row moves it, shape (n,): the derivative by the row's weight, which sums to 0.
-
-    With X and Y the centred activations over sqrt(size - 1), the term Tr sqrt(cov X cov Y) is the sum of the
-    singular values of X Y'; its derivative by the weight of row i of X is half the diagonal entry i of
-    sqrt(XY'YX'), so one decomposition gives all of them (the infinitesimal jackknife; Efron 1982, chapter 6).
-    """
-    activations = np.asarray(fcd.activations, dtype=float)
-    sides = (fcd.references, fcd.predictions)
-    rows = [np.flatnonzero(side >= 0) for side in sides]
-    values = [activations[side[kept]] for side, kept in zip(sides, rows, strict=True)]
-    shift = values[0].mean(axis=0) - values[1].mean(axis=0)
-    centred = [x - x.mean(axis=0) for x in values]
-    bases, factors = zip(*(np.linalg.qr(x / math.sqrt(len(x) - 1)) for x in centred), strict=True)
-    left, singular, right = np.linalg.svd(factors[0] @ factors[1].T, full_matrices=False)
-    cross = singular.sum()
-    value, influence = shift @ shift - 2 * cross, np.zeros(len(sides[0]))
-    for sign, kept, x, basis, factor, turn in zip((1, -1), rows, centred, bases, factors, (left, right.T), strict=True):
-        spread, size = np.sum(factor**2), len(x)
-        value += spread
-        own = ((basis @ turn) ** 2) @ singular
-        influence[kept] += (sign * 2 * x @ shift - spread + cross) / size + np.sum(x**2, axis=1) / (size - 1) - own
-    return float(value), influence
-
-
-def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
-    if math.isnan(value):
-        return Interval(value, math.nan, math.nan, 0, "none", "FCD is undefined for these molecules")
-    if scored.statistics.fcd is None:
-        return Interval(value, math.nan, math.nan, 0, "none", "the activations were not kept: score again")
-    _, influence = fcd_by_row(scored.statistics.fcd)
-    half = stats.norm.ppf((1 + level) / 2) * math.sqrt(np.sum(influence**2))
-    used = int(np.sum(scored.statistics.fcd.predictions >= 0))
-    return Interval(value, max(0.0, value - half), value + half, used, "delta")
-
-
 # ---- between systems ----
 
 COMPARISON_COLUMNS = ("metric", "a", "b", "difference", "low", "high", "p", "p_holm", "method")
-
-
-def check_same_rows(a: Scored, b: Scored, names: tuple[str, str] = ("the first", "the second")) -> None:
-    """Raise :class:`ComparisonError` naming the first row in which two systems do not share their id."""
-    left, right = list(a.samples["id"]), list(b.samples["id"])
-    for number, (x, y) in enumerate(zip(left, right, strict=False), start=1):
-        if x != y:
-            raise ComparisonError(
-                f"row {number}: {names[0]} has id {x!r}, {names[1]} has {y!r}; predict both on the same test rows"
-            )
-    if len(left) != len(right):
-        raise ComparisonError(f"{names[0]} has {len(left)} rows, {names[1]} has {len(right)}: predict all test rows")
-
-
-def compare(
-    a: Scored, b: Scored, *, permutations: int = 9999, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> pd.DataFrame:
-    """Two systems on the same rows: the difference a - b of each metric, its interval, and p (two-sided).
-
-    See :func:`compare_all`, of which this is one pair; ``p_holm`` equals ``p``.
-    """
-    both = {"a": a, "b": b}
-    return compare_all(both, [("a", "b")], permutations=permutations, resamples=resamples, seed=seed, level=level)
 
 
 def compare_all(
@@ -318,34 +245,30 @@ def compare_all(
     """
     lines: list[tuple[Any, ...]] = []
     for a, b in pairs:
-        check_same_rows(scored[a], scored[b], (a, b))
-    names = [name for system in dict.fromkeys(s for pair in pairs for s in pair) for name in scored[system].metrics]
-    for name in dict.fromkeys(names):
-        sides = {system: additive(scored[system], name) for pair in pairs for system in pair}
-        usable = [(a, b) for a, b in pairs if sides[a] and sides[b]]
-        found = [part for pair in usable for part in (sides[pair[0]], sides[pair[1]]) if part]
-        lefts, rights = found[::2], found[1::2]
-        drawn = iter(resampled(found, resamples, seed))
+        for number, (x, y) in enumerate(zip_longest(scored[a].samples["id"], scored[b].samples["id"]), start=1):
+            if x != y:
+                raise ComparisonError(f"row {number}: {a} has id {x!r}, {b} has {y!r}; predict both on the same rows")
+    systems = list(dict.fromkeys(system for pair in pairs for system in pair))
+    for name in dict.fromkeys(name for system in systems for name in scored[system].metrics):
+        sides = {system: part for system in systems if (part := additive(scored[system], name))}
+        usable = [(a, b) for a, b in pairs if a in sides and b in sides]
+        lefts, rights = ([sides[pair[side]] for pair in usable] for side in (0, 1))
+        drawn = resampled([*lefts, *rights], resamples, seed)
         tested = permuted(lefts, rights, permutations, seed)
-        for (a, b), left, right, p in zip(usable, lefts, rights, tested, strict=True):
-            difference = _total(left) - _total(right)
-            low, high = _percentiles(next(drawn) - next(drawn), level)
-            lines.append((name, a, b, difference, low, high, p, "permutation"))
+        for number, (left, right, p) in enumerate(zip(lefts, rights, tested, strict=True)):
+            low, high = percentiles(drawn[number] - drawn[number + len(lefts)], level)
+            lines.append((name, *usable[number], left.total() - right.total(), low, high, p, "permutation"))
         if name == "FCD":
-            moved = {
-                system: fcd_by_row(fcd)[1]
-                for system in dict.fromkeys(s for pair in pairs for s in pair)
+            influence = {
+                system: fcd_influence(fcd)
+                for system in systems
                 if (fcd := scored[system].statistics.fcd) is not None
                 and not math.isnan(scored[system].metrics.get("FCD", math.nan))
             }
-            lines += [_fcd_difference(scored, pair, moved, level) for pair in pairs]
+            lines += [_fcd_difference(scored, pair, influence, level) for pair in pairs]
     frame = pd.DataFrame(lines, columns=[c for c in COMPARISON_COLUMNS if c != "p_holm"])
     corrected = frame.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
     return frame.assign(p_holm=corrected)[list(COMPARISON_COLUMNS)]
-
-
-def _total(part: Additive) -> float:
-    return float(part.value(part.rows.sum(axis=0)))
 
 
 def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations: int, seed: int) -> list[float]:
@@ -355,7 +278,7 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
     moved = [right.rows - left.rows for left, right in zip(lefts, rights, strict=True)]
     stacked = np.concatenate(moved, axis=1)
     edges = np.cumsum([0, *(part.shape[1] for part in moved)])
-    observed = [_total(left) - _total(right) for left, right in zip(lefts, rights, strict=True)]
+    observed = [left.total() - right.total() for left, right in zip(lefts, rights, strict=True)]
     exceeded = np.zeros(len(lefts))
     rng, n = np.random.default_rng(seed), len(stacked)
     block = max(1, _CELLS // n)
@@ -372,15 +295,15 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
 
 
 def _fcd_difference(
-    scored: Mapping[str, Scored], pair: tuple[str, str], moved: Mapping[str, Array], level: float
+    scored: Mapping[str, Scored], pair: tuple[str, str], influence: Mapping[str, Array], level: float
 ) -> tuple[Any, ...]:
-    """The line of one pair for FCD; ``moved``: how much each row moves the FCD of each system that has one."""
+    """The line of one pair for FCD; ``influence``: how much each row moves the FCD of each system that has one."""
     values = [scored[system].metrics.get("FCD", math.nan) for system in pair]
     difference = values[0] - values[1]
-    if any(system not in moved for system in pair):
+    if any(system not in influence for system in pair):
         return ("FCD", *pair, difference, math.nan, math.nan, math.nan, "none")
-    error = math.sqrt(np.sum((moved[pair[0]] - moved[pair[1]]) ** 2))
-    half = stats.norm.ppf((1 + level) / 2) * error
+    error = math.sqrt(np.sum((influence[pair[0]] - influence[pair[1]]) ** 2))
+    half = _z(level) * error
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
     return ("FCD", *pair, difference, difference - half, difference + half, float(p), "delta")
 
@@ -396,54 +319,16 @@ def holm(p: Array) -> Array:
     return corrected
 
 
-def across_seeds(runs: Sequence[Mapping[str, float]], level: float = 0.95) -> pd.DataFrame:
-    """Mean and spread of each metric over trainings that differ in their seed only.
-
-    runs: one mapping of metric to value per seed. Columns: metric, mean, spread (sample standard deviation), low,
-    high (Student's t interval of the mean), seeds (defined values). One seed has no spread: NaN, never 0.
-    """
-    if not runs:
-        raise ValueError("there is no seed to summarise: give at least one run's metrics")
-    lines = []
-    for name in dict.fromkeys(name for run in runs for name in run):
-        values = np.array([run.get(name, math.nan) for run in runs], dtype=float)
-        values = values[~np.isnan(values)]
-        k = len(values)
-        mean = float(values.mean()) if k else math.nan
-        spread = float(values.std(ddof=1)) if k > 1 else math.nan
-        half = float(stats.t.ppf((1 + level) / 2, k - 1)) * spread / math.sqrt(k) if k > 1 else math.nan
-        lines.append((name, mean, spread, mean - half, mean + half, k))
-    return pd.DataFrame(lines, columns=["metric", "mean", "spread", "low", "high", "seeds"])
-
-
 # ---- files ----
 
-
-@dataclass(frozen=True, eq=False)
-class StoredFcd:
-    """:class:`FcdRows` from a file."""
-
-    activations: Array
-    references: Array
-    predictions: Array
-
-
-@dataclass(frozen=True, eq=False)
-class StoredStatistics:
-    """:class:`Statistics` from a file."""
-
-    bleu: BleuStatistics | None = None
-    fcd: StoredFcd | None = None
-
-
-_STORED: dict[str, type[BleuStatistics] | type[StoredFcd]] = {"bleu": BleuStatistics, "fcd": StoredFcd}
+_PARTS: dict[str, type[BleuStatistics] | type[FCDStatistics]] = {"bleu": BleuStatistics, "fcd": FCDStatistics}
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Write per-row statistics as a compressed ``.npz``, atomically."""
     arrays: dict[str, Array] = {
         f"{part}.{column.name}": getattr(getattr(statistics, part), column.name)
-        for part, kind in _STORED.items()
+        for part, kind in _PARTS.items()
         if getattr(statistics, part) is not None
         for column in fields(kind)
     }
@@ -451,17 +336,17 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
-def read_statistics(path: Path) -> StoredStatistics:
+def read_statistics(path: Path) -> Statistics:
     """Read what :func:`write_statistics` wrote; raises :class:`BadFileError` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             parts: dict[str, Any] = {
                 part: kind(*(stored[f"{part}.{column.name}"] for column in fields(kind)))
-                for part, kind in _STORED.items()
+                for part, kind in _PARTS.items()
                 if any(name.startswith(f"{part}.") for name in stored.files)
             }
     except FileNotFoundError:
         raise BadFileError(f"{path} is missing: run 07_nli_evaluation, or make reproduce") from None
     except Exception as error:  # zip, zlib and numpy each raise their own
         raise BadFileError(f"{path} is damaged ({error}): delete it and run 07_nli_evaluation again") from None
-    return StoredStatistics(**parts)
+    return Statistics(**parts)

@@ -11,34 +11,20 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
   of an invalid output, and counted.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rdkit import DataStructs
 
-from lmolt_utils.metrics.bleu import BLEU_ORDERS, BleuStatistics, bleu_statistics
-from lmolt_utils.metrics.featurise import Featuriser, Molecule, parse_smiles
-
-__all__ = [
-    "FCD",
-    "MOLECULE_METRICS",
-    "SIMILARITIES",
-    "ChemNet",
-    "FCDStatistics",
-    "InvalidConvention",
-    "MoleculeScores",
-    "frechet_chemnet_distance",
-    "molecule_scores",
-    "parse_smiles",
-]
+from lmolt_utils.metrics.featurise import Featuriser, Molecule
+from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics
 
 MOLECULE_METRICS = (
     *("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity"),
@@ -49,8 +35,8 @@ SIMILARITIES = ("MACCS", "RDK", "Morgan")
 InvalidConvention = Literal["lpm24", "molt5"]
 
 FCD_WIDTH = 350  # tokens that ChemNet reads, the end mark among them
-_BATCH = 32  # molecules that go through ChemNet together
 FCD_FULL_RANK = 513  # molecules from which a covariance of ChemNet's 512 activations can have full rank
+_BATCH = 32  # molecules that go through ChemNet together
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +53,16 @@ class FCDStatistics:
 
 @dataclass(frozen=True, eq=False)
 class FCD:
-    """Fréchet ChemNet Distance and what went into it.
+    """Fréchet ChemNet Distance: 0 is best, no upper bound; NaN where it is not defined.
 
-    value: 0 is best, no upper bound; NaN where it is not defined (then `note` says why).
-    references, predictions: molecules that went in. dropped_empty: parsable but empty ones that did not;
-    dropped_invalid: strings that do not parse (or whose canonical form RDKit did not finish), on both sides.
-    over_length: molecules of more than 349 characters, of which ChemNet may not read the end.
-    fragments: molecules of several fragments, of which ChemNet reads the first.
-    note: a warning for the reader, or empty.
+    counts: what went into it: fcd_references, fcd_predictions (molecules), fcd_dropped_empty, fcd_dropped_invalid
+    (on both sides), fcd_over_349_characters (of which ChemNet may not read the end), fcd_several_fragments (of which
+    it reads the first), fcd_note (a warning for the reader, or empty).
     statistics: what the value of a resample of the rows needs, or None where it is not defined.
     """
 
     value: float
-    references: int
-    predictions: int
-    dropped_empty: int
-    dropped_invalid: int
-    over_length: int
-    fragments: int
-    note: str
+    counts: dict[str, str | int]
     statistics: FCDStatistics | None
 
 
@@ -94,17 +71,17 @@ class MoleculeScores:
     """metrics: corpus value per name of `MOLECULE_METRICS`, NaN where undefined.
 
     samples: per-row values, arrays of shape (n,), whose mean without NaN is the corpus value: Exact,
-    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs. bleu: the counts behind BLEU.
-    unparsable_references: rows whose reference RDKit cannot read. gave_up: rows where a feature of one of the
-    two molecules reached RDKit's limit of time or memory, by feature.
+    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs; and length_deviation (output minus reference, in
+    characters). bleu: the counts behind BLEU. fcd: what a resample of FCD needs, None where it is undefined.
+    counts: FCD's; invalid_predictions; unparsable_references; rdkit_gave_up: rows where a feature of one of the two
+    molecules reached RDKit's limit of time or memory; rdkit_gave_up_on: which.
     """
 
     metrics: dict[str, float]
     samples: dict[str, np.ndarray]
     bleu: BleuStatistics
-    fcd: FCD
-    unparsable_references: int
-    gave_up: dict[str, int]
+    fcd: FCDStatistics | None
+    counts: dict[str, str | int]
 
 
 def molecule_scores(
@@ -113,7 +90,7 @@ def molecule_scores(
     invalid: InvalidConvention = "lpm24",
     *,
     featuriser: Featuriser | None = None,
-    chemnet: ChemNet | None = None,
+    chemnet: "ChemNet | None" = None,
     fcd: bool = True,
 ) -> MoleculeScores:
     """All molecule metrics of n pairs of SMILES strings.
@@ -142,9 +119,9 @@ def molecule_scores(
     rows = list(zip(references, predictions, strict=True))
     pairs = [(table[r], table[p]) for r, p in rows]
     # InChI is the slow part of equality; molecules of different composition cannot share one.
-    featuriser.add_inchi({s: table[s] for r, p in rows if r != p and _like(table[r], table[p]) for s in (r, p)})
+    featuriser.add_inchi([s for r, p in rows if r != p and _like(table[r], table[p]) for s in (r, p)])
     missing = 0.0 if invalid == "lpm24" else math.nan
-    columns = {
+    columns: dict[str, list[Any]] = {
         "Exact": [_same_molecule(r, p) for r, p in pairs],
         "Levenshtein": [Levenshtein.distance(p, r) for r, p in rows],
     }
@@ -157,24 +134,24 @@ def molecule_scores(
     counts = bleu_statistics(references, predictions)
     sides = [r.canonical for r, _ in pairs], [p.canonical for _, p in pairs]
     distance = frechet_chemnet_distance(*(sides if fcd else ([], [])), chemnet)
-    if not fcd:
-        distance = replace(distance, note="left out, as asked")
     valid = [text for (_, text), (_, p) in zip(rows, pairs, strict=True) if p.valid]
     values = {
-        "BLEU": float(counts.score(BLEU_ORDERS["BLEU"])),
+        "BLEU": counts.score(BLEU_ORDERS["BLEU"]),
         "FCD": distance.value,
         "Uniqueness": len(set(valid)) / len(valid) if valid else math.nan,
     }
     values |= {name: _mean(column) for name, column in samples.items()}
-    limits = [{m.gave_up for m in pair} - {""} for pair in pairs]
-    return MoleculeScores(
-        {name: values[name] for name in MOLECULE_METRICS},
-        samples,
-        counts,
-        distance,
-        sum(not r.valid for r, _ in pairs),
-        {name: sum(name in limit for limit in limits) for name in sorted(set().union(*limits))},
-    )
+    samples["length_deviation"] = np.array([len(p) - len(r) for r, p in rows])
+    limits = Counter(name for pair in pairs for name in {molecule.gave_up for molecule in pair} - {""})
+    odd: dict[str, str | int] = {
+        **distance.counts,
+        "invalid_predictions": sum(not p.valid for _, p in pairs),
+        "unparsable_references": sum(not r.valid for r, _ in pairs),
+        "rdkit_gave_up": limits.total(),
+        "rdkit_gave_up_on": ", ".join(f"{name}: {limits[name]}" for name in sorted(limits)),
+    }
+    metrics = {name: values[name] for name in MOLECULE_METRICS}
+    return MoleculeScores(metrics, samples, counts, distance.statistics, odd)
 
 
 def _mean(column: np.ndarray) -> float:
@@ -212,47 +189,37 @@ def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
 class ChemNet:
     """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
 
-    The network and its weights are fcd_torch's. capacity: molecules kept (2 KB each). Every batch has the same shape
-    and goes through one thread (three would divide it unevenly): a molecule's numbers do not depend on which others
-    are new, and a resumed run gives the same bytes.
+    The network and its weights are fcd_torch's. Every batch has the same shape and goes through one thread (three
+    would divide it unevenly): a molecule's numbers do not depend on which others are new, and a resumed run gives the
+    same bytes.
     """
 
-    capacity: int = 100_000
     table: dict[str, np.ndarray] = field(default_factory=dict)
 
     def activations(self, canonical_smiles: Sequence[str]) -> np.ndarray:
         """For n non-empty canonical SMILES: float32 of shape (n, 512)."""
         new = [smiles for smiles in dict.fromkeys(canonical_smiles) if smiles not in self.table]
-        if new:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
-                for start in range(0, len(new), _BATCH):
-                    batch = new[start : start + _BATCH]
-                    filled = [*batch, *["C"] * (_BATCH - len(batch))]
-                    self.table |= zip(batch, _last_but_one_layer(filled), strict=False)
-        found = [self.table[smiles] for smiles in canonical_smiles]
-        for smiles in list(self.table)[: max(0, len(self.table) - self.capacity)]:
-            del self.table[smiles]
-        return np.array(found, dtype=np.float32).reshape(-1, 512)
+        for start in range(0, len(new), _BATCH):
+            batch = new[start : start + _BATCH]
+            filled = [*batch, *["C"] * (_BATCH - len(batch))]
+            self.table |= zip(batch, _on_one_thread(filled), strict=False)
+        return np.array([self.table[smiles] for smiles in canonical_smiles], dtype=np.float32).reshape(-1, 512)
 
 
-def _last_but_one_layer(canonical_smiles: Sequence[str]) -> np.ndarray:
-    """fcd_torch's `get_predictions`, but for its detour over a float64 data set (a tenth of the time)."""
+def _on_one_thread(canonical_smiles: Sequence[str]) -> np.ndarray:
     import torch
-    from fcd_torch.utils import get_one_hot
 
-    characters = np.array([get_one_hot(smiles, FCD_WIDTH) for smiles in canonical_smiles], dtype=np.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            scaled = torch.from_numpy(characters / characters.shape[2])
-            return np.asarray(chemnet_network().model(scaled.transpose(1, 2)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
+            return np.asarray(chemnet_network().get_predictions(canonical_smiles))
     finally:
         torch.set_num_threads(threads)
 
 
-@lru_cache(maxsize=1)
+@cache
 def chemnet_network() -> Any:
     """fcd_torch's ChemNet on the CPU, loaded once per process."""
     import fcd_torch  # here, since it imports torch: captions do not need it
@@ -275,48 +242,64 @@ def frechet_chemnet_distance(
     kept = [[smiles for smiles in side if smiles] for side in sides]
     everything = kept[0] + kept[1]
     smallest = min(map(len, kept))
-    value, notes = math.nan, []
-    statistics = None
+    value, statistics, note = math.nan, None, ""
     if smallest < 2:
-        notes.append(
-            f"FCD needs two molecules on each side, got {len(kept[0])} references and {len(kept[1])} predictions"
-        )
+        note = f"FCD needs two molecules on each side, got {len(kept[0])} references and {len(kept[1])} predictions"
     else:
         distinct: dict[str | None, int] = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
         activations = (chemnet or ChemNet()).activations([smiles for smiles in distinct if smiles])
-        value = _frechet_distance(
+        value = frechet_distance(
             *(activations[[distinct[smiles] for smiles in side]].astype(np.float64) for side in kept)
         )
         statistics = FCDStatistics(
             activations, *(np.array([distinct.get(smiles, -1) for smiles in side], dtype=np.int64) for side in sides)
         )
         if smallest < FCD_FULL_RANK:
-            notes.append(
+            note = (
                 f"fewer than {FCD_FULL_RANK} molecules ({smallest}): the covariance is singular, compare "
                 "only sets of the same size"
             )
-    return FCD(
-        value,
-        len(kept[0]),
-        len(kept[1]),
-        dropped_empty=sum(smiles == "" for side in sides for smiles in side),
-        dropped_invalid=sum(smiles is None for side in sides for smiles in side),
-        over_length=sum(len(smiles) >= FCD_WIDTH for smiles in everything),
-        fragments=sum("." in smiles for smiles in everything),
-        note="; ".join(notes),
-        statistics=statistics,
-    )
+    counts: dict[str, str | int] = {
+        "fcd_references": len(kept[0]),
+        "fcd_predictions": len(kept[1]),
+        "fcd_dropped_empty": sum(smiles == "" for side in sides for smiles in side),
+        "fcd_dropped_invalid": sum(smiles is None for side in sides for smiles in side),
+        "fcd_over_349_characters": sum(len(smiles) >= FCD_WIDTH for smiles in everything),
+        "fcd_several_fragments": sum("." in smiles for smiles in everything),
+        "fcd_note": note,
+    }
+    return FCD(value, counts, statistics)
 
 
-def _frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Squared Fréchet distance of Gaussians fitted to two samples, shapes (n, d) and (m, d), n, m >= 2."""
     difference = x.mean(axis=0) - y.mean(axis=0)
     # With covariances X = P'P and Y = Q'Q, Tr sqrt(XY) is the sum of the singular values of PQ'.
-    p, q = _covariance_factor(x), _covariance_factor(y)
+    centred = ((side - side.mean(axis=0)) / np.sqrt(len(side) - 1) for side in (x, y))
+    p, q = (np.asarray(np.linalg.qr(side, mode="r")) for side in centred)
     cross = np.linalg.svd(p @ q.T, compute_uv=False).sum()
     return float(difference @ difference + np.sum(p**2) + np.sum(q**2) - 2.0 * cross)
 
 
-def _covariance_factor(x: np.ndarray) -> np.ndarray:
-    """P with P'P = cov(x), for x of shape (n, d): shape (min(n, d), d)."""
-    return np.asarray(np.linalg.qr((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), mode="r"))
+def fcd_influence(fcd: FCDStatistics) -> np.ndarray:
+    """How much each row moves FCD, shape (n,): the derivative by the row's weight, which sums to 0.
+
+    With X and Y the centred activations over sqrt(size - 1), the term Tr sqrt(cov X cov Y) is the sum of the
+    singular values of X Y'; its derivative by the weight of row i of X is half the diagonal entry i of
+    sqrt(XY'YX'), so one decomposition gives all of them (the infinitesimal jackknife; Efron 1982, chapter 6).
+    """
+    activations = np.asarray(fcd.activations, dtype=float)
+    sides = (fcd.references, fcd.predictions)
+    rows = [np.flatnonzero(side >= 0) for side in sides]
+    values = [activations[side[kept]] for side, kept in zip(sides, rows, strict=True)]
+    shift = values[0].mean(axis=0) - values[1].mean(axis=0)
+    centred = [x - x.mean(axis=0) for x in values]
+    bases, factors = zip(*(np.linalg.qr(x / math.sqrt(len(x) - 1)) for x in centred), strict=True)
+    left, singular, right = np.linalg.svd(factors[0] @ factors[1].T, full_matrices=False)
+    cross = singular.sum()
+    influence = np.zeros(len(sides[0]))
+    for sign, kept, x, basis, factor, turn in zip((1, -1), rows, centred, bases, factors, (left, right.T), strict=True):
+        spread, size = np.sum(factor**2), len(x)
+        own = ((basis @ turn) ** 2) @ singular
+        influence[kept] += (sign * 2 * x @ shift - spread + cross) / size + np.sum(x**2, axis=1) / (size - 1) - own
+    return influence

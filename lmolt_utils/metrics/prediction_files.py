@@ -1,4 +1,4 @@
-"""Read predictions as others publish them: one reader for ``lmolt score``, ``nli`` and ``atoms``.
+"""Files of others: predictions as they are published, and the reports of ``lmolt score``, ``nli`` and ``atoms``.
 
 The layouts (:mod:`lmolt_utils.data.text_tables` says how they are told apart):
 
@@ -12,8 +12,7 @@ The layouts (:mod:`lmolt_utils.data.text_tables` says how they are told apart):
 Nothing is trimmed. What was decided about a file stands in `frame.attrs["notes"]`; what cannot be decided is refused.
 """
 
-from __future__ import annotations
-
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +20,11 @@ from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.rows import ALIASES
 from lmolt_utils.data.text_tables import ABSENT, Table, plain, read_table
-from lmolt_utils.files import BadFileError
-from lmolt_utils.metrics.featurise import parse_smiles
+from lmolt_utils.files import BadFileError, as_json, fingerprint, write_text
+from lmolt_utils.metrics.intervals import intervals
 
 #: What the columns may be called; case, spaces around and underscores do not matter.
 _NAMES = {
@@ -55,7 +55,7 @@ def read_predictions(path: str | Path, *, task: str | None = None, reference: st
     Raises BadFileError for a file that is missing, is none of the formats, or whose rows do not match the
     references': the first bad place is named.
     """
-    table = _read(Path(path))
+    table = read_table(Path(path), _KNOWN)
     ids = _ids(table)
     columns = {name: table.column(_NAMES[name], null=name != "task") for name in ("task", "source", "raw")}
     predictions = table.column(_NAMES["prediction"], null=True)
@@ -75,7 +75,9 @@ def read_predictions(path: str | Path, *, task: str | None = None, reference: st
     references = table.column(_NAMES["reference"])
     if reference is not None:
         told = columns["task"][0] if columns["task"] else None
-        references = _partners(table, ids, predictions, _read(Path(reference)), told, given=references is not None)
+        references = _partners(
+            table, ids, predictions, read_table(Path(reference), _KNOWN), told, given=references is not None
+        )
     elif references is None:
         raise BadFileError(
             f"{table.path} holds outputs only ({len(predictions)} lines): name the file with their references "
@@ -98,7 +100,7 @@ def read_captions(path: str | Path) -> tuple[list[str], list[str]]:
 
     Raises BadFileError as :func:`read_predictions` does.
     """
-    table = _read(Path(path))
+    table = read_table(Path(path), _KNOWN)
     for names in (_NAMES["prediction"], _NAMES["raw"], _OF_TASK["mol2cap"]):
         if (cells := table.column(names, null=True)) is not None:
             return [cell or "" for cell in cells], table.notes
@@ -182,7 +184,7 @@ def _references(other: Table, task: str | None) -> list[str]:
 def _refuse_header(other: Table, first: str, task: str | None) -> None:
     """One word above the references that is none: scored as a row, a header is a silent error."""
     word = re.fullmatch(r"[A-Za-z_][\w -]*", first) if task == "cap2mol" else re.fullmatch(r"\w+", first)
-    if word and len(other.rows) > 1 and (task != "cap2mol" or parse_smiles(first) is None):
+    if word and len(other.rows) > 1 and (task != "cap2mol" or parse(first) is None):
         raise BadFileError(
             f"{other.path} line 1 ({first!r}) is no {'molecule' if task == 'cap2mol' else 'caption'} but looks like a "
             "header: call it 'reference'. If it is a reference, put a line 'reference' above it"
@@ -203,5 +205,94 @@ def _ids(table: Table) -> list[Any] | None:
     return cells
 
 
-def _read(path: Path) -> Table:
-    return read_table(path, _KNOWN)
+# -------------------------------------------------------------------------------------------- lmolt score
+
+#: Conventions that the table names above the numbers: no number is read without them.
+_TOLD = {
+    "mol2cap": ("tokenizer", "meteor_matcher", "postprocess"),
+    "cap2mol": ("invalid", "rdkit_version", "postprocess"),
+}
+#: Counts of what was odd, and notes: shown below the table where there are any.
+_ODD = (
+    *("missing_", "empty_", "invalid_", "unparsable_", "doubled_", "fcd_", "rdkit_gave_up", "wrong_modality"),
+    "postprocess: ",
+)
+
+
+def score_file(arguments: argparse.Namespace) -> int:
+    """Every metric of one file: print its table, write what was asked for; returns the exit status.
+
+    Raises ValueError or OSError with a message that says what to do, before anything is computed where it can.
+    """
+    from lmolt_utils.metrics.captions import caption_tokenizer  # here: `lmolt atoms` needs no nltk
+    from lmolt_utils.metrics.featurise import Featuriser
+    from lmolt_utils.metrics.scoring import Scorer
+
+    file, reference, json, csv = (
+        None if name is None else Path(name)
+        for name in (arguments.file, arguments.reference, arguments.json, arguments.csv)
+    )
+    assert file is not None
+    check_outputs([json, csv], [file, reference])
+    frame = read_predictions(file, task=arguments.task, reference=reference)
+    scorer = Scorer(
+        caption_tokenizer(arguments.tokenizer), arguments.invalid, arguments.meteor, Featuriser(arguments.workers)
+    )
+    scores = scorer.score(frame, arguments.task, rule=arguments.postprocess)
+    found = intervals(scores, resamples=arguments.resamples)
+    metrics = {name: interval.to_dict() for name, interval in found.items()}
+    table = pd.DataFrame([{"metric": name, **entry} for name, entry in metrics.items()])
+    table = table[["metric", "value", "low", "high", "n"]].astype({"value": float, "low": float, "high": float})
+
+    told = ", ".join(f"{name} {scores.conventions[name]}" for name in _TOLD[scores.task])
+    print(f"{file.name}: {scores.task}, {scores.n} rows; {told}")
+    print(table.to_string(index=False, na_rep="-"))
+    odd = [
+        f"{name}: {value}"
+        for name, value in scores.conventions.items()
+        if value and name.startswith(_ODD) and not name.endswith("_version")
+    ]
+    for line in ["", *odd] if odd else []:
+        print(line)
+    for note in frame.attrs["notes"]:
+        print(f"note: {note}")
+    if json is not None:
+        report = {**scores.to_dict(), "metrics": metrics, "files": told_files(file, reference, frame)}
+        write_output(json, as_json(report))
+    if csv is not None:
+        write_output(csv, table.to_csv(index=False))
+    return 0
+
+
+def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
+    """Raise :class:`BadFileError`, before anything is computed, for a file that cannot or must not be written."""
+    kept = {path.resolve() for path in inputs if path is not None}
+    for output in (path for path in outputs if path is not None):
+        if not output.absolute().parent.is_dir():
+            raise BadFileError(f"{output} cannot be written: there is no folder {output.parent}")
+        if output.is_dir():
+            raise BadFileError(f"{output} cannot be written: it is a folder; name a file")
+        if output.resolve() in kept:
+            raise BadFileError(f"{output} is also given as another file: name one that may be replaced")
+        if output.is_file() or not output.exists():  # two reports may both go to the screen
+            kept.add(output.resolve())
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a report: a file as a whole, a link's target, a device or pipe (``/dev/stdout``) in place."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+    else:
+        write_text(path.resolve(), text)
+
+
+def told_files(file: Path, reference: Path | None, frame: pd.DataFrame) -> dict[str, Any]:
+    """Which files a report is made from, and how they were read."""
+    inputs = {"predictions": file, "references": reference}
+    files: dict[str, Any] = {
+        name: {"name": path.name, "sha256": fingerprint(path) if path.is_file() else None}
+        for name, path in inputs.items()
+        if path is not None
+    }
+    return {**files, "notes": frame.attrs["notes"]}

@@ -1,9 +1,8 @@
 """Properties named in captions, as the L+M-24 evaluation counts them: precision, recall and F1.
 
 A property is present where its lower-cased word pieces occur one after the other in the caption's. Every name that
-occurs counts, so "kinase inhibitor" is also found inside "tyrosine kinase inhibitor" (``longest=True`` counts the
-longest only: a stricter second opinion). Counts are taken per property over the corpus and averaged up the tree of
-categories; what is undefined (0 / 0) is left out.
+occurs counts, so "kinase inhibitor" is also found inside "tyrosine kinase inhibitor". Counts are taken per property
+over the corpus and averaged up the tree of categories; what is undefined (0 / 0) is left out.
 
 All names are looked up in one pass over a caption with a tree of tokens; checking 3,400 names one by one takes about a
 hundred times longer.
@@ -11,6 +10,7 @@ hundred times longer.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from lmolt_utils.grammar.property_tree import SEPARATOR, Tree, paths
 from lmolt_utils.metrics.captions import CaptionTokenizer, strip_cls
 
 OVERALL = "Overall"
+#: A category in which nothing is defined, in the official scorer that L+M-24's results come from (0 in an earlier one).
+EMPTY_CATEGORY = 1.0
 MEASURES = ("precision", "recall", "f1", "accuracy")
 #: Upper ends (exclusive) of the bands of how often training names a property; the last band is open.
 BANDS = (1, 10, 100, 1000)
@@ -30,10 +32,10 @@ BANDS = (1, 10, 100, 1000)
 
 
 class Finder:
-    """Which of ``names`` (tokenised, lower case) occur in a text; names of no pieces occur nowhere."""
+    """Which of ``names`` occur in a text, by their lower-cased pieces; names of no pieces occur nowhere."""
 
-    def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer, *, longest: bool = False) -> None:
-        self.names, self._tokenizer, self._longest = tuple(names), tokenizer, longest
+    def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer) -> None:
+        self.names, self._tokenizer = tuple(names), tokenizer
         self._root: dict[str, Any] = {}
         for index, pieces in enumerate(tokenizer.split([name.lower() for name in names])):
             node = self._root
@@ -54,23 +56,13 @@ class Finder:
 
     def _search(self, pieces: Sequence[str]) -> set[int]:
         found: set[int] = set()
-        covered = 0  # end of the last name taken, under ``longest``
         for start in range(len(pieces)):
-            if start < covered:
-                continue
-            node: dict[str, Any] | None = self._root
-            last: tuple[int, list[int]] | None = None
-            for end in range(start, len(pieces)):
-                node = node.get(pieces[end]) if node else None
-                if node is None:
+            node = self._root
+            for piece in pieces[start:]:
+                if piece not in node:
                     break
-                if "" in node:
-                    last = (end + 1, node[""])
-                    if not self._longest:
-                        found.update(node[""])
-            if self._longest and last:
-                covered = last[0]
-                found.update(last[1])
+                node = node[piece]
+                found.update(node.get("", ()))
         return found
 
 
@@ -102,15 +94,10 @@ def property_scores(
     tokenizer: CaptionTokenizer,
     *,
     combinations: Sequence[tuple[str, str]] = (),
-    longest: bool = False,
-    empty_category: float = 1.0,
 ) -> PropertyScores:
     """Compare the properties that n references and n predictions name.
 
     combinations: pairs that training withholds; a caption has one where it names both.
-    longest: count only the longest name at a place (the official scorer counts all).
-    empty_category: value of a category in which nothing is defined; 1.0 in the official scorer that the repository
-    releases results of, 0.0 in an earlier version (LPM-24-Dataset, evaluation and final_evaluation).
 
     Raises ValueError where the lists are empty or differ in length, or the tree is empty.
     """
@@ -123,15 +110,13 @@ def property_scores(
     paired = [name for pair in combinations for name in pair]
     names = list(dict.fromkeys([*by_path, *paired]))
     column = {name: index for index, name in enumerate(names)}
-    finder = Finder(names, tokenizer, longest=longest)
+    finder = Finder(names, tokenizer)
     gold = finder.presence(references)
     said = finder.presence([strip_cls(text) for text in predictions])
 
     counts = _counts(gold, said).iloc[[column[name] for name in by_path]].set_axis(leaves, axis=0)
     properties = pd.concat([counts, _measures(counts)], axis=1).rename_axis("property")
-    categories = pd.DataFrame(
-        {m: _up(tree, dict(zip(leaves, properties[m].tolist(), strict=True)), empty_category) for m in MEASURES}
-    )
+    categories = pd.DataFrame({m: _up(tree, dict(zip(leaves, properties[m].tolist(), strict=True))) for m in MEASURES})
     named = [column[name] for name in dict.fromkeys(by_path)]
     return PropertyScores(
         properties,
@@ -161,7 +146,7 @@ def _measures(counts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(values, index=counts.index)
 
 
-def _up(tree: Tree, values: Mapping[str, float], empty: float) -> dict[str, float]:
+def _up(tree: Tree, values: Mapping[str, float]) -> dict[str, float]:
     """The mean of each category's children, undefined properties left out; children first, "Overall" last."""
     result: dict[str, float] = {}
 
@@ -174,11 +159,10 @@ def _up(tree: Tree, values: Mapping[str, float], empty: float) -> dict[str, floa
                 for name, below in child.items():
                     found[name] = result[prefix + name] = mean(below, f"{prefix}{name}{SEPARATOR}")
         defined = [value for value in found.values() if not np.isnan(value)]
-        return float(np.mean(defined)) if defined else empty
+        return float(np.mean(defined)) if defined else EMPTY_CATEGORY
 
     overall = mean([tree], "")
-    result[OVERALL] = overall
-    return result
+    return {**result, OVERALL: overall}
 
 
 def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
@@ -186,10 +170,7 @@ def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dic
         return {}
     first, second = (list(side) for side in zip(*pairs, strict=True))
     wanted, given = gold[:, first].multiply(gold[:, second]), said[:, first].multiply(said[:, second])
-    tp = wanted.multiply(given).sum()
-    counts = pd.DataFrame({"tp": [tp], "fp": [given.sum() - tp], "fn": [wanted.sum() - tp]})
-    counts["tn"] = gold.shape[0] * len(pairs) - counts.sum(axis=1)
-    measures = _measures(counts)
+    measures = _measures(_counts(wanted, given).sum().to_frame().T)
     return {name: float(measures[name].iloc[0]) for name in MEASURES}
 
 
@@ -200,7 +181,7 @@ def _rows(gold: Any, said: Any) -> pd.DataFrame:
     return pd.DataFrame({"gold": wanted.astype(int), "predicted": given.astype(int), **shares})
 
 
-def by_frequency(scores: PropertyScores, frequency: Mapping[str, int], bands: Sequence[int] = BANDS) -> pd.DataFrame:
+def by_frequency(scores: PropertyScores, frequency: Mapping[str, int]) -> pd.DataFrame:
     """Omitted and hallucinated properties by how often training has them.
 
     frequency: molecules per property in training, by lower-case name; a name it lacks has 0.
@@ -208,24 +189,17 @@ def by_frequency(scores: PropertyScores, frequency: Mapping[str, int], bands: Se
     omitted (share of those missing from the prediction), said (mentions in predictions), hallucinated (share of
     those missing from the reference). Shares are NaN where there is nothing to share.
     """
-    frame = scores.properties.assign(name=[path.split(SEPARATOR)[-1].lower() for path in scores.properties.index])
-    frame = frame.drop_duplicates("name")
-    trained = frame["name"].map(lambda name: frequency.get(name, 0))
-    lines = []
-    for low, high in zip((0, *bands), (*bands, np.inf), strict=True):
-        band = frame[(trained >= low) & (trained < high) & (frame[["tp", "fp", "fn"]].sum(axis=1) > 0)]
-        tp, fp, fn = (int(band[name].sum()) for name in ("tp", "fp", "fn"))
-        lines.append(
-            {
-                "trained": _band(low, high),
-                "properties": len(band),
-                "named": tp + fn,
-                "omitted": fn / (tp + fn) if tp + fn else np.nan,
-                "said": tp + fp,
-                "hallucinated": fp / (tp + fp) if tp + fp else np.nan,
-            }
-        )
-    return pd.DataFrame(lines)
+    names = [path.split(SEPARATOR)[-1].lower() for path in scores.properties.index]
+    counts = scores.properties[["tp", "fp", "fn"]].set_axis(names, axis=0)
+    counts = counts[~counts.index.duplicated() & (counts.sum(axis=1) > 0)]
+    edges = [0, *BANDS, np.inf]
+    labels = [_band(low, high) for low, high in pairwise(edges)]
+    band = pd.cut([frequency.get(name, 0) for name in counts.index], edges, right=False, labels=labels)
+    groups = counts.groupby(pd.Series(band, counts.index), observed=False)
+    tp, fp, fn = (groups[name].sum() for name in ("tp", "fp", "fn"))
+    columns = {"properties": groups.size(), "named": tp + fn, "omitted": fn / (tp + fn)}
+    columns |= {"said": tp + fp, "hallucinated": fp / (tp + fp)}
+    return pd.DataFrame(columns).rename_axis("trained").reset_index().astype({"trained": str})
 
 
 def _band(low: float, high: float) -> str:

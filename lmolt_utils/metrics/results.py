@@ -1,19 +1,23 @@
-"""The scores of all systems, collected from their files into long tables."""
+"""The scores of all systems, read back from their files: tables, spread over seeds, the papers' headline effects."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
+from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows
-from lmolt_utils.metrics.intervals import StoredStatistics, across_seeds, additive, read_statistics, resampled
+from lmolt_utils.metrics.intervals import Scored, additive, read_statistics, resampled
+from lmolt_utils.metrics.scoring import score_path
+from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 
 SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
@@ -28,6 +32,9 @@ class MixedScoresError(CompanionError, ValueError):
     """Scores by different conventions, which must not share a table."""
 
 
+# ---- score files ----
+
+
 def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Long table (:data:`SCORE_COLUMNS`) of every score file there is; systems without one have no rows.
 
@@ -36,7 +43,7 @@ def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     lines = []
     for system in systems:
         for task in TASKS:
-            path = run.path("scores", f"{system.name}.{task}.json")
+            path = score_path(run, system.name, task, "json")
             if path.exists():
                 result = read_json(path)
                 for metric, value in result["metrics"].items():
@@ -47,83 +54,29 @@ def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     return frame.astype({"value": float, "n": int, "low": float, "high": float})
 
 
-@dataclass(frozen=True, eq=False)
-class StoredScores:
-    """The scores of one system on one task as their files have them: values, rows, per-row statistics."""
-
-    metrics: dict[str, float]
-    samples: pd.DataFrame
-    statistics: StoredStatistics
-
-
-def read_scores(run: Run, name: str, task: Task) -> StoredScores:
+def read_scores(run: Run, name: str, task: Task) -> Scored:
     """Read back what scoring wrote; raises :class:`~lmolt_utils.files.BadFileError` naming the missing file."""
-    values = read_json(run.path("scores", f"{name}.{task}.json"))["metrics"]
-    return StoredScores(
-        {metric: math.nan if value is None else float(value) for metric, value in values.items()},
-        read_rows(run.path("scores", f"{name}.{task}.samples.jsonl"), ("id",)),
-        read_statistics(run.path("scores", f"{name}.{task}.statistics.npz")),
+    metrics = read_json(score_path(run, name, task, "json"))["metrics"]
+    return Scored(
+        {metric: math.nan if value is None else float(value) for metric, value in metrics.items()},
+        read_rows(score_path(run, name, task, "samples.jsonl"), ("id",)),
+        read_statistics(score_path(run, name, task, "statistics.npz")),
     )
-
-
-def replicates(
-    run: Run, wanted: Iterable[tuple[str, Task, str]], resamples: int = 1000, seed: int = 0
-) -> dict[tuple[str, str], np.ndarray]:
-    """Values of (system, metric) under the same draws of the test rows, shape (resamples,) each.
-
-    wanted: (system, task, metric). What has no scores, or is no function of sums over rows, is left out.
-    """
-    read: dict[tuple[str, Task], StoredScores] = {}
-    found = {}
-    for system, task, metric in dict.fromkeys(wanted):
-        if not run.path("scores", f"{system}.{task}.statistics.npz").exists():
-            continue
-        if (system, task) not in read:
-            read[system, task] = read_scores(run, system, task)
-        part = additive(read[system, task], metric)
-        if part is not None:
-            found[system, metric] = resampled([part], resamples, seed)[0]
-    return found
-
-
-def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
-
-    ``scores/<name>.<task>.json`` is one seed's, ``scores/<name>@seed<k>.<task>.json`` are the others'; files of seeds
-    that are not asked for do not count. seeds: how many values there are, of ``wanted``.
-    """
-    frames = []
-    for system in systems:
-        own = re.compile(rf"{re.escape(system.name)}@seed\d+")
-        copies = [copy.name for copy in systems if own.fullmatch(copy.name)]
-        for task in TASKS if copies else ():
-            files = [run.path("scores", f"{name}.{task}.json") for name in (system.name, *copies)]
-            values = [read_json(path)["metrics"] for path in files if path.exists()]
-            if values:
-                runs = [{m: math.nan if v is None else v for m, v in one.items()} for one in values]
-                frames.append(across_seeds(runs).assign(system=system.name, task=task, wanted=len(files)))
-    return pd.concat(frames, ignore_index=True)[list(SEED_COLUMNS)] if frames else pd.DataFrame(columns=SEED_COLUMNS)
 
 
 def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Long table of per-row values: system, task, id, quantity (:data:`QUANTITIES`), value."""
     frames = []
     for system in systems:
-        for task in TASKS:
-            path = run.path("scores", f"{system.name}.{task}.samples.jsonl")
+        files = [(task, score_path(run, system.name, task, "samples.jsonl")) for task in TASKS]
+        for task, path in (*files, ("mol2cap", run.path("scores", f"{system.name}.nli.jsonl"))):
             if path.exists():
-                frames.append(_long(read_rows(path, ("id", *QUANTITIES[:2])), system.name, task))
-        path = run.path("scores", f"{system.name}.nli.jsonl")
-        if path.exists():
-            frames.append(_long(read_rows(path, ("id", "entailment")), system.name, "mol2cap"))
+                rows = read_rows(path, ("id",))
+                kept = [name for name in QUANTITIES if name in rows]
+                long = rows.melt(id_vars=["id"], value_vars=kept, var_name="quantity", value_name="value")
+                frames.append(long.assign(system=system.name, task=task))
     columns = ["system", "task", "id", "quantity", "value"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def _long(frame: pd.DataFrame, system: str, task: str) -> pd.DataFrame:
-    kept = [name for name in QUANTITIES if name in frame]
-    long = frame.melt(id_vars=["id"], value_vars=kept, var_name="quantity", value_name="value")
-    return long.assign(system=system, task=task)
 
 
 def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, Any]:
@@ -134,7 +87,7 @@ def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, An
     found = {
         system.name: read_json(path)["conventions"]
         for system in systems
-        if (path := run.path("scores", f"{system.name}.{task}.json")).exists()
+        if (path := score_path(run, system.name, task, "json")).exists()
     }
     first, *others = found or [""]
     for name in COMPARABLE:
@@ -164,3 +117,159 @@ def _text(line: Any) -> str:
         return "undefined"
     half = (line.high - line.low) / 2
     return f"{line.value:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+
+
+# ---- training seeds ----
+
+
+def seeds_of(name: str, names: Iterable[str]) -> list[str]:
+    """``name`` and, among ``names``, its copies for further training seeds (``<name>@seed<k>``)."""
+    copy = re.compile(rf"{re.escape(name)}@seed\d+")
+    return [name, *(other for other in names if copy.fullmatch(other))]
+
+
+def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
+    """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
+
+    spread: sample standard deviation; low, high: Student's t interval of the mean at 95 %; seeds: how many defined
+    values there are, of ``wanted``. One seed has no spread: NaN, never 0. Files of seeds that are not asked for do not
+    count.
+    """
+    names = [system.name for system in systems]
+    copies = {name: seeds_of(name, names) for name in names}
+    first = {copy: name for name, own in copies.items() if len(own) > 1 for copy in own}
+    scores = all_scores(run, [system for system in systems if system.name in first])
+    scores["system"] = scores["system"].map(first)
+    groups = scores.groupby(["system", "task", "metric"], sort=False)["value"]
+    frame = groups.agg(mean="mean", spread="std", seeds="count").reset_index()
+    half = stats.t.ppf(0.975, frame["seeds"] - 1) * frame["spread"] / np.sqrt(frame["seeds"])
+    frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half)
+    return frame.assign(wanted=[len(copies[name]) for name in frame["system"]])[list(SEED_COLUMNS)]
+
+
+# ---- the papers' headline effects ----
+
+#: Share of the draws on either side of a 95 % interval: where more say otherwise, an effect is undecided.
+UNDECIDED = 0.025
+RULES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "below": np.less,
+    "above": np.greater,
+    "at_least": np.greater_equal,
+    "within": lambda number, bound: np.abs(number) <= bound,
+}
+_TASK_OF: dict[str, Task] = {"BLEU-2": "mol2cap", "MACCS": "cap2mol", "Validity": "cap2mol"}
+
+
+def effects(
+    run: Run, systems: Sequence[System], scores: pd.DataFrame, *, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Each effect of ``params/effects.yaml`` with the numbers it rests on and whether it is seen: see :func:`judge`.
+
+    scores: :func:`all_scores` of ``systems``, their copies for further seeds among them.
+    """
+    names = [system.name for system in systems]
+    rests_on = {(name, effect["metric"]) for effect in _effects() for name in effect["systems"]}
+    drawn = {}
+    for system, metric in sorted((copy, metric) for name, metric in rests_on for copy in seeds_of(name, names)):
+        task = _TASK_OF[metric]
+        if score_path(run, system, task, "statistics.npz").exists():
+            part = additive(read_scores(run, system, task), metric)
+            assert part is not None
+            drawn[system, metric] = resampled([part], draws, 0)[0]
+    return judge(scores, systems, drawn, draws=draws, seed=seed)
+
+
+def _effects() -> list[dict[str, Any]]:
+    return list(yaml.safe_load((root() / "params" / "effects.yaml").read_text(encoding="utf-8")))
+
+
+def judge(
+    scores: pd.DataFrame,
+    systems: Sequence[System],
+    replicates: Mapping[tuple[str, str], np.ndarray],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Whether each effect is seen, in which share of the draws, over how many seeds: one line of text per effect.
+
+    replicates: values by (system, metric) under the same draws of the test rows. Of a system with several seeds the
+    mean counts; each draw moves it by what other test rows would do (the mean of its seeds' replicates) and,
+    independently of other systems, by what other training seeds would do (Student's t times standard deviation over
+    the root of the number of seeds). An effect is undecided where more than 2.5 % of the draws say otherwise;
+    ``draws`` is the share in which it is seen, "–" where neither spread is known. Where a trained system has one seed
+    its verdict knows the test rows only, and says so.
+    """
+    rng = np.random.default_rng(seed)
+    names = [system.name for system in systems]
+    trained = {system.name for system in systems if system.method != "none"}
+    values = scores.dropna(subset="value").set_index(["system", "metric"])["value"].to_dict()
+    numbers: dict[tuple[str, str], _Number] = {}
+    lines = []
+    for effect in _effects():
+        rests_on = [(name, effect["metric"]) for name in effect["systems"]]
+        for key in rests_on:
+            if key not in numbers:
+                copies = [(copy, key[1]) for copy in seeds_of(key[0], names)]
+                numbers[key] = _number(
+                    [values[copy] for copy in copies if copy in values],
+                    [replicates[copy] for copy in copies if copy in replicates],
+                    draws,
+                    rng,
+                )
+        lines.append(_line(effect, {name: numbers[name, effect["metric"]] for name in effect["systems"]}, trained))
+    return pd.DataFrame(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class _Number:
+    """A system's number: its mean over ``seeds``, their standard deviation, its draws (None: no spread is known)."""
+
+    mean: float
+    spread: float
+    seeds: int
+    draws: np.ndarray | None
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return NOT_RUN
+        return f"{self.mean:.2f}" + ("" if math.isnan(self.spread) else f" ± {self.spread:.2f}")
+
+
+def _number(values: Sequence[float], replicates: Sequence[np.ndarray], draws: int, rng: np.random.Generator) -> _Number:
+    k = len(values)
+    mean = float(np.mean(values)) if k else math.nan
+    spread = float(np.std(values, ddof=1)) if k > 1 else math.nan
+    if not k or (k == 1 and not replicates):
+        return _Number(mean, spread, k, None)
+    drawn = np.mean(replicates, axis=0) if replicates else np.full(draws, mean)
+    if k > 1:
+        drawn = drawn + rng.standard_t(k - 1, len(drawn)) * spread / math.sqrt(k)
+    return _Number(mean, spread, k, drawn)
+
+
+def _line(effect: Mapping[str, Any], numbers: Mapping[str, _Number], trained: set[str]) -> dict[str, str]:
+    missing = not all(number.seeds for number in numbers.values())
+    drawn = [number.draws for number in numbers.values() if number.draws is not None]
+    share = float(np.mean(_holds(effect, drawn))) if len(drawn) == len(numbers) else math.nan
+    if missing:
+        seen = NOT_RUN
+    elif UNDECIDED < share < 1 - UNDECIDED:
+        seen = "undecided"
+    else:
+        seen = "yes" if _holds(effect, [np.array(number.mean) for number in numbers.values()]).all() else "no"
+    seeds = {name: number.seeds for name, number in numbers.items() if name in trained}
+    return {
+        "effect": effect["effect"],
+        "source": effect["source"],
+        "here": ", ".join(f"{name} {number}" for name, number in numbers.items()),
+        "seen": f"{seen} (one seed)" if not missing and 1 in seeds.values() else seen,
+        "draws": "–" if math.isnan(share) else f"{share:.0%}",
+        "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()) or "none trained",
+    }
+
+
+def _holds(effect: Mapping[str, Any], values: Sequence[np.ndarray]) -> np.ndarray:
+    """Where the value, or the difference of the two values, is what the effect's rule asks for."""
+    number = values[0] - values[1] if len(values) == 2 else values[0]
+    return next(np.asarray(holds(number, effect[rule])) for rule, holds in RULES.items() if rule in effect)

@@ -1,7 +1,5 @@
 """One scorer for every system and both tasks: predictions in, every metric and row value out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.metrics.bleu import BleuStatistics
+from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.systems import System
+from lmolt_utils.files import fingerprint, read_rows, write_json, write_rows
 from lmolt_utils.metrics.captions import (
-    CAPTION_METRICS,
     CaptionTokenizer,
     MeteorMatcher,
     caption_scores,
@@ -22,54 +21,34 @@ from lmolt_utils.metrics.captions import (
     meteor_matcher,
     strip_cls,
 )
-from lmolt_utils.metrics.distributions import (
-    character_edits,
-    character_ter,
-    chr_f,
-    length_deviation,
-    word_count,
-    wrong_modality_rate,
-)
+from lmolt_utils.metrics.distributions import character_edits, character_ter, word_count, wrong_modality_rate
 from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.molecules import ChemNet, FCDStatistics, InvalidConvention, molecule_scores
-from lmolt_utils.metrics.prediction_files import read_predictions
+from lmolt_utils.metrics.intervals import Scored, Statistics, intervals, write_statistics
+from lmolt_utils.metrics.molecules import ChemNet, InvalidConvention, molecule_scores
+from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
+from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
+from lmolt_utils.paths import from_root
+from lmolt_utils.run.notebook import Run
 
-TASKS = ("mol2cap", "cap2mol")
-COLUMNS = ("reference", "prediction")
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Per row, and without the texts: what BLEU and FCD need of it.
-
-    bleu: n-gram counts, of word pieces (captions) or characters (molecules). fcd: ChemNet's activations; None
-    for captions, and where FCD is not defined.
-    """
-
-    bleu: BleuStatistics
-    fcd: FCDStatistics | None
+Conventions = dict[str, str | int | float]
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores(Scored):
     """What one system got on one task.
 
     metrics: corpus values by name, NaN where undefined (`conventions` says why).
     conventions: everything a value depends on besides the data: tokenizer, METEOR matcher, convention for
     invalid molecules, post-processing, what went into FCD, library versions; and counts of what was odd.
-    samples: one row per prediction, in the order given: id, the per-row metrics, length_deviation (pieces for
-    captions, characters for molecules) and length_deviation_characters, chr_f, word_count, and the edits and
-    reference_characters whose sums give CER. NaN marks a row that a metric leaves out.
-    statistics: what the metrics that are no mean of rows need to be computed again for a resample of them.
+    samples: one row per prediction, in the order given: id, the per-row metrics, length_deviation (prediction minus
+    reference: pieces for captions, characters for molecules) and length_deviation_characters, chr_f, word_count, and
+    the edits and reference_characters whose sums give CER. NaN marks a row that a metric leaves out.
     """
 
-    task: str
+    task: Task
     n: int
-    metrics: dict[str, float]
-    conventions: dict[str, str | int | float]
-    samples: pd.DataFrame
-    statistics: Statistics
+    conventions: Conventions
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics and conventions, fit for strict JSON: an undefined value is null."""
@@ -92,30 +71,29 @@ class Scorer:
     featuriser: Featuriser = field(default_factory=Featuriser)
     chemnet: ChemNet = field(default_factory=ChemNet)
 
-    def score(
-        self, predictions: pd.DataFrame | str | Path, task: str | None = None, *, rule: Rule | None = None
-    ) -> Scores:
+    def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scores:
         """Score the predictions of one system on one task.
 
-        predictions: a frame with one row per pair and the columns reference and prediction (and id, if there is
-        one; else rows are numbered from 0), or a file that `read_predictions` knows. A missing prediction (None,
-        NaN) is scored as an empty one.
-        task: "mol2cap" or "cap2mol"; None where the file's header or the column `task` says it.
+        frame: one row per pair with the columns reference and prediction (and id, if there is one; else rows are
+        numbered from 0). A missing prediction (None, NaN) is scored as an empty one.
+        task: "mol2cap" or "cap2mol"; None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
         (`prediction` where there is none), `clean` to the references too; what it changed is counted in the
         conventions.
 
         Raises ValueError for a missing column, no rows, an id that comes twice, a missing reference, a cell that is
         no text, another task's rows or an unknown setting.
+
+        >>> Scorer().score(pd.DataFrame({"reference": ["CCO"], "prediction": ["OCC"]}), "cap2mol").metrics["Exact"]
+        1.0
         """
-        frame = predictions if isinstance(predictions, pd.DataFrame) else read_predictions(predictions, task=task)
-        task = _task(frame, task)
+        known = _task(frame, task)
         ids = _ids(frame)
         references, mended = postprocess_references(_texts(frame, "reference"), rule or "none")
         column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
         missing = int(frame[column].isna().sum())
         outputs, changes = postprocess(_texts(frame, column), rule or "none")
-        if task == "mol2cap":
+        if known == "mol2cap":
             metrics, conventions, columns, statistics = self._captions(references, outputs)
             outputs = [strip_cls(text) for text in outputs]  # as caption_scores does
         else:
@@ -123,7 +101,7 @@ class Scorer:
         conventions |= {
             "missing_predictions": missing,
             "empty_predictions": sum(not text.strip() for text in outputs),
-            "wrong_modality_rate": wrong_modality_rate(outputs, task),
+            "wrong_modality_rate": wrong_modality_rate(outputs, known),
             "postprocess": rule or "as given",
         }
         if rule not in (None, "none"):
@@ -136,7 +114,7 @@ class Scorer:
         columns |= {
             "chr_f": chr_f(references, outputs),
             "word_count": word_count(outputs),
-            "length_deviation_characters": length_deviation(edits[:, 1], [len(text) for text in outputs]),
+            "length_deviation_characters": np.array([len(text) for text in outputs]) - edits[:, 1],
             "edits": edits[:, 0],
             "reference_characters": edits[:, 1],
         }
@@ -145,10 +123,11 @@ class Scorer:
         metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
         characters = edits[:, 1].sum()
         metrics["CER"] = float(edits[:, 0].sum() / characters) if characters else math.nan
-        if task == "cap2mol":  # a caption's word moves would take longer than everything else together
+        if known == "cap2mol":
             columns["CharacTER"] = character_ter(references, outputs)
             metrics["CharacTER"] = float(np.mean(columns["CharacTER"]))
-        return Scores(task, len(ids), metrics, conventions, pd.DataFrame({"id": ids, **columns}), statistics)
+        samples = pd.DataFrame({"id": ids, **columns})
+        return Scores(metrics, samples, statistics, task=known, n=len(ids), conventions=conventions)
 
     def caption_conventions(self) -> dict[str, str]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
@@ -162,71 +141,31 @@ class Scorer:
             self.meteor = meteor_matcher(self.meteor)
         return self.tokenizer, self.meteor
 
-    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
-        tokenizer, matcher = self._words()
-        scores = caption_scores(references, outputs, tokenizer, matcher)
-        conventions: dict[str, str | int | float] = {
-            **self.caption_conventions(),
-            **_versions("nltk", "rapidfuzz", "tokenizers"),
-        }
-        columns: dict[str, Any] = dict(scores.samples)
-        columns["length_deviation"] = length_deviation(scores.reference_lengths, scores.prediction_lengths)
-        metrics = {name: scores.metrics[name] for name in CAPTION_METRICS}
-        return metrics, conventions, columns, Statistics(scores.bleu, None)
+    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
+        scores = caption_scores(references, outputs, *self._words())
+        conventions: Conventions = {**self.caption_conventions(), **_versions("nltk", "rapidfuzz", "tokenizers")}
+        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu)
 
-    def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> _Parts:
+    def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
         scores = molecule_scores(references, outputs, self.invalid, featuriser=self.featuriser, chemnet=self.chemnet)
-        fcd = scores.fcd
-        conventions: dict[str, str | int | float] = {
+        conventions: Conventions = {
             "invalid": self.invalid,
-            "invalid_predictions": int((scores.samples["Validity"] == 0).sum()),
-            "unparsable_references": scores.unparsable_references,
-            "fcd_references": fcd.references,
-            "fcd_predictions": fcd.predictions,
-            "fcd_dropped_empty": fcd.dropped_empty,
-            "fcd_dropped_invalid": fcd.dropped_invalid,
-            "fcd_over_349_characters": fcd.over_length,
-            "fcd_several_fragments": fcd.fragments,
-            "fcd_note": fcd.note,
-            "rdkit_gave_up": sum(scores.gave_up.values()),
-            "rdkit_gave_up_on": ", ".join(f"{name}: {count}" for name, count in scores.gave_up.items()),
+            **scores.counts,
             "rdkit_seconds_per_molecule": self.featuriser.seconds,
             **_versions("rdkit", "fcd_torch", "rapidfuzz"),
         }
-        columns: dict[str, Any] = dict(scores.samples)
-        columns["length_deviation"] = length_deviation([len(r) for r in references], [len(o) for o in outputs])
-        return scores.metrics, conventions, columns, Statistics(scores.bleu, fcd.statistics)
+        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu, scores.fcd)
 
 
-_Parts = tuple[dict[str, float], dict[str, str | int | float], dict[str, Any], Statistics]
+_Parts = tuple[dict[str, float], Conventions, dict[str, Any], Statistics]
 
 
-def score(
-    predictions: pd.DataFrame | str | Path,
-    task: str | None = None,
-    *,
-    tokenizer: str | CaptionTokenizer = "auto",
-    invalid: InvalidConvention = "lpm24",
-    meteor: str | MeteorMatcher = "auto",
-    rule: Rule | None = None,
-) -> Scores:
-    """Score one system on one task, from a frame or a file; see `Scorer` for the settings and
-    `Scorer.score` for the rest.
-
-    >>> score(pd.DataFrame({"reference": ["CCO"], "prediction": ["OCC"]}), task="cap2mol").metrics["Exact"]
-    1.0
-    """
-    return Scorer(tokenizer, invalid, meteor).score(predictions, task, rule=rule)
-
-
-def _task(frame: pd.DataFrame, task: str | None) -> str:
+def _task(frame: pd.DataFrame, task: str | None) -> Task:
     """The task of a frame; raises ValueError for whatever keeps it from being scored."""
-    if task is not None and task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: give 'mol2cap' or 'cap2mol'")
-    absent = [column for column in COLUMNS if column not in frame.columns]
+    absent = [column for column in ("reference", "prediction") if column not in frame.columns]
     if absent:
         raise ValueError(
-            f"predictions lack the column(s) {', '.join(absent)}; needed are {', '.join(COLUMNS)}, "
+            f"predictions lack the column(s) {', '.join(absent)}; needed are reference, prediction, "
             f"given are {', '.join(map(str, frame.columns))}"
         )
     if frame.empty:
@@ -237,12 +176,13 @@ def _task(frame: pd.DataFrame, task: str | None) -> str:
             f"the predictions do not say which task they are of (column task: {', '.join(told) or 'none'}): "
             "give task='mol2cap' or task='cap2mol'"
         )
-    task = task or told[0]
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r} in the column task: it must be 'mol2cap' or 'cap2mol'")
-    if set(told) - {task}:
-        raise ValueError(f"asked to score {task}, but the predictions hold rows of {sorted(set(told) - {task})}")
-    return task
+    name = task or told[0]
+    if set(told) - {name}:
+        raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")
+    for known in TASKS:
+        if name == known:
+            return known
+    raise ValueError(f"unknown task {name!r}: give 'mol2cap' or 'cap2mol'")
 
 
 def _ids(frame: pd.DataFrame) -> np.ndarray:
@@ -276,3 +216,61 @@ def _backslashes(text: str) -> int:
 
 def _versions(*packages: str) -> dict[str, str]:
     return {f"{package}_version": version(package) for package in packages}
+
+
+# ---- the systems of a run ----
+
+
+def predicted(run: Run, systems: Sequence[System]) -> list[System]:
+    """The systems whose predictions for both tasks are there."""
+    return [s for s in systems if all(prediction_path(run, s.name, task).exists() for task in TASKS)]
+
+
+def score_systems(run: Run, systems: Sequence[System]) -> None:
+    """All metrics of all systems on both tasks, each step skipped where it is up to date."""
+    scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
+    for system in systems:
+        for task in TASKS:
+            score_system(run, system, task, scorer)
+
+
+def score_path(run: Run, name: str, task: Task, kind: str) -> Path:
+    """Where one of three files of a system's scores lies: ``json``, ``samples.jsonl`` or ``statistics.npz``."""
+    return run.path("scores", f"{name}.{task}.{kind}")
+
+
+def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
+    """All metrics of one system on one task: the three files of :func:`score_path`.
+
+    Scored are the raw outputs after the system's rule for post-processing. What "auto" means for tokenizer and METEOR
+    is part of what the scores are known by: when SciBERT or WordNet appears, they are made again.
+    """
+    predictions = prediction_path(run, system.name, task)
+    whole, rows, statistics = (
+        score_path(run, system.name, task, kind) for kind in ("json", "samples.jsonl", "statistics.npz")
+    )
+
+    def make(_: Path) -> None:
+        frame = read_rows(predictions, PREDICTION_COLUMNS)
+        result = scorer.score(frame, task, rule=rule_of(run, system))
+        found = {name: interval.to_dict() for name, interval in intervals(result).items()}
+        made_from = {"system": system.name, "predictions": fingerprint(predictions)}
+        write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
+        write_rows(rows, result.samples)
+        write_statistics(statistics, result.statistics)
+
+    settings = scorer.caption_conventions() if task == "mol2cap" else {"invalid": run.params.invalid}
+    run.step(
+        f"score {system.name} {task}",
+        make,
+        outputs=[whole, rows, statistics],
+        params={**settings, "postprocess": rule_of(run, system)},
+        inputs={"predictions": predictions},
+        say=only_news,
+    )
+
+
+def only_news(line: str) -> None:
+    """Print what a step says, unless it is that nothing was to be done."""
+    if not line.endswith("up to date"):
+        print(line)

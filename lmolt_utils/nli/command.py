@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.files import BadFileError, as_json
-from lmolt_utils.metrics.command import check_outputs, told_files, write_output
-from lmolt_utils.metrics.intervals import StoredStatistics, intervals
-from lmolt_utils.metrics.prediction_files import read_predictions
-from lmolt_utils.metrics.results import StoredScores
+from lmolt_utils.metrics.intervals import Scored, intervals
+from lmolt_utils.metrics.prediction_files import check_outputs, read_predictions, told_files, write_output
 from lmolt_utils.nli.atoms import decomposer_for
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
@@ -92,7 +90,7 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
         for quantity in QUANTITIES
     }
     metrics = dict(zip(columns, table["mean"].tolist(), strict=True))  # both by method, then quantity
-    found = intervals(StoredScores(metrics, pd.DataFrame(columns), StoredStatistics()), resamples=resamples).values()
+    found = intervals(Scored(metrics, pd.DataFrame(columns)), resamples=resamples).values()
     return table.assign(low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found])
 
 

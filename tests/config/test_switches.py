@@ -1,7 +1,6 @@
 """Switches: each of the three forms does what it says, to tokens, losses, optimisers and predictions."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,6 @@ from lmolt_utils.config.prompts import SEGMENTS, TASKS, TEMPLATES, answer, promp
 from lmolt_utils.config.switches import CHOICES, resolve, resolve_data, switches, table
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_rows
-from lmolt_utils.metrics.ablation import effects
 from lmolt_utils.models.chat import END, START
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.models.postprocess import postprocess
@@ -192,21 +190,3 @@ def test_released_cleaning_by_hand() -> None:
     assert released[0].strip() == "CCN"
     assert released[1] == "C/C=C\\\\C", "backslashes stay doubled"
     assert released[2] == '["It affects Alzheimer\'s."]'
-
-
-def test_effects_by_hand(tmp_path: Path) -> None:
-    """Two rows, one of them changed: mean difference 1/2, an interval from 0 to 1."""
-    base = System(name="base", label="Base", notebook="06_ablation", init="cap2mol", method="cpo")
-    changed = base.model_copy(update={"name": "changed", "label": "Changed", "against": "base"})
-    for name, answers in (("base", ["CCO", "zz"]), ("changed", ["CCO", "C1"])):
-        for task in TASKS:
-            texts = ["The molecule is a toxin.", answers[1]] if task == "mol2cap" else answers
-            frame = pd.DataFrame({"id": ["a", "b"], "task": task, "source": "x", "reference": "CCO", "raw": texts})
-            write_rows(tmp_path / "predictions" / f"{name}.{task}.jsonl", frame.assign(prediction=texts))
-    run = SimpleNamespace(path=lambda *parts: tmp_path.joinpath(*parts), seed=0, params=load("cpu"))
-    found = effects(run, [base, changed]).set_index(["task", "measure"])  # type: ignore[arg-type]
-    row = found.loc[("cap2mol", "right language")]
-    assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
-    assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)
-    assert found.loc[("mol2cap", "right language"), "difference"] == 0.0
-    assert found.loc[("cap2mol", "characters"), "difference"] == 0.0

@@ -24,8 +24,7 @@ from lmolt_utils.data.baselines import (
 from lmolt_utils.data.sample import held_out, sample
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_rows, write_rows
-from lmolt_utils.metrics.evaluation import predicted
-from lmolt_utils.metrics.scoring import score
+from lmolt_utils.metrics.scoring import Scorer, predicted
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 
@@ -159,7 +158,7 @@ def test_baselines_are_ordered_as_one_expects(tmp_path: Path) -> None:
     for system in run.systems:
         make_baseline(run, system, lambda _: None)
         frame = read_rows(prediction_path(run, system.name, "mol2cap"), PREDICTION_COLUMNS)
-        values[system.name] = score(frame, "mol2cap", tokenizer="regex", meteor="exact+stem").metrics["BLEU-2"]
+        values[system.name] = Scorer("regex", meteor="exact+stem").score(frame, "mol2cap").metrics["BLEU-2"]
     assert values["constant"] < values["nearest-neighbour"]
     assert values["constant"] < values["rule"]
 

@@ -1,21 +1,19 @@
-"""From score files to tests between systems, spread over seeds, and behaviour."""
+"""From score files to tests between systems, spread over seeds, effects, behaviour and ablation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from lmolt_utils.config.params import Params, load
+from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import System, replicas
-from lmolt_utils.figures.seed_tables import seed_table, to_markdown, write_seed_table
 from lmolt_utils.files import read_json, write_json, write_rows
 from lmolt_utils.metrics.analysis import (
+    ablation,
     all_significance,
     behaviour,
     behaviour_table,
@@ -25,79 +23,57 @@ from lmolt_utils.metrics.analysis import (
     win_curves,
 )
 from lmolt_utils.metrics.captions import CaptionTokenizer, MeteorMatcher, caption_tokenizer, meteor_matcher
-from lmolt_utils.metrics.effects import look, wanted
-from lmolt_utils.metrics.evaluation import score_system
-from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, overview, replicates, seed_spread
-from lmolt_utils.run.notebook import Run as NotebookRun
-from lmolt_utils.run.notebook import resolve
-
-
-@dataclass
-class Run:
-    """As much of a run as scoring and analysis ask for."""
-
-    folder: Path
-    params: Params = field(default_factory=lambda: load("smoke"))
-    caption_tokenizer: str = "regex"
-    invalid: str = "lpm24"
-    postprocess: str = "clean"
-    threads: int = 1
-    corpus: str = "embedded"
-    property_tree: str | None = None
-    withheld_combinations: str | None = None
-
-    def path(self, *parts: str) -> Path:
-        return self.folder.joinpath(*parts)
-
-    def step(
-        self, name: str, make: Callable[[], Any], *, outputs: Sequence[Path], inputs: Mapping[str, Any], **_: Any
-    ) -> None:
-        assert all(path.exists() for path in inputs.values() if isinstance(path, Path)), name
-        make()
-        assert all(path.exists() for path in outputs), name
-
+from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, effects, judge, overview, seed_spread
+from lmolt_utils.metrics.scoring import Scorer, score_system, score_systems
+from lmolt_utils.run.notebook import Run
 
 MOLECULES = ["CCO", "CCCCCC(=O)O", "c1ccccc1O", "CC(C)CO", "CCN", "CCCCO"] * 4
 CAPTIONS = ["The molecule is a nutrient.", "The molecule is a emulsifier, nutrient.", "It is sweet and waxy."] * 8
+ANSWERS = {
+    "meditron": (MOLECULES, CAPTIONS),
+    "cpo": (["OCC", *MOLECULES[1:12], *["not a molecule"] * 12], [*CAPTIONS[:12], *["CCO"] * 12]),
+}
 
 
 def system(name: str) -> System:
     return System(name=name, label=name.upper(), notebook="03_sft", init="cap2mol", method="cpo", rows={})
 
 
+SYSTEMS = [system("meditron"), system("cpo"), system("kto")]
+
+
+def a_run(folder: Path, tokenizer: str = "regex") -> Run:
+    return Run("07_nli_evaluation", folder / "smoke", load("smoke", {"caption_tokenizer": tokenizer}))
+
+
+def write_answers(run: Run, name: str, task: str, references: list[str], outputs: list[str]) -> None:
+    frame = pd.DataFrame({"id": range(len(outputs)), "task": task, "source": "x", "reference": references})
+    path = run.path("predictions", f"{name}.{task}.jsonl")
+    write_rows(path, frame.assign(raw=outputs, prediction="not looked at"))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("run"))
+    run = a_run(tmp_path_factory.mktemp("run"))
     corpus = pd.DataFrame(
         {"split": "train", "molecule": MOLECULES, "caption": CAPTIONS, "properties": "nutrient|emulsifier"}
     )
     write_rows(run.path("data", "corpus.jsonl"), corpus)
-    answers = {
-        "meditron": (MOLECULES, CAPTIONS),
-        "cpo": (["OCC", *MOLECULES[1:12], *["not a molecule"] * 12], [*CAPTIONS[:12], *["CCO"] * 12]),
-    }
-    for name, (molecules, captions) in answers.items():
-        for task, outputs, references in (("cap2mol", molecules, MOLECULES), ("mol2cap", captions, CAPTIONS)):
-            frame = pd.DataFrame(
-                {"id": range(24), "task": task, "source": "x", "reference": references, "raw": outputs}
-            )
-            write_rows(run.path("predictions", f"{name}.{task}.jsonl"), frame.assign(prediction="not looked at"))
-            score_system(run, system(name), task)  # type: ignore[arg-type]
+    for name, (molecules, captions) in ANSWERS.items():
+        write_answers(run, name, "cap2mol", MOLECULES, molecules)
+        write_answers(run, name, "mol2cap", CAPTIONS, captions)
+    score_systems(run, SYSTEMS[:2])
     return run
 
 
-SYSTEMS = [system("meditron"), system("cpo"), system("kto")]
-
-
-def test_significance_of_what_ran(run: Run) -> None:
+def test_significance_of_what_ran(run: Run, tmp_path: Path) -> None:
     for task in ("mol2cap", "cap2mol"):
         significance(run, SYSTEMS, task, permutations=199)  # type: ignore[arg-type]
     tests = all_significance(run).set_index(["task", "metric"])
     assert set(tests["a"]) == {"cpo"}  # kto did not run
     assert tests.loc[("mol2cap", "ROUGE-1"), "difference"] == pytest.approx(-0.5)
     assert tests.loc[("cap2mol", "Validity"), "p_holm"] <= 0.01
-    assert np.isnan(tests["p"].get(("cap2mol", "Uniqueness"), np.nan))
-    none = all_significance(Run(run.folder / "empty"))
+    none = all_significance(a_run(tmp_path))
     assert (len(none), set(none)) == (0, set(tests.reset_index())), "what a notebook shows has its columns"
 
 
@@ -117,6 +93,7 @@ def test_behaviour_by_hand(run: Run) -> None:
     curves = win_curves(run, SYSTEMS)
     assert set(curves["system"]) == {"meditron", "cpo"}
     assert set(curves["length"]) > {5.0, "any"}
+    assert canonical(["OCC", "no molecule", "OCC"]) == ["CCO", "no molecule", "CCO"]
 
 
 def test_scores_come_back_with_intervals(run: Run) -> None:
@@ -129,7 +106,25 @@ def test_scores_come_back_with_intervals(run: Run) -> None:
     assert set(text.loc["KTO"]) == {"not run"}
 
 
+def test_ablation_by_hand(tmp_path: Path) -> None:
+    """Two rows, one of them changed: mean difference 1/2, an interval from 0 to 1."""
+    run = a_run(tmp_path)
+    changed = system("changed").model_copy(update={"against": "base"})
+    for name, second in (("base", "zz"), ("changed", "C1")):
+        write_answers(run, name, "cap2mol", ["CCO"] * 2, ["CCO", second])
+        write_answers(run, name, "mol2cap", ["CCO"] * 2, ["The molecule is a toxin.", second])
+    found = ablation(run, [system("base"), changed]).set_index(["task", "measure"])
+    row = found.loc[("cap2mol", "right language")]
+    assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
+    assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)
+    for unchanged in (("mol2cap", "right language"), ("cap2mol", "characters")):
+        assert found.loc[unchanged, ["difference", "low", "high"]].tolist() == [0.0, 0.0, 0.0]
+
+
+# ---- effects ----
+
 BEATS = "CPO beats the per-task model in captions (BLEU-2)"
+HALF = np.full(1000, 0.5)
 
 
 def verdict(
@@ -138,19 +133,14 @@ def verdict(
     """The line of :data:`BEATS` for BLEU-2 values of CPO, one per seed, against the per-task model's."""
     untrained = system("meditron").model_copy(update={"method": "none"})
     rows = [system("cpo" if seed == 0 else f"cpo@seed{seed}") for seed in range(len(cpo))]
-    values = [*cpo, meditron]
     names = [row.name for row in rows]
+    values = [*cpo, meditron]
     scores = pd.DataFrame({"system": [*names, "meditron"], "task": "mol2cap", "metric": "BLEU-2", "value": values})
-    return dict(look(scores, [*rows, untrained], draws).set_index("effect").loc[BEATS])
+    return dict(judge(scores, [*rows, untrained], draws or {}).set_index("effect").loc[BEATS])
 
 
 def test_effects_say_in_how_many_draws_they_are_seen(run: Run) -> None:
-    pairs = wanted(SYSTEMS)
-    assert ("kto", "mol2cap", "BLEU-2") in pairs
-    drawn = replicates(run, pairs)  # type: ignore[arg-type]
-    assert {("cpo", "BLEU-2"), ("meditron", "BLEU-2")} < set(drawn)
-    assert not [pair for pair in drawn if pair[0] == "kto"], "it did not run"
-    seen = look(all_scores(run, SYSTEMS), SYSTEMS, drawn).set_index("effect")
+    seen = effects(run, SYSTEMS, all_scores(run, SYSTEMS)).set_index("effect")
     assert (seen.loc[BEATS, "seen"], seen.loc[BEATS, "draws"]) == ("no (one seed)", "0%")
     kto = seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)"]
     assert (kto["seen"], kto["here"], kto["draws"]) == ("not run", "kto not run", "–")
@@ -161,7 +151,22 @@ def test_effects_say_in_how_many_draws_they_are_seen(run: Run) -> None:
         assert line["seen"] == f"{told} (one seed)"
 
 
-HALF = np.full(1000, 0.5)
+@pytest.mark.parametrize(
+    ("effect", "values", "seen"),
+    [
+        ("DPO from cap2mol cannot caption", {"dpo": 0.049}, "yes"),
+        ("DPO from cap2mol cannot caption", {"dpo": 0.05}, "no"),
+        ("CPO from cap2mol can caption", {"cpo": 0.5, "dpo": 0.25}, "yes"),
+        ("CPO from cap2mol can caption", {"cpo": 0.3, "dpo": 0.25}, "no"),
+        ("... and so can the TIES merge", {"ties": 0.4, "ties+dpo": 0.44}, "yes"),
+        ("... and so can the TIES merge", {"ties": 0.4, "ties+dpo": 0.34}, "no"),
+        ("SFT is below CPO", {"sft": 0.4, "cpo": 0.4}, "no"),
+    ],
+)
+def test_the_rules_of_effects(effect: str, values: dict[str, float], seen: str) -> None:
+    scores = pd.DataFrame({"system": list(values), "metric": "BLEU-2", "value": list(values.values())})
+    lines = judge(scores, [], {})
+    assert lines[lines["effect"].str.startswith(effect)]["seen"].item() == seen
 
 
 def test_a_verdict_takes_the_spread_over_seeds_into_account() -> None:
@@ -185,16 +190,15 @@ def test_a_verdict_takes_the_spread_over_seeds_into_account() -> None:
     assert (nothing["seen"], nothing["seeds"]) == ("not run", "none trained")
 
 
+# ---- conventions, seeds ----
+
+
 def test_scores_are_keyed_by_what_auto_meant_and_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """WordNet, then SciBERT appear on a machine that has scores: they are made again, both systems alike."""
-    params, _ = resolve("07_nli_evaluation", {"profile": "smoke", "caption_tokenizer": "auto"})
-    run = NotebookRun("07_nli_evaluation", tmp_path / "smoke", params)
-    for name in ("meditron", "cpo"):
-        frame = pd.DataFrame(
-            {"id": range(24), "task": "mol2cap", "source": "x", "reference": CAPTIONS, "raw": CAPTIONS}
-        )
-        write_rows(run.path("predictions", f"{name}.mol2cap.jsonl"), frame.assign(prediction=CAPTIONS))
-    both = [system("meditron"), system("cpo")]
+    run = a_run(tmp_path, "auto")
+    both = SYSTEMS[:2]
+    for one in both:
+        write_answers(run, one.name, "mol2cap", CAPTIONS, CAPTIONS)
 
     def appears(matcher: MeteorMatcher, tokenizer: CaptionTokenizer) -> None:
         monkeypatch.setattr("lmolt_utils.metrics.scoring.meteor_matcher", lambda _: matcher)
@@ -202,31 +206,30 @@ def test_scores_are_keyed_by_what_auto_meant_and_never_mixed(tmp_path: Path, mon
 
     plain, words = meteor_matcher("exact+stem"), caption_tokenizer("regex")
     wordnet = MeteorMatcher("wordnet", "3.0", SimpleNamespace(synsets=lambda _: []))
-    scibert = CaptionTokenizer("scibert", words.split, words.whole)
+    scibert = CaptionTokenizer("scibert", words.split)
     appears(plain, words)
     for one in both:
-        score_system(run, one, "mol2cap")
+        score_system(run, one, "mol2cap", Scorer())
     for matcher, tokenizer, name in ((wordnet, words, "meteor_matcher"), (wordnet, scibert, "tokenizer")):
         appears(matcher, tokenizer)
-        score_system(run, both[0], "mol2cap")
+        score_system(run, both[0], "mol2cap", Scorer())
         with pytest.raises(MixedScoresError, match=f"meditron was scored with {name} .* Run 07_nli_evaluation again"):
             conventions(run, both, "mol2cap")
-        score_system(run, both[1], "mol2cap")
+        score_system(run, both[1], "mol2cap", Scorer())
         assert conventions(run, both, "mol2cap")["tokenizer"] == tokenizer.name
         made = run.path("scores", "cpo.mol2cap.json").stat().st_mtime_ns
-        score_system(run, both[1], "mol2cap")
+        score_system(run, both[1], "mol2cap", Scorer())
         assert run.path("scores", "cpo.mol2cap.json").stat().st_mtime_ns == made, "up to date"
     assert conventions(run, [], "mol2cap") == {}
 
 
-def with_seeds(seeds: list[int]) -> list[System]:
-    """The systems as rows of the papers' tables, with their copies for further seeds."""
-    named = [s.model_copy(update={"rows": {"T2": s.label, "T3": s.label}}) for s in SYSTEMS]
-    plain = [s.model_copy(update={"method": "none"}) if s.name == "meditron" else s for s in named]
-    return replicas(plain, load("smoke", {"seeds": seeds}))
-
-
 def test_spread_over_the_seeds_that_are_asked_for(run: Run) -> None:
+    def with_seeds(seeds: list[int]) -> list[System]:
+        named = [s.model_copy(update={"rows": {"T2": s.label, "T3": s.label}}) for s in SYSTEMS]
+        plain = [s.model_copy(update={"method": "none"}) if s.name == "meditron" else s for s in named]
+        return replicas(plain, load("smoke", {"seeds": seeds}))
+
+    assert [s.name for s in with_seeds([0, 12]) if s.replica] == ["cpo@seed12", "kto@seed12"]
     first = read_json(run.path("scores", "cpo.mol2cap.json"))
     for name, more in (("cpo@seed1", 0.2), ("cpo@seed7", 0.9), ("cpo@seed1x", 0.9)):  # the last two are not asked for
         other = {**first, "metrics": {**first["metrics"], "ROUGE-1": first["metrics"]["ROUGE-1"] + more}}
@@ -237,50 +240,9 @@ def test_spread_over_the_seeds_that_are_asked_for(run: Run) -> None:
     captions = frame[frame["task"] == "mol2cap"].set_index("metric")
     assert captions.loc["ROUGE-1", "mean"] == pytest.approx(0.6)
     assert captions.loc["ROUGE-1", "spread"] == pytest.approx(0.2 / 2**0.5)
+    # Student's t with one degree of freedom: 12.706 standard errors, each 0.1.
+    assert captions.loc["ROUGE-1", "high"] - 0.6 == pytest.approx(1.2706, abs=1e-4)
     assert set(zip(captions["seeds"], captions["wanted"], strict=True)) == {(2, 3)}
     molecules = frame[frame["task"] == "cap2mol"]
     assert set(molecules["seeds"]) <= {0, 1}
     assert molecules["spread"].isna().all(), "one seed has no spread, not 0"
-
-
-def test_the_seed_table_says_how_many_seeds_and_which_spread(run: Run, tmp_path: Path) -> None:
-    first = read_json(run.path("scores", "cpo.mol2cap.json"))
-    for seed, value in ((0, 0.5), (1, 0.6), (2, 0.7)):
-        name = f"cpo@seed{seed}" if seed else "cpo"
-        scores = {**first, "metrics": {**first["metrics"], "ROUGE-1": value, "METEOR": None if seed == 2 else value}}
-        write_json(run.path("scores", f"{name}.mol2cap.json"), scores)
-    table = seed_table(run, with_seeds([0, 1, 2]), [0, 1, 2])
-    shown = to_markdown(table).splitlines()
-    captions, molecules = (line for line in shown if line.startswith("| CPO "))
-    assert "0.600 ± 0.100 |" in captions  # sample standard deviation of 0.5, 0.6, 0.7
-    assert "0.550 ± 0.071 (2)" in captions, "METEOR has two values"
-    assert "±" not in molecules
-    assert molecules.count("(1)") == 7
-    assert [line.count("not run") for line in shown if line.startswith("| KTO ")] == [6, 7]
-    assert not [line for line in shown if line.startswith("| MEDITRON ") or "seed1" in line]
-    assert "half a 95 % interval over test rows at seed 0" in shown[0]
-    assert "training seeds 0, 1, 2" in shown[0]
-    paths = write_seed_table(table, tmp_path / "figures")
-    assert [path.name for path in paths] == ["seed_spread.csv", "seed_spread.md", "seed_spread.tex"]
-    written = pd.read_csv(paths[0]).set_index(["system", "metric"])
-    assert tuple(written.loc[("cpo", "ROUGE-1"), ["mean", "spread", "seeds", "wanted"]]) == ("0.6", 0.1, 3, 3)
-    assert written.loc[("kto", "BLEU-2"), "mean"] == "not run"
-    assert r"0.600 $\pm$ 0.100" in paths[2].read_text()
-
-
-def test_one_seed_leaves_the_spread_unknown(run: Run, tmp_path: Path) -> None:
-    table = seed_table(run, with_seeds([0]), [0])
-    csv, markdown, latex = write_seed_table(table, tmp_path)
-    for path in (markdown, latex):
-        assert "One seed (0): the spread over training seeds is not known" in path.read_text()
-        assert "±" not in path.read_text()
-    assert len(csv.read_text().splitlines()) == 1
-
-
-def test_copies_for_further_seeds_are_told_apart() -> None:
-    names = {s.name: s.replica for s in with_seeds([0, 12])}
-    assert names == {"meditron": False, "cpo": False, "cpo@seed12": True, "kto": False, "kto@seed12": True}
-
-
-def test_canonical_keeps_what_cannot_be_read() -> None:
-    assert canonical(["OCC", "no molecule", "OCC"]) == ["CCO", "no molecule", "CCO"]

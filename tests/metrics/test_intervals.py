@@ -1,7 +1,6 @@
 """Intervals and tests: against recomputation, against simulation, against hand-computed values."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +10,26 @@ from nltk.translate.bleu_score import corpus_bleu
 from scipy import stats
 
 from lmolt_utils.files import BadFileError
-from lmolt_utils.metrics.bleu import bleu_statistics
 from lmolt_utils.metrics.intervals import (
     ComparisonError,
-    StoredFcd,
-    StoredStatistics,
-    across_seeds,
+    Scored,
+    Statistics,
     additive,
-    compare,
     compare_all,
-    fcd_by_row,
     holm,
     intervals,
     read_statistics,
+    resample_weights,
     wilson,
     write_statistics,
 )
-from lmolt_utils.metrics.intervals import _resamples as resamples
+from lmolt_utils.metrics.molecules import FCDStatistics, fcd_influence, frechet_distance
+from lmolt_utils.metrics.ngrams import bleu_statistics
 
 
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """A scored system, as far as intervals know it."""
-
-    metrics: dict[str, float]
-    samples: pd.DataFrame
-    statistics: StoredStatistics = field(default_factory=StoredStatistics)
+def compare(a: Scored, b: Scored, **settings: int) -> pd.Series:
+    """The first line of a comparison of two systems."""
+    return compare_all({"a": a, "b": b}, [("a", "b")], **settings).iloc[0]
 
 
 def of_rows(**columns: np.ndarray) -> Scored:
@@ -54,35 +47,22 @@ def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str
     references, outputs = texts(rng, rows), texts(rng, rows)
     counts = bleu_statistics(references, outputs)
     values = {name: float(counts.score(order)) for name, order in (("BLEU-2", 2), ("BLEU-4", 4))}
-    return references, outputs, Scored(values, pd.DataFrame({"id": range(rows)}), StoredStatistics(counts))
+    return references, outputs, Scored(values, pd.DataFrame({"id": range(rows)}), Statistics(counts))
 
 
 # ---- resampling ----
-
-
-@pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
-def test_bleu_of_a_resample_is_nltks_bleu_of_the_drawn_rows() -> None:
-    references, outputs, scored = translated(40)
-    part = additive(scored, "BLEU-4")
-    assert part is not None
-    for drawn in next(resamples(40, 8, 3)):
-        rows = np.repeat(np.arange(40), drawn.astype(int))
-        assert len(rows) == 40
-        nltk = corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows])
-        assert float(part.value(drawn @ part.rows)) == pytest.approx(nltk, abs=1e-12)
 
 
 def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
     references, outputs, scored = translated(25)
     found = intervals(scored, resamples=100, seed=5)["BLEU-2"]
     values = []
-    for drawn in next(resamples(25, 100, 5)):
+    for drawn in next(resample_weights(25, 100, 5)):
         rows = np.repeat(np.arange(25), drawn.astype(int))
         values.append(corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows], (0.5, 0.5)))
     assert [found.low, found.high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
     assert found.method == "bootstrap"
     assert found.low <= found.value <= found.high
-    assert found.half == pytest.approx((found.high - found.low) / 2)
 
 
 def test_blocks_and_seeds_decide_nothing_else() -> None:
@@ -100,7 +80,7 @@ def test_rows_that_a_metric_leaves_out_do_not_count() -> None:
     found = intervals(of_rows(MACCS=np.where(np.arange(80) % 2, kept, np.nan)))["MACCS"]
     assert found.n == 40
     assert found.value == pytest.approx(kept[1::2].mean())
-    assert found.half == pytest.approx(1.96 * kept[1::2].std() / math.sqrt(40), rel=0.15)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * kept[1::2].std() / math.sqrt(40), rel=0.15)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -146,13 +126,17 @@ def test_a_ratio_of_sums_is_not_a_mean_of_ratios() -> None:
 # ---- FCD ----
 
 
-def molecules(rng: np.random.Generator, n: int, d: int = 12) -> StoredFcd:
+def molecules(rng: np.random.Generator, n: int, d: int = 12) -> FCDStatistics:
     x = rng.normal(size=(n, d)) / np.arange(1, d + 1)
     y = 0.8 * x + 0.5 * rng.normal(size=(n, d)) / np.arange(1, d + 1) + 0.2
-    return StoredFcd(np.concatenate([x, y]), np.arange(n), np.arange(n) + n)
+    return FCDStatistics(np.concatenate([x, y]), np.arange(n), np.arange(n) + n)
 
 
-def weighted_fcd(fcd: StoredFcd, weights: np.ndarray) -> float:
+def value_of(fcd: FCDStatistics) -> float:
+    return frechet_distance(*(fcd.activations[side[side >= 0]] for side in (fcd.references, fcd.predictions)))
+
+
+def weighted_fcd(fcd: FCDStatistics, weights: np.ndarray) -> float:
     """FCD by the textbook formula (matrix square root by eigenvalues) with a weight per row."""
     means, spreads = [], []
     for side in (fcd.references, fcd.predictions):
@@ -168,8 +152,8 @@ def weighted_fcd(fcd: StoredFcd, weights: np.ndarray) -> float:
 def test_fcd_by_row_is_the_derivative_by_the_rows_weight() -> None:
     fcd = molecules(np.random.default_rng(0), 50)
     fcd.predictions[4] = -1  # an invalid output: this row moves the references only
-    value, influence = fcd_by_row(fcd)
-    assert value == pytest.approx(weighted_fcd(fcd, np.ones(50)))
+    influence = fcd_influence(fcd)
+    assert value_of(fcd) == pytest.approx(weighted_fcd(fcd, np.ones(50)))
     assert influence.sum() == pytest.approx(0, abs=1e-10)
     for row in (0, 4, 20):
         step = np.zeros(50)
@@ -181,12 +165,12 @@ def test_fcd_by_row_is_the_derivative_by_the_rows_weight() -> None:
 @pytest.mark.parametrize(("n", "d"), [(200, 12), (60, 90)])  # 60 rows of 90: a singular covariance
 def test_fcd_intervals_cover_the_mean_fcd_of_sets_of_that_size(n: int, d: int) -> None:
     rng = np.random.default_rng(2)
-    runs = [fcd_by_row(molecules(rng, n, d)) for _ in range(150)]
-    values = np.array([value for value, _ in runs])
-    errors = np.array([math.sqrt(np.sum(influence**2)) for _, influence in runs])
+    runs = [molecules(rng, n, d) for _ in range(150)]
+    values = np.array([value_of(run) for run in runs])
+    errors = np.array([math.sqrt(np.sum(fcd_influence(run) ** 2)) for run in runs])
     assert 0.88 <= np.mean(np.abs(values - values.mean()) <= 1.96 * errors) <= 1
     assert errors.mean() == pytest.approx(values.std(), rel=0.35)
-    scored = Scored({"FCD": values[0]}, pd.DataFrame({"id": range(n)}), StoredStatistics(fcd=molecules(rng, n, d)))
+    scored = Scored({"FCD": values[0]}, pd.DataFrame({"id": range(n)}), Statistics(fcd=molecules(rng, n, d)))
     assert intervals(scored)["FCD"].method == "delta"
 
 
@@ -198,14 +182,14 @@ def test_p_is_uniform_where_two_systems_are_exchangeable() -> None:
     ps = []
     for _ in range(200):
         a, b = rng.random(60), rng.random(60)
-        ps.append(compare(of_rows(METEOR=a), of_rows(METEOR=b), permutations=199, resamples=100)["p"].item())
+        ps.append(compare(of_rows(METEOR=a), of_rows(METEOR=b), permutations=199, resamples=100)["p"])
     assert stats.kstest(ps, "uniform").pvalue > 0.01
     assert 0.01 <= np.mean(np.array(ps) <= 0.05) <= 0.10
 
 
 def test_p_by_hand() -> None:
     """Three rows, all better by 1: of 8 swaps two are as far apart, so p is near 1/4."""
-    line = compare(of_rows(Levenshtein=np.array([1.0, 2, 3])), of_rows(Levenshtein=np.array([2.0, 3, 4]))).iloc[0]
+    line = compare(of_rows(Levenshtein=np.array([1.0, 2, 3])), of_rows(Levenshtein=np.array([2.0, 3, 4])))
     assert line["difference"] == -1
     assert line["p"] == pytest.approx(0.25, abs=0.02)
     assert [line["low"], line["high"]] == pytest.approx([-1, -1])  # whatever rows are drawn
@@ -215,12 +199,14 @@ def test_the_test_is_paired_and_symmetric() -> None:
     rng = np.random.default_rng(4)
     base = rng.random(200)
     a, b = of_rows(MACCS=base), of_rows(MACCS=base + 0.02 * rng.random(200))
-    there, back = compare(a, b).iloc[0], compare(b, a).iloc[0]
+    there, back = compare(a, b), compare(b, a)
     assert there["p"] == back["p"] == 1 / 10000  # far within the intervals of either, row by row always worse
     assert there["difference"] == pytest.approx(-back["difference"])
     assert there["high"] < 0 < back["low"]
-    same = compare(a, a).iloc[0]
+    same = compare(a, a)
     assert (same["difference"], same["p"]) == (0, 1)
+    three = compare_all({"a": a, "b": b, "c": a}, [("a", "b"), ("a", "c")], permutations=999)
+    assert three["p_holm"].tolist() == [2 / 1000, 1], "over the pairs of a metric"
 
 
 @pytest.mark.filterwarnings("ignore:\\nThe hypothesis contains 0 counts")
@@ -228,8 +214,8 @@ def test_bleu_differences_are_recomputed_from_swapped_rows() -> None:
     references, outputs, a = translated(12, seed=0)
     better = [r if i % 2 else o for i, (r, o) in enumerate(zip(references, outputs, strict=True))]
     counts = bleu_statistics(references, better)
-    b = Scored({"BLEU-4": float(counts.score(4))}, a.samples, StoredStatistics(counts))
-    line = compare(b, Scored({"BLEU-4": a.metrics["BLEU-4"]}, a.samples, a.statistics)).iloc[0]
+    b = Scored({"BLEU-4": float(counts.score(4))}, a.samples, Statistics(counts))
+    line = compare(b, Scored({"BLEU-4": a.metrics["BLEU-4"]}, a.samples, a.statistics))
     # Every one of the 2^12 swaps, by nltk; rows where both systems say the same change nothing.
     observed = corpus_bleu([[r] for r in references], better) - corpus_bleu([[r] for r in references], outputs)
     far = 0
@@ -249,15 +235,15 @@ def test_fcd_of_two_systems_is_compared_row_by_row() -> None:
     rng = np.random.default_rng(5)
     one, other = molecules(rng, 200), molecules(rng, 200)
     frame = pd.DataFrame({"id": range(200)})
-    a, b = (Scored({"FCD": fcd_by_row(f)[0]}, frame, StoredStatistics(fcd=f)) for f in (one, other))
-    line, same = compare(a, b).iloc[0], compare(a, a).iloc[0]
+    a, b = (Scored({"FCD": value_of(f)}, frame, Statistics(fcd=f)) for f in (one, other))
+    line, same = compare(a, b), compare(a, a)
     assert (line["method"], same["p"]) == ("delta", 1)
     assert line["low"] <= line["difference"] <= line["high"]
-    worse = StoredFcd(one.activations + np.repeat([[0.0], [1.0]], 200, axis=0), one.references, one.predictions)
-    c = Scored({"FCD": fcd_by_row(worse)[0]}, frame, StoredStatistics(fcd=worse))
-    assert compare(c, a).iloc[0]["p"] < 1e-6
+    worse = FCDStatistics(one.activations + np.repeat([[0.0], [1.0]], 200, axis=0), one.references, one.predictions)
+    c = Scored({"FCD": value_of(worse)}, frame, Statistics(fcd=worse))
+    assert compare(c, a)["p"] < 1e-6
     unknown = Scored({"FCD": 1.0}, frame)
-    assert (compare(a, unknown).iloc[0][["method"]] == "none").all()
+    assert compare(a, unknown)["method"] == "none"
 
 
 def test_holm_by_hand() -> None:
@@ -269,47 +255,23 @@ def test_holm_by_hand() -> None:
     assert len(holm(np.array([]))) == 0
 
 
-def test_holm_is_applied_over_the_pairs_of_a_metric() -> None:
-    rng = np.random.default_rng(6)
-    base = rng.random(100)
-    scored = {
-        name: of_rows(METEOR=base + shift * rng.random(100), MACCS=base)
-        for name, shift in zip("abc", (0, 0.1, 0.02), strict=True)
-    }
-    frame = compare_all(scored, [("b", "a"), ("c", "a")], permutations=999)
-    meteor = frame[frame["metric"] == "METEOR"]
-    assert list(meteor["p_holm"]) == pytest.approx(list(holm(meteor["p"].to_numpy())))
-    assert list(frame[frame["metric"] == "MACCS"]["p_holm"]) == [1, 1]
-
-
 def test_systems_on_other_rows_are_not_compared() -> None:
     a = of_rows(METEOR=np.arange(3.0))
     other = Scored(a.metrics, a.samples.assign(id=[0, 7, 2]))
     with pytest.raises(ComparisonError, match=r"row 2: .* has id 1, .* has 7"):
         compare(a, other)
-    with pytest.raises(ComparisonError, match=r"has 3 rows, .* has 2"):
+    with pytest.raises(ComparisonError, match=r"row 3: a has id 2, b has None"):
         compare(a, Scored(a.metrics, a.samples.iloc[:2]))
 
 
 # ---- seeds, files ----
 
 
-def test_spread_over_seeds_by_hand() -> None:
-    frame = across_seeds([{"BLEU": 0.5, "FCD": 1.0}, {"BLEU": 0.6, "FCD": math.nan}, {"BLEU": 0.7}]).set_index("metric")
-    bleu, fcd = frame.loc["BLEU"], frame.loc["FCD"]
-    assert (bleu["mean"], bleu["spread"], bleu["seeds"]) == (pytest.approx(0.6), pytest.approx(0.1), 3)
-    assert bleu["high"] - bleu["mean"] == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(fcd["spread"])  # one seed has no spread
-    assert fcd["seeds"] == 1
-    with pytest.raises(ValueError, match="no seed"):
-        across_seeds([])
-
-
 def test_statistics_survive_their_file(tmp_path: Path) -> None:
     _, _, scored = translated(5)
     fcd = molecules(np.random.default_rng(0), 5)
     path = tmp_path / "x.npz"
-    write_statistics(path, StoredStatistics(scored.statistics.bleu, fcd))
+    write_statistics(path, Statistics(scored.statistics.bleu, fcd))
     back = read_statistics(path)
     assert back.bleu is not None
     assert back.fcd is not None

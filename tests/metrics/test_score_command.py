@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lmolt_utils.cli import main
-from lmolt_utils.metrics.scoring import score
+from lmolt_utils.metrics.prediction_files import read_predictions
+from lmolt_utils.metrics.scoring import Scorer
 
 MOLECULES = "description\tground truth\toutput\na\tCCO\tOCC\nb\tCC\tC1CC\nc\tCCC\tCCC\n"
 CAPTIONS = "SMILES\tground truth\toutput\nC\tThe molecule is a gas.\tThe molecule is a gas.\nCC\tIt is sweet.\t\n"
@@ -28,7 +29,7 @@ def test_table_json_and_csv_agree(molecules: Path, tmp_path: Path, capsys: pytes
     assert main(["score", str(molecules), "--invalid", "molt5", "--json", str(out), "--csv", str(table)]) == 0
     shown = capsys.readouterr().out
     report: dict[str, Any] = json.loads(out.read_text())
-    expected = score(molecules, invalid="molt5")
+    expected = Scorer(invalid="molt5").score(read_predictions(molecules))
     assert (report["task"], report["n"]) == ("cap2mol", 3)
     assert set(report["metrics"]) == set(expected.metrics)
     for name, entry in report["metrics"].items():

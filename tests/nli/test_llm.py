@@ -13,7 +13,7 @@ from lmolt_utils.cli import main
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.metrics.winrates import caption_wins
+from lmolt_utils.metrics.distributions import caption_wins
 from lmolt_utils.models.predictions import prediction_path
 from lmolt_utils.nli import llm
 from lmolt_utils.nli.classifier import LABELS, Classifier

@@ -1,0 +1,287 @@
+"""Caption metrics against values computed by hand, nltk and rouge_score, and what the official scripts print."""
+
+import math
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from nltk.translate.bleu_score import corpus_bleu
+from rouge_score.rouge_scorer import RougeScorer
+
+from benchmarks.scoring import official_captions
+from lmolt_utils.metrics.captions import (
+    CAPTION_METRICS,
+    CUT,
+    SCIBERT,
+    caption_scores,
+    caption_tokenizer,
+    meteor,
+    meteor_matcher,
+)
+from lmolt_utils.metrics.ngrams import bleu, bleu_statistics, rouge
+from tests.metrics.shared_data import oracle, read_pairs, shared
+
+REGEX = caption_tokenizer("regex")
+STEM = meteor_matcher("exact+stem")
+
+
+def caption_metrics(references: list[str], outputs: list[str]) -> dict[str, float]:
+    return caption_scores(references, outputs, REGEX, STEM).metrics
+
+
+# ---- by hand ----
+
+
+def test_bleu_by_hand() -> None:
+    # Two rows of four words, the last one wrong: 7 of 8 words, 5 of 6 pairs, 3 of 4 triples, 1 of 2 fours.
+    scores = caption_metrics(["a b c d", "e f g h"], ["a b c d", "e f g x"])
+    assert scores["BLEU-2"] == pytest.approx(math.sqrt(7 / 8 * 5 / 6))
+    assert scores["BLEU-4"] == pytest.approx((7 / 8 * 5 / 6 * 3 / 4 * 1 / 2) ** (1 / 4))
+    assert caption_metrics(["a b c d"], ["a b c"])["BLEU-2"] == pytest.approx(math.exp(1 - 4 / 3)), "it is short"
+
+
+def test_rouge_by_hand() -> None:
+    rows = rouge(["the cat sat down", "the cat sat"], ["the sat", "the cat ran"])
+    assert rows["ROUGE-1"] == pytest.approx([2 / 3, 2 / 3])  # P 1, R 1/2; P = R = 2/3
+    assert rows["ROUGE-2"] == pytest.approx([0, 1 / 2])
+    assert rows["ROUGE-L"] == pytest.approx([2 / 3, 2 / 3])
+    assert rouge(["Inhibits p38-kinase!"], ["inhibiting P38 kinase"])["ROUGE-1"] == pytest.approx([2 / 3]), "no stemmer"
+
+
+@pytest.mark.parametrize(
+    ("reference", "output", "value"),
+    [
+        ("a b c d", "a b c d", 1 - 0.5 / 4**3),  # all match, one chunk of four
+        ("a b c d", "c d a b", 1 - 0.5 * (2 / 4) ** 3),  # two chunks
+        ("a b c d", "a b", (1 - 0.5 / 2**3) * 0.5 / (0.9 + 0.1 * 0.5)),  # P 1, R 1/2
+        ("inhibits", "inhibited", 0.5),  # by stem
+        ("car", "auto", 0.0),  # a synonym, which this matcher does not know
+        ("a b", "", 0.0),
+        ("", "", 0.0),
+    ],
+)
+def test_meteor_by_hand(reference: str, output: str, value: float) -> None:
+    assert meteor([reference.split()], [output.split()], STEM) == pytest.approx([value])
+
+
+def test_empty_captions_score_zero_and_identical_ones_one() -> None:
+    zero = caption_metrics(["the molecule is a lipid", "a b c d"], ["", ""])
+    assert zero == dict.fromkeys(CAPTION_METRICS, 0.0)
+    same = caption_metrics(["the molecule is a fatty acid"], ["the molecule is a fatty acid"])
+    assert same.pop("METEOR") == pytest.approx(1 - 0.5 / 6**3)
+    assert same == pytest.approx(dict.fromkeys(same, 1.0))
+
+
+def test_leading_cls_is_stripped_once() -> None:
+    scores = caption_scores(["a b c d"] * 2, ["[CLS] a b c d", "[CLS] [CLS] a b c d"], REGEX, STEM)
+    assert scores.samples["ROUGE-L"][0] == 1
+    assert scores.samples["ROUGE-L"][1] < 1
+    assert scores.samples["length_deviation"].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_caption_lists_must_match(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} references and {count // 2} predictions"):
+        caption_scores(["a"] * count, ["a"] * (count // 2), REGEX, STEM)
+
+
+# ---- against nltk and rouge_score ----
+
+WORDS = ("the", "The", "a", "acid", "acids", "inhibits", "inhibited", "car", "auto", "of", "7,8-d", "run", "runs")
+
+
+def random_pairs(seed: int, count: int, longest: int = 9) -> tuple[list[list[str]], list[list[str]]]:
+    dice = random.Random(seed)
+    sides = [[[dice.choice(WORDS) for _ in range(dice.randint(0, longest))] for _ in range(count)] for _ in range(2)]
+    return sides[0], sides[1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # nltk's advice to smooth
+def test_bleu_equals_nltk_to_the_last_bit() -> None:
+    for seed in range(60):
+        references, outputs = random_pairs(seed, 1 + seed % 5)
+        counts = bleu_statistics(references, outputs)
+        characters = bleu_statistics([" ".join(r) for r in references], [" ".join(o) for o in outputs])
+        for order in (1, 2, 3, 4):
+            weights = (1 / order,) * order
+            assert counts.score(order) == corpus_bleu([[r] for r in references], outputs, weights)
+            lists = [[list(" ".join(r))] for r in references], [list(" ".join(o)) for o in outputs]
+            assert characters.score(order) == corpus_bleu(*lists, weights)
+
+
+def test_bleu_of_a_resample_is_that_of_its_rows() -> None:
+    references, outputs = random_pairs(1, 20)
+    drawn = np.random.default_rng(0).integers(0, 20, (3, 20))
+    weights = np.array([np.bincount(rows, minlength=20) for rows in drawn])
+    again = [bleu_statistics([references[i] for i in r], [outputs[i] for i in r]).score(4) for r in drawn]
+    assert bleu(weights @ bleu_statistics(references, outputs).rows(), 4).tolist() == again
+
+
+def test_rouge_equals_rouge_score_to_the_last_bit() -> None:
+    references, outputs = ([" ".join(words) for words in side] for side in random_pairs(2, 300))
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    official = [scorer.score(r, o) for r, o in zip(references, outputs, strict=True)]
+    ours = rouge(references, outputs)
+    for name, key in (("ROUGE-1", "rouge1"), ("ROUGE-2", "rouge2"), ("ROUGE-L", "rougeL")):
+        assert ours[name].tolist() == [row[key].fmeasure for row in official]
+
+
+# ---- tokenizers ----
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mol", "##ecule", ".", "cafe"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_pieces_are_lower_cased(vocabulary: Path) -> None:
+    tokenizer = caption_tokenizer(str(vocabulary))
+    assert tokenizer.split(["The Molecule. Café", ""]) == [["the", "mol", "##ecule", ".", "cafe"], []]
+    assert REGEX.split(["The 3beta-sterol, (R)."]) == [["the", "3beta", "-", "sterol", ",", "(", "r", ")", "."]]
+
+
+def test_vocabulary_is_named_by_content(vocabulary: Path) -> None:
+    by_folder, by_file = caption_tokenizer(str(vocabulary)), caption_tokenizer(str(vocabulary / "vocab.txt"))
+    assert by_folder.name == by_file.name
+    assert by_folder.name.startswith("tiny@")
+    with (vocabulary / "vocab.txt").open("a") as file:
+        file.write("acid\n")
+    assert caption_tokenizer(str(vocabulary)).name != by_folder.name
+
+
+def test_pieces_are_cut_before_special_tokens_go(vocabulary: Path) -> None:
+    tokenizer = caption_tokenizer(str(vocabulary))
+    reference = "[SEP] " + "the " * (CUT - 1)  # the special token takes one of the 512 places
+    output = reference + "mol " * 88
+    scores = caption_scores([reference], [output], tokenizer, STEM)
+    assert scores.metrics["BLEU-4"] == pytest.approx(1)
+    assert scores.metrics["ROUGE-1"] < 1
+    assert scores.samples["length_deviation"].tolist() == [88]
+    assert caption_scores([reference], ["mol " + output], tokenizer, STEM).metrics["BLEU-4"] < 1
+
+
+def test_auto_takes_the_local_hub_cache_and_no_network(
+    vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    assert caption_tokenizer("auto").name == "regex"
+    with pytest.raises(FileNotFoundError, match=r"local hub cache.*hf download"):
+        caption_tokenizer(SCIBERT)
+
+    repository = cache / f"models--{SCIBERT.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots").mkdir()
+    vocabulary.rename(repository / "snapshots" / "abc")
+    assert caption_tokenizer("auto").name.startswith(SCIBERT)
+    assert caption_tokenizer("auto").split(["molecule"]) == [["mol", "##ecule"]]
+
+
+def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown caption tokenizer 'scibret'"):
+        caption_tokenizer("scibret")
+    with pytest.raises(FileNotFoundError, match=r"no vocab\.txt"):
+        caption_tokenizer(str(tmp_path))
+    (tmp_path / "vocab.txt").write_text("only\nwords\n")
+    with pytest.raises(ValueError, match=r"vocab\.txt.*lacks \[UNK\]"):
+        caption_tokenizer(str(tmp_path))
+
+
+# ---- WordNet ----
+
+
+def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
+    """A database of one synset, {car, auto}, as README says to make it of Debian's files (wndb(5WN))."""
+    folder = tmp_path / "corpora" / "wordnet"
+    folder.mkdir(parents=True)
+    header = "  1 WordNet 3.0 Copyright 2006 by Princeton University.\n"
+    synset = f"{len(header):08d} 06 n 02 car 0 auto 0 000 | a motor vehicle\n"
+    entries = "".join(f"{word} n 1 0 1 0 {len(header):08d}\n" for word in ("auto", "car"))
+    for pos in ("adj", "adv", "noun", "verb"):
+        (folder / f"data.{pos}").write_text(header + (synset if pos == "noun" else ""))
+        (folder / f"index.{pos}").write_text(header + (entries if pos == "noun" else ""))
+        (folder / f"{pos}.exc").write_text("")
+    (folder / "lexnames").write_text("".join(f"{number:02d} x 1\n" for number in range(45)))
+    (folder / "index.sense").write_text("")
+    program = (
+        "from lmolt_utils.metrics.captions import meteor, meteor_matcher as m; "
+        "print(m().name, m().version, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
+    )
+    environment = os.environ | {"NLTK_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "wordnet 3.0 0.5 0.0\n"
+
+
+def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise LookupError
+
+    monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=missing))
+    assert meteor_matcher().name == "exact+stem"
+    with pytest.raises(FileNotFoundError, match="wordnet-base"):
+        meteor_matcher("wordnet")
+    with pytest.raises(ValueError, match="unknown METEOR matcher"):
+        meteor_matcher("stem")
+
+
+# ---- the official scripts ----
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # nltk's advice to smooth
+def test_captions_are_the_official_scripts_on_made_up_pairs(vocabulary: Path) -> None:
+    """The script's own steps (pad to 512, cut, drop special tokens, a call of a library per row), written out."""
+    references = ["The molecule is a fatty acid.", "The cafe. [SEP] the molecule", "the " * 600, "It impacts aging."]
+    outputs = ["[CLS] The molecule is an acid.", "the molecule", "the " * 500 + "mol", ""]
+    for tokenizer in (REGEX, caption_tokenizer(str(vocabulary))):
+        ours = caption_scores(references, outputs, tokenizer, STEM).metrics
+        assert ours == pytest.approx(official_captions((references, outputs), tokenizer, STEM), abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def official() -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Our values beside the official scripts' for MolT5's 3,300 published captions and L+M-24's example."""
+    matcher, scibert = meteor_matcher(), caption_tokenizer(str(shared("scibert/vocab.txt")))
+    assert scibert.name == SCIBERT
+    molt5, example = oracle("molt5/oracle_molt5-large.json"), oracle("lpm24/oracle_example.json")
+    pairs, few = (
+        read_pairs(name) for name in ("molt5/molt5-large-smiles2caption.tsv.gz", "lpm24/smiles2caption_example.tsv")
+    )
+    assert (len(pairs[0]), len(few[0])) == (3300, 199)
+    return [
+        (caption_scores(*pairs, scibert, matcher).metrics, molt5["molt5-large-smiles2caption"]["metrics"]),
+        (caption_scores(*few, scibert, matcher).metrics, example["smiles2caption"]),
+    ]
+
+
+def test_captions_agree_with_the_official_scripts(official: list[tuple[dict[str, float], dict[str, float]]]) -> None:
+    for ours, theirs in official:
+        for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
+        if meteor_matcher().name == "wordnet":
+            assert ours["METEOR"] == pytest.approx(theirs["METEOR"], abs=1e-6)
+        else:
+            assert theirs["METEOR"] - 0.002 < ours["METEOR"] < theirs["METEOR"], "synonyms add little here"
+
+
+def test_regex_tokenizer_agrees_with_the_known_values() -> None:
+    known = oracle("molt5/oracle_molt5-large.json")["molt5-large-smiles2caption"]["substitute_tokenizers"]
+    references, outputs = read_pairs("molt5/molt5-large-smiles2caption.tsv.gz")
+    counts = bleu_statistics(REGEX.split(references), REGEX.split(outputs))
+    values = known["regex \\w+|[^\\w\\s] lower"]
+    assert [counts.score(2), counts.score(4)] == pytest.approx([values["BLEU-2"], values["BLEU-4"]], abs=1e-6)
