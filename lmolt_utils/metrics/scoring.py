@@ -1,7 +1,7 @@
 """One scorer for every system and both tasks: predictions in, every metric and row value out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +54,12 @@ class Scores(Scored):
         """Metrics and conventions, fit for strict JSON: an undefined value is null."""
         metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
         return {"task": self.task, "n": self.n, "metrics": metrics, "conventions": dict(self.conventions)}
+
+
+#: Further metrics that are a mean over rows: their tasks, and the value of each row from references and outputs.
+ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence[str]], np.ndarray]]] = {
+    "CharacTER": (("cap2mol",), character_ter),
+}
 
 
 @dataclass
@@ -123,9 +129,10 @@ class Scorer:
         metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
         characters = edits[:, 1].sum()
         metrics["CER"] = float(edits[:, 0].sum() / characters) if characters else math.nan
-        if known == "cap2mol":
-            columns["CharacTER"] = character_ter(references, outputs)
-            metrics["CharacTER"] = float(np.mean(columns["CharacTER"]))
+        for name, (tasks, of_rows) in ROW_METRICS.items():
+            if known in tasks:
+                columns[name] = of_rows(references, outputs)
+                metrics[name] = float(np.mean(columns[name]))
         samples = pd.DataFrame({"id": ids, **columns})
         return Scores(metrics, samples, statistics, task=known, n=len(ids), conventions=conventions)
 
