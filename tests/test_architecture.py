@@ -2,11 +2,24 @@
 
 import ast
 import json
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
+from lmolt_utils.config.params import load
+from lmolt_utils.config.systems import load_systems
+from lmolt_utils.data.prepare import make_corpus
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.merging import merges
+from lmolt_utils.metrics import scoring
+from lmolt_utils.metrics.intervals import intervals
 from lmolt_utils.paths import root
+from lmolt_utils.run.notebook import start
 from lmolt_utils.run.notebooks import NOTEBOOKS
 
 #: From the top down: a room imports from those after it only.
@@ -73,3 +86,52 @@ def test_the_package_stays_thin() -> None:
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
     assert sum(map(lines, outside)) <= 2_200
     assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 7_500
+
+
+# ---- docs/architecture.md: how to add ----
+
+HOW_TO_ADD = re.findall(
+    r"```(?:yaml|python)\n(.*?)```", (root() / "docs" / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+def test_every_way_of_adding_is_short() -> None:
+    assert len(HOW_TO_ADD) == 4
+    assert all(len(block.splitlines()) < 10 for block in HOW_TO_ADD)
+
+
+def test_a_system_is_a_row(tmp_path: Path) -> None:
+    table = tmp_path / "systems.yaml"
+    table.write_text((root() / "params" / "systems.yaml").read_text(encoding="utf-8") + HOW_TO_ADD[0], encoding="utf-8")
+    (row,) = [system for system in load_systems(table) if system.name == "kto-strong"]
+    assert row.params(load("cpu")).beta == 0.5
+
+
+def test_a_metric_is_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "ROW_METRICS", dict(scoring.ROW_METRICS))
+    exec(HOW_TO_ADD[1], {"np": np, "ROW_METRICS": scoring.ROW_METRICS})
+    frame = pd.DataFrame({"reference": ["CCO", "CC", "C"], "prediction": ["CCN", "C", "N"]})
+    scores = scoring.Scorer().score(frame, "cap2mol")
+    assert scores.metrics["same length"] == pytest.approx(2 / 3)
+    assert intervals(scores)["same length"].high == 1.0
+
+
+def test_a_merge_rule_is_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merges, "METHODS", dict(merges.METHODS))
+    exec(HOW_TO_ADD[2], {"METHODS": merges.METHODS})
+    params = load("cpu")
+    parents = {"base": params.base_model, "cap2mol": params.cap2mol_model, "mol2cap": params.mol2cap_model}
+    merges.merge_models(merges.Merge("karcher", 0.5, **parents), tmp_path / "merged")
+    assert (tmp_path / "merged" / "config.json").is_file()
+
+
+def test_a_data_set_is_a_file_and_a_profile(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = generate(200, 1).rename(columns={"molecule": "smiles"})[["smiles", "caption"]]
+    shutil.copytree(root() / "params", tmp_path / "params")
+    corpus.to_csv(tmp_path / "mine.csv", index=False)
+    changes = yaml.safe_load(HOW_TO_ADD[3])
+    profile = yaml.safe_load((root() / "params" / "cpu.yaml").read_text(encoding="utf-8")) | changes
+    (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+    run = start("01_data", {"profile": "mine", "systems": [], "overrides": {}})
+    assert set(make_corpus(run)["molecule"]) == set(corpus["smiles"])
