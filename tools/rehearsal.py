@@ -58,7 +58,7 @@ def build(folder: Path) -> None:
     stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
     if stamp.is_file() and read_json(stamp) == made_by:
         return
-    corpus = generate(500, 0)
+    corpus = generate(250, 0)
     texts = [*corpus["molecule"], *corpus["caption"]]
     with atomic_folder(folder) as part:
         data_sets(part / "language-plus-molecules", corpus)

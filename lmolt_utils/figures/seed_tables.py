@@ -90,8 +90,8 @@ def seed_table(run: Run, systems: Sequence[System], seeds: Sequence[int]) -> See
     """The table of a run from its score files; ``systems`` with their copies for further ``seeds``."""
     labels = {system.name: system.label for system in systems if system.trained_for_tables and not system.replica}
     keys = [(name, task, metric) for task in TASKS for name in labels for metric in _metrics(task)]
-    spread = seed_spread(run, systems)
-    wanted = pd.DataFrame(keys if len(seeds) > 1 else [], columns=["system", "task", "metric"])
+    spread = seed_spread(run, systems).astype({"system": str, "task": str, "metric": str})  # an empty one has floats
+    wanted = pd.DataFrame(keys if len(seeds) > 1 else [], columns=["system", "task", "metric"], dtype=str)
     return SeedTable(tuple(seeds), labels, wanted.merge(spread, how="left", on=["system", "task", "metric"]))
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -26,15 +27,20 @@ SCRIPT = "<script>alert(1)</script>"
 READ_OFF = "read off the captions"
 
 
-def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
-    """A copy of the repository with few systems and one more profile, ``smoke`` but for ``values``; its environment."""
+def repository_with(systems: Sequence[str], folder: Path) -> None:
+    """A copy of the repository whose systems table has these rows only."""
     for name in ("notebooks", "Snakefile", "profiles", "lmolt_utils", "pyproject.toml"):
         (folder / name).symlink_to(root() / name)
     shutil.copytree(root() / "params", folder / "params")
     table = folder / "params" / "systems.yaml"
     rows = table.read_text().splitlines(keepends=True)
     named = [re.match(r"- \{name: ([^,]+)", row) for row in rows]
-    table.write_text("".join(row for row, name in zip(rows, named, strict=True) if not name or name[1] in SYSTEMS))
+    table.write_text("".join(row for row, name in zip(rows, named, strict=True) if not name or name[1] in systems))
+
+
+def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
+    """A copy of the repository with few systems and one more profile, ``smoke`` but for ``values``; its environment."""
+    repository_with(SYSTEMS, folder)
     text = (folder / "params" / "smoke.yaml").read_text()
     small = {"test_rows": 8, "max_new_tokens": 16, "effective_batch": 4, "micro_batch": 4, "epochs": 0.5}
     for key, value in {"profile": profile, "figures_dir": f"runs/{profile}/figures", **small, **values}.items():
