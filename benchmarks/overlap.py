@@ -21,7 +21,7 @@ import pandas as pd
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 
-from lmolt_utils.data.features import FINGERPRINT_BITS, Molecules, fingerprints
+from lmolt_utils.data.molecules import FINGERPRINT_BITS, Molecules, fingerprints
 from lmolt_utils.data.overlap import overlap_report
 from lmolt_utils.data.similarity import nearest
 from lmolt_utils.embedded.corpus import generate

@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from rdkit.Chem import Fragments
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System
-from lmolt_utils.data.features import Molecules, fingerprints
+from lmolt_utils.data.molecules import Molecules, fingerprints, parse
 from lmolt_utils.data.overlap import property_key
 from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS
 from lmolt_utils.data.similarity import encode, medoid, nearest
@@ -146,10 +146,9 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments in readable molecules, shape (n, 85)."""
     counts: dict[str, list[int]] = {}
-    with rdBase.BlockLogs():  # RDKit warns of every lone hydrogen in L+M-24
-        for text in dict.fromkeys(smiles):
-            mol = Chem.MolFromSmiles(text)
-            counts[text] = [count(mol) for _, count in _FRAGMENTS]
+    for text in dict.fromkeys(smiles):
+        mol = parse(text)
+        counts[text] = [count(mol) for _, count in _FRAGMENTS]
     return np.array([counts[text] for text in smiles], dtype=np.float32)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmolt_utils.data.features import Molecules
+from lmolt_utils.data.molecules import Molecules
 from lmolt_utils.data.overlap import property_key
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run

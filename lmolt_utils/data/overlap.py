@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lmolt_utils.data.captioner import kept_captioner
-from lmolt_utils.data.features import Molecule, Molecules, fingerprints
+from lmolt_utils.data.molecules import Molecule, Molecules, fingerprints
 from lmolt_utils.data.rows import DataError
 from lmolt_utils.data.similarity import nearest
 from lmolt_utils.data.sources import Compose

@@ -24,8 +24,8 @@ from typing import IO, Any, cast
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rdkit import Chem, rdBase
 
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.text_tables import ALIASES as ALIASES
 from lmolt_utils.data.text_tables import as_pandas_writes, columns_in, plain, separator_of
 from lmolt_utils.errors import DataError as DataError
@@ -168,8 +168,7 @@ def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _R
 
 def _readable(frame: pd.DataFrame, reader: _Reader) -> pd.DataFrame:
     """The rows whose molecule RDKit can read; a molecule that comes more than once is read once."""
-    with rdBase.BlockLogs():
-        valid = {text: " " not in text and Chem.MolFromSmiles(text) is not None for text in set(frame["molecule"])}
+    valid = {text: " " not in text and parse(text) is not None for text in set(frame["molecule"])}
     keep = frame["molecule"].map(valid).astype(bool)
     for line, text in zip(frame.loc[~keep, "line"], frame.loc[~keep, "molecule"], strict=True):
         reader.reject(int(line), "invalid SMILES", ascii(text)[:60])

@@ -12,7 +12,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from benchmarks.overlap import by_bulk, by_words, measure, molecules_of, naively, unpacked
 from lmolt_utils.data import similarity
 from lmolt_utils.data.captioner import captioner
-from lmolt_utils.data.features import Molecules, fingerprints, molecule
+from lmolt_utils.data.molecules import Molecules, fingerprints, molecule
 from lmolt_utils.data.overlap import (
     OverlapError,
     initialisation_data,
@@ -107,7 +107,7 @@ def test_features_of_a_molecule() -> None:
 
 def test_each_distinct_smiles_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("lmolt_utils.data.features.molecule", lambda text: asked.append(text) or molecule(text))
+    monkeypatch.setattr("lmolt_utils.data.molecules.molecule", lambda text: asked.append(text) or molecule(text))
     frame = pd.DataFrame({"molecule": ["CCO", "CCO", "c1ccccc1"]})
     molecules = Molecules()
     overlap_report(frame, {"one": frame, "two": frame}, molecules)

@@ -1,4 +1,4 @@
-"""What identifies a molecule, worked out once per distinct SMILES: canonical form, scaffold, InChIKey, fingerprint."""
+"""The one SMILES reader, and what identifies a molecule: canonical form, scaffold, InChIKey, fingerprint."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +12,16 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 FINGERPRINT_BITS = 2048
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
+
+
+def parse(smiles: str) -> Chem.Mol | None:
+    """RDKit's molecule; ``None`` for what it cannot read and for text without atoms. Never raises, never logs."""
+    with rdBase.BlockLogs():
+        try:
+            mol = Chem.MolFromSmiles(smiles)
+        except Exception:  # text without a UTF-8 form, or no text at all
+            return None
+    return mol if mol is not None and mol.GetNumAtoms() else None
 
 
 @dataclass(frozen=True)
@@ -31,27 +41,23 @@ class Molecule:
         """
         with rdBase.BlockLogs():
             try:
-                return str(Chem.MolToInchiKey(Chem.MolFromSmiles(self.canonical)))
+                return str(Chem.MolToInchiKey(parse(self.canonical)))
             except Exception:  # InChI refuses some molecules that RDKit accepts, with errors of several kinds
                 return ""
 
 
 def molecule(smiles: str) -> Molecule | None:
-    """The molecule that ``smiles`` stands for; ``None`` if RDKit cannot read it, or if it has no atoms."""
-    with rdBase.BlockLogs():
-        try:
-            mol = Chem.MolFromSmiles(smiles)
-        except Exception:  # text without a UTF-8 form, or none at all, for two
-            return None
-        if mol is None or not mol.GetNumAtoms():
-            return None
-        scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=mol) if mol.GetRingInfo().NumRings() else ""
-        return Molecule(
-            canonical=Chem.MolToSmiles(mol),
-            scaffold=scaffold,
-            formula=CalcMolFormula(mol),
-            fingerprint=DataStructs.BitVectToBinaryText(_MORGAN.GetFingerprint(mol)),
-        )
+    """The features of the molecule that ``smiles`` stands for; ``None`` as :func:`parse`."""
+    mol = parse(smiles)
+    if mol is None:
+        return None
+    scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=mol) if mol.GetRingInfo().NumRings() else ""
+    return Molecule(
+        canonical=Chem.MolToSmiles(mol),
+        scaffold=scaffold,
+        formula=CalcMolFormula(mol),
+        fingerprint=DataStructs.BitVectToBinaryText(_MORGAN.GetFingerprint(mol)),
+    )
 
 
 class Molecules:
