@@ -17,8 +17,8 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
 from lmolt_utils.config.prompts import Task
+from lmolt_utils.data.captioner import Compose
 from lmolt_utils.data.molecules import parse
-from lmolt_utils.data.sources import Compose
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.negatives.generated import SIDES
 
