@@ -25,7 +25,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from lmolt_utils.data.sources import recaptioned
+from lmolt_utils.data.captioner import recaptioned
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import atomic_folder, fingerprint, read_json, write_json, write_text
 from lmolt_utils.nli.classifier import SELF_TEST

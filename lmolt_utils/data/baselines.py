@@ -1,8 +1,8 @@
-"""Trivial systems: what can be had from the sample without training a language model.
+"""Baselines: what can be had from the 10 % sample without training a language model, as rows of the systems table.
 
-L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that answering always the same
-scores well on n-grams; a trained system must beat that. Three rows of the systems table, all from the 10 % sample
-that every other system trains on, and from nothing of a test row but its source:
+L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same
+scores well on n-grams; a trained system must beat that. All three use the sample that every other system trains on,
+and nothing of a test row but its source:
 
 ``constant``
     mol2cap: the most frequent caption among the molecules of the most frequent property set (of equally frequent
@@ -13,40 +13,39 @@ that every other system trains on, and from nothing of a test row but its source
     the sample caption that shares most words (Jaccard of the sets of words).
 ``rule``
     mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the property set; the
-    answer is that set's caption, chosen as in ``constant``. cap2mol: the sample's property names found in the
-    caption, longest first, pick the property set with the highest Jaccard similarity (ties: the more frequent
-    set); the answer is the medoid of its molecules.
+    answer is that set's caption, chosen as in ``constant``. cap2mol: the names that the grammar reads in the caption
+    pick the property set with the highest Jaccard similarity (ties: the more frequent set); the answer is the medoid
+    of its molecules.
 
 Where the corpus states no property sets, ``constant`` takes the whole sample for one set, and ``rule`` is not run.
 Of equal candidates the first in the sample counts. An unreadable molecule is answered as ``constant`` does.
 """
 
-import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem, rdBase
 from rdkit.Chem import Fragments
+from rdkit.DataStructs import ExplicitBitVect
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System
-from lmolt_utils.data.features import Molecules, fingerprints
-from lmolt_utils.data.overlap import property_key
-from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS
-from lmolt_utils.data.similarity import encode, medoid, nearest
+from lmolt_utils.data.molecules import medoid, molecule, nearest, parse
+from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS, property_key
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_rows, write_rows, write_text
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 
 #: Leaves of ``rule``'s decision tree: few enough to be read.
 MAX_LEAVES = 32
-_FRAGMENTS: list[tuple[str, Callable[[Chem.Mol], int]]] = sorted(Fragments.fns)
+_FRAGMENTS = sorted(Fragments.fns)
 
 
 class BaselineError(CompanionError):
@@ -58,6 +57,19 @@ def words_of(caption: str) -> frozenset[str]:
     return frozenset(word for text in caption.lower().split() if (word := text.strip(".,;:!?()\"'")))
 
 
+def as_bits(*collections: Sequence[Iterable[str]]) -> list[list[ExplicitBitVect]]:
+    """Sets of words as RDKit's bit vectors, all over one vocabulary."""
+    number: dict[str, int] = {}
+    numbered = [[[number.setdefault(word, len(number)) for word in one] for one in sets] for sets in collections]
+    encoded = []
+    for sets in numbered:
+        vectors = [ExplicitBitVect(max(1, len(number))) for _ in sets]
+        for vector, members in zip(vectors, sets, strict=True):
+            vector.SetBitsFromList(members)
+        encoded.append(vectors)
+    return encoded
+
+
 class Sample:
     """The training sample with what baselines ask of it. Raises :class:`BaselineError` if it has no readable molecule.
 
@@ -65,17 +77,15 @@ class Sample:
     """
 
     def __init__(self, rows: pd.DataFrame) -> None:
-        self.parsed = Molecules()
-        self.rows = rows[[self.parsed[text] is not None for text in rows["molecule"]]].reset_index(drop=True)
+        found = [molecule(text) for text in rows["molecule"]]
+        self.rows = rows[[one is not None for one in found]].reset_index(drop=True)
         if self.rows.empty:
             raise BaselineError(f"none of the {len(rows)} sampled molecules can be read: check the corpus")
+        self.fingerprints = [one.fingerprint for one in found if one]
         self.sets = [property_key(text) for text in self.rows["properties"]]
-        self.fingerprints = fingerprints([m for m in self.parsed.of(self.rows["molecule"]) if m])
+        counts = pd.Series(self.sets).value_counts(sort=False)  # in the order they first come
         #: Property sets, the most frequent first (of equals the first in the sample).
-        self.by_frequency = list(pd.Series(self.sets).dropna().value_counts(sort=True).index)
-        counts = pd.Series(self.sets).value_counts()
-        first = {key: self.sets.index(key) for key in self.by_frequency}
-        self.by_frequency.sort(key=lambda key: (-int(counts[key]), first[key]))
+        self.by_frequency = list(counts.sort_values(ascending=False, kind="stable").index)
 
     @property
     def largest(self) -> list[int]:
@@ -91,12 +101,12 @@ class Sample:
         captions = self.rows["caption"].iloc[list(numbers)].tolist()
         counts = pd.Series(captions).value_counts()
         most = [place for place, text in enumerate(captions) if counts[text] == counts.max()]
-        (bits,) = encode([words_of(text) for text in captions])
+        (bits,) = as_bits([words_of(text) for text in captions])
         return str(captions[medoid(bits, most)])
 
     def molecule_of(self, numbers: Sequence[int]) -> str:
         """The medoid of these rows' molecules."""
-        return str(self.rows["molecule"].iloc[numbers[medoid(self.fingerprints[list(numbers)])]])
+        return str(self.rows["molecule"].iloc[numbers[medoid([self.fingerprints[number] for number in numbers])]])
 
 
 # ---- the three of them ----
@@ -111,14 +121,12 @@ def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
     """The other half of the sample row whose own half is most like the source."""
     if task == "cap2mol":
-        asked, known = encode([words_of(t) for t in sources], [words_of(t) for t in sample.rows["caption"]])
-        return [str(text) for text in sample.rows["molecule"].iloc[nearest(asked, known)[0]]]
+        asked, known = as_bits([words_of(t) for t in sources], [words_of(t) for t in sample.rows["caption"]])
+        return [str(sample.rows["molecule"].iloc[nearest(one, known)[0]]) for one in asked]
     answers = constant(sample, task, sources)
-    readable = [(place, found) for place, found in enumerate(sample.parsed.of(sources)) if found]
-    if readable:
-        numbers, _ = nearest(fingerprints([found for _, found in readable]), sample.fingerprints)
-        for (place, _), number in zip(readable, numbers, strict=True):
-            answers[place] = str(sample.rows["caption"].iloc[number])
+    for place, found in enumerate(map(molecule, sources)):
+        if found:
+            answers[place] = str(sample.rows["caption"].iloc[nearest(found.fingerprint, sample.fingerprints)[0]])
     return answers
 
 
@@ -127,29 +135,28 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
     if not sample.by_frequency:
         raise BaselineError("the sample states no property sets, and 'rule' is about nothing else: leave it out")
     if task == "cap2mol":
-        find = name_finder(sample.by_frequency)
-        asked, known = encode([find(text) for text in sources], [key.split("|") for key in sample.by_frequency])
-        chosen = [sample.by_frequency[number] for number in nearest(asked, known)[0]]
-        answer = {key: sample.molecule_of(sample.rows_of(key)) for key in dict.fromkeys(chosen)}
-        return [answer[key] for key in chosen]
+        sets = [key.split("|") for key in sample.by_frequency]
+        read = Decomposer(Vocabulary.from_names(name for names in sets for name in names)).properties
+        asked, known = as_bits([read(text) for text in sources], sets)
+        molecule_of = cache(lambda number: sample.molecule_of(sample.rows_of(sample.by_frequency[number])))
+        return [molecule_of(nearest(one, known)[0]) for one in asked]
     tree = fit_tree(sample)
     answers = constant(sample, task, sources)
-    places = [place for place, found in enumerate(sample.parsed.of(sources)) if found]
+    caption_of = cache(lambda key: sample.caption_of(sample.rows_of(key)))
+    places = [place for place, text in enumerate(sources) if parse(text)]
     if places:
         keys = tree.predict(functional_groups([sources[place] for place in places]))
-        captions = {str(key): sample.caption_of(sample.rows_of(str(key))) for key in dict.fromkeys(keys)}
         for place, key in zip(places, keys, strict=True):
-            answers[place] = captions[str(key)]
+            answers[place] = caption_of(str(key))
     return answers
 
 
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments in readable molecules, shape (n, 85)."""
-    counts: dict[str, list[int]] = {}
-    with rdBase.BlockLogs():  # RDKit warns of every lone hydrogen in L+M-24
-        for text in dict.fromkeys(smiles):
-            mol = Chem.MolFromSmiles(text)
-            counts[text] = [count(mol) for _, count in _FRAGMENTS]
+    counts = {}
+    for text in dict.fromkeys(smiles):
+        mol = parse(text)
+        counts[text] = [count(mol) for _, count in _FRAGMENTS]
     return np.array([counts[text] for text in smiles], dtype=np.float32)
 
 
@@ -168,13 +175,6 @@ def tree_text(tree: DecisionTreeClassifier) -> str:
     names = [name.removeprefix("fr_").replace("_", " ") for name, _ in _FRAGMENTS]
     shown = [key if len(key) < 100 else f"{key[:97]}..." for key in tree.classes_]
     return str(export_text(tree, feature_names=names, class_names=shown, decimals=1, max_depth=MAX_LEAVES))
-
-
-def name_finder(sets: Sequence[str]) -> Callable[[str], frozenset[str]]:
-    """A function that finds the property names of these sets in a caption: whole words, the longest first."""
-    names = sorted({name for key in sets for name in key.split("|")}, key=lambda name: (-len(name), name))
-    pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, names)) + r")(?!\w)")
-    return lambda caption: frozenset(pattern.findall(caption.lower()))
 
 
 ANSWERS = dict(zip(BASELINES, (constant, nearest_neighbour, rule), strict=True))
@@ -199,7 +199,7 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
         if (system.name, task) == ("rule", "mol2cap"):
             outputs.append(run.path("models", "rule.txt"))
 
-        def make(_: Path, task: Task = task, outputs: Sequence[Any] = outputs) -> None:
+        def make(_: Path, task: Task = task, outputs: Sequence[Path] = outputs) -> None:
             sample = Sample(read_rows(sampled, CORPUS_COLUMNS))
             rows = read_rows(tested, TEST_COLUMNS)
             columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")

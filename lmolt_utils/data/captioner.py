@@ -1,21 +1,23 @@
 """Who writes captions that a corpus lacks, and who reads properties off captions: both with the property tree there is.
 
-L+M-24's release has property sets only, its hub page captions only, and re-captioning needs new captions.
+L+M-24's release has property sets only, its hub page captions only, and captioning molecules again needs new captions.
 """
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.data.rows import DataError
-from lmolt_utils.data.sources import EMBEDDED, TREE_FILE, WITHHELD_FILE, Compose, Source, beside
+import pandas as pd
+
+from lmolt_utils.data.sources import EMBEDDED, Source
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS
-from lmolt_utils.files import read_json
+from lmolt_utils.errors import DataError
+from lmolt_utils.files import BadFileError, read_json
 from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.property_cells import pairs_in
@@ -23,42 +25,56 @@ from lmolt_utils.grammar.property_tree import Tree, paths
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.paths import from_root
 
+TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"
+#: What a corpus's property sets are: its own, read off its captions, or none.
+STATED, READ_OFF, NO_PROPERTIES = "stated", "read off the captions", "none"
+#: Writes a caption: molecule, properties, seed, variant (0, 1, ... for several captions of one molecule).
+Compose = Callable[[str, Sequence[str], int, int], str]
+#: Reads the names of the properties that a caption states.
+Read = Callable[[str], Collection[str]]
+
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What is known of a corpus's properties besides its rows: L+M-24's ``tree`` and the pairs that training withholds.
+    """What is known of a corpus besides its rows: L+M-24's property ``tree``, and the pairs that training withholds.
 
-    ``facts``: where each came from and the hash of its text, or ``None``.
+    ``facts``: where each came from and the hash of its text, or ``None``. ``compose`` and ``read`` write and read its
+    captions; without ``read``, property sets that a corpus lacks stay empty.
     """
 
-    tree: dict[str, Any] | None
-    withheld: list[tuple[str, str]]
-    facts: dict[str, dict[str, str] | None]
+    tree: dict[str, Any] | None = None
+    withheld: Sequence[tuple[str, str]] = ()
+    facts: dict[str, dict[str, str] | None] = field(default_factory=dict)
+    compose: Compose = caption_for
+    read: Read | None = None
 
 
-def knowledge(source: Source, property_tree: str | None, withheld_combinations: str | None) -> Knowledge:
+def knowledge(source: Source, property_tree: str | None = None, withheld_combinations: str | None = None) -> Knowledge:
     """From the files given, else from those of the release that lie with the corpus.
 
-    The embedded corpus has pairs of its own, and no file. Raises :class:`~lmolt_utils.data.rows.DataError` for a file
-    that is missing or is not what it should be.
+    The embedded corpus has pairs of its own, and no file. Raises :class:`DataError` for a file that is missing or is
+    not what it should be.
     """
-    tree = _text(source, property_tree, TREE_FILE)
+    found = _text(source, property_tree, TREE_FILE)
     pairs = _text(source, withheld_combinations, WITHHELD_FILE)
-    own = list(WITHHELD_PAIRS) if source.name == EMBEDDED else []
     facts = {
-        name: {"from": found[0], "sha256": sha256(found[1].encode()).hexdigest()} if found else None
-        for name, found in (("property_tree", tree), ("withheld_combinations", pairs))
+        name: {"from": text[0], "sha256": sha256(text[1].encode()).hexdigest()} if text else None
+        for name, text in (("property_tree", found), ("withheld_combinations", pairs))
     }
-    return Knowledge(_tree(tree[1], tree[0]) if tree else None, pairs_in(pairs[1], pairs[0]) if pairs else own, facts)
+    tree = _tree(found[1], found[0]) if found else None
+    withheld = pairs_in(pairs[1], pairs[0]) if pairs else WITHHELD_PAIRS if source.name == EMBEDDED else ()
+    return Knowledge(tree, list(withheld), facts, captioner(source.name, tree), reader(tree).properties)
 
 
 def _text(source: Source, given: str | None, name: str) -> tuple[str, str] | None:
-    if not given:
-        return beside(source, name)
     try:
-        return given, Path(from_root(given)).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{given} cannot be read ({error}): give L+M-24's {name}, or null") from None
+        if given:
+            return given, Path(from_root(given)).read_text(encoding="utf-8-sig")
+        return source.beside(name)
+    except (OSError, UnicodeDecodeError, BadFileError) as error:
+        raise DataError(
+            f"{given or name + ' of ' + source.name} cannot be read ({error}): give L+M-24's {name}, or null"
+        ) from None
 
 
 def _tree(text: str, name: str) -> dict[str, Any]:
@@ -91,6 +107,15 @@ def captioner(corpus: str, tree: Tree | None = None) -> Compose:
     return compose
 
 
+def recaptioned(frame: pd.DataFrame, seed: int, variant: int, compose: Compose = caption_for) -> pd.Series:
+    """Captions of ``frame``'s molecules composed from their property sets: the ``variant``-th of each, by index."""
+    captions = [
+        compose(molecule, properties.split("|"), seed, variant)
+        for molecule, properties in zip(frame["molecule"], frame["properties"], strict=True)
+    ]
+    return pd.Series(captions, index=frame.index, dtype=object)
+
+
 def reader(tree: Tree | None) -> Decomposer:
     """Reads captions with the names of ``tree``; without one with the shipped names and whatever reads like a name."""
     if tree:
@@ -98,12 +123,15 @@ def reader(tree: Tree | None) -> Decomposer:
     return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
 
 
+# ---- what 01 kept of it in a run's data folder ----
+
+
 def kept_tree(data: Path) -> dict[str, Any] | None:
-    """The tree that 01 kept in a run's data folder (``property_tree.json``); ``None`` where there was none."""
+    """The property tree; ``None`` where there was none."""
     path = data / "property_tree.json"
     return read_json(path) if path.exists() else None
 
 
 def kept_captioner(data: Path) -> Compose:
-    """The composer of the corpus in a run's data folder."""
+    """The composer of the run's corpus."""
     return captioner(read_json(data / "corpus.manifest.json")["source"], kept_tree(data))

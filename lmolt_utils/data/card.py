@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmolt_utils.data.features import Molecules
-from lmolt_utils.data.overlap import property_key
+from lmolt_utils.data.molecules import molecule
+from lmolt_utils.data.sample import property_key
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 
@@ -55,14 +55,13 @@ def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
     return properties.map(lambda text: property_key(text, fold_case=False)).dropna().value_counts()
 
 
-def card(corpus: pd.DataFrame, molecules: Molecules | None = None) -> Card:
+def card(corpus: pd.DataFrame) -> Card:
     """The card of ``corpus`` (columns ``split``, ``molecule``, ``caption``; ``properties`` and ``families`` if known).
 
-    ``molecules`` keeps what was parsed. A row is a duplicate if an earlier one has the same canonical SMILES, or the
-    same caption but for spacing. Lengths are in words (split at spaces) and characters.
+    A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing. Lengths
+    are in words (split at spaces) and characters.
     """
-    molecules = molecules if molecules is not None else Molecules()
-    found = molecules.of(corpus["molecule"])
+    found = [molecule(text) for text in corpus["molecule"]]
     known = corpus.assign(
         canonical=pd.Series([one.canonical if one else None for one in found], index=corpus.index, dtype=object),
         words=[" ".join(str(text).split()) for text in corpus["caption"]],

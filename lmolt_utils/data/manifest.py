@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.data.sources import READ_OFF, Loaded
+from lmolt_utils.data.captioner import READ_OFF
+from lmolt_utils.data.rows import REJECTED_COLUMNS, Loaded
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.files import fingerprint, read_json, read_kept
+from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows
+from lmolt_utils.run.notebook import Run
 
 
 class ManifestError(CompanionError):
@@ -25,38 +27,17 @@ def described(loaded: Loaded) -> dict[str, Any]:
     return loaded.facts | {"rows": {str(split): int(count) for split, count in counts.items()}}
 
 
-def verify(facts: Mapping[str, Any], manifest: Path) -> pd.DataFrame:
-    """The source files of a manifest, each with what is found now: file, bytes, sha256, now.
+def verify(facts: Mapping[str, Any], manifest: Path) -> None:
+    """Raise :class:`ManifestError` for a source file that changed since, naming it, both hashes and the remedy.
 
-    A file that is gone is only said to be: the data made from it is still there. Raises :class:`ManifestError` for one
-    that changed, naming the file, both hashes and the remedy.
+    A file that is gone is no error: the data made from it is still there.
     """
-    rows = []
     for name, entry in facts["files"].items():
         path = Path(facts["place"]) / name
-        state = "unchanged" if path.is_file() else "no longer there"
         if path.is_file() and (found := fingerprint(path)) != entry["sha256"]:
             raise ManifestError(
                 f"{path} changed since {facts['source']!r} was loaded: expected sha256 {entry['sha256']}, "
                 f"found {found}. Put the former file back, or delete {manifest} to load the new one"
-            )
-        rows.append({"file": name, "split": entry["split"], "bytes": entry["bytes"], "sha256": entry["sha256"]})
-        rows[-1]["now"] = state
-    return pd.DataFrame(rows, columns=["file", "split", "bytes", "sha256", "now"])
-
-
-def verify_written(folder: Path) -> None:
-    """Check the files of a run's data folder that its ``manifest.json`` lists under ``written``.
-
-    Raises :class:`ManifestError` for one that changed or is gone.
-    """
-    manifest = folder / "manifest.json"
-    for name, expected in read_json(manifest)["written"].items():
-        path = folder / name
-        found = fingerprint(path) if path.is_file() else "no file"
-        if found != expected:
-            raise ManifestError(
-                f"{path} is not what 01_data wrote: expected sha256 {expected}, found {found}. Run 01_data again"
             )
 
 
@@ -68,11 +49,40 @@ def pinned(manifest: Path, section: str, source: str) -> str | None:
 
 
 def property_note(data: Path) -> str:
-    """What belongs beside every number that rests on property sets, if a run's were read off captions; else nothing.
-
-    ``data`` is the run's data folder.
-    """
+    """What belongs beside every number that rests on property sets, if those in ``data`` were read off captions."""
     record = data / "corpus.manifest.json"
     if not record.exists() or read_json(record).get("properties") != READ_OFF:
         return ""
     return "Property sets were read off the captions by the grammar: the corpus states none."
+
+
+def rejected_rows(run: Run) -> pd.DataFrame:
+    """Rows left out of the corpus and the test set: dataset, file, line, reason, detail."""
+    frames = [pd.DataFrame(columns=["dataset", *REJECTED_COLUMNS])]
+    for dataset in ("corpus", "test"):
+        path = run.path("data", f"{dataset}.rejected.jsonl")
+        if path.exists() and path.stat().st_size:
+            frames.append(read_rows(path, REJECTED_COLUMNS).assign(dataset=dataset))
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def manifest_table(run: Run) -> pd.DataFrame:
+    """The manifest as a table: per data set its source, revision, files, rows read, kept and left out."""
+    facts = read_json(run.path("data", "manifest.json"))
+    rows = []
+    for dataset in ("corpus", "test"):
+        entry: Mapping[str, Any] = facts[dataset]
+        kept = entry.get("rows", {"drawn": entry.get("drawn", 0)})
+        rows.append(
+            {
+                "data set": dataset,
+                "source": entry["source"],
+                "revision": (entry.get("revision") or "-")[:12],
+                "files": len(entry["files"]),
+                "rows read": entry.get("rows_read", "-"),
+                "rows kept": ", ".join(f"{count} {split}" for split, count in kept.items()),
+                "properties": entry["properties"],
+                "left out": ", ".join(f"{count} {reason}" for reason, count in entry["exclusions"].items()) or "none",
+            }
+        )
+    return pd.DataFrame(rows).set_index("data set")

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmolt_utils.data.captioner import kept_captioner
-from lmolt_utils.data.features import Molecule, Molecules, fingerprints
-from lmolt_utils.data.rows import DataError
-from lmolt_utils.data.similarity import nearest
-from lmolt_utils.data.sources import Compose
-from lmolt_utils.data.test_sets import draw
+from lmolt_utils.data.captioner import Compose, Knowledge, kept_captioner
+from lmolt_utils.data.molecules import Molecule, molecule, nearest
+from lmolt_utils.data.sample import draw, property_key
 from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
-from lmolt_utils.errors import CompanionError
+from lmolt_utils.errors import CompanionError, DataError
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 
@@ -75,38 +72,35 @@ class Overlap:
         ).rename_axis("nearest neighbour in")
 
 
-def overlap_report(
-    test: pd.DataFrame, references: Mapping[str, pd.DataFrame], molecules: Molecules | None = None
-) -> Overlap:
+def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -> Overlap:
     """Compare ``test`` with each of ``references``, by name.
 
     All frames need a column ``molecule``; ``properties`` (``|``-separated) and ``caption`` are compared where both
-    sides have them; ids come from ``id`` if ``test`` has it. ``molecules`` keeps what was parsed for the next report.
-    Time grows with the rows of the references; memory by about 1 kB per distinct molecule. Raises
-    :class:`OverlapError` for an empty test set or a missing column.
+    sides have them; ids come from ``id`` if ``test`` has it. Raises :class:`OverlapError` for an empty test set or a
+    missing column.
     """
-    molecules = molecules if molecules is not None else Molecules()
     for name, frame in {"the test set": test, **references}.items():
         if "molecule" not in frame:
             raise OverlapError(f"{name} has no column 'molecule'; it has {', '.join(map(str, frame.columns))}")
     if test.empty:
         raise OverlapError("the test set has no rows: there is nothing to compare")
-    tested = molecules.of(test["molecule"])
+    tested = [molecule(text) for text in test["molecule"]]
     formulas = {found.formula for found in tested if found}
     mine = _keys(test, tested, formulas)
     lines = []
     similarities = pd.DataFrame({"id": test["id"] if "id" in test else range(len(test))}).reset_index(drop=True)
-    unreadable = [_unreadable("test", test, tested)]
+    unreadable = [_unreadable("test", test)]
     for name, frame in references.items():
-        distinct = molecules.of(frame["molecule"].unique())
+        distinct = [molecule(text) for text in frame["molecule"].unique()]
         theirs = {by: set(keys) - {None} for by, keys in _keys(frame, distinct, formulas).items()}
         for by in BY:
             keys = [key for key in mine[by] if key is not None] if theirs[by] or by not in _OPTIONAL else []
             seen = sum(key in theirs[by] for key in keys)
-            share = seen / len(keys) if keys else np.nan
-            lines.append((name, len(frame), by, seen, len(keys), share))
-        similarities[name] = _nearest(tested, distinct)
-        unreadable.append(_unreadable(name, frame, molecules.of(frame["molecule"])))
+            lines.append((name, len(frame), by, seen, len(keys), seen / len(keys) if keys else np.nan))
+        # Lipids with chains of different length often have one fingerprint: each distinct one is compared once.
+        among = list({found.fingerprint.ToBinary(): found.fingerprint for found in distinct if found}.values())
+        similarities[name] = [nearest(m.fingerprint, among)[1] if m and among else np.nan for m in tested]
+        unreadable.append(_unreadable(name, frame))
     return Overlap(pd.DataFrame(lines, columns=list(COUNT_COLUMNS)), similarities, pd.DataFrame(unreadable))
 
 
@@ -124,26 +118,8 @@ def _keys(frame: pd.DataFrame, found: Sequence[Molecule | None], formulas: set[s
     }
 
 
-def property_key(text: object, fold_case: bool = True) -> str | None:
-    """A property set regardless of its order (and case); ``None`` for an empty one."""
-    if not isinstance(text, str):
-        return None
-    names = {name.strip() for name in (text.lower() if fold_case else text).split("|")} - {""}
-    return "|".join(sorted(names)) or None
-
-
-def _nearest(tested: Sequence[Molecule | None], references: Sequence[Molecule | None]) -> np.ndarray:
-    """Similarity of each test molecule's nearest neighbour, NaN where there is none, shape (test rows,)."""
-    similarity = np.full(len(tested), np.nan)
-    readable = [number for number, found in enumerate(tested) if found]
-    among = [found for found in references if found]
-    if readable and among:
-        similarity[readable] = nearest(fingerprints([m for m in tested if m]), fingerprints(among))[1]
-    return similarity
-
-
-def _unreadable(name: str, frame: pd.DataFrame, found: Sequence[Molecule | None]) -> dict[str, Any]:
-    bad = [str(text) for text, one in zip(frame["molecule"], found, strict=True) if one is None]
+def _unreadable(name: str, frame: pd.DataFrame) -> dict[str, Any]:
+    bad = [str(text) for text in frame["molecule"] if molecule(text) is None]
     return {"set": name, "rows": len(frame), "unreadable": len(bad), "first": bad[0][:60] if bad else ""}
 
 
@@ -172,7 +148,7 @@ def possible_test_sets(
     sets = {}
     for label, name in POSSIBLE.items():
         with suppress(DataError):
-            sets[label] = draw(name, corpus, rows, seed, corpus_seed=corpus_seed, compose=compose)[0]
+            sets[label] = draw(name, corpus, rows, seed, corpus_seed=corpus_seed, known=Knowledge(compose=compose))[0]
     return sets
 
 
@@ -190,17 +166,15 @@ def make_overlap(
     references = {"the sample": sampled, "all training": train, "validation": validation}
 
     def make(_: Path) -> None:
-        molecules = Molecules()
         initial = {"the initialisation's training": initialisation_data(corpus, initial_model)}
-        report = overlap_report(tested, {**references, **initial}, molecules)
-        others = []
+        report = overlap_report(tested, {**references, **initial})
         compose = kept_captioner(run.path("data"))
-        for name, frame in possible_test_sets(
-            corpus, len(tested), run.params.seed, run.params.corpus_seed, compose
-        ).items():
-            other = overlap_report(frame, references, molecules)
-            others.append(_with_neighbours(other).assign(**{"test set": name}))
-        frames = (report.counts, report.similarities, report.unreadable, pd.concat(others, ignore_index=True))
+        others = possible_test_sets(corpus, len(tested), run.params.seed, run.params.corpus_seed, compose)
+        lines = [
+            _with_neighbours(overlap_report(frame, references)).assign(**{"test set": name})
+            for name, frame in others.items()
+        ]
+        frames = (report.counts, report.similarities, report.unreadable, pd.concat(lines, ignore_index=True))
         for path, frame in zip(paths, frames, strict=True):
             write_rows(path, frame)
 

@@ -1,392 +1,288 @@
-"""Rows of molecules and captions, read so that one bad row costs one row: it is listed with its line and reason.
+"""The rows of a corpus: read so that one bad row costs one row, completed, and divided into splits.
 
-Text files are read line by line: a cell never spans lines, so a stray quote cannot swallow the rows after it; a CSV
-record whose quoted cell does span lines is rejected whole. In tab-separated files quotes are ordinary characters, as in
-L+M-24's and MolT5's own reader (``QUOTE_NONE``), unless the file is written as pandas writes. What separates cells and
-what a column is called: :mod:`lmolt_utils.data.text_tables`; how properties are read:
-:mod:`lmolt_utils.grammar.property_cells`.
+A bad row is listed with its file, line and reason. A cell never spans lines, so a stray quote cannot swallow the rows
+after it; a CSV record whose quoted cell does span lines is rejected whole. How files are read otherwise:
+:mod:`lmolt_utils.data.text_tables`; how cells of properties are: :mod:`lmolt_utils.grammar.property_cells`.
+
+Files without captions, such as the property file of L+M-24's release (``additional_data.zip``), get theirs composed
+from the property sets; without properties these are read off the captions (:mod:`lmolt_utils.data.captioner`).
 """
 
-import csv
-import gzip
-import json
+import random
 import re
-import zipfile
-import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rdkit import Chem, rdBase
 
-from lmolt_utils.data.text_tables import ALIASES as ALIASES
-from lmolt_utils.data.text_tables import as_pandas_writes, columns_in, plain, separator_of
-from lmolt_utils.errors import DataError as DataError
+from lmolt_utils.data.captioner import NO_PROPERTIES, READ_OFF, STATED, Knowledge, recaptioned
+from lmolt_utils.data.molecules import parse
+from lmolt_utils.data.sources import (
+    EMBEDDED,
+    FORMATS,
+    PROPERTY_FILE,
+    SPLIT_WORDS,
+    SPLITS,
+    Source,
+    data_files,
+    fetched,
+    select,
+)
+from lmolt_utils.data.text_tables import ABSENT, Bad, Table, plain, read_table
+from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.errors import DataError
+from lmolt_utils.files import BadFileError, fingerprint
 from lmolt_utils.grammar.property_cells import MISSING, PropertyCells
 
-FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".zip")
 REJECTED_COLUMNS = ("file", "line", "reason", "detail")
-_READ = {alias for aliases in ALIASES.values() for alias in aliases}
+#: What the columns are called elsewhere, in order of preference; case and underscores do not matter.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "molecule": ("molecule", "smiles", "canonical smiles"),
+    "caption": ("caption", "description", "text"),
+    "properties": ("properties", "props"),
+    "id": ("id", "cid"),
+    "split": ("split",),
+}
+_KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 #: Characters. The longest molecule of L+M-24 has 990; RDKit's time grows faster than the length.
 MAX_MOLECULE, MAX_CAPTION = 5_000, 50_000
-#: Bytes of one unpacked file; train-extra's 802,800 rows are below 1 GB.
-MAX_BYTES = 2 << 30
-#: Property files without captions, by their names in L+M-24's release; the older one has no header line.
-PROPERTY_FILE = re.compile(r"(^|/)(molecule_properties|train_props)[^/]*\.(tsv|txt)(\.gz)?$")
-#: The most lines that a quoted CSV cell is looked for on.
-_LONGEST_RECORD = 100
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-#: What a damaged, encrypted (RuntimeError) or foreign (NotImplementedError, a zip's method) file raises.
-UNREADABLE = (
-    *(OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError),
-    *(pa.ArrowException, UnicodeDecodeError),
-)
+#: Molecules in L+M-24's own training and validation splits (its hub page; together its release's 160,560).
+LPM24_SIZES = {"train": 126_864, "validation": 33_696}
+#: The evaluation sets hold the shared task's mystery molecules, which nobody has a reference for.
+_MYSTERY = "mystery molecule"
+
+
+# ---- one file ----
 
 
 @dataclass
 class Rows:
-    """What a file holds: ``frame`` (molecule, caption, properties, and line, id, split), ``rejected``, ``notes``.
+    """What a file holds: ``frame`` (line, molecule, caption, properties, id, split), ``rejected``, ``notes``.
 
-    ``rejected`` has :data:`REJECTED_COLUMNS`; line numbers count from 1 and include the header (Parquet: row numbers).
-    ``notes`` counts oddities that reject nothing, such as lines that end differently from the others.
+    ``rejected`` has :data:`REJECTED_COLUMNS`; line numbers count from 1 and include the header (Parquet and JSON
+    arrays: row numbers). ``notes`` counts oddities that reject nothing.
     """
 
     frame: pd.DataFrame
     rejected: pd.DataFrame
     notes: dict[str, int]
 
-    @property
-    def total(self) -> int:
-        """Rows in the file, good and bad."""
-        return len(self.frame) + len(self.rejected)
 
-
-@dataclass
-class _Reader:
-    """Good rows and bad rows of one file while it is read."""
-
-    name: str
-    good: list[dict[str, Any]] = field(default_factory=list)
-    bad: list[tuple[str, int, str, str]] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
-    cells: PropertyCells = field(default_factory=PropertyCells)
-
-    def reject(self, line: int, reason: str, detail: str) -> None:
-        self.bad.append((self.name, line, reason, detail))
-
-
-def read_rows_of(path: Path, name: str | None = None, *, check: bool = True) -> Rows:
+def read_rows_of(path: Path, name: str | None = None) -> Rows:
     """All rows of a CSV, TSV, JSON-lines or Parquet file, or of the property file in a ``.zip``; ``.gz`` is unpacked.
 
-    ``name`` is what the file is called in reports. Rows must have a molecule, and a caption or properties. ``check``
-    has RDKit read every molecule once, the slowest part (see :mod:`benchmarks.data`). Raises
-    :class:`DataError` when the file as a whole cannot be read or has no such columns.
+    ``name`` is what the file is called in reports. Rows must have a molecule, and a caption or properties.
+    RDKit reads every molecule once, the slowest part. Raises :class:`DataError` when the file as a whole cannot be
+    read or has no such columns.
     """
-    reader = _Reader(name or path.name)
-    seen: dict[Any, int] = {}
+    name = name or path.name
+    bad: list[Bad] = []
     try:
-        for line, record in _records(path, reader):
-            problem = _problem(record, seen, line, reader)
-            if problem:
-                reader.reject(line, *problem)
-            else:
-                reader.good.append(record | {"line": line})
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: check the path in corpus or test_corpus") from None
-    except UNREADABLE as error:
-        raise DataError(f"{path} is damaged, or not what its name says ({error}): fetch it again") from error
-    if doubt := reader.cells.doubt():
-        raise DataError(f"{reader.name} {doubt}")
-    frame = pd.DataFrame(reader.good, columns=["line", "molecule", "caption", "properties", "id", "split"])
-    frame = frame.astype(dict.fromkeys(frame.columns[1:], object))
-    if check:
-        frame = _readable(frame, reader)
-    rejected = pd.DataFrame(reader.bad, columns=list(REJECTED_COLUMNS)).sort_values("line", ignore_index=True)
-    doubled = int(frame["molecule"].str.contains(r"\\\\", regex=True).sum()) if len(frame) else 0
-    if doubled:
-        reader.notes["molecules with doubled backslashes (kept as they are; RDKit reads both)"] = doubled
-    return Rows(frame, rejected, dict(reader.notes))
-
-
-def _problem(record: dict[str, Any], seen: dict[Any, int], line: int, reader: _Reader) -> tuple[str, str] | None:
-    """Reason and detail when a row is not usable; otherwise tidies it in place."""
-    for column in ("caption", "properties", "id", "split"):
-        value = record.get(column)
-        if isinstance(value, str) and (value.strip() in MISSING or (column in ("id", "split") and not value.strip())):
-            record[column] = None
-            if value.strip():
-                reader.notes[f"cells of {column} with a missing value written out, such as nan (taken as empty)"] += 1
-    properties = record.get("properties")
-    if isinstance(properties, (str, list, tuple)):
-        try:
-            record["properties"] = reader.cells.read(properties, line)
-        except ValueError as error:
-            return "not a property list", f"{error}: {properties!r:.60}"
-    for column in ("molecule", "caption", "properties"):
-        if column not in record:
-            continue
-        value = record[column]
-        if value is None or value != value:
-            if column == "properties" and "caption" in record:
-                record[column] = ""
-                continue
-            return "empty cell", column
-        if isinstance(value, bytes):
-            return "not UTF-8", f"{column}: {value[:40]!r}"
-        if not isinstance(value, str):
-            return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
-        text = value.strip(" ")
-        if text != value:
-            reader.notes["cells with surrounding spaces (removed)"] += 1
-            record[column] = text
-        if column == "caption" and len(text) > 1 and text[0] == text[-1] == '"':
-            reader.notes["captions that begin and end with a quote (read as part of the text)"] += 1
-        if not text and not (column == "properties" and "caption" in record):
-            return "empty cell", column
-        found = _FORBIDDEN.search(text)
-        if found:
-            return "control character", f"{column} has U+{ord(found[0]):04X} at character {found.start() + 1}"
-        limit = MAX_MOLECULE if column == "molecule" else MAX_CAPTION
-        if len(text) > limit:
-            return "too long", f"{column} has {len(text)} characters, more than {limit}"
-    for column in ("id", "split"):
-        value = record.get(column)
-        if not (value is None or value != value or isinstance(value, str) or (column == "id" and type(value) is int)):
-            return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
-    key = record.get("id")
-    if key is not None and seen.setdefault(key, line) != line:
-        return "repeated id", f"{key!r:.40} is also in line {seen[key]}"
-    return None
-
-
-def _readable(frame: pd.DataFrame, reader: _Reader) -> pd.DataFrame:
-    """The rows whose molecule RDKit can read; a molecule that comes more than once is read once."""
-    with rdBase.BlockLogs():
-        valid = {text: " " not in text and Chem.MolFromSmiles(text) is not None for text in set(frame["molecule"])}
+        table = _table(path, bad)
+    except BadFileError as error:
+        raise DataError(str(error)) from None
+    columns = _columns(table.header or [], name)
+    good, seen, notes, cells = [], dict[Any, int](), Counter[str](), PropertyCells()
+    for number, row in zip(table.numbers, table.rows, strict=True):
+        record = {column: None if row[at] is ABSENT else row[at] for column, at in columns.items()}
+        problem = _problem(record, number, cells, notes)
+        if not problem and record.get("id") is not None and seen.setdefault(record["id"], number) != number:
+            problem = "repeated id", f"{record['id']!r:.40} is also in line {seen[record['id']]}"
+        if problem:
+            bad.append((number, *problem))
+        else:
+            good.append({"line": number, **record})
+    if doubt := cells.doubt():
+        raise DataError(f"{name} {doubt}")
+    frame = pd.DataFrame(good, columns=["line", *ALIASES])
+    frame = frame.astype(dict.fromkeys(ALIASES, object))
+    valid = {text: " " not in text and parse(text) is not None for text in frame["molecule"].unique()}
     keep = frame["molecule"].map(valid).astype(bool)
-    for line, text in zip(frame.loc[~keep, "line"], frame.loc[~keep, "molecule"], strict=True):
-        reader.reject(int(line), "invalid SMILES", ascii(text)[:60])
-    return frame[keep].reset_index(drop=True)
+    bad += [(n, "invalid SMILES", ascii(text)[:60]) for n, text in frame.loc[~keep, ["line", "molecule"]].to_numpy()]
+    frame = frame[keep].reset_index(drop=True)
+    doubled = sum(r"\\" in text for text in frame["molecule"])
+    if doubled:
+        notes["molecules with doubled backslashes (kept as they are; RDKit reads both)"] = doubled
+    notes.update(dict.fromkeys(table.notes, 1))
+    rejected = pd.DataFrame([(name, *one) for one in sorted(bad)], columns=list(REJECTED_COLUMNS))
+    return Rows(frame, rejected, dict(notes))
 
 
-# ------------------------------------------------------------------------------------------- formats
-
-
-def _records(path: Path, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file with their line numbers, under this package's column names."""
+def _table(path: Path, bad: list[Bad]) -> Table:
     kind = next((suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() != ".gz"), "")
     if kind not in FORMATS:
         raise DataError(f"{path}: {kind or 'no ending'} is none of {', '.join(FORMATS)} (or with .gz)")
     if kind == ".parquet":
-        return _parquet(path, reader)
-    data, member = unpacked(path)
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:64]:
-        raise DataError(f"{path} is not UTF-8 text (it looks like UTF-16): save it as UTF-8")
-    if kind in (".jsonl", ".ndjson", ".json"):
-        return _json(data, kind, reader)
-    return _cells(data, kind, reader, member)
-
-
-def unpacked(path: Path, member: re.Pattern[str] = PROPERTY_FILE) -> tuple[bytes, str]:
-    """A file's bytes without ``.gz``, or those of the first ``member`` of a ``.zip``; and the name of what was read."""
-    if path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if member.search(name)]
-            if not names:
-                raise DataError(f"{path} holds no file like {member.pattern}; it has {', '.join(archive.namelist())}")
-            name = names[0]
-            with archive.open(name) as packed, _gunzipped(packed, name) as handle:
-                data = handle.read(MAX_BYTES + 1)
-    else:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as handle:
-            data, name = handle.read(MAX_BYTES + 1), path.name
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 30} GB: split it")
-    return data, name
-
-
-def _gunzipped(packed: IO[bytes], name: str) -> IO[bytes]:
-    return cast(IO[bytes], gzip.GzipFile(fileobj=packed)) if name.endswith(".gz") else packed
-
-
-def _lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, str]]:
-    """Numbered lines, whatever ends them; blank ones and ones that are not UTF-8 are noted or rejected."""
-    windows, unix = data.count(b"\r\n"), data.count(b"\n")
-    odd = min(windows, unix - windows) + data.count(b"\r") - windows
-    if odd:
-        reader.notes["lines that end differently from the others"] = odd
-    for number, raw in enumerate(data.splitlines(), start=1):
         try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            reader.reject(number, "not UTF-8", f"byte 0x{raw[error.start]:02X} at byte {error.start + 1}")
-            continue
-        if text.strip():
-            yield number, text
-        else:
-            reader.notes["blank lines (no rows)"] += 1
+            file = pq.ParquetFile(path)
+            wanted = [column for column in file.schema_arrow.names if plain(column) in _KNOWN]
+            values = file.read(columns=wanted).columns if wanted else []
+            rows = [list(row) for row in zip(*(column.to_pylist() for column in values), strict=True)]
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise BadFileError(f"{path} is damaged, or no Parquet ({error}): fetch it again") from error
+        return Table(path, wanted or file.schema_arrow.names, rows, list(range(1, len(rows) + 1)), "row")
+    try:
+        table = read_table(path, _KNOWN, member=PROPERTY_FILE if kind == ".zip" else None, bad=bad)
+    except FileNotFoundError as error:
+        raise DataError(str(error)) from None
+    released = kind == ".zip" or PROPERTY_FILE.search(path.name)
+    if released and table.header and not set(table.names) & set(ALIASES["molecule"]):  # the release has no header
+        table.rows.insert(0, list(table.header))
+        table.numbers.insert(0, 1)
+        table.header = ["molecule", "properties"]
+    return table
 
 
-def _unquoted(separator: str, text: str) -> list[str]:
-    return text.split(separator)
+def _columns(header: Sequence[str], name: str) -> dict[str, int]:
+    """Where this package's columns stand; raises :class:`DataError` for a file without the needed ones."""
+    names = [plain(name) for name in header]
+    found = {
+        column: alias
+        for column, aliases in ALIASES.items()
+        if (alias := next((a for a in aliases if a in names), None))
+    }
+    if "molecule" not in found or not {"caption", "properties"} & set(found):
+        missing = "caption" if "molecule" in found else "molecule"
+        raise DataError(
+            f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
+            f"it has {', '.join(map(str, header)) or 'none'}: rename one"
+        )
+    twice = [alias for alias in found.values() if names.count(alias) > 1]
+    if twice:
+        raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
+    return {column: names.index(alias) for column, alias in found.items()}
 
 
-def _quoted(separator: str, text: str) -> list[str]:
-    # The csv module only where there is a quote: most lines of long files have none, and str.split is ten times faster.
-    if '"' not in text:
-        return text.split(separator)
-    return next(csv.reader([text], delimiter=separator, strict=True))
-
-
-def _cells(data: bytes, kind: str, reader: _Reader, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(MAX_BYTES)
-    lines = _lines(data, reader)
-    first = next(lines, None)
-    molecules = {plain(alias) for alias in ALIASES["molecule"]}
-    separator = separator_of(first[1], kind, molecules) if first else None
-    quoted = separator in (",", ";")
-    if not quoted and b'"' in data and as_pandas_writes(data.decode("utf-8", "surrogateescape")):
-        quoted, reader.notes["files with cells in quotes, as pandas writes them (quotes removed)"] = True, 1
-    split = partial(_quoted if quoted else _unquoted, separator or "\t")
-    header = split(first[1]) if first else []
-    if first and PROPERTY_FILE.search(name) and not any(plain(cell) in molecules for cell in header):
-        lines, header = chain([first], lines), ["molecule", "properties"]
-    named = columns_in(header, reader.name)
-    positions = {column: header.index(called) for column, called in named.items()}
-    return _numbered_cells(lines, reader, split, quoted, len(header), positions)
-
-
-def _numbered_cells(
-    lines: Iterator[tuple[int, str]],
-    reader: _Reader,
-    split: Callable[[str], list[str]],
-    quoted: bool,
-    width: int,
-    positions: dict[str, int],
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    ahead: deque[tuple[int, str]] = deque()
-    while (found := ahead.popleft() if ahead else next(lines, None)) is not None:
-        number, text = found
-        if quoted and text.count('"') % 2:
-            tail = _to_the_next_odd(lines, ahead)
-            if len(_safe_cells(split, "\n".join([text, *(more for _, more in tail)]))) == width:
-                for place, part in (found, *tail):
-                    reader.reject(place, "cell over several lines", ascii(part)[:60])
-                continue
-            ahead.extendleft(reversed(tail))
+def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: Counter[str]) -> tuple[str, str] | None:
+    """Reason and detail when a row is not usable; otherwise tidies it in place."""
+    for column, value in record.items():
+        if isinstance(value, float) and value != value:
+            record[column] = None
+        elif isinstance(value, str) and column != "molecule":
+            if value.strip() in MISSING:
+                notes[f"cells of {column} with a missing value written out, such as nan (taken as empty)"] += 1
+                record[column] = None
+            elif column in ("id", "split") and not value.strip():
+                record[column] = None
+    for column in ("id", "split"):
+        value = record.get(column)
+        if not (value is None or isinstance(value, str) or (column == "id" and type(value) is int)):
+            return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
+    if record.get("properties") is None and record.get("caption") is not None:
+        record["properties"] = ""
+    elif isinstance(record.get("properties"), (str, list, tuple)):
         try:
-            cells = split(text)
-        except csv.Error as error:
-            reader.reject(number, "unbalanced quotes", f"{error}: {ascii(text)[:60]}")
+            record["properties"] = cells.read(record["properties"], number)
+        except ValueError as error:
+            return "not a property list", f"{error}: {record['properties']!r:.60}"
+    for column in ("molecule", "caption", "properties"):
+        if column not in record:
             continue
-        if len(cells) != width:
-            reader.reject(number, "wrong number of cells", f"{len(cells)} instead of {width}: {ascii(text)[:60]}")
-            continue
-        yield number, {column: cells[position] for column, position in positions.items()}
+        value = record[column]
+        if value is None:
+            return "empty cell", column
+        if not isinstance(value, str):
+            return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
+        record[column] = text = value.strip(" ")
+        if not text and not (column == "properties" and record.get("caption")):
+            return "empty cell", column
+        if found := _FORBIDDEN.search(text):
+            code = ord(found[0])
+            if 0xDC80 <= code <= 0xDCFF:
+                return "not UTF-8", f"{column}: byte 0x{code - 0xDC00:02X} at character {found.start() + 1}"
+            return "control character", f"{column} has U+{code:04X} at character {found.start() + 1}"
+        limit = MAX_MOLECULE if column == "molecule" else MAX_CAPTION
+        if len(text) > limit:
+            return "too long", f"{column} has {len(text)} characters, more than {limit}"
+    return None
 
 
-def _to_the_next_odd(lines: Iterator[tuple[int, str]], ahead: deque[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The lines that a quoted cell may run over: up to the next with an odd number of quotes, taken off both."""
-    tail: list[tuple[int, str]] = []
-    while len(tail) < _LONGEST_RECORD and (found := ahead.popleft() if ahead else next(lines, None)) is not None:
-        tail.append(found)
-        if found[1].count('"') % 2:
-            break
-    return tail
+# ---- a source ----
 
 
-def _safe_cells(split: Callable[[str], list[str]], text: str) -> list[str]:
-    try:
-        return split(text)
-    except csv.Error:
-        return []
+@dataclass(frozen=True)
+class Loaded:
+    """``frame``: split, molecule, caption, properties, families (embedded: id too); ``rejected`` rows; ``facts``.
+
+    ``facts`` goes into the manifest: source, revision, files (name: sha256, bytes, split), rows, exclusions, notes.
+    """
+
+    frame: pd.DataFrame
+    rejected: pd.DataFrame
+    facts: dict[str, Any]
 
 
-def _json(data: bytes, kind: str, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
-    """JSON lines, or an array of objects. The columns are those of all records: exporters leave out what is null."""
-    records: list[tuple[int, dict[str, Any]]] = []
-    columns: dict[str, None] = {}
-    for number, row in _array(data, kind, reader) or _parsed_lines(data, reader):
-        if not isinstance(row, dict):
-            reader.reject(number, "not JSON", f"not an object: {ascii(row)[:60]}")
-            continue
-        columns |= dict.fromkeys(row)
-        records.append((number, {key: value for key, value in row.items() if key.strip().lower() in _READ}))
-    if kind == ".json" and not records:
-        raise DataError(f"{reader.name} is neither a JSON array of objects nor JSON lines: write it as one of these")
-    named = columns_in(list(columns), reader.name) if records else {}
-    for number, row in records:
-        yield number, {column: row.get(called) for column, called in named.items()}
+def load(
+    source: Source,
+    splits: Sequence[str] | None = SPLITS,
+    *,
+    max_bad_share: float = 0.01,
+    known: Knowledge | None = None,
+) -> Loaded:
+    """The rows of ``source`` in ``splits``; ``None``: its test split, or all it has if it has no splits.
+
+    A single file without a split in its name is a corpus to be divided (see :func:`divided`), unless ``splits`` is
+    ``None``. ``known`` writes the captions that are missing, reads properties off captions where no row has any, and
+    says which pairs of properties training withholds. Raises :class:`DataError` naming what is missing and how to point
+    at a local copy, or if more than ``max_bad_share`` of the rows are bad.
+    """
+    known = known or Knowledge()
+    if source.name == EMBEDDED:
+        return _embedded(source, splits)
+    place, revision = (source.path, None) if source.path else fetched(source, splits)
+    folder = place.parent if place.is_file() else place
+    names = [place.name] if place.is_file() else data_files(folder)
+    chosen, ignored = select(names, splits, source.name)
+    frames, rejected, notes, files = [], [], Counter[str](), dict[str, Any]()
+    for name, split in chosen.items():
+        rows = read_rows_of(folder / name, name)
+        frames.append(rows.frame.assign(split=split if split else rows.frame["split"]))
+        rejected.append(rows.rejected)
+        notes.update(rows.notes)
+        size = (folder / name).stat().st_size
+        files[name] = {"sha256": fingerprint(folder / name), "bytes": size, "split": split}
+    frame, bad = pd.concat(frames, ignore_index=True), pd.concat(rejected, ignore_index=True)
+    read = len(frame) + len(bad)
+    _refuse_too_many(source.name, bad, read, max_bad_share)
+    exclusions = {str(reason): int(count) for reason, count in bad["reason"].value_counts().items()}
+    frame = frame.drop(columns=["line", "id"]).assign(families="").fillna({"properties": ""})
+    mystery = frame["properties"].str.lower() == _MYSTERY
+    if mystery.any():
+        exclusions["mystery molecule, no reference"] = int(mystery.sum())
+        frame = frame[~mystery].reset_index(drop=True)
+    facts = {
+        "source": source.name,
+        "place": str(folder.resolve()),
+        "revision": revision,
+        "files": files,
+        "ignored_files": ignored,
+        "seed": source.seed,
+        "rows_read": read,
+        "exclusions": exclusions,
+        "notes": dict(notes),
+    }
+    frame = _with_splits(frame, source, splits, known.withheld, facts)
+    frame = _completed(frame[["split", "molecule", "caption", "properties", "families"]], facts, source.seed, known)
+    return Loaded(frame, bad, facts)
 
 
-def _array(data: bytes, kind: str, reader: _Reader) -> list[tuple[int, Any]]:
-    """The numbered items of a JSON array; none if the file is not one."""
-    if not data.lstrip().startswith(b"["):
-        return []
-    try:
-        return list(enumerate(json.loads(data, object_pairs_hook=_once), start=1))
-    except (ValueError, RecursionError) as error:
-        if kind == ".json":
-            raise DataError(f"{reader.name} is neither a JSON array of objects nor JSON lines: {error}") from None
-        return []
+def _embedded(source: Source, splits: Sequence[str] | None) -> Loaded:
+    """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
+    frame = generate(source.rows, source.seed)
+    facts: dict[str, Any] = {"source": EMBEDDED, "place": "", "revision": None, "files": {}, "ignored_files": []}
+    facts |= {"seed": source.seed, "rows_read": len(frame), "exclusions": {}, "notes": {}, "properties": STATED}
+    if splits != SPLITS:
+        frame = frame[frame["split"].isin(splits or ("test",))].reset_index(drop=True)
+    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
 
 
-def _parsed_lines(data: bytes, reader: _Reader) -> Iterator[tuple[int, Any]]:
-    for number, text in _lines(data, reader):
-        try:
-            yield number, json.loads(text, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            reader.reject(number, "not JSON", f"{error}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; ``ValueError`` for a key that comes twice, where Python would take the last."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError(f"a key comes twice in {', '.join(key for key, _ in pairs)[:80]}")
-    return row
-
-
-def _parquet(path: Path, reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
-    file = pq.ParquetFile(path)
-    named = columns_in(file.schema_arrow.names, reader.name)
-    return _parquet_rows(file, named)
-
-
-def _parquet_rows(file: pq.ParquetFile, named: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    for batch in file.iter_batches(batch_size=20_000, columns=list(named.values())):
-        values = [_values(batch.column(called)) for called in named.values()]
-        for cells in zip(*values, strict=True):
-            number += 1
-            yield number, dict(zip(named, cells, strict=True))
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Python values; text that is not UTF-8 stays bytes, so that one cell does not stop the file."""
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        return [_decoded(cell) for cell in column.cast(pa.binary()).to_pylist()]
-
-
-def _decoded(cell: bytes | None) -> str | bytes | None:
-    try:
-        return cell.decode("utf-8") if cell is not None else None
-    except UnicodeDecodeError:
-        return cell
-
-
-def refuse_too_many(name: str, rejected: pd.DataFrame, total: int, max_bad_share: float) -> None:
-    """Raise :class:`DataError` when more than ``max_bad_share`` of the rows of ``name`` are bad, or all are."""
+def _refuse_too_many(name: str, rejected: pd.DataFrame, total: int, max_bad_share: float) -> None:
     if not total:
         raise DataError(f"{name} has no rows")
     if len(rejected) <= max_bad_share * total and len(rejected) < total:
@@ -397,3 +293,75 @@ def refuse_too_many(name: str, rejected: pd.DataFrame, total: int, max_bad_share
         f"{name}: {len(rejected)} of {total} rows are bad ({counts}), more than the {max_bad_share:.0%} that may be. "
         f"First: {first}. Mend the file"
     )
+
+
+def _with_splits(
+    frame: pd.DataFrame,
+    source: Source,
+    splits: Sequence[str] | None,
+    withheld: Sequence[tuple[str, str]],
+    facts: dict[str, Any],
+) -> pd.DataFrame:
+    """The rows of the wanted splits, as the file's name or a column says; a file that says nothing is divided.
+
+    With ``splits`` left open, the test split is taken, or all rows of a file that has only one split: as ``test``.
+    """
+    if frame["split"].isna().all() and splits is None:
+        return frame.assign(split="test")
+    if frame["split"].isna().all():
+        facts["notes"]["rows divided by seed"] = len(frame)
+        frame = frame.assign(split=divided(frame, source.seed, withheld))
+    words = frame["split"].fillna("").str.lower().replace(SPLIT_WORDS)
+    odd = frame[~words.isin((*SPLITS, "withheld"))]
+    if len(odd):
+        raise DataError(
+            f"{source.name}: {len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r}): "
+            f"write {', '.join(SPLITS)} or withheld in the column 'split'"
+        )
+    there = set(words)
+    if splits is None and "test" not in there and len(there) > 1:
+        raise DataError(f"{source.name} has no test split; it has {', '.join(sorted(there))}: give one file")
+    taken = set(splits or ()) or ({"test"} & there or there)
+    if splits == SPLITS:
+        taken.add("withheld")
+    wanted = words.isin(taken)
+    if not wanted.all():
+        facts["exclusions"]["in other splits"] = int((~wanted).sum())
+    return frame.assign(split="test" if splits is None else words)[wanted].reset_index(drop=True)
+
+
+def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """``train`` or ``validation`` per row, in L+M-24's proportion (126,864 to 33,696), drawn with ``seed``.
+
+    All rows of a molecule, told by its text, are in one split. The release does not say which molecule is in which
+    split. What it does say is kept: molecules that combine two ``withheld`` properties (1,980 of the 160,560) are in
+    validation.
+    """
+    owners: dict[str, set[int]] = {}
+    for index, properties in enumerate(frame["properties"]):
+        for name in properties.split("|"):
+            owners.setdefault(name, set()).add(index)
+    held = {index for a, b in withheld for index in owners.get(a, set()) & owners.get(b, set())}
+    molecules = frame["molecule"].tolist()
+    kept_out = {molecules[index] for index in held}
+    units = list(dict.fromkeys(molecules))
+    free = [molecule for molecule in units if molecule not in kept_out]
+    share = LPM24_SIZES["train"] / sum(LPM24_SIZES.values())
+    picked = set(random.Random(f"divide:{seed}").sample(free, min(round(share * len(units)), len(free))))
+    return ["train" if molecule in picked else "validation" for molecule in molecules]
+
+
+def _completed(frame: pd.DataFrame, facts: dict[str, Any], seed: int, known: Knowledge) -> pd.DataFrame:
+    """The rows with the captions, or the property sets, that the source lacks; the facts say which."""
+    missing = frame["caption"].isna()
+    if missing.any():
+        facts["notes"]["captions composed from property sets"] = int(missing.sum())
+        captions = frame["caption"].where(~missing, recaptioned(frame[missing], seed, 0, known.compose))
+        frame = frame.assign(caption=captions)
+    facts["properties"] = STATED if (frame["properties"] != "").any() else NO_PROPERTIES
+    if facts["properties"] == NO_PROPERTIES and known.read:
+        frame = frame.assign(properties=["|".join(sorted(known.read(caption))) for caption in frame["caption"]])
+        found = int((frame["properties"] != "").sum())
+        facts["notes"]["rows whose property set was read off the caption"] = found
+        facts["properties"] = READ_OFF if found else NO_PROPERTIES
+    return frame

@@ -1,11 +1,9 @@
-"""Tables as text: what a file is, told by its content, and by its name only where the content does not say it.
+"""The one reader of tables as text: predictions, references, corpora. What a file is, its content says before its name.
 
 JSON lines or an array of JSON objects; a header of known names with tabs, commas or semicolons; or one text per line.
-Any of them may be gzipped, or the one file of a zip. With commas and semicolons quotes are CSV's. With tabs they are
-characters of the text (MolT5's files need that), unless the file is written the way pandas writes one.
+Any of them may be gzipped, or lie in a zip. With commas and semicolons quotes are CSV's. With tabs they are
+characters of the text (MolT5's and L+M-24's files need that), unless the file is written the way pandas writes one.
 """
-
-from __future__ import annotations
 
 import csv
 import gzip
@@ -15,26 +13,21 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from lmolt_utils.errors import DataError
 from lmolt_utils.files import BadFileError
 
-#: Bytes of an unpacked file: predictions for ten times L+M-24's test set stay below.
-MAX_BYTES = 512 << 20
+#: Bytes of an unpacked file: L+M-24's train-extra, 802,800 rows, stays below.
+MAX_BYTES = 1 << 30
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
-#: What the columns are called elsewhere, in order of preference; case does not matter.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "molecule": ("molecule", "smiles", "canonical_smiles"),
-    "caption": ("caption", "description", "text"),
-    "properties": ("properties", "props"),
-    "id": ("id", "cid"),
-    "split": ("split",),
-}
+#: The most lines that one record of a corpus is looked for on.
+_LONGEST_RECORD = 100
 ABSENT = object()  # a field that a JSON object lacks; null is a missing answer
+#: A bad row: its line (or row) number, what is wrong, and the details.
+Bad = tuple[int, str, str]
 
 
 def plain(name: object) -> str:
@@ -44,13 +37,19 @@ def plain(name: object) -> str:
 
 @dataclass
 class Table:
-    """header: names as written, or None for a file of lines. rows: cells; places: the line or row each came from."""
+    """header: names as written, or None for a file of lines. rows: cells; numbers: the line (``unit``) of each row."""
 
     path: Path
     header: list[str] | None
     rows: list[list[Any]]
-    places: list[str]
+    numbers: list[int]
+    unit: str = "line"
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[str]:
+        """Where each row stands, for messages."""
+        return [f"{self.unit} {number}" for number in self.numbers]
 
     @property
     def names(self) -> list[str]:
@@ -80,43 +79,42 @@ class Table:
         return [row[found[0]] for row in self.rows] if found else None
 
 
-def read_table(path: Path, known: Collection[str]) -> Table:
+def read_table(
+    path: Path, known: Collection[str], *, member: re.Pattern[str] | None = None, bad: list[Bad] | None = None
+) -> Table:
     """Read a file of any of the formats; ``-`` is standard input. known: names that make a first line a header.
 
-    Raises BadFileError for a file that is missing, damaged, too large, no text, or whose rows do not fit its header.
+    member: the file of a zip that is meant; without it the zip must hold a single one. bad: where bad rows are listed;
+    without it the first one stops the reading. Raises BadFileError for a file that is missing, damaged, too large or no
+    text, and for the first bad row.
     """
     if str(path) == "-":
         path = Path("/dev/stdin")
-    data, name = _unpacked(path)
-    text = _decoded(data, path)
+    data, name = unpacked(path, member)
+    reader = _Reader(path, bad)
+    text = reader.decoded(data)
     if not text:
         raise BadFileError(f"{path} is empty")
     ending = PurePath(name.lower().removesuffix(".gz")).suffix
     if ending in (".json", ".jsonl", ".ndjson") or re.match(r"\s*(\{|\[\s*\{)", text):
-        return _json(path, text)
-    told = re.match(r'"?sep=(.)"?\r?\n', text)  # Excel's own first line
-    skipped = 1 if told else 0
-    if told:
-        text = text[told.end() :] or "\n"
+        return reader.objects(text)
     first = text.split("\n", 1)[0].removesuffix("\r")
-    separator = told[1] if told else separator_of(first, ending, known)
-    if separator in (",", ";"):
-        return _separated(path, text, separator, skipped)
-    if separator == "\t":
-        return _tabbed(path, text, skipped)
+    separator = _separator_of(first, ending, known)
     if separator is not None:
-        raise BadFileError(f"{path} is separated by {separator!r}: tabs, commas and semicolons are read")
-    lines = _lines(path, text, skipped)
-    places = [f"line {number}" for number in range(1, len(lines) + 1)]
+        return reader.separated(text, separator)
+    lines = reader.lines(text)
+    numbers = list(range(1, len(lines) + 1))
     if plain(lines[0]) in known:
-        return Table(
-            path, [lines[0]], [[line] for line in lines[1:]], places[1:], [f"line 1 ({lines[0]!r}) is a header"]
-        )
-    return Table(path, None, [[line] for line in lines], places)
+        note = f"line 1 ({lines[0]!r}) is a header"
+        return Table(path, [lines[0]], [[line] for line in lines[1:]], numbers[1:], notes=[note])
+    return Table(path, None, [[line] for line in lines], numbers)
 
 
-def _unpacked(path: Path) -> tuple[bytes, str]:
-    """The bytes of a file, of a gzipped one, or of the one file in a zip; and the name that tells the format."""
+def unpacked(path: Path, member: re.Pattern[str] | None = None) -> tuple[bytes, str]:
+    """The bytes of a file, of a gzipped one, or of one in a zip; and the name that tells the format.
+
+    Raises FileNotFoundError where a zip has no ``member``, BadFileError as :func:`read_table`.
+    """
     name = path.name
     try:
         with path.open("rb") as handle:
@@ -127,59 +125,41 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
                     data = packed.read(MAX_BYTES + 1)
             elif data.startswith(_ZIP):
                 with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                    name = _only_member(path, archive)
-                    with archive.open(name) as member:
-                        data = member.read(MAX_BYTES + 1)
+                    name = _member(path, archive, member)
+                    with archive.open(name) as inner:
+                        data = inner.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise BadFileError(f"{path} is missing: give the path of a predictions file") from None
+        if path.exists():
+            raise
+        raise BadFileError(f"{path} is missing: give the path of the file") from None
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
         # RuntimeError: a zip with a password, or packed in a way that Python does not know.
-        plain_error = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
-        hint = "" if plain_error else ": fetch it again, or unpack it"
-        raise BadFileError(f"{path} cannot be read ({error}){hint}") from None
+        damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
+        raise BadFileError(f"{path} cannot be read ({error}){': fetch it again, or unpack it' * damaged}") from None
     if data.startswith((_GZIP, *_ZIP)):
         raise BadFileError(f"{path} is packed more than twice: unpack it")
     if len(data) > MAX_BYTES:
-        raise BadFileError(f"{path} has more than {MAX_BYTES >> 20} MB unpacked: this is no file of predictions")
+        raise BadFileError(f"{path} has more than {MAX_BYTES >> 20} MB unpacked: split it")
     return data, name
 
 
-def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
+def _member(path: Path, archive: zipfile.ZipFile, wanted: re.Pattern[str] | None) -> str:
     names = [
         name
         for name in archive.namelist()
         if not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
     ]
+    if wanted:
+        matching = [name for name in names if wanted.search(name)]
+        if not matching:
+            raise FileNotFoundError(f"{path} holds no file like {wanted.pattern}; it has {', '.join(names)}")
+        return matching[0]
     if len(names) != 1:
         raise BadFileError(f"{path} holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one of them")
     return names[0]
 
 
-def _decoded(data: bytes, path: Path) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-        problem = "it holds NUL characters" if "\0" in text else ""
-    except UnicodeDecodeError as error:
-        before = data[: error.start].count(b"\n")
-        problem = f"line {before + 1}: {error}"
-    if problem:
-        kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
-        raise BadFileError(f"{path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
-    return text
-
-
-def _lines(path: Path, text: str, skipped: int) -> list[str]:
-    lines = text.removesuffix("\n").split("\n")
-    lines = [line.removesuffix("\r") for line in lines]
-    for number, line in enumerate(lines, start=1 + skipped):
-        if "\r" in line:
-            raise BadFileError(
-                f"{path} line {number} has a carriage return inside: save the file with line feeds as line ends"
-            )
-    return lines
-
-
-def separator_of(first: str, ending: str, known: Collection[str]) -> str | None:
+def _separator_of(first: str, ending: str, known: Collection[str]) -> str | None:
     """What separates the cells; None: a file of lines. A header of known names says it, else a tab or the ending."""
     for separator in ("\t", ",", ";"):
         cells = [cell.strip().strip('"') for cell in first.split(separator)]
@@ -188,46 +168,152 @@ def separator_of(first: str, ending: str, known: Collection[str]) -> str | None:
     return "\t" if "\t" in first else "," if ending == ".csv" else None
 
 
-def _separated(path: Path, text: str, separator: str, skipped: int) -> Table:
-    """A table by CSV's rules: a quoted cell may hold separators, doubled quotes and line breaks."""
-    csv.field_size_limit(MAX_BYTES)
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
-    rows: list[list[str]] = []
-    places: list[str] = []
-    start = 1 + skipped
-    try:
-        for row in reader:
-            rows.append(row)
-            places.append(f"line {start}")
-            start = reader.line_num + 1 + skipped
-    except csv.Error as error:
-        raise BadFileError(
-            f"{path} line {start}: {error}. A cell with a quote, a separator or a line break stands in quotes, and a "
-            "quote inside is doubled; is one of them stray?"
-        ) from None
-    table = _checked(path, rows, places)
-    broken = [place for row, place in zip(table.rows, table.places, strict=True) if any("\n" in cell for cell in row)]
-    if broken:
-        table.notes.append(f"{len(broken)} rows have a cell of several lines, the first in {broken[0]}")
-    return table
+@dataclass
+class _Reader:
+    """Reads one file's text; a bad row is listed in ``bad``, or, without it, stops the reading."""
 
+    path: Path
+    bad: list[Bad] | None
+    unit: str = "line"
 
-def _tabbed(path: Path, text: str, skipped: int) -> Table:
-    """A table with tabs. Quotes are characters, unless the file reads as pandas writes."""
-    if as_pandas_writes(text):
-        table = _separated(path, text, "\t", skipped)
-        table.notes.append("cells in quotes are read as pandas writes them: without the quotes")
+    def reject(self, number: int, reason: str, detail: str, remedy: str = "") -> None:
+        if self.bad is None:
+            raise BadFileError(f"{self.path} {self.unit} {number}: {reason} ({detail})" + (remedy and f": {remedy}"))
+        self.bad.append((number, reason, detail))
+
+    def decoded(self, data: bytes) -> str:
+        """UTF-8 text; bytes that are none become lone surrogates where bad rows may be listed."""
+        problem = ""
+        try:
+            text = data.decode("utf-8-sig", "strict" if self.bad is None else "surrogateescape")
+            problem = "it holds NUL characters" if "\0" in text[:64] or (self.bad is None and "\0" in text) else ""
+        except UnicodeDecodeError as error:
+            before = data[: error.start].count(b"\n")
+            problem = f"line {before + 1}: {error}"
+        if problem:
+            kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
+            raise BadFileError(f"{self.path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
+        return text
+
+    def lines(self, text: str) -> list[str]:
+        """The lines of a text without their ends; one with a carriage return inside is bad."""
+        lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        for number, line in enumerate(lines, start=1):
+            if "\r" in line and self.bad is None:
+                remedy = "save the file with line feeds as line ends"
+                self.reject(number, "it has a carriage return inside", ascii(line)[:60], remedy)
+        return lines
+
+    # ---- separated cells ----
+
+    def separated(self, text: str, separator: str) -> Table:
+        """A table with a header; every row has as many cells as that, and blank lines are no rows."""
+        as_pandas = separator == "\t" and _as_pandas_writes(text)
+        quoted = separator != "\t" or as_pandas
+        records = self._quoted(text, separator) if quoted else self._unquoted(text, separator)
+        _, header = next(records, (1, []))
+        table = Table(self.path, header, [], [])
+        for number, row in records:
+            if len(row) == len(header):
+                table.rows.append(row)
+                table.numbers.append(number)
+            elif row:
+                remedy = "a tab inside an answer must be escaped" if not quoted else "a comma inside one needs quotes"
+                self.reject(number, "wrong number of cells", f"{len(row)} instead of {len(header)}", remedy)
+        several = [n for n, row in zip(table.numbers, table.rows, strict=True) if any("\n" in cell for cell in row)]
+        if several:
+            table.notes.append(f"{len(several)} rows have a cell of several lines, the first in line {several[0]}")
+        if as_pandas:
+            table.notes.append("cells in quotes are read as pandas writes them: without the quotes")
+        elif not quoted:
+            literal = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in table.rows for cell in row)
+            if literal:
+                table.notes.append(f"{literal} cells begin and end with a quote; it is read as part of the text")
         return table
-    lines = _lines(path, text, skipped)
-    places = [f"line {number}" for number in range(1 + skipped, len(lines) + 1 + skipped)]
-    table = _checked(path, [line.split("\t") if line else [] for line in lines], places)
-    quoted = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in table.rows for cell in row)
-    if quoted:
-        table.notes.append(f"{quoted} cells begin and end with a quote; it is read as part of the text")
-    return table
+
+    def _unquoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+        lines = self.lines(text)
+        one_column = separator not in lines[0]
+        for number, line in enumerate(lines, start=1):
+            yield number, line.split(separator) if line or one_column else []
+
+    def _quoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+        """Records by CSV's rules. A record ends where its quotes are balanced; a corpus's has to end on its line."""
+        csv.field_size_limit(MAX_BYTES)
+        lines = text.removesuffix("\n").split("\n")
+        width, start = 0, 0
+        while start < len(lines):
+            end, quotes = start + 1, lines[start].count('"')
+            last = len(lines) if self.bad is None else min(len(lines), start + _LONGEST_RECORD)
+            while quotes % 2 and end < last:
+                quotes += lines[end].count('"')
+                end += 1
+            record, number = "\n".join(lines[start:end]).removesuffix("\r"), start + 1
+            start = end
+            try:
+                row = _cells(record, separator)
+            except csv.Error as error:
+                remedy = "a cell with a quote, a separator or a line break stands in quotes, and a quote is doubled"
+                self.reject(number, "unbalanced quotes", f"{error}: {ascii(record)[:60]}", remedy)
+                start = number  # a stray quote costs its own line only
+                continue
+            width = width or len(row)
+            if end > number and self.bad is not None and len(row) == width:
+                for place in range(number, end + 1):
+                    self.reject(place, "cell over several lines", ascii(lines[place - 1])[:60])
+            elif end > number and self.bad is not None:
+                self.reject(number, "unbalanced quotes", ascii(record)[:60])
+                start = number
+            else:
+                yield number, row if row or width > 1 else [""]
+
+    # ---- JSON ----
+
+    def objects(self, text: str) -> Table:
+        """An array of objects, or one object per line; the columns are those of all of them."""
+        records: list[tuple[int, Any]] = []
+        if text.lstrip().startswith("["):
+            self.unit = "row"
+            try:
+                records = list(enumerate(_parsed(text), start=1))
+            except (ValueError, RecursionError) as error:
+                raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
+        else:
+            for number, line in enumerate(text.split("\n"), start=1):
+                try:
+                    if line.strip():
+                        records.append((number, _parsed(line)))
+                except (ValueError, RecursionError) as error:
+                    remedy = "an array of objects or one object per line is needed"
+                    self.reject(number, "not JSON", str(error), remedy)
+        for number, record in records:
+            if not isinstance(record, dict):
+                self.reject(number, "not JSON", f"no object but {type(record).__name__}")
+        kept = [(number, record) for number, record in records if isinstance(record, dict)]
+        header = list(dict.fromkeys(name for _, record in kept for name in record))
+        if not header:
+            raise BadFileError(f"{self.path} has no rows: it is neither a JSON array of objects nor JSON lines")
+        rows = [[record.get(name, ABSENT) for name in header] for _, record in kept]
+        return Table(self.path, header, rows, [number for number, _ in kept], self.unit)
 
 
-def as_pandas_writes(text: str) -> bool:
+def _cells(record: str, separator: str) -> list[str]:
+    # The csv module only where it is needed: most lines of long files have no quote, and split is ten times faster.
+    if '"' not in record and "\r" not in record:
+        return record.split(separator) if record else []
+    return next(csv.reader([record], delimiter=separator, strict=True))
+
+
+def _parsed(text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice in one object")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
+
+
+def _as_pandas_writes(text: str) -> bool:
     """Whether reading by CSV's rules and writing again gives the same text, or every name in the header is quoted.
 
     A quoted cell that covers whole rows does not count: two stray quotes would read and write alike.
@@ -238,97 +324,11 @@ def as_pandas_writes(text: str) -> bool:
     if '"' not in text or all(len(cell) > 2 and cell[0] == cell[-1] == '"' for cell in names):
         return '"' in text
     csv.field_size_limit(MAX_BYTES)
-    written = _Same(text.rstrip("\r\n") + end)
-    writer = csv.writer(written, delimiter="\t", lineterminator=end)
+    written = io.StringIO()
     try:
-        lines = (line[0] for line in re.finditer(r"[^\n]*\n", written.text))
-        for row in csv.reader(lines, delimiter="\t", strict=True):
-            writer.writerow(row)
-            if any("\n" in cell and cell.count("\t") == cell.count("\n") * (len(names) - 1) for cell in row):
-                return False
+        rows = list(csv.reader(io.StringIO(text, newline="\n"), delimiter="\t", strict=True))
+        csv.writer(written, delimiter="\t", lineterminator=end).writerows(rows)
     except csv.Error:
         return False
-    return True
-
-
-class _Same:
-    """Takes what is written and stops with ``csv.Error`` where it is not ``text``: nothing is kept twice."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self._at = text, 0
-
-    def write(self, part: str) -> None:
-        if not self.text.startswith(part, self._at):
-            raise csv.Error("another text")
-        self._at += len(part)
-
-
-def _checked(path: Path, rows: list[list[str]], places: list[str]) -> Table:
-    """A table with a header, every row as many cells as that; blank lines are no rows."""
-    header, body = rows[0], list(zip(rows[1:], places[1:], strict=True))
-    if len(header) == 1:  # an empty line is an empty answer
-        body = [(row or [""], place) for row, place in body]
-    for row, place in body:
-        if row and len(row) != len(header):
-            raise BadFileError(
-                f"{path} {place} has {len(row)} cells where the header has {len(header)} ({', '.join(header)}): a "
-                "separator or a line break inside an answer must be escaped (tabs) or the answer quoted (commas)"
-            )
-    kept = [(row, place) for row, place in body if row]
-    return Table(path, header, [row for row, _ in kept], [place for _, place in kept])
-
-
-def _json(path: Path, text: str) -> Table:
-    """An array of objects, or one object per line."""
-    if text.lstrip().startswith("["):
-        records = _parsed(path, text, "as a whole")
-        places = [f"row {number}" for number in range(1, len(records) + 1)]
-    else:
-        numbered = [(line, f"line {n}") for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        places = [place for _, place in numbered]
-        records = [_parsed(path, line, place) for line, place in numbered]
-    for record, place in zip(records, places, strict=True):
-        if not isinstance(record, dict):
-            raise BadFileError(f"{path} {place} is no JSON object but {type(record).__name__}")
-    header = list(dict.fromkeys(name for record in records for name in record))
-    if not header:
-        raise BadFileError(f"{path} has no rows")
-    return Table(path, header, [[record.get(name, ABSENT) for name in header] for record in records], places)
-
-
-def _parsed(path: Path, text: str, place: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a name stands twice in one object")
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise BadFileError(
-            f"{path} {place} is not JSON ({error}); an array of objects or one object per line is needed"
-        ) from None
-
-
-def columns_in(header: Sequence[str], name: str) -> dict[str, str]:
-    """This package's column names to the file's; raises :class:`DataError` for a file without the needed ones."""
-    known = {called.strip().lower(): called for called in reversed(header)}
-    named = {
-        column: known[alias]
-        for column, aliases in ALIASES.items()
-        if (alias := next((a for a in aliases if a in known), None))
-    }
-    if "molecule" not in named:
-        missing = "molecule"
-    elif "caption" not in named and "properties" not in named:
-        missing = "caption"
-    else:
-        spelt = [called.strip().lower() for called in header]
-        twice = [called for called in named.values() if spelt.count(called.strip().lower()) > 1]
-        if twice:
-            raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
-        return named
-    raise DataError(
-        f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
-        f"it has {', '.join(map(str, header)) or 'none'}: rename one"
-    )
+    covering = any("\n" in c and c.count("\t") == c.count("\n") * (len(names) - 1) for row in rows for c in row)
+    return written.getvalue() == text.rstrip("\r\n") + end and not covering

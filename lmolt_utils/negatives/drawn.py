@@ -13,11 +13,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem, DataStructs, rdBase
+from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
 from lmolt_utils.config.prompts import Task
-from lmolt_utils.data.sources import Compose
+from lmolt_utils.data.captioner import Compose
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.embedded.captions import caption_for
 
 #: ``translator`` asks the negative generator, as the papers do (:mod:`lmolt_utils.negatives.pairs`); the others are
@@ -206,10 +207,9 @@ def _edited_molecules(sampled: pd.DataFrame, pool: pd.DataFrame, seed: int) -> l
 def _nearest(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task) -> list[tuple[str, str]]:
     answer = SIDES[task][1]
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-    quiet = rdBase.BlockLogs()
     rows, prints, spellings = [], [], []
     for row, text in enumerate(pool["molecule"]):
-        mol = Chem.MolFromSmiles(text)
+        mol = parse(text)
         if mol is not None:
             rows.append(row)
             prints.append(morgan.GetFingerprint(mol))
@@ -221,7 +221,7 @@ def _nearest(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task) -> list[tupl
     answers = np.array([pool[answer].iloc[row] for row in rows], dtype=object)
     found = []
     for smiles, own_answer, own in zip(sampled["molecule"], sampled[answer], _sets(sampled), strict=True):
-        mol = Chem.MolFromSmiles(smiles)
+        mol = parse(smiles)
         if mol is None or not rows:
             found.append(_NONE)
             continue
@@ -231,5 +231,4 @@ def _nearest(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task) -> list[tupl
             likeness[set_of == codes.get(own, -1)] = -1
         at = int(likeness.argmax())
         found.append(_NONE if likeness[at] < 0 else (answers[at], pool["id"].iloc[rows[at]]))
-    del quiet
     return found

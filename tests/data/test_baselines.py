@@ -15,7 +15,6 @@ from lmolt_utils.data.baselines import (
     constant,
     fit_tree,
     make_baseline,
-    name_finder,
     nearest_neighbour,
     rule,
     tree_text,
@@ -80,21 +79,14 @@ def test_rule_goes_from_functional_groups_to_a_property_set(few: Sample) -> None
 
 
 def test_rule_goes_from_property_names_to_a_molecule(few: Sample) -> None:
-    asked = ["A nutrient, surely.", "anti bacterial fuel, solvent", "nothing known", "a Fuel", "An Anti bacterial."]
-    # Two of three names are fuel and solvent's; nothing known: the most frequent set; fuel alone: half of a set.
+    asked = [
+        "The molecule is a nutrient.",
+        "The molecule is a anti bacterial, fuel, and solvent.",  # two of three names are fuel and solvent's
+        "Nothing known.",  # the most frequent set
+        "It is a Fuel.",  # half of a set
+        "It is an anti bacterial.",
+    ]
     assert rule(few, "cap2mol", asked) == ["NCC(=O)O", "CCCCCO", "CCCCCO", "CCCCCO", "Oc1ccccc1"]
-
-
-def test_names_are_whole_words_the_longest_first() -> None:
-    find = name_finder(["inflammatory", "anti inflammatory|alzheimer's disease"])
-    assert find("An Anti inflammatory.") == {"anti inflammatory"}
-    assert find("inflammatory and impacts alzheimer's disease, anti inflammatory") == {
-        "inflammatory",
-        "anti inflammatory",
-        "alzheimer's disease",
-    }
-    assert find("antiinflammatory") == set()
-    assert name_finder(["cancer", "cancer treatment"])("a cancer treatment") == {"cancer treatment"}
     assert words_of("It is: (a) Fuel, a fuel.") == {"it", "is", "a", "fuel"}
 
 

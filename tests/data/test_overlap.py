@@ -1,33 +1,23 @@
 """What a test set shares with other molecules: similarities by hand and by RDKit, scaffolds, duplicates, test sets."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-from rdkit import Chem, DataStructs
-from rdkit.Chem import rdFingerprintGenerator
 
-from benchmarks.overlap import by_bulk, by_words, measure, molecules_of, naively, unpacked
-from lmolt_utils.data import similarity
-from lmolt_utils.data.captioner import captioner
-from lmolt_utils.data.features import Molecules, fingerprints, molecule
+from lmolt_utils.data.baselines import as_bits
+from lmolt_utils.data.captioner import Knowledge, captioner
+from lmolt_utils.data.molecules import medoid, molecule, nearest, parse
 from lmolt_utils.data.overlap import (
     OverlapError,
     initialisation_data,
     overlap_report,
     possible_test_sets,
-    property_key,
     shared_table,
 )
-from lmolt_utils.data.similarity import encode, medoid, nearest, pairwise
-from lmolt_utils.data.test_sets import draw
-from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.data.sample import draw, property_key
+from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
 from lmolt_utils.figures.data import neighbour_similarity
 from lmolt_utils.paths import root
-
-SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -35,66 +25,14 @@ def corpus() -> pd.DataFrame:
     return generate(400, 3)
 
 
-def bits_of(*smiles: str) -> np.ndarray:
-    return fingerprints([found for text in smiles if (found := molecule(text))])
+# ---- molecules and their similarity ----
 
 
-# ---- similarity ----
-
-
-def test_sets_by_hand() -> None:
-    a, b = encode([{"x", "y", "z"}, set()], [{"y", "z", "w"}, {"v"}])
-    assert pairwise(a, b).tolist() == [2 / 4, 0]
-    assert nearest(a, b)[0].tolist() == [0, 0]
-    assert nearest(a, b)[1].tolist() == [0.5, 0]
-
-
-def test_tanimoto_of_two_alcohols_by_hand() -> None:
-    """Ethanol has 6 environments up to radius 2, propanol 8; CH3, CH2, OH, CH3-C and HO-C are in both."""
-    assert pairwise(bits_of("CCO"), bits_of("CCCO")) == pytest.approx([5 / (6 + 8 - 5)])
-    assert pairwise(bits_of("OCC"), bits_of("CCO")).tolist() == [1.0]
-
-
-def test_blocks_equal_brute_force_by_rdkit(corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-    vectors = [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in corpus["molecule"]]
-    bits = fingerprints([found for found in Molecules().of(corpus["molecule"]) if found])
-    queries, references = bits[:61], bits[61:]
-    brute = [DataStructs.BulkTanimotoSimilarity(one, vectors[61:]) for one in vectors[:61]]
-    whole = nearest(queries, references)
-    monkeypatch.setattr(similarity, "QUERIES", 7)
-    monkeypatch.setattr(similarity, "REFERENCES", 5)
-    for numbers, values in (whole, nearest(queries, references)):
-        assert values.tolist() == [max(row) for row in brute]
-        assert numbers.tolist() == [int(np.argmax(row)) for row in brute], "the first of equals"
-    assert np.allclose(by_bulk(unpacked(queries), unpacked(references)), whole[1])
-    assert np.allclose(by_words(queries, references), whole[1])
-    few = corpus["molecule"].tolist()
-    assert naively(few[:2], few[2:6]).tolist() == nearest(bits[:2], bits[2:6])[1].tolist()
-
-
-def test_of_equals_in_different_blocks_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "REFERENCES", 1)
-    asked, known = encode([{"a", "b"}], [{"x"}, {"b"}, {"a"}, {"b"}])
-    assert [found.tolist() for found in nearest(asked, known)] == [[1], [0.5]]
-
-
-def test_medoid_is_the_most_central_and_counts_copies(corpus: pd.DataFrame) -> None:
-    bits = fingerprints([found for found in Molecules().of(corpus["molecule"]) if found])
-    vectors = unpacked(bits)
-    central = [np.mean(DataStructs.BulkTanimotoSimilarity(one, vectors)) for one in vectors]
-    assert medoid(bits) == int(np.argmax(np.round(central, 6)))
-    (sets,) = encode([{"a"}, {"b"}, {"b"}, {"a", "b"}])
-    assert medoid(sets) == 1, "two copies of b outweigh the middle"
-    assert medoid(sets, among=[0, 3]) == 3
-
-
-def test_nothing_to_compare_with_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no reference rows"):
-        nearest(bits_of("CCO"), bits_of())
-
-
-# ---- features ----
+@pytest.mark.parametrize("text", ["not a molecule", "", "C1CC", "\ud800", None])
+def test_what_is_no_molecule_is_read_quietly(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert parse(text) is None
+    assert molecule(text) is None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_features_of_a_molecule() -> None:
@@ -102,17 +40,25 @@ def test_features_of_a_molecule() -> None:
     assert found is not None
     assert (found.canonical, found.scaffold, found.formula) == ("OCCc1ccccc1", "c1ccccc1", "C8H10O")
     assert found.inchikey == "WRMNZCZEMHIOCP-UHFFFAOYSA-N"  # 2-phenylethanol, PubChem CID 6054
-    assert [molecule(text) for text in ("not a molecule", "", "C1CC")] == [None] * 3
 
 
-def test_each_distinct_smiles_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("lmolt_utils.data.features.molecule", lambda text: asked.append(text) or molecule(text))
-    frame = pd.DataFrame({"molecule": ["CCO", "CCO", "c1ccccc1"]})
-    molecules = Molecules()
-    overlap_report(frame, {"one": frame, "two": frame}, molecules)
-    assert asked == ["CCO", "c1ccccc1"]
-    assert len(molecules) == 2
+def test_similarity_by_hand() -> None:
+    """Ethanol has 6 environments up to radius 2, propanol 8; CH3, CH2, OH, CH3-C and HO-C are in both."""
+    ethanol, propanol, water = (found.fingerprint for text in ("CCO", "CCCO", "O") if (found := molecule(text)))
+    assert nearest(ethanol, [water, propanol, propanol]) == (1, pytest.approx(5 / (6 + 8 - 5))), "the first of equals"
+    assert nearest(propanol, [ethanol, propanol]) == (1, 1.0)
+    with pytest.raises(ValueError, match="empty"):
+        nearest(ethanol, [])
+    (one, empty), (other, none) = as_bits([{"x", "y", "z"}, set()], [{"y", "z", "w"}, set()])
+    assert nearest(one, [none, other]) == (1, 0.5)
+    assert nearest(empty, [none, other]) == (0, 0.0)
+
+
+def test_medoid_is_the_most_central_and_counts_copies() -> None:
+    (sets,) = as_bits([{"a"}, {"b"}, {"b"}, {"a", "b"}])
+    # Means over the four: a .375, b .625 (twice), both .625; of equals the first.
+    assert medoid(sets) == 1
+    assert medoid(sets, among=[0, 3]) == 3
 
 
 # ---- the report ----
@@ -202,7 +148,7 @@ def test_the_shown_test_sets_are_those_that_a_run_would_draw(corpus: pd.DataFram
         compose = captioner(name)
         sets = possible_test_sets(frame, 20, seed=0, corpus_seed=7, compose=compose)
         for shown in ("extra_valid", "extra_train"):
-            drawn = draw(shown, frame, 20, 0, corpus_seed=7, compose=compose)[0]
+            drawn = draw(shown, frame, 20, 0, corpus_seed=7, known=Knowledge(compose=compose))[0]
             assert sets[shown].equals(drawn)
             captions = frame.loc[frame["id"].isin(drawn["id"]), "caption"]
             assert (drawn["caption"].to_numpy() != captions.to_numpy()).mean() > 0.5
@@ -228,30 +174,5 @@ def test_embedded_models_were_trained_on_their_own_corpus(
 
 
 def test_the_models_cards_state_the_same_corpus() -> None:
-    from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED
-
     card = root() / "lmolt_utils" / "embedded" / "models" / "cap2mol" / "README.md"
     assert f"embedded corpus, {MODEL_ROWS} molecules, seed {MODEL_SEED}, training split" in card.read_text()
-
-
-def test_benchmark_measures_every_way(corpus: pd.DataFrame) -> None:
-    line = measure(corpus.head(80), test_rows=20)
-    assert (line["rows"], line["test"]) == (80, 20)
-    assert line["naive x"] > 10, "parsing for every pair cannot be fast"
-
-
-def test_real_molecules_are_compared_like_brute_force() -> None:
-    path = SHARED / "lpm24" / "molecule_properties.tsv.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: L+M-24's molecules are not part of the repository")
-    frame = molecules_of(path, 300)
-    test, train = frame[:60], frame[60:]
-    report = overlap_report(test, {"training": train})
-    assert report.unreadable["unreadable"].sum() == 0
-    assert np.allclose(
-        report.similarities["training"],
-        by_bulk(
-            unpacked(fingerprints([m for m in Molecules().of(test["molecule"]) if m])),
-            unpacked(fingerprints([m for m in Molecules().of(train["molecule"]) if m])),
-        ),
-    )

@@ -104,24 +104,22 @@ def test_references_by_id(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.txt", "", "is empty"),
-        ("a.jsonl", '{"prediction": "C"}\n{"prediction"\n', "line 2 is not JSON"),
-        ("a.jsonl", '{"prediction": "C"}\n["C"]\n', "line 2 is no JSON object but list"),
+        ("a.jsonl", '{"prediction": "C"}\n{"prediction"\n', "line 2: not JSON"),
+        ("a.jsonl", '{"prediction": "C"}\n["C"]\n', r"line 2: not JSON \(no object but list"),
         ("a.jsonl", '{"answer": "C"}\n', "has the columns answer; a table of predictions has"),
         ("a.jsonl", '{"reference": "C", "prediction": "C"}\n{"reference": "C"}\n', "line 2: 'prediction' is missing"),
         ("a.jsonl", '{"prediction": "C", "prediction": "N"}\n', "a name stands twice"),
-        ("a.json", '["C"]', "row 1 is no JSON object but str"),
+        ("a.json", '["C"]', r"row 1: not JSON \(no object but str"),
         ("a.tsv", "reference\tprediction\tprediction\nC\tC\tN\n", r"2 columns .*'prediction', 'prediction'"),
         ("a.csv", "reference,ground truth,output\nC,C,N\n", r"2 columns .*'reference', 'ground truth'"),
-        ("a.csv", 'reference,prediction\na,"a\nb,b\nc,c\n', "line 2: unexpected end of data"),
+        ("a.csv", 'reference,prediction\na,"a\nb,b\nc,c\n', "line 2: .*unexpected end of data"),
         ("a.csv", 'reference,prediction\na,"a" b\nc,c\n', "line 2: .*expected after"),
-        ("a.csv", "reference,prediction\nC,C\rC\nC,C\n", "line 2: new-line character"),
-        ("a.csv", "reference,prediction\na, b,a\n", "line 2 has 3 cells where the header has 2"),
+        ("a.csv", "reference,prediction\nC,C\rC\nC,C\n", "line 2: .*new-line character"),
+        ("a.csv", "reference,prediction\na, b,a\n", r"line 2: wrong number of cells \(3 instead of 2"),
         ("a.csv", "C,C\nC,C\n", "has the columns C, C"),
-        ("a.csv", "sep=|\nreference|prediction\nC|C\n", "separated by '|'"),
-        ("a.csv", "sep=,\n", "has the columns"),
-        ("a.txt", "C\nC\rC\n", "line 2 has a carriage return"),
+        ("a.txt", "C\nC\rC\n", "line 2: it has a carriage return"),
         ("a.txt", "reference\nC\n", "has the columns reference"),
-        ("a.tsv", "SMILES\tground truth\toutput\nC\ta\tb\nC\ta\n", "line 3 has 2 cells where the header has 3"),
+        ("a.tsv", "SMILES\tground truth\toutput\nC\ta\tb\nC\ta\n", r"line 3: wrong number of cells \(2 instead of 3"),
         ("a.tsv", "SMILES\tcaption\nC\tgas\n", "has the columns SMILES, caption; a table of predictions has"),
     ],
 )
@@ -233,7 +231,7 @@ def test_a_table_with_tabs_as_pandas_writes_it_is_the_same_as_with_commas(
 
 
 def test_tables_of_spreadsheets_and_long_cells(tmp_path: Path) -> None:
-    excel = write(tmp_path / "a.csv", "\ufeffsep=;\r\nGround_Truth;Output\r\nCCO;CC\r\n\r\nC;C\r\n\r\n")
+    excel = write(tmp_path / "a.csv", "\ufeffGround_Truth;Output\r\nCCO;CC\r\n\r\nC;C\r\n\r\n")
     frame = read_predictions(excel, task="cap2mol")
     assert (frame["reference"].tolist(), frame["prediction"].tolist()) == (["CCO", "C"], ["CC", "C"])
     long = write(tmp_path / "b.csv", f"reference,prediction\nCCO,{'C' * 140_000}\n")

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from rdkit import Chem, DataStructs, rdBase
+from rdkit import DataStructs
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.grammar.rules import vocabulary
 from lmolt_utils.grammar.vocabulary import name_pattern
 
@@ -34,13 +35,11 @@ def property_f1(references: Iterable[str], captions: Iterable[str]) -> float:
 
 def molecule_quality(references: Sequence[str], molecules: Sequence[str]) -> tuple[float, float]:
     """Validity, and mean MACCS similarity to the reference over all rows (an invalid molecule counts as 0)."""
-    quiet = rdBase.BlockLogs()
     valid, similarity = 0, 0.0
     for reference, text in zip(references, molecules, strict=True):
-        mol = Chem.MolFromSmiles(text) if text else None
+        mol = parse(text)
         if mol is not None:
             valid += 1
-            pair = GetMACCSKeysFingerprint(Chem.MolFromSmiles(reference)), GetMACCSKeysFingerprint(mol)
+            pair = GetMACCSKeysFingerprint(parse(reference)), GetMACCSKeysFingerprint(mol)
             similarity += DataStructs.TanimotoSimilarity(*pair)
-    del quiet
     return valid / len(references), similarity / len(references)
