@@ -46,11 +46,11 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _switches(_: argparse.Namespace) -> int:
-    from lmolt_utils.config.switches import table
+    from lmolt_utils.config.switches import shown, switches
 
-    for row in table():
-        print(f"{row['switch']} [audit {row['audit']}]: {row['text']}")
-        print(f"    as_printed   {row['as_printed']}\n    as_released  {row['as_released']}")
+    for name, switch in switches().items():
+        print(f"{name} [audit {switch.audit}]: {switch.text}")
+        print(f"    as_printed   {shown(switch.as_printed)}\n    as_released  {shown(switch.as_released)}")
         print("    corrected    the profile's")
     return 0
 
