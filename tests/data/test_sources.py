@@ -27,7 +27,7 @@ from lmolt_utils.data.test_sets import draw
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import fingerprint, write_json
 from lmolt_utils.grammar.property_cells import names_in
-from lmolt_utils.grammar.property_tree import paths
+from lmolt_utils.grammar.vocabulary import paths
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")
