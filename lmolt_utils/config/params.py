@@ -186,9 +186,7 @@ class Params(Strict):
     def _whole_steps(cls, value: int, info: ValidationInfo) -> int:
         rows = info.data.get("effective_batch", value)
         if rows % value:
-            fitting = [size for size in range(2, min(rows, value) + 1, 2) if rows % size == 0]
-            hint = f": {max(fitting)} would do" if fitting else ": make effective_batch even"
-            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}{hint}")
+            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}")
         return value
 
     @field_validator("decomposer_model")

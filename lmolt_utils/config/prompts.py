@@ -12,20 +12,18 @@ TASKS: tuple[Task, ...] = get_args(Task)
 Template = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
-_WORDS: dict[Task, tuple[str, str, str, str, str]] = {
+_WORDS: dict[Task, tuple[str, str, str, str]] = {
     "mol2cap": (
         "You can come up captions based on your existing knowledge.",
         "Captions are given against the following input. You should be as detailed as possible.",
         "Molecule: ",
         "In that molecule, could you formulate a caption about?",
-        "### Response:",
     ),
     "cap2mol": (
         "You can come up molecule smile strings based on your existing knowledge.",
         "Molecule smile strings are given against the following input. You should be as detailed as possible.",
         "Caption: ",
         "In that caption, could you generate a molecule smile string?",
-        "### Response:",
     ),
 }
 _IN12, _IN16, _IN20 = ("\n" + " " * width for width in (12, 16, 20))
@@ -84,14 +82,14 @@ def baseline_prompt(init: str, form: str, task: Task, source: str) -> str:
 
 def _segments(task: Task, template: Template) -> tuple[str, str]:
     """Text before and after the source."""
-    known, given, source, question, response = _WORDS[task]
+    known, given, source, question = _WORDS[task]
     gaps = _GAPS[template][task]
     before = (
         "Below is an instruction that describes a task, paired with an input that provides further context."
         f"{gaps[0]}Write a response that appropriately completes the request.{gaps[1]}### Instruction:{gaps[2]}"
         f"You are a researcher. {known}{gaps[3]}{given}{gaps[4]}### Input:{gaps[5]}{source}"
     )
-    return before, f"{gaps[6]}{question}{gaps[7]}{response}"
+    return before, f"{gaps[6]}{question}{gaps[7]}### Response:"
 
 
 #: Text before and after the source, per task, as printed: single tokens of the embedded tokenizer.

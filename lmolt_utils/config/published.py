@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from pydantic import ValidationError, model_validator
 
@@ -57,8 +57,7 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-@dataclass(frozen=True)
-class PrintedDelta:
+class PrintedDelta(NamedTuple):
     """A delta as the paper prints it: ``+7.33%`` is value 7.33, 2 decimals, with a per cent sign."""
 
     value: float
@@ -67,7 +66,6 @@ class PrintedDelta:
 
 
 def parse_printed(text: str) -> PrintedDelta:
-    """Read a printed delta, a signed number with or without ``%``."""
     match = _PRINTED.fullmatch(text)
     if match is None:
         raise ValueError(f"printed delta {text!r} is not a signed number such as '+7.33%' or '-0.01'")

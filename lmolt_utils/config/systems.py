@@ -132,10 +132,10 @@ def load_systems(path: Path | None = None) -> list[System]:
     tables = {table.id: table for table in load_published().tables}
     names = [system.name for system in systems]
     for system in systems:
-        named = [("rows", table, tables) for table in system.rows]
-        named += [("against", system.against, names), ("adapter_of", system.adapter_of, names)]
+        named = [("rows", table, list(tables)) for table in system.rows]
+        named += [("against", system.against or system.name, names), ("adapter_of", system.adapter_of, names)]
         for field, other, known in named:
-            if other is not None and other not in known:
+            if other not in known:
                 hint = nearest(other, known)
                 raise ParameterError(f"{path}: system {system.name!r}: {field}: there is no {other!r}{hint}")
     try:

@@ -86,8 +86,7 @@ def test_facts_are_stated_in_the_text(fact: str, words: str, value: float) -> No
 
 def test_printed_deltas() -> None:
     for text, value, decimals, percent in (("-23.76%", -23.76, 2, True), ("0%", 0.0, 0, True), ("+0.3", 0.3, 1, False)):
-        delta = parse_printed(text)
-        assert (delta.value, delta.decimals, delta.percent) == (value, decimals, percent)
+        assert parse_printed(text) == (value, decimals, percent)
     with pytest.raises(ValueError, match="about 5"):
         parse_printed("about 5")
 
