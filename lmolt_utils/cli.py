@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from lmolt_utils.errors import remedy
+from lmolt_utils.errors import CompanionError, remedy
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -46,11 +46,11 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _switches(_: argparse.Namespace) -> int:
-    from lmolt_utils.config.switches import table
+    from lmolt_utils.config.switches import shown, switches
 
-    for row in table():
-        print(f"{row['switch']} [audit {row['audit']}]: {row['text']}")
-        print(f"    as_printed   {row['as_printed']}\n    as_released  {row['as_released']}")
+    for name, switch in switches().items():
+        print(f"{name} [audit {switch.audit}]: {switch.text}")
+        print(f"    as_printed   {shown(switch.as_printed)}\n    as_released  {shown(switch.as_released)}")
         print("    corrected    the profile's")
     return 0
 
@@ -75,8 +75,6 @@ def _check_device(name: str) -> None:
         return
     import torch
 
-    from lmolt_utils.errors import CompanionError
-
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -88,8 +86,7 @@ def _check_device(name: str) -> None:
 _MOST_RESAMPLES = 100_000
 
 
-def _resamples(text: str) -> int:
-    """Told before anything is computed: fewer than 100 give no 95 % interval."""
+def _resamples(text: str) -> int:  # fewer than 100 give no 95 % interval
     if not text.isdecimal() or not 100 <= int(text) <= _MOST_RESAMPLES:
         raise argparse.ArgumentTypeError(f"{text}: give a number from 100 to {_MOST_RESAMPLES:,}")
     return int(text)
@@ -107,19 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def profile(sub: Any) -> None:
-        sub.add_argument(
-            "--profile",
-            default="cpu",
-            help="params/PROFILE.yaml (default: cpu)",
-        )
-
-    def cores(sub: Any) -> None:
-        sub.add_argument(
-            "--cores",
-            type=int,
-            default=min(4, os.cpu_count() or 1),
-            help="notebooks side by side (default: %(default)s)",
-        )
+        sub.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
 
     def resamples(sub: Any) -> None:
         told = "of the bootstrap, 100 at least (default: %(default)s)"
@@ -137,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
     profile(sub)
-    cores(sub)
+    cores = min(4, os.cpu_count() or 1)
+    sub.add_argument("--cores", type=int, default=cores, help="notebooks side by side (default: %(default)s)")
     sub.add_argument("--per-system", action="store_true", help="train each system in a job of its own (clusters)")
     sub.add_argument(
         "--redo",
@@ -191,10 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: returns the exit status; known errors are printed without a traceback.
-
-    2: something asked for or given is wrong (as argparse does); 1: a step failed; 130: interrupted or terminated.
-    """
+    """Exit status 0: done; 1: a step failed; 2: something asked for or given is wrong; 130: interrupted."""
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does

@@ -15,6 +15,10 @@ import pandas as pd
 
 from lmolt_utils.errors import CompanionError
 
+_MISSING = "{} is missing: run the notebook that writes it, or make reproduce"
+#: The one file of a folder whose contents were deleted to save space: what they were.
+EMPTIED = "emptied.json"
+
 
 class BadFileError(CompanionError):
     """A file that is missing, cut short or not what it should be."""
@@ -35,10 +39,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.chmod(part, 0o644)
         os.replace(part, path)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS",
-        ) from error
+        told = f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS"
+        raise OSError(error.errno, told) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,7 +61,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -70,17 +71,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """The text that :func:`write_json` writes."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadFileError(_MISSING.format(path)) from None
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path} is damaged ({error}): delete it and run again") from None
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; raises :class:`BadFileError` naming the file when it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
         raise BadFileError(f"{path} is damaged ({error}): delete it and run again") from None
 
 
@@ -93,22 +100,13 @@ def read_kept(path: Path) -> Any:
 
 
 def write_rows(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame as JSON lines, atomically."""
     with atomic(path) as part:
         frame.to_json(part, orient="records", lines=True, force_ascii=False)
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read JSON lines with at least ``columns``; all of them text.
-
-    Raises :class:`BadFileError` with the line number of the first broken line, or the missing column.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce") from None
-    except UnicodeDecodeError as error:
-        raise BadFileError(f"{path} is not UTF-8 ({error})") from None
+    """Read JSON lines with at least ``columns``; :class:`BadFileError` names the broken line or missing column."""
+    text = _text(path)
     if text and not text.endswith("\n"):
         raise BadFileError(f"{path} is cut short: its last line has no end; delete it and run again")
     rows = []
@@ -118,11 +116,9 @@ def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         except json.JSONDecodeError as error:
             raise BadFileError(f"{path} line {number} is not JSON ({error.msg}): delete it and run again") from None
     frame = pd.DataFrame(rows)
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise BadFileError(
-            f"{path} has no column {missing[0]!r} (it has: {', '.join(map(str, frame.columns)) or 'none'})"
-        )
+    if missing := [name for name in columns if name not in frame.columns]:
+        there = ", ".join(map(str, frame.columns)) or "none"
+        raise BadFileError(f"{path} has no column {missing[0]!r} (it has: {there})")
     return frame
 
 
@@ -132,7 +128,7 @@ def fingerprint(path: Path) -> str:
         status = path.stat()
         return _digest(str(path), status.st_size, status.st_mtime_ns)
     if not path.is_dir():
-        raise BadFileError(f"{path} is missing: run the notebook that writes it, or make reproduce")
+        raise BadFileError(_MISSING.format(path))
     if emptied(path):
         return str(read_json(path / EMPTIED)["fingerprint"])
     whole = hashlib.sha256()
@@ -140,10 +136,6 @@ def fingerprint(path: Path) -> str:
         if file.is_file():
             whole.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
     return whole.hexdigest()
-
-
-#: The one file of a folder whose contents were deleted to save space: what they were.
-EMPTIED = "emptied.json"
 
 
 def emptied(path: Path) -> bool:

@@ -11,36 +11,26 @@ from lmolt_utils.errors import CompanionError
 
 
 def root() -> Path:
-    """The repository root: ``$LMOLT_ROOT``, or the folder that holds this package, ``params`` and ``notebooks``.
-
-    Raises ``FileNotFoundError`` when the package was installed without its repository.
-    """
-    named = os.environ.get("LMOLT_ROOT")
-    here = Path(named) if named else Path(__file__).resolve().parent.parent
+    """The repository root: ``$LMOLT_ROOT``, or the folder that holds this package, ``params`` and ``notebooks``."""
+    here = Path(os.environ.get("LMOLT_ROOT") or Path(__file__).resolve().parent.parent)
     if not (here / "params").is_dir():
         raise FileNotFoundError(
-            f"{here} has no params/ folder: install the package from its repository (make env), or name the "
-            "repository in LMOLT_ROOT"
+            f"{here} has no params/ folder: name the repository in LMOLT_ROOT, or install with make env"
         )
     return here
 
 
 def from_root(given: str) -> str:
-    """``given``, a parameter, as an absolute path where the repository has such a file or folder, else unchanged.
+    """``given`` as a path from the repository's root where there is such a file or folder, else unchanged.
 
-    A relative path means the same wherever a notebook is started from: papermill starts it in the repository's root,
-    JupyterLab in ``notebooks/``.
+    So it means the same to papermill, which starts notebooks in the root, and to JupyterLab, in ``notebooks/``.
     """
     path = root() / Path(given).expanduser()
     return str(path) if path.exists() else given
 
 
 def run_folder(profile: str, changed: Mapping[str, Any] | None = None) -> Path:
-    """The folder of one run's files: below ``$LMOLT_RUNS``, by default ``runs/`` in the repository.
-
-    A run whose parameters differ from its profile's has a folder of its own, named by what differs: nothing made with
-    other parameters ever lies among the profile's files.
-    """
+    """The folder of one run's files: below ``$LMOLT_RUNS``, by default ``runs/``; named by profile and what differs."""
     base = os.environ.get("LMOLT_RUNS")
     name = "+".join([profile, *(f"{key}={_plain(value)}" for key, value in (changed or {}).items())])
     if len(name) > 80 or not re.fullmatch(r"[A-Za-z0-9._,=+@-]+", name):  # a path, a mapping, or many parameters
@@ -68,8 +58,5 @@ def figures_folder(run: Path, figures_dir: str) -> Path:
     """
     folder = root() / figures_dir
     if not any(folder.resolve().is_relative_to((root() / name).resolve()) for name in ("figures", "runs")):
-        raise CompanionError(
-            f"figures_dir = {figures_dir!r}: name a folder in the repository's figures or runs, or let all files of "
-            "runs go elsewhere with LMOLT_RUNS"
-        )
+        raise CompanionError(f"figures_dir = {figures_dir!r}: name a folder in figures/ or runs/, or set LMOLT_RUNS")
     return run / "figures" if os.environ.get("LMOLT_RUNS") else folder

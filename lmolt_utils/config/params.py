@@ -4,16 +4,15 @@ A profile (``params/<profile>.yaml``) gives every one of them. Anything unknown,
 stops the run before any work; the message names the key and the nearest right one.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from lmolt_utils.config.prompts import Template
-from lmolt_utils.config.reading import ParameterError, nearest, read_yaml
+from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
 from lmolt_utils.config.switches import check_choices
 from lmolt_utils.paths import root
 
@@ -23,10 +22,8 @@ def _p(meaning: str, source: str, unit: str = "", **limits: Any) -> Any:
     return Field(description=meaning, json_schema_extra={"source": source, "unit": unit}, **limits)
 
 
-class Params(BaseModel):
+class Params(Strict):
     """All parameters of the companion. ``L4M`` is Less for More, ``code`` the papers' released code."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
@@ -36,10 +33,7 @@ class Params(BaseModel):
     )
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
     redo_below_s: float = _p(
-        "a step is made again for a change of code alone if it took less than this; longer ones are kept and marked",
-        "ours",
-        "seconds",
-        ge=0,
+        "steps that took less are made again when only code changed; longer ones are marked", "ours", "seconds", ge=0
     )
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
@@ -97,11 +91,11 @@ class Params(BaseModel):
     semantics: Literal["as_printed", "as_released", "corrected"] = _p(
         "what every switch follows: the papers' text, their code, or the repaired form (lmolt switches)", "ours"
     )
-    switches: dict[str, str] = _p("single switches that differ from semantics, such as {sft_eos: as_released}", "ours")
+    switches: Annotated[dict[str, str], AfterValidator(check_choices)] = _p(
+        "single switches that differ from semantics, such as {sft_eos: as_released}", "ours"
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = _p(
-        "seeds of the tables' trained systems: the first is `seed`, each other one makes <system>@seed<k>",
-        "ours; the papers report one run",
-        min_length=1,
+        "seeds of the tables' trained systems: `seed`, then one for each <system>@seed<k>", "L4M: one run", min_length=1
     )
     train_prompt: Template = _p(
         "prompt template in training (they differ in white space)", "L4M App. F; audit D10, D13"
@@ -112,19 +106,12 @@ class Params(BaseModel):
     )
     save_steps: int = _p("steps between two checkpoints: what a killed training loses", "ours", "steps", ge=1)
     stop_above: float = _p(
-        "a training stops when its loss, over a tenth of its steps, exceeds this many times its largest early loss",
-        "ours",
-        "times",
-        gt=1,
+        "a training stops when its loss exceeds this many times its largest early loss", "ours", "times", gt=1
     )
     epochs: float = _p("epochs over the training pairs", "L4M Fig. 14", "epochs", gt=0)
     effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
     micro_batch: int = _p(
-        "rows per forward pass, a divisor of effective_batch (even: KTO pairs chosen with rejected answers)",
-        "ours; gradients accumulate",
-        "rows",
-        ge=2,
-        multiple_of=2,
+        "rows per forward pass, an even divisor of effective_batch", "ours", "rows", ge=2, multiple_of=2
     )
     learning_rate: float = _p("peak learning rate", "L4M Fig. 14: 5.0e-5 at 7B", gt=0)
     scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
@@ -170,9 +157,7 @@ class Params(BaseModel):
         "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
     )
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
-    nli_batch_tokens: int = _p(
-        "tokens of premises and hypotheses per forward pass of the NLI model, padding included", "ours", "tokens", ge=64
-    )
+    nli_batch_tokens: int = _p("tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64)
     decomposer: Literal["rules", "llm"] = _p(
         "what splits captions into atomic facts for cross-NLI: the grammar, or decomposer_model",
         "L4M App. E: a language model; audit D32",
@@ -182,22 +167,12 @@ class Params(BaseModel):
         "L4M App. E: Meta-Llama-3-8B",
     )
     decomposer_new_tokens: int = _p("longest answer of decomposer_model", "ours", "tokens", ge=1)
-    word_cuts: list[Annotated[int, Field(ge=1)]] = _p(
-        "words of the reference from which a caption is long (Fig. 7) and extreme (Fig. 10)",
-        "L4M §4.2.3: 50; App. B: 70",
-        "words",
-        min_length=2,
-        max_length=2,
+    word_cuts: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = _p(
+        "words of the reference from which a caption is long (Fig. 7) and extreme (Fig. 10)", "L4M: 50 and 70", "words"
     )
     author_scores: str | None = _p(
-        "file of the authors' per-caption scores (smiles2caption.txt of their repository); null: not drawn",
-        "ALMol Fig. 1",
+        "the authors' per-caption scores, smiles2caption.txt of their repository; null: not drawn", "ALMol Fig. 1"
     )
-
-    @field_validator("switches")
-    @classmethod
-    def _known_switches(cls, value: dict[str, str]) -> dict[str, str]:
-        return check_choices(value)
 
     @field_validator("seeds")
     @classmethod
@@ -211,9 +186,7 @@ class Params(BaseModel):
     def _whole_steps(cls, value: int, info: ValidationInfo) -> int:
         rows = info.data.get("effective_batch", value)
         if rows % value:
-            fitting = [size for size in range(2, min(rows, value) + 1, 2) if rows % size == 0]
-            hint = f": {max(fitting)} would do" if fitting else ": make effective_batch even"
-            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}{hint}")
+            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}")
         return value
 
     @field_validator("decomposer_model")
@@ -224,66 +197,39 @@ class Params(BaseModel):
         return value
 
 
+_HEADLINE = """
+01_data: corpus corpus_rows corpus_seed sample_share sample_pools test_set test_corpus test_rows property_tree
+    withheld_combinations seed
+02_negatives: negatives drop_equal negatives_mol2cap_model negatives_cap2mol_model generation_batch max_new_tokens
+    sample_share semantics switches seed
+03_sft: cap2mol_model mol2cap_model quantize epochs effective_batch learning_rate scheduler lora_rank lora_alpha
+    lora_dropout sft_loss_on sft_eos switches
+04_alignment: cap2mol_model quantize epochs effective_batch learning_rate beta cpo_alpha cpo_nll dpo_loss dpo_alpha
+    kto_format lora_rank switches
+05_merging: base_model cap2mol_model mol2cap_model mol2cap_share ties_density merge_dtype epochs learning_rate beta
+    cpo_alpha switches seeds
+06_ablation: semantics switches mol2cap_share ratio_grid keep_merges epochs learning_rate beta cpo_alpha dpo_alpha
+    max_new_tokens seeds
+07_nli_evaluation: nli_model decomposer decomposer_model caption_tokenizer postprocess invalid word_cuts test_set
+    test_rows dtype seed
+08_figures: test_set test_rows semantics switches seeds mol2cap_share ratio_grid word_cuts caption_tokenizer
+    author_scores figures_dir
+"""
 #: Per notebook, the parameters that decide its numbers: what a reader looks at first.
-HEADLINE: dict[str, tuple[str, ...]] = {
-    "01_data": (
-        *("corpus", "corpus_rows", "corpus_seed", "sample_share", "sample_pools", "test_set", "test_corpus"),
-        *("test_rows", "property_tree", "withheld_combinations", "seed"),
-    ),
-    "02_negatives": (
-        *("negatives", "drop_equal", "negatives_mol2cap_model", "negatives_cap2mol_model", "generation_batch"),
-        *("max_new_tokens", "sample_share", "semantics", "switches", "seed"),
-    ),
-    "03_sft": (
-        *("cap2mol_model", "mol2cap_model", "quantize", "epochs", "effective_batch", "learning_rate", "scheduler"),
-        *("lora_rank", "lora_alpha", "lora_dropout", "sft_loss_on", "sft_eos", "switches"),
-    ),
-    "04_alignment": (
-        *("cap2mol_model", "quantize", "epochs", "effective_batch", "learning_rate", "beta", "cpo_alpha", "cpo_nll"),
-        *("dpo_loss", "dpo_alpha", "kto_format", "lora_rank", "switches"),
-    ),
-    "05_merging": (
-        *("base_model", "cap2mol_model", "mol2cap_model", "mol2cap_share", "ties_density", "merge_dtype"),
-        *("epochs", "learning_rate", "beta", "cpo_alpha", "switches", "seeds"),
-    ),
-    "06_ablation": (
-        *("semantics", "switches", "mol2cap_share", "ratio_grid", "keep_merges", "epochs", "learning_rate", "beta"),
-        *("cpo_alpha", "dpo_alpha", "max_new_tokens", "seeds"),
-    ),
-    "07_nli_evaluation": (
-        *("nli_model", "decomposer", "decomposer_model", "caption_tokenizer", "postprocess", "invalid", "word_cuts"),
-        *("test_set", "test_rows", "dtype", "seed"),
-    ),
-    "08_figures": (
-        *("test_set", "test_rows", "semantics", "switches", "seeds", "mol2cap_share", "ratio_grid", "word_cuts"),
-        *("caption_tokenizer", "author_scores", "figures_dir"),
-    ),
-}
+HEADLINE: dict[str, list[str]] = {name: text.split() for name, text in yaml.safe_load(_HEADLINE).items()}
 
 
 def describe(name: str) -> dict[str, str]:
     """Meaning, unit and source of one parameter."""
     field = Params.model_fields[name]
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    return {"meaning": field.description or "", "unit": str(extra["unit"]), "source": str(extra["source"])}
-
-
-def profile_path(profile: str) -> Path:
-    """The YAML file of a profile; raises :class:`ParameterError` naming the nearest one if there is none."""
-    path = root() / "params" / f"{profile}.yaml"
-    known = profiles()
-    if profile not in known:
-        raise ParameterError(
-            f"no profile {profile!r} in {path.parent}{nearest(profile, known)} (there are: {', '.join(known)})"
-        )
-    return path
+    extra: Any = field.json_schema_extra
+    return {"meaning": field.description or "", **extra}
 
 
 def profiles() -> list[str]:
     """Names of the profiles in ``params/``."""
     others = {"systems", "published", "claims", "switches", "effects"}
-    found = (path.stem for path in (root() / "params").glob("*.yaml"))
-    return sorted(name for name in found if name not in others and re.fullmatch(r"[A-Za-z0-9_-]+", name))
+    return sorted({path.stem for path in (root() / "params").glob("*.yaml")} - others)
 
 
 def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
@@ -291,15 +237,14 @@ def load(profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
 
     Numbers may come as text, as ``papermill -p learning_rate 1e-3`` passes them on.
     """
-    path = profile_path(profile)
+    path, known = root() / "params" / f"{profile}.yaml", profiles()
+    if profile not in known:
+        raise ParameterError(f"no profile {profile!r}{nearest(profile, known)} (there are: {', '.join(known)})")
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ParameterError(f"{path} is empty or no mapping of names to values")
-    if values.get("profile", profile) != profile:
-        raise ParameterError(
-            f"{path} says 'profile: {values['profile']}': write 'profile: {profile}' there, so that its files go to a "
-            "folder of their own"
-        )
+    if values.get("profile", profile) != profile:  # its files would go to another profile's folder
+        raise ParameterError(f"{path} says 'profile: {values['profile']}': write 'profile: {profile}' there")
     return check({**values, **(overrides or {})})
 
 
@@ -308,7 +253,7 @@ def check(values: Mapping[str, Any]) -> Params:
     try:
         return Params.model_validate({name: _number(name, value) for name, value in values.items()})
     except ValidationError as error:
-        raise ParameterError("\n".join(_explain(problem) for problem in error.errors())) from None
+        raise ParameterError(explain(error, Params, "parameter")) from None
 
 
 def _number(name: str, value: Any) -> Any:
@@ -318,12 +263,3 @@ def _number(name: str, value: Any) -> Any:
         with suppress(ValueError):
             return field.annotation(value)
     return value
-
-
-def _explain(problem: Any) -> str:
-    name = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}{nearest(name, Params.model_fields)}"
-    if problem["type"] == "missing":
-        return f"parameter {name!r} has no value: {describe(name)['meaning']}"
-    return f"parameter {name!r} = {problem['input']!r}: {problem['msg']} ({describe(name)['meaning']})"

@@ -1,11 +1,8 @@
 """The papers' instruction for both tasks (Less for More, Appendix F), in every white space it was used with.
 
-The words are the same everywhere; the white space between them is not (audit D10, D13). Templates: ``printed`` is the
-text as the papers show it, and what the embedded models were made with; ``card`` is the form that Meditron's own
-checkpoints were published with; the others are what the indentation of the released scripts puts into their strings.
-
-A prompt ends on ``:`` and the answer begins with a space: a prompt that ended in a space would share its last token
-with the answer, and the loss would start one token late.
+``printed`` is the text as the papers show it, and what the embedded models were made with; ``card`` the form that
+Meditron's checkpoints were published with; the others have the indentation of the released scripts (audit D10, D13).
+A prompt ends on ``:`` and the answer begins with a space: if the prompt ended in it, its last token would be shared.
 """
 
 from typing import Literal, get_args
@@ -15,20 +12,18 @@ TASKS: tuple[Task, ...] = get_args(Task)
 Template = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
-_WORDS: dict[Task, tuple[str, str, str, str, str]] = {
+_WORDS: dict[Task, tuple[str, str, str, str]] = {
     "mol2cap": (
         "You can come up captions based on your existing knowledge.",
         "Captions are given against the following input. You should be as detailed as possible.",
         "Molecule: ",
         "In that molecule, could you formulate a caption about?",
-        "### Response:",
     ),
     "cap2mol": (
         "You can come up molecule smile strings based on your existing knowledge.",
         "Molecule smile strings are given against the following input. You should be as detailed as possible.",
         "Caption: ",
         "In that caption, could you generate a molecule smile string?",
-        "### Response:",
     ),
 }
 _IN12, _IN16, _IN20 = ("\n" + " " * width for width in (12, 16, 20))
@@ -61,26 +56,17 @@ _GAPS: dict[Template, dict[Task, tuple[str, ...]]] = {
     },
 }
 #: What stands between the prompt and the answer in training: the released alignment scripts glue them together.
-_BEFORE_ANSWER: dict[Template, str] = {
-    "printed": " ",
-    "card": " ",
-    "train12": "",
-    "kto16": "",
-    "sft": "\n" + _IN12,
-    "infer20": "",
-}
+_BEFORE_ANSWER: dict[Template, str] = {"printed": " ", "card": " ", "sft": "\n" + _IN12}
+_WRITE_SMILES = "Write in SMILES the described molecule: {}"
 #: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
 #: model never saw (audit D14; for molecules none is known). Chem-LLM: the dialogue form that its model card
 #: documents, without the optional system text, around our prompt.
 _BASELINES: dict[str, dict[str, dict[Task, str]]] = {
     "txtchem": {
-        "native": {
-            "mol2cap": "Caption the following SMILES: {}",
-            "cap2mol": "Write in SMILES the described molecule: {}",
-        },
+        "native": {"mol2cap": "Caption the following SMILES: {}", "cap2mol": _WRITE_SMILES},
         "released": {
             "mol2cap": "Translate the following molecule smile string to a descriptive caption: {}",
-            "cap2mol": "Write in SMILES the described molecule: {}",
+            "cap2mol": _WRITE_SMILES,
         },
     },
     "chemllm": {"native": dict.fromkeys(TASKS, "<|user|>:\n{}\n<|Bot|>:\n")},
@@ -96,14 +82,14 @@ def baseline_prompt(init: str, form: str, task: Task, source: str) -> str:
 
 def _segments(task: Task, template: Template) -> tuple[str, str]:
     """Text before and after the source."""
-    known, given, source, question, response = _WORDS[task]
+    known, given, source, question = _WORDS[task]
     gaps = _GAPS[template][task]
     before = (
         "Below is an instruction that describes a task, paired with an input that provides further context."
         f"{gaps[0]}Write a response that appropriately completes the request.{gaps[1]}### Instruction:{gaps[2]}"
         f"You are a researcher. {known}{gaps[3]}{given}{gaps[4]}### Input:{gaps[5]}{source}"
     )
-    return before, f"{gaps[6]}{question}{gaps[7]}{response}"
+    return before, f"{gaps[6]}{question}{gaps[7]}### Response:"
 
 
 #: Text before and after the source, per task, as printed: single tokens of the embedded tokenizer.
@@ -118,4 +104,4 @@ def prompt(task: Task, source: str, template: Template = "printed") -> str:
 
 def answer(target: str, template: Template = "printed") -> str:
     """``target`` as it follows the prompt in training; the tokenizer adds EOS."""
-    return f"{_BEFORE_ANSWER[template]}{target}"
+    return _BEFORE_ANSWER.get(template, "") + target

@@ -1,18 +1,15 @@
-"""The papers' published values (``params/published.yaml``), checked, and what is known of each metric.
-
-Every table and figure reads the paper's side from here, and the direction in which a metric is better.
-"""
+"""The papers' side of every table and figure: ``params/published.yaml``, and which way each metric is better."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from lmolt_utils.config.prompts import Task
-from lmolt_utils.config.reading import nearest, read_yaml
+from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
 from lmolt_utils.paths import root
 
 #: Half a step of the last printed digit of a table cell: what rounding may have hidden.
@@ -34,12 +31,10 @@ class Metric:
 
     @property
     def within_0_and_1(self) -> bool:
-        """True where every value lies between 0 and 1."""
         return not self.unit
 
     @property
     def arrow(self) -> str:
-        """The papers' mark for the better direction."""
         return "↑" if self.better == "higher" else "↓"
 
 
@@ -57,14 +52,12 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 
 def metric(name: str) -> Metric:
-    """The metric called ``name``; raises ValueError naming the nearest one."""
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
     return METRICS[name]
 
 
-@dataclass(frozen=True)
-class PrintedDelta:
+class PrintedDelta(NamedTuple):
     """A delta as the paper prints it: ``+7.33%`` is value 7.33, 2 decimals, with a per cent sign."""
 
     value: float
@@ -73,18 +66,13 @@ class PrintedDelta:
 
 
 def parse_printed(text: str) -> PrintedDelta:
-    """Read a printed delta; raises ValueError if it is not a signed number with or without ``%``."""
     match = _PRINTED.fullmatch(text)
     if match is None:
         raise ValueError(f"printed delta {text!r} is not a signed number such as '+7.33%' or '-0.01'")
     return PrintedDelta(float(text.rstrip("%")), len(match["decimals"] or ""), match["percent"] is not None)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class RowRef(_Strict):
+class RowRef(Strict):
     """One row of one published table."""
 
     table: str
@@ -94,7 +82,7 @@ class RowRef(_Strict):
         return f"{self.row} ({self.table})"
 
 
-class PublishedDelta(_Strict):
+class PublishedDelta(Strict):
     """A row of differences: ``of`` minus ``over``, one printed text (or None) per metric of its table."""
 
     label: str
@@ -103,7 +91,7 @@ class PublishedDelta(_Strict):
     printed: list[str | None]
 
 
-class PublishedTable(_Strict):
+class PublishedTable(Strict):
     """One table as printed: per row one value (or None where the paper leaves a blank) per metric."""
 
     id: str
@@ -135,7 +123,7 @@ class PublishedTable(_Strict):
         return self.rows[row][self.metrics.index(name)]
 
 
-class Fact(_Strict):
+class Fact(Strict):
     """A number that a paper's text states about a figure: as printed, and as a value to plot."""
 
     printed: str
@@ -144,7 +132,7 @@ class Fact(_Strict):
     source: str
 
 
-class Published(_Strict):
+class Published(Strict):
     """Everything in ``params/published.yaml``."""
 
     tables: list[PublishedTable]
@@ -163,37 +151,28 @@ class Published(_Strict):
         return self
 
     def table(self, table_id: str) -> PublishedTable:
-        """The table with this id; raises ValueError naming those there are."""
         known = {table.id: table for table in self.tables}
         if table_id not in known:
             raise ValueError(f"there is no published table {table_id!r} (there are: {', '.join(known)})")
         return known[table_id]
 
     def fact(self, name: str) -> Fact:
-        """The stated number called ``name``; raises ValueError naming the nearest one."""
         if name not in self.facts:
             raise ValueError(f"unknown fact {name!r}{nearest(name, self.facts)}")
         return self.facts[name]
 
 
 def load_published(path: Path | None = None) -> Published:
-    """Read and check the published values, by default those of this repository.
-
-    Raises FileNotFoundError if the file is missing, ValueError if it is not YAML or if a row, a delta or a
-    reference does not fit.
-    """
+    """The published values, by default this repository's; raises ParameterError where rows or references do not fit."""
     path = path or root() / "params" / "published.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: restore it with `git checkout -- params`")
     try:
         return Published.model_validate(read_yaml(path))
     except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
-        raise ValueError(f"{path} cannot be used: {problems}") from None
+        raise ParameterError(f"{path}: {explain(error, Published, 'field')}") from None
 
 
 class SystemRow(Protocol):
-    """What tables need of a system: name, label, and its row per table id; a row the paper lacks is a control."""
+    """What tables need of a system: ``rows`` has its row per table id; a row that the paper lacks is a control."""
 
     name: str
     label: str

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmolt_utils.errors import CompanionError
 
@@ -14,10 +15,37 @@ class ParameterError(CompanionError):
     """A parameter, a system or a switch that is unknown, missing or of the wrong type."""
 
 
+class Strict(BaseModel):
+    """What a YAML file of ``params/`` holds: nothing unknown, nothing converted, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'X'?`` for the known name closest to ``name``; empty where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
+    """Pydantic's problems with a ``model``, one a line; ``what``: what the model's fields are to the user."""
+    lines = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        field = model.model_fields.get(name)
+        if field is not None and field.description:
+            message += f" ({field.description})"
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown {what} {name!r}{nearest(name, model.model_fields)}"
+        elif problem["type"] == "value_error":
+            message = f"{what} {name!r}: {message}" if name else message
+        elif problem["type"] == "missing":
+            message = f"{what} {name!r} has no value: {message}"
+        else:
+            message = f"{what} {name!r} = {problem['input']!r}: {message}"
+        lines.append(message)
+    return "\n".join(lines)
 
 
 class _EachKeyOnce(yaml.SafeLoader):

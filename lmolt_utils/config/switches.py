@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from lmolt_utils.config.reading import ParameterError, nearest, read_yaml
+from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
 from lmolt_utils.paths import root
 
 Choice = Literal["as_printed", "as_released", "corrected"]
@@ -20,10 +20,8 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 Settings = dict[str, dict[str, Any]]
 
 
-class Switch(BaseModel):
+class Switch(Strict):
     """One disagreement: its number in docs/audit.md, what it is about, and what each choice sets (None: not known)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     audit: str
     text: str
@@ -42,13 +40,12 @@ class Switch(BaseModel):
 
 @cache
 def switches() -> dict[str, Switch]:
-    """The table by name; raises :class:`~lmolt_utils.config.reading.ParameterError` naming the wrong entry."""
+    """The table by name; raises :class:`~lmolt_utils.config.reading.ParameterError` naming what is wrong."""
     path = root() / "params" / "switches.yaml"
     try:
         return {str(name): Switch.model_validate(entry) for name, entry in read_yaml(path).items()}
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise ParameterError(f"{path} cannot be used: {problems}") from None
+        raise ParameterError(f"{path}: {explain(error, Switch, 'field')}") from None
 
 
 def check_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -64,20 +61,15 @@ def check_choices(choices: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(choice) for name, choice in choices.items()}
 
 
-def resolve(profile: Mapping[str, Any], method: str, init: str, own: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The parameters that the switches set for a system, in place of ``profile``'s values.
+def resolve(
+    profile: Mapping[str, Any], applies: tuple[str, ...], own: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The parameters that the switches set in place of ``profile``'s values.
 
-    ``profile``: all parameters, ``semantics`` and ``switches`` among them; ``own``: the switches of a systems row.
+    ``profile``: all parameters, ``semantics`` and ``switches`` among them; ``applies``: method, init and ``*`` of a
+    system, or ``data`` for the pairs of the run; ``own``: the switches of a systems row.
     """
-    return _set(profile, (method, init, "*"), {**profile["switches"], **(own or {})})
-
-
-def resolve_data(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that the switches set for the pairs of a run, in place of ``profile``'s values."""
-    return _set(profile, ("data",), profile["switches"])
-
-
-def _set(profile: Mapping[str, Any], applies: tuple[str, ...], choices: Mapping[str, str]) -> dict[str, Any]:
+    choices = {**profile["switches"], **(own or {})}
     values: dict[str, Any] = {}
     for name, switch in switches().items():
         for key, settings in (switch.of(choices.get(name, profile["semantics"])) or {}).items():
@@ -88,21 +80,8 @@ def _set(profile: Mapping[str, Any], applies: tuple[str, ...], choices: Mapping[
     return values
 
 
-def table() -> list[dict[str, str]]:
-    """The switches for people: name, text, audit number, and what each choice sets."""
-    return [
-        {
-            "switch": name,
-            "as_printed": _shown(switch.as_printed),
-            "as_released": _shown(switch.as_released),
-            "audit": switch.audit,
-            "text": switch.text,
-        }
-        for name, switch in switches().items()
-    ]
-
-
-def _shown(settings: Settings | None) -> str:
+def shown(settings: Settings | None) -> str:
+    """What a choice sets, for people."""
     if settings is None:
         return "not stated"
     parts = []

@@ -7,11 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lmolt_utils.config.params import Params, check
 from lmolt_utils.config.published import load_published, systems_by_row
-from lmolt_utils.config.reading import ParameterError, nearest, read_yaml
+from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
 from lmolt_utils.config.switches import check_choices, resolve, switches
 from lmolt_utils.paths import root
 
@@ -39,10 +39,8 @@ SETTINGS = (
 TEST_ONLY = ("test_prompt", "postprocess", "decoding")
 
 
-class System(BaseModel):
+class System(Strict):
     """One row: where training starts (``init``), what is done (``method``), which table rows it stands for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9+@._-]*$")
     label: str
@@ -50,9 +48,9 @@ class System(BaseModel):
     init: Init
     method: Method
     mol2cap_share: float | None = Field(default=None, ge=0, le=1)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
     #: Published table -> its row; a row that the table lacks is a control.
-    rows: dict[str, str] = {}
+    rows: dict[str, str] = Field(default={})
     #: The system that this one differs from in one thing (06_ablation compares the two).
     against: str | None = None
 
@@ -79,21 +77,18 @@ class System(BaseModel):
                 raise ValueError(
                     f"{trained[0]!r} has no effect on an adapter that another system trained: leave out adapter_of"
                 )
-        if self.init == "per_task" and self.method != "none":
-            raise ValueError("init 'per_task' is two models: it can be scored, not trained")
-        if self.init in PUBLISHED and self.method != "none":
-            raise ValueError(f"init {self.init!r} is a published baseline: it is scored, not trained")
+        if self.init in ("per_task", "baseline", *PUBLISHED) and self.method != "none":
+            raise ValueError(f"init {self.init!r} is not trained: write method none")
         if (self.init == "baseline") != (self.notebook == "01_data"):
             raise ValueError("init 'baseline' and notebook '01_data' belong together")
-        if self.init == "baseline" and (self.method != "none" or self.settings):
-            raise ValueError("a baseline is not trained: method none, no settings")
+        if self.init == "baseline" and self.settings:
+            raise ValueError("a baseline has no settings")
         if self.init == "baseline" and self.name not in BASELINES:
             raise ValueError(f"no such baseline; there are {', '.join(BASELINES)}{nearest(self.name, BASELINES)}")
         return self
 
     @property
     def merged(self) -> bool:
-        """Whether the weights it starts from are a merge."""
         return self.init in MERGES
 
     @property
@@ -118,7 +113,7 @@ class System(BaseModel):
         if share is not None:
             own["mol2cap_share"] = share
         values = profile.model_dump()
-        return check({**values, **resolve(values, self.method, self.init, self.settings.get("switches")), **own})
+        return check({**values, **resolve(values, (self.method, self.init, "*"), self.settings.get("switches")), **own})
 
 
 def load_systems(path: Path | None = None) -> list[System]:
@@ -133,21 +128,16 @@ def load_systems(path: Path | None = None) -> list[System]:
         try:
             systems.append(System.model_validate(row))
         except ValidationError as error:
-            raise ParameterError("\n".join(_explain(path, str(name), p) for p in error.errors())) from None
-    names = [system.name for system in systems]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ParameterError(f"{path}: two systems are called {twice[0]!r}")
+            raise ParameterError(f"{path}: system {name!r}: {explain(error, System, 'field')}") from None
     tables = {table.id: table for table in load_published().tables}
+    names = [system.name for system in systems]
     for system in systems:
-        for table in system.rows:
-            if table not in tables:
-                hint = f"{nearest(table, tables)} (there are {', '.join(tables)})"
-                raise ParameterError(f"{path}: system {system.name!r}: rows names no table: {table!r}{hint}")
-        for field, other in (("against", system.against), ("adapter_of", system.adapter_of)):
-            if other is not None and other not in names:
-                raise ParameterError(
-                    f"{path}: system {system.name!r}: {field} names no system: {other!r}{nearest(other, names)}"
-                )
+        named = [("rows", table, list(tables)) for table in system.rows]
+        named += [("against", system.against or system.name, names), ("adapter_of", system.adapter_of, names)]
+        for field, other, known in named:
+            if other not in known:
+                hint = nearest(other, known)
+                raise ParameterError(f"{path}: system {system.name!r}: {field}: there is no {other!r}{hint}")
     try:
         for published in tables.values():
             systems_by_row(published, systems)
@@ -156,25 +146,11 @@ def load_systems(path: Path | None = None) -> list[System]:
     return systems
 
 
-def _explain(path: Path, name: str, problem: Any) -> str:
-    """One of pydantic's problems with row ``name``."""
-    where, field = f"{path}: system {name!r}", str(problem["loc"][0]) if problem["loc"] else ""
-    if problem["type"] == "extra_forbidden":
-        return f"{where} has an unknown field {field!r}{nearest(field, System.model_fields)}"
-    if problem["type"] == "literal_error":
-        known = get_args({"init": Init, "method": Method, "notebook": Maker}[field])
-        given = str(problem["input"])
-        return f"{where}: {field} {given!r} is none of {', '.join(known)}{nearest(given, known)}"
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    given = f" = {problem['input']!r}" if field and problem["type"] != "value_error" else ""
-    return f"{where}{': ' + field + given if field else ''}: {message}"
-
-
 def replicas(systems: Sequence[System], params: Params) -> list[System]:
     """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
 
     A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own. Raises
-    :class:`ParameterError` when the first seed is not the run's own, which the system itself has.
+    :class:`ParameterError` when two systems have one name, or the first seed is not the run's own.
     """
     if params.seeds[0] != params.seed:
         raise ParameterError(f"seeds = {params.seeds}: the first must be the run's seed, {params.seed}")
@@ -185,6 +161,9 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
             own = {"name": f"{system.name}@seed{seed}", "label": f"{system.label} (seed {seed})"}
             settings = {**system.settings, "seed": seed}
             found.append(system.model_copy(update={**own, "settings": settings, "rows": {}, "against": None}))
+    names = [system.name for system in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ParameterError(f"two systems are called {twice[0]!r} (seeds and ratio_grid make systems too)")
     return found
 
 
@@ -194,11 +173,6 @@ def planned(params: Params) -> list[System]:
     Raises :class:`ParameterError` where one cannot be made as its row says, so before any work.
     """
     systems = replicas(with_ratio_grid(load_systems(), params), params)
-    names = [system.name for system in systems]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ParameterError(
-            f"two systems are called {twice[0]!r}: one is a row, the other comes from seeds or ratio_grid"
-        )
     for system in systems:
         try:
             system.params(params)
@@ -208,20 +182,14 @@ def planned(params: Params) -> list[System]:
 
 
 def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> list[System]:
-    """The rows that ``notebook`` makes, or those of them named in ``wanted``.
-
-    Raises :class:`ParameterError` when a wanted name is unknown, or belongs to another notebook.
-    """
+    """The rows that ``notebook`` makes, or those of them named in ``wanted``; raises :class:`ParameterError`."""
     own = [system for system in systems if system.notebook == notebook]
     by_name = {system.name: system for system in systems}
     for name in wanted or []:
         if name not in by_name:
             raise ParameterError(f"systems: no system {name!r}{nearest(name, by_name)}")
         if by_name[name].notebook != notebook:
-            raise ParameterError(
-                f"systems: {name!r} is made by {by_name[name].notebook}, not by {notebook} "
-                f"(which makes {', '.join(system.name for system in own)})"
-            )
+            raise ParameterError(f"systems: {name!r} is made by {by_name[name].notebook}, not by {notebook}")
     return [system for system in own if not wanted or system.name in wanted]
 
 

@@ -21,8 +21,7 @@ from lmolt_utils.files import BadFileError, read_json
 from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.property_cells import pairs_in
-from lmolt_utils.grammar.property_tree import Tree, paths
-from lmolt_utils.grammar.vocabulary import Vocabulary
+from lmolt_utils.grammar.vocabulary import Tree, Vocabulary, paths
 from lmolt_utils.paths import from_root
 
 TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"

@@ -18,10 +18,7 @@ def _composer() -> Composer:
 
 
 def compose(properties: Sequence[str], rng: random.Random) -> str:
-    """A caption of one to three sentences stating every one of ``properties`` once, in random order.
-
-    Raises ``ValueError`` when there is nothing to state.
-    """
+    """A caption of one to three sentences stating every one of ``properties`` once, in random order."""
     return _composer().caption(properties, rng)
 
 

@@ -39,14 +39,10 @@ _MAX_MISSES = 5_000
 
 
 def generate(rows: int, seed: int, caption_variant: int = 0) -> pd.DataFrame:
-    """A corpus of ``rows`` distinct molecules; byte-identical for the same arguments.
+    """A corpus of ``rows`` (100 at least) distinct molecules, the same bytes for the same arguments.
 
     Small molecules repeat sooner than lipids, so the lipids' share grows in large corpora: cardiolipins are 42 % of
-    3,000 molecules and 64 % of 100,000.
-
-    Returns a frame with the columns :data:`COLUMNS`: ``properties`` and ``families`` are ``|``-separated,
-    as in L+M-24's property file. Raises ``ValueError`` if ``rows`` is below 100 (no split would be usable) or
-    if the families cannot supply that many distinct molecules.
+    3,000 molecules and 64 % of 100,000. ``properties`` and ``families`` are ``|``-separated, as in L+M-24's file.
     """
     if rows < 100:
         raise ValueError(f"the corpus needs at least 100 rows, not {rows}: smaller ones leave splits empty")

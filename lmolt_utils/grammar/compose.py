@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar import forms
@@ -16,29 +16,18 @@ class ComposeError(CompanionError):
     """A property set that no caption can state."""
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Names as the lists that a form's slots ask for."""
+def _ands(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) <= 2 else f"{', '.join(names[:-1])}, and {names[-1]}"
 
-    names: Sequence[str]
 
-    @property
-    def commas(self) -> str:
-        return ", ".join(self.names)
-
-    @property
-    def ands(self) -> str:
-        if len(self.names) <= 2:
-            return " and ".join(self.names)
-        return f"{', '.join(self.names[:-1])}, and {self.names[-1]}"
-
-    @property
-    def both(self) -> str:
-        return f"both {self.ands}" if len(self.names) == 2 else self.ands
-
-    @property
-    def articles(self) -> str:
-        return _Names([f"a {name}" for name in self.names]).ands
+def _lists(names: Sequence[str]) -> SimpleNamespace:
+    """The lists of ``names`` that a form's slots ask for."""
+    return SimpleNamespace(
+        commas=", ".join(names),
+        ands=_ands(names),
+        both=f"both {_ands(names)}" if len(names) == 2 else _ands(names),
+        articles=_ands([f"a {name}" for name in names]),
+    )
 
 
 @dataclass(frozen=True)
@@ -49,18 +38,15 @@ class Composer:
     style: Style = STYLES["lpm24"]
 
     def compose(self, properties: Iterable[str], rng: random.Random) -> str:
-        """A caption that states each of ``properties`` once, whatever their order.
-
-        Raises :class:`ComposeError` when there is nothing to state.
-        """
+        """A caption that states each of ``properties`` once, whatever their order."""
         return self.caption(sorted({canonical(name) for name in properties}), rng)
 
     def caption(self, names: Sequence[str], rng: random.Random) -> str:
-        """The same for distinct canonical names; their order counts."""
+        """The same for distinct canonical names, whose order counts; raises :class:`ComposeError` for none."""
         if not names:
             raise ComposeError("a caption needs at least one property")
         free = [name for name in names if self.vocabulary.kind(name) == "free text"]
-        stated = [name for name in names if name not in free] if free else list(names)
+        stated = [name for name in names if name not in free]
         sentences = self._sentences(stated, rng) if stated else []
         for text in _free_sentences(free, rng):
             sentences.insert(rng.randint(0, len(sentences)), text)
@@ -103,9 +89,15 @@ class Composer:
     def _state(self, rng: random.Random, names: Sequence[str], choices: tuple[Form, ...]) -> str:
         """``names`` in one of the forms that take that many."""
         plain = self.style.plain
-        # Only classes are called classes, but in the plain style.
-        fitting = _fitting(choices, len(names), plain, plain or self.vocabulary.kind(names[-1]) == "class")
-        fitting = [form for form in fitting if form not in self.style.without]
+        classes = plain or self.vocabulary.kind(names[-1]) == "class"  # only classes are called so, but in plain style
+        fitting = [
+            form
+            for form in choices
+            if form.least <= len(names) <= form.most
+            and (form.plain or not plain)
+            and (classes or not form.of_class)
+            and form not in self.style.without
+        ]
         if not fitting:
             raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
         if len(fitting) == 1:
@@ -114,18 +106,8 @@ class Composer:
             form = rng.choice(fitting)
         else:
             form = rng.choices(fitting, weights=[form.weight for form in fitting])[0]
-        lists = {"all": _Names(names), "rest": _Names(names[1:]), "front": _Names(names[:-1])}
+        lists = {"all": _lists(names), "rest": _lists(names[1:]), "front": _lists(names[:-1])}
         return form.text.format(*names, last=names[-1], **lists)
-
-
-@cache
-def _fitting(choices: tuple[Form, ...], count: int, plain: bool, classes: bool) -> list[Form]:
-    """The forms for ``count`` names: with ``plain`` only plain ones, without ``classes`` none that names a class."""
-    return [
-        form
-        for form in choices
-        if form.least <= count <= form.most and (form.plain or not plain) and (classes or not form.of_class)
-    ]
 
 
 def _free_sentences(names: Sequence[str], rng: random.Random) -> list[str]:
@@ -141,11 +123,5 @@ def _free_sentences(names: Sequence[str], rng: random.Random) -> list[str]:
 def compose(
     properties: Iterable[str], rng: random.Random, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
 ) -> str:
-    """A caption of ``properties``, whatever their order, in one of :data:`~lmolt_utils.grammar.forms.STYLES`.
-
-    ``vocabulary``: the shipped one unless given. Raises :class:`ComposeError` when there is nothing to state or no such
-    style.
-    """
-    if style not in STYLES:
-        raise ComposeError(f"there is no caption style {style!r}; there are: {', '.join(STYLES)}")
+    """A caption of ``properties``, whatever their order; ``vocabulary``: the shipped one unless given."""
     return Composer(vocabulary or Vocabulary.embedded(), STYLES[style]).compose(properties, rng)

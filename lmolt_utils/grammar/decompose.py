@@ -131,7 +131,7 @@ _LONGEST_NAME = 80
 _MOST_WORDS = 8
 #: Names shorter than this (cat, low, dry, warm) are words of any prose.
 _ACCIDENTAL = 5
-#: Captions, and sentences, that a decomposer remembers.
+#: Sentences that a decomposer remembers.
 _MEMORY = 65_536
 
 
@@ -154,19 +154,20 @@ def _article(slot: str) -> str:
     return (found[1] or "").lower().replace("the ", "") if found else ""
 
 
+def _unclosed(text: str) -> int:
+    return text.count("(") + text.count("[") - text.count(")") - text.count("]")
+
+
 def _balanced(items: Sequence[str]) -> list[str]:
     """The list with items rejoined that a separator inside brackets had split."""
     joined = list(items)
-    index = 0
-    while index < len(joined):
-        text = joined[index]
-        if text.count("(") + text.count("[") > text.count(")") + text.count("]"):
+    for index in range(0, len(items), 2):
+        if index < len(joined) and _unclosed(joined[index]) > 0:
             for end in range(index + 3, min(index + 9, len(joined) + 1), 2):
                 whole = "".join(joined[index:end])
-                if whole.count("(") + whole.count("[") == whole.count(")") + whole.count("]"):
+                if _unclosed(whole) == 0:
                     joined[index:end] = [whole]
                     break
-        index += 2
     return joined
 
 
@@ -181,15 +182,21 @@ class Decomposer:
         self.vocabulary = vocabulary or Vocabulary.embedded()
         self.open_vocabulary = open_vocabulary
         self._sentence: Callable[[str], _Sentence] = lru_cache(_MEMORY)(self._read)
-        self._caption: Callable[[str], tuple[Atom, ...]] = lru_cache(_MEMORY)(self._read_caption)
 
     def __call__(self, caption: str) -> list[Atom]:
         """The caption's facts in their order; a fact stated twice is there twice."""
-        return list(self._caption(caption))
+        read = [(text, self._sentence(text)) for text in sentences(caption)]
+        atoms: list[Atom] = []
+        for quoted, run in groupby(read, key=lambda item: item[1].quoted):
+            if quoted:
+                atoms += self._quotes([text for text, _ in run])
+            else:
+                atoms += [atom for _, sentence in run for atom in sentence.atoms]
+        return atoms
 
     def properties(self, caption: str) -> set[str]:
         """The canonical names of the properties that the caption states."""
-        return {atom.property for atom in self._caption(caption) if atom.property is not None}
+        return {atom.property for atom in self(caption) if atom.property is not None}
 
     def parsed(self, sentence: str) -> bool:
         """Whether the grammar explains the whole sentence, and knows every name in it."""
@@ -204,16 +211,6 @@ class Decomposer:
         if kind == "effect" or (kind is None and atom.verb not in ("is", "belongs to")):
             return f"The molecule impacts {name}."
         return f"The molecule is {name}." if kind == "quality" else f"The molecule is a {name}."
-
-    def _read_caption(self, caption: str) -> tuple[Atom, ...]:
-        read = [(text, self._sentence(text)) for text in sentences(caption)]
-        atoms: list[Atom] = []
-        for quoted, run in groupby(read, key=lambda item: item[1].quoted):
-            if quoted:
-                atoms += self._quotes([text for text, _ in run])
-            else:
-                atoms += [atom for _, sentence in run for atom in sentence.atoms]
-        return tuple(atoms)
 
     def _quotes(self, texts: Sequence[str]) -> list[Atom]:
         """Facts of a run of quoted sentences: those of one hazard, with unclear ones beside them, are one fact."""

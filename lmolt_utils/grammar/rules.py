@@ -136,6 +136,7 @@ ODORANT_RULES = (
 )
 
 RULES: tuple[Rule, ...] = LIPID_RULES + PHARMACOPHORE_RULES + ODORANT_RULES
+_PROPERTIES = {rule.family: rule.properties for rule in RULES}
 
 #: Diseases and health effects: L+M-24 writes them as "impacts X".
 EFFECTS = frozenset(
@@ -153,36 +154,22 @@ QUALITIES = frozenset(
 )
 
 
-@cache
-def _patterns() -> list[tuple[Rule, Chem.Mol, Chem.Mol | None]]:
-    compiled = []
-    for rule in RULES:
-        pattern = Chem.MolFromSmarts(rule.smarts)
-        exclusion = Chem.MolFromSmarts(rule.unless) if rule.unless else None
-        if pattern is None or (rule.unless and exclusion is None):
-            raise ValueError(f"rule {rule.family!r} has an unreadable SMARTS: {rule.smarts} unless {rule.unless}")
-        compiled.append((rule, pattern, exclusion))
-    return compiled
+_pattern = cache(Chem.MolFromSmarts)
 
 
 def families_of(mol: Chem.Mol) -> list[str]:
     """Names of the property families whose rule fires for ``mol``, in the order of :data:`RULES`."""
     return [
         rule.family
-        for rule, pattern, exclusion in _patterns()
-        if mol.HasSubstructMatch(pattern) and not (exclusion is not None and mol.HasSubstructMatch(exclusion))
+        for rule in RULES
+        if mol.HasSubstructMatch(_pattern(rule.smarts))
+        and not (rule.unless and mol.HasSubstructMatch(_pattern(rule.unless)))
     ]
-
-
-@cache
-def _properties_by_family() -> dict[str, tuple[str, ...]]:
-    return {rule.family: rule.properties for rule in RULES}
 
 
 def properties_of(families: Iterable[str]) -> list[str]:
     """Sorted distinct properties of molecules in these ``families`` (names as in :data:`RULES`)."""
-    table = _properties_by_family()
-    return sorted({name for family in families for name in table[family]})
+    return sorted({name for family in families for name in _PROPERTIES[family]})
 
 
 def vocabulary() -> list[str]:

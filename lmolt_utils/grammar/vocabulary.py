@@ -5,7 +5,7 @@ Names are compared in lower case with single spaces, as L+M-24's captions write 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,9 +13,13 @@ from typing import Any, Literal, Self
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar.forms import FREE_TEXT, LIST_SEPARATOR
-from lmolt_utils.grammar.property_tree import leaves
 
 Kind = Literal["role", "class", "effect", "quality", "free text"]
+#: L+M-24's property tree (``nested_props.json``, or ``prop_counts.json``, whose names are keys): category ->
+#: properties (text) and subcategories (mappings again).
+Tree = Mapping[str, Any]
+#: Between the categories of a property's path.
+SEPARATOR = "__"
 
 #: Groups of L+M-24's property tree -> the slot that their names fill in real captions; all others hold roles.
 GROUP_KINDS: dict[str, Kind] = {
@@ -31,7 +35,28 @@ _CLASS_NAME = re.compile(r"^anti |treatment$")
 
 
 class VocabularyError(CompanionError):
-    """A vocabulary file that is missing, empty or neither a property tree nor a list of names."""
+    """A vocabulary that is missing, empty or neither a property tree nor a list of names."""
+
+
+def leaves(tree: Any, groups: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every property with the categories that it is in, outermost first; raises TypeError for anything else."""
+    if isinstance(tree, str):
+        yield groups, tree
+    elif isinstance(tree, Mapping):
+        for name, child in tree.items():
+            yield from [(groups, name)] if isinstance(child, int) else leaves(child, (*groups, name))
+    elif isinstance(tree, Sequence):
+        for child in tree:
+            yield from leaves(child, groups)
+    else:
+        raise TypeError(f"{groups[-1] if groups else 'the tree'!r} holds {tree!r}, neither a property nor a category")
+
+
+def paths(tree: Tree) -> list[str]:
+    """Every property as category__subcategory__name, in the tree's order, each path once."""
+    if not isinstance(tree, Mapping):
+        raise TypeError("it is no mapping of categories")
+    return list(dict.fromkeys(SEPARATOR.join((*groups, name)) for groups, name in leaves(tree)))
 
 
 def canonical(name: str) -> str:
@@ -47,10 +72,7 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def _loose(name: str) -> str:
-    """The name without what models drop or add: Greek letters (no T5 vocabulary has them) and hyphens.
-
-    ``tnf inhibitor`` for ``tnfα inhibitor``, ``anti viral`` for ``anti-viral``.
-    """
+    """The name without Greek letters, which no T5 vocabulary has, and hyphens: ``tnf inhibitor``, ``anti viral``."""
     return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))
 
 
@@ -71,11 +93,10 @@ class Vocabulary:
 
     @classmethod
     def of(cls, kinds: Mapping[str, Kind]) -> Self:
-        """From names with kinds; the first spelling of a name wins. Raises :class:`VocabularyError` when empty."""
+        """From names with kinds; of two spellings of a name the first wins."""
         table: dict[str, Kind] = {}
         for name, kind in kinds.items():
-            name = canonical(name)
-            if name:
+            if name := canonical(name):
                 table.setdefault(name, "free text" if name in FREE_TEXT else kind)
         if not table:
             raise VocabularyError("the vocabulary has no names: give a property tree or one name per line")
@@ -88,7 +109,7 @@ class Vocabulary:
 
     @classmethod
     def from_tree(cls, tree: Any) -> Self:
-        """From L+M-24's property tree; raises :class:`VocabularyError` for one that holds something else than names."""
+        """From L+M-24's property tree."""
         kinds: dict[str, Kind] = {}
         try:
             for groups, name in leaves(tree):
@@ -99,10 +120,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file: a property tree in JSON, or one name per line.
-
-        Raises :class:`VocabularyError` naming the file and what is wrong with it.
-        """
+        """From a file: a property tree in JSON, or one name per line; raises :class:`VocabularyError`."""
         try:
             text = path.read_text(encoding="utf-8-sig")
             if text.lstrip()[:1] in ("{", "["):

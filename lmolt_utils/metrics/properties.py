@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from lmolt_utils.grammar.property_tree import SEPARATOR, Tree, paths
+from lmolt_utils.grammar.vocabulary import SEPARATOR, Tree, paths
 from lmolt_utils.metrics.captions import CaptionTokenizer, strip_cls
 
 OVERALL = "Overall"

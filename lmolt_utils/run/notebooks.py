@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmolt_utils.config.params import ParameterError, Params, check, load, nearest
-from lmolt_utils.config.switches import resolve_data
+from lmolt_utils.config.switches import resolve
 from lmolt_utils.config.systems import System, load_systems, with_ratio_grid
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
@@ -71,7 +71,7 @@ def first_changed(name: str) -> str:
 def with_data_switches(params: Params) -> Params:
     """``params`` with what ``semantics`` and ``switches`` change of the pairs; systems resolve the others."""
     values = params.model_dump()
-    return check({**values, **resolve_data(values)})
+    return check({**values, **resolve(values, ("data",))})
 
 
 def depends_on(notebook: str, params: Params) -> dict[str, Any]:

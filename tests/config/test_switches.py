@@ -3,21 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from lmolt_utils.config.params import Params, check, load
+from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import SEGMENTS, TASKS, TEMPLATES, answer, prompt
-from lmolt_utils.config.switches import CHOICES, resolve, resolve_data, switches, table
+from lmolt_utils.config.switches import CHOICES, resolve, switches
 from lmolt_utils.config.systems import System
-from lmolt_utils.files import write_rows
 from lmolt_utils.models.chat import END, START
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.models.postprocess import postprocess
-from lmolt_utils.negatives.pairs import make_pairs
 from lmolt_utils.paths import root
-from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.notebooks import with_data_switches
 from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.trainers import build_trainer, train
 from tests.training.test_training import PAIRS, recipe
@@ -37,10 +34,9 @@ def test_every_switch_sets_parameters_that_exist_and_says_so() -> None:
         for choice in CHOICES:
             for key, values in (switch.of(choice) or {}).items():
                 assert key in {"*", "data", "sft", "dpo", "cpo", "kto", "slerp", "soup", "txtchem"}, name
-                check({**load("cpu").model_dump(), **{k: v for k, v in values.items() if not isinstance(v, dict)}})
+                load("cpu", {k: v for k, v in values.items() if not isinstance(v, dict)})
         assert switch.as_printed != switch.as_released, f"{name} decides nothing"
-    assert [row["switch"] for row in table()] == list(switches())
-    assert resolve(load("cpu").model_dump(), "sft", "cap2mol") == {}
+    assert resolve(load("cpu").model_dump(), ("sft", "cap2mol", "*")) == {}
 
 
 def test_a_choice_applies_to_the_methods_and_inits_that_it_names() -> None:
@@ -65,12 +61,6 @@ def test_single_switches_win_over_semantics_and_a_rows_own_settings_over_both() 
     assert system("sft", learning_rate=0.5).params(released).learning_rate == 0.5
 
 
-def pairs_params(**values: Any) -> Params:
-    """The parameters that 02_negatives runs with."""
-    params = load("cpu", values).model_dump()
-    return check({**params, **resolve_data(params)})
-
-
 def test_negatives_are_one_choice_for_all_systems_of_a_run() -> None:
     """create_negative.py keeps MolT5's answers that equal the reference (audit D24)."""
     for values, negatives, drop_equal in (
@@ -80,23 +70,10 @@ def test_negatives_are_one_choice_for_all_systems_of_a_run() -> None:
         ({"switches": {"negatives": "as_released"}}, "translator", False),
         ({"semantics": "as_released", "switches": {"negatives": "corrected"}}, "shuffled", True),
     ):
-        params = pairs_params(negatives="shuffled", **values)
+        params = with_data_switches(load("cpu", {"negatives": "shuffled", **values}))
         assert (params.negatives, params.drop_equal) == (negatives, drop_equal), values
     # A system's own parameters have no say: it reads the pairs that the run made.
     assert system("sft").params(load("cpu", {"semantics": "as_released"})).drop_equal is True
-
-
-def test_the_negatives_switch_keeps_equal_pairs(tmp_path: Path) -> None:
-    """02_negatives on two molecules whose second caption comes back as it was."""
-    sample = {"id": ["a", "b"], "split": "train", "molecule": ["CC", "CCO"], "caption": ["one", "two"]}
-    frame = pd.DataFrame({**sample, "properties": "p", "families": "f", "tasks": "mol2cap|cap2mol"})
-    for choice, kept in (("corrected", 3), ("as_released", 4)):
-        run = Run("02_negatives", tmp_path / choice, pairs_params(switches={"negatives": choice}))
-        write_rows(run.path("data", "sample.jsonl"), frame)
-        for task, rejected in (("mol2cap", ["no", "two"]), ("cap2mol", ["N", "NN"])):
-            answers = pd.DataFrame({"id": ["a", "b"], "rejected": rejected})
-            write_rows(run.path("data", f"negatives.{task}.jsonl"), answers)
-        assert len(make_pairs(run)[0]) == kept, choice
 
 
 def test_prompts_differ_in_white_space_alone_and_have_the_published_lengths() -> None:

@@ -28,7 +28,7 @@ from lmolt_utils.data.sources import Source, select
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import fingerprint, write_json
 from lmolt_utils.grammar.property_cells import names_in
-from lmolt_utils.grammar.property_tree import paths
+from lmolt_utils.grammar.vocabulary import paths
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")

@@ -144,8 +144,6 @@ def test_kinds_decide_the_slot() -> None:
 def test_nothing_to_state_is_refused() -> None:
     with pytest.raises(ComposeError, match="at least one property"):
         compose([], random.Random(0))
-    with pytest.raises(ComposeError, match="'prose'; there are: lpm24, plain"):
-        compose(["aging"], random.Random(0), style="prose")
 
 
 # ---- decomposing ----
