@@ -177,17 +177,6 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     assert list(rows["b"]["id"]) == [1, 0]
 
 
-def test_the_baselines_see_their_own_units() -> None:
-    caption = "The molecule is a nutrient. It impacts pancreatitis."
-    frame = pd.DataFrame({"id": [0], "reference": [caption], "prediction": [caption]})
-    rows, counts = cross_nli({"s": frame}, [FULL_TEXT, SENTENCE, SUMMAC_ZS], Table())
-    assert list(rows["s"]["reference_units"]) == [1, 2, 2]
-    assert counts.naive == 2 * (1 + 4 + 4)
-    assert rows["s"].set_index("method")["coverage"].to_dict() == pytest.approx(
-        {"full text": 0.95, "sentence": 0.95, "SummaC-ZS": (0.95 - 0.1 + 1) / 2}
-    )
-
-
 # ---- ground truth ----
 
 
