@@ -15,15 +15,7 @@ from lmolt_utils.metrics.results import StoredScores
 from lmolt_utils.nli.atoms import decomposer_for
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
-from lmolt_utils.nli.cross_nli import (
-    CUT,
-    EMPTY_OUTPUT,
-    EMPTY_REFERENCE,
-    QUANTITIES,
-    WRONG_MODALITY,
-    cross_nli,
-    texts_and_rules,
-)
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, QUANTITIES, UNJUDGED, WRONG_MODALITY, cross_nli, texts_and_rules
 from lmolt_utils.nli.llm import agreement, decomposer_by_model
 from lmolt_utils.nli.results import plain
 
@@ -87,15 +79,11 @@ def means(rows: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
     """Means of one file's rows, a line per method and quantity, with the 95 % interval and what the means leave out.
 
     Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an output that is empty or no
-    caption leaves the quantity undefined), empty_outputs, wrong_modality, empty_references, cut, low, high, reason.
+    caption leaves the quantity undefined), empty_references, empty_outputs, wrong_modality, low, high, reason.
     """
-    counted = {
-        "empty_outputs": EMPTY_OUTPUT,
-        "wrong_modality": WRONG_MODALITY,
-        "empty_references": EMPTY_REFERENCE,
-        "cut": CUT,
-    }
-    lines, columns = [], {}
+    counted = dict(zip(("empty_references", "empty_outputs", "wrong_modality"), UNJUDGED, strict=True))
+    lines: list[dict[str, Any]] = []
+    columns = {}
     for method, group in rows.groupby("method", sort=False):
         silent = group["rule"].isin([EMPTY_OUTPUT, WRONG_MODALITY])
         for quantity in QUANTITIES:
@@ -132,7 +120,6 @@ def show(title: str, classifier: Classifier, table: pd.DataFrame, report: dict[s
         "empty outputs": int(table["empty_outputs"].max()),
         "outputs that are no caption (wrong modality)": int(table["wrong_modality"].max()),
         "empty references": int(table["empty_references"].max()),
-        "captions of too many units, truncated": int(table["cut"].max()),
         "pairs longer than the model reads, truncated": report["truncated_pairs"],
     }
     lines += [f"{name}: {count}" for name, count in odd.items() if count]

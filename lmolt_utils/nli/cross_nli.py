@@ -10,7 +10,6 @@ pairs of them in both directions, and pools the answers. Rules, the same for eve
   text and often calls them entailed. References are never tested;
 - an *empty reference* leaves nothing to compare with: all three are undefined;
 - *repeated facts* count as often as they are stated, as in the equations;
-- a caption of more than 256 units (L+M-24's longest has about 18) keeps the first 256;
 - a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand.
 """
 
@@ -26,13 +25,11 @@ from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.distributions import modality
 from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Answer, Pair, PairScorer
 
-MOST_UNITS = 256
 QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
 COLUMNS = ("id", "method", *QUANTITIES, "reference_units", "output_units", "rule")
 #: What the column ``rule`` may say; empty for a row that needed none.
 UNJUDGED = EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
-CUT = f"cut to {MOST_UNITS} units"
 
 Scores = tuple[float, float, float]
 
@@ -88,9 +85,8 @@ def cross_nli(
     naive, needed = 0, set[Pair]()
     for of in units.values():
         for (reference, output), times in captions.items():
-            wanted, said = of[reference][:MOST_UNITS], of[output][:MOST_UNITS]
-            naive += 2 * times * len(wanted) * len(said)
-            needed.update(product(wanted, said), product(said, wanted))
+            naive += 2 * times * len(of[reference]) * len(of[output])
+            needed.update(product(of[reference], of[output]), product(of[output], of[reference]))
     before = scorer.cached
     answers = scorer(sorted(needed))
     counts = PairCounts(naive, len(needed), scorer.cached - before)
@@ -101,7 +97,7 @@ def cross_nli(
     }
     rows = {
         name: [
-            (row, method.name, *scored[method.name, pair][:-1], rule or scored[method.name, pair][-1])
+            (row, method.name, *scored[method.name, pair], rule)
             for method in methods
             for row, pair, rule in zip(frame["id"], *texts[name], strict=True)
         ]
@@ -112,18 +108,14 @@ def cross_nli(
 
 def _score(
     method: Method, reference: Sequence[str], output: Sequence[str], answers: Mapping[Pair, Answer]
-) -> tuple[float, float, float, int, int, str]:
-    """:data:`QUANTITIES`, the units of both sides, and the rule that decided."""
-    wanted, said = reference[:MOST_UNITS], output[:MOST_UNITS]
-    counts = len(wanted), len(said)
-    if not wanted:
-        return np.nan, np.nan, np.nan, *counts, EMPTY_REFERENCE
-    if not said:
-        return np.nan, 0.0, np.nan, *counts, EMPTY_OUTPUT
-    forward = np.array([[answers[premise, hypothesis] for premise in wanted] for hypothesis in said])
-    backward = np.array([[answers[premise, hypothesis] for premise in said] for hypothesis in wanted])
-    rule = CUT if max(len(reference), len(output)) > MOST_UNITS else ""
-    return *method.pool(forward, backward), *counts, rule
+) -> tuple[float, float, float, int, int]:
+    """:data:`QUANTITIES`, and the units of both sides."""
+    counts = len(reference), len(output)
+    if not reference or not output:
+        return np.nan, 0.0 if reference else np.nan, np.nan, *counts
+    forward = np.array([[answers[premise, hypothesis] for premise in reference] for hypothesis in output])
+    backward = np.array([[answers[premise, hypothesis] for premise in output] for hypothesis in reference])
+    return *method.pool(forward, backward), *counts
 
 
 def texts_and_rules(frame: pd.DataFrame) -> tuple[list[Pair], list[str]]:

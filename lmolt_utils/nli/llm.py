@@ -278,8 +278,8 @@ def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
     return pd.DataFrame(lines).set_index("of")
 
 
-def differences(run: Run, most: int = 5) -> pd.DataFrame | None:
-    """Captions on which the two differ: what only the rules and what only the model found; answered ones first.
+def differences(run: Run) -> pd.DataFrame | None:
+    """Five captions on which the two differ: what only the rules and what only the model found; answered ones first.
 
     None where no model was asked.
     """
@@ -292,4 +292,4 @@ def differences(run: Run, most: int = 5) -> pd.DataFrame | None:
         if ours != theirs:
             lines.append((not theirs, text, "; ".join(sorted(ours - theirs)), "; ".join(sorted(theirs - ours))))
     table = pd.DataFrame(lines, columns=["silent", "caption", "rules only", "model only"])
-    return table.sort_values("silent", kind="stable", ignore_index=True).drop(columns="silent").head(most)
+    return table.sort_values("silent", kind="stable", ignore_index=True).drop(columns="silent").head(5)

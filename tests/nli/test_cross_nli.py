@@ -18,10 +18,8 @@ from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, convolutio
 from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 from lmolt_utils.nli.command import means
 from lmolt_utils.nli.cross_nli import (
-    CUT,
     EMPTY_OUTPUT,
     EMPTY_REFERENCE,
-    MOST_UNITS,
     WRONG_MODALITY,
     Method,
     canonical_atoms,
@@ -114,28 +112,14 @@ def test_empty_captions_by_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "caption",
-    [
-        "CCO",
-        "<p>The <b>molecule</b> &amp; more</p>",
-        "分子是一种营养物质。",
-        "nutrient " * 10_000,
-        "The molecule is a nutrient. " * 2_500,
-        " ".join(f"The molecule impacts thing{i}." for i in range(2_500)),
-        "bad \ud800 surrogate",
-        "...",
-    ],
+    "caption", ["<p>The <b>molecule</b> &amp; more</p>", "nutrient " * 10_000, "bad \ud800 surrogate", "CCO", "..."]
 )
-def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
-    rows = judge((FACT, caption), (caption, FACT), (caption, caption))
-    for row in rows.itertuples():
-        if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
-            continue
-        assert all(0 <= value <= 1 for value in (row.hallucination, row.coverage, row.unsupported))
-        assert max(row.reference_units, row.output_units) <= MOST_UNITS
-        assert (row.rule == CUT) == (max(row.reference_units, row.output_units) == MOST_UNITS)
-    assert rows["rule"][2] != EMPTY_OUTPUT
-    assert rows["rule"][1] in ("", CUT), "a reference is never tested"
+def test_odd_captions_are_judged_as_they_stand_or_not_at_all(caption: str) -> None:
+    rows = judge((FACT, caption), (caption, FACT))
+    assert rows["rule"][0] in ("", WRONG_MODALITY)
+    assert rows["rule"][1] == "", "a reference is never tested"
+    assert rows[rows["rule"] == ""][["hallucination", "coverage", "unsupported"]].stack().between(0, 1).all()
+    assert rows["reference_units"][1] == 1
 
 
 class Credulous(Table):

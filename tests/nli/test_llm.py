@@ -118,7 +118,7 @@ def test_agreement_differences_and_cross_nli_by_handmade_answers(runs: Path, ref
     expected = 9, 1, 6, 1 / 9, (1 / 3 + 1) / 2, (1 / 2 + 1) / 9
     assert table.loc["all, each once"].tolist() == pytest.approx(expected)
     assert table.loc["meditron", "exact"] == 1 / 2
-    first = differences(run, 1)
+    first = differences(run)
     assert first is not None
     assert first.iloc[0].tolist() == [good, "aging", "cancer; obesity"]
 
