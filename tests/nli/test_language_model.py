@@ -14,8 +14,6 @@ from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli import llm
 from lmolt_utils.nli.llm import Agreement, LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
 
-SILENT = "embedded:base"  # whatever it is asked, it ends at once
-
 
 def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, names = tmp_path / "captions.txt", tmp_path / "names.txt"
@@ -23,14 +21,10 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     names.write_text("aging\n", "utf-8")
     assert main(["atoms", str(path)]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    widget = {"text": "The molecule is a widget.", "property": "widget"}
+    aging = {"text": "The molecule impacts aging.", "property": "aging"}
     assert rows == [
-        {
-            "caption": "The molecule is a widget that impacts aging.",
-            "atoms": [
-                {"text": "The molecule is a widget.", "property": "widget"},
-                {"text": "The molecule impacts aging.", "property": "aging"},
-            ],
-        },
+        {"caption": "The molecule is a widget that impacts aging.", "atoms": [widget, aging]},
         {"caption": "", "atoms": []},
         {"caption": "CCO", "atoms": [{"text": "CCO", "property": None}]},
     ]
@@ -38,13 +32,6 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     output = capsys.readouterr()
     assert [atom["property"] for atom in json.loads(output.out.splitlines()[0])["atoms"]] == [None, "aging"]
     assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
-    path.write_bytes(b"fine\n\xff\n")
-    assert main(["atoms", str(path)]) == 2
-    assert "not UTF-8 text (line 2" in capsys.readouterr().err
-    path.write_text('id,prediction\n1,"The molecule is a widget, dye."\n', "utf-8")
-    assert main(["atoms", str(path)]) == 0
-    assert [atom["property"] for atom in json.loads(capsys.readouterr().out)["atoms"]] == ["widget", "dye"]
-    assert main(["atoms", str(tmp_path / "none.txt")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -101,21 +88,15 @@ TOLD = {  # the model's own mistakes: it misses the toxin, and has a fact of its
 }
 
 
-@pytest.fixture
-def taught(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model that answers two captions as told, in place of training one."""
-
+def test_the_commands_by_a_language_models_facts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def generate(model: Any, tokenizer: Any, prompts: Sequence[str], **_: Any) -> list[str]:
         answer_to = {prompt(caption): answer for caption, answer in TOLD.items()}
         return [answer_to[text] for text in prompts]
 
-    monkeypatch.setattr(llm, "generate", generate)
-    return SILENT
-
-
-def test_the_commands_by_a_language_models_facts(
-    taught: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    monkeypatch.setattr(llm, "generate", generate)  # in place of training a model
+    taught = "embedded:base"
     first, second = TOLD
     file = tmp_path / "captions.txt"
     file.write_text("\n".join([first, second, "", first]) + "\n")
@@ -136,12 +117,3 @@ def test_the_commands_by_a_language_models_facts(
     assert [(row["reference_units"], row["output_units"]) for row in atomic] == [(1, 2), (2, 2)]
     assert (told["decomposer"], told["agreement_with_rules"]["recall"]) == (taught, 0.75)
     assert shares in capsys.readouterr().out
-
-
-def test_a_silent_language_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "captions.txt"
-    file.write_text("It impacts aging.\n")
-    assert main(["atoms", str(file), "--decomposer", SILENT]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "named no fact of any of 1 captions" in err

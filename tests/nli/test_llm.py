@@ -185,9 +185,6 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
     assert caption_wins(kept).tolist() == [*[False] * 5, True, False]
     cross_nli_systems(run, [WORSE])
     judged = cross_nli_rows(run, [WORSE])
-    atomic = judged[judged["method"] == "atomic"]
-    assert list(atomic["rule"]) == list(kept["rule"])
-    assert atomic["coverage"].tolist()[:5] == atomic["recall"].tolist()[:5] == [0.0] * 5
     assert mean_table(judged).loc[WORSE.name, ["empty_outputs", "wrong_modality"]].tolist() == [1, 4]
     counts = {line["n"] for line in cross_nli_report(run)["correlations"] if line["quantity"] == "coverage"}
     assert counts == {1}, "what the rule decides says nothing of a method"
