@@ -41,9 +41,8 @@ class Classifier:
 
     Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More: a
     fixed index would swap them silently. ``batch_tokens``: premise and hypothesis tokens per forward pass, padding
-    included. ``truncated``: how many distinct pairs were longer than the model reads; their longer text was truncated.
-    Raises :class:`~lmolt_utils.models.loading.ModelError` when the labels are unnamed or not these three, or when the
-    self-test fails.
+    included. ``truncated``: how many distinct pairs were longer than the model reads.
+    Raises :class:`~lmolt_utils.models.loading.ModelError` for other labels, or when the self-test fails.
     """
 
     def __init__(
@@ -69,11 +68,7 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What an answer depends on besides the texts: model, revision, precision, longest input.
-
-        The revision is a hub commit, or the hash of a local folder; the precision names the kind of device too,
-        because a GPU rounds otherwise.
-        """
+        """What an answer depends on besides the texts. A GPU rounds otherwise: the precision names the device too."""
         found = fingerprintable(self.reference)
         revision = (split_hub_id(found)[1] or "unknown") if isinstance(found, str) else fingerprint(found)
         return {
@@ -136,31 +131,21 @@ class Classifier:
 
 def _columns(reference: str, names: dict[int, str]) -> dict[str, int]:
     """Which column of the model each of :data:`LABELS` is; raises :class:`ModelError` where its names do not say."""
-    shown = ", ".join(f"{index}: {name}" for index, name in sorted(names.items()))
-    if len(names) != len(LABELS):
+    columns = {label: index for label in LABELS for index, name in names.items() if name.startswith(label[:7])}
+    if not len(names) == len(columns) == len(LABELS):
+        shown = ", ".join(f"{index}: {name}" for index, name in sorted(names.items()))
         raise ModelError(
-            f"{reference} has {len(names)} labels ({shown}); contradiction, entailment and neutral are needed: "
-            "a model of entailment against the rest cannot measure hallucination"
+            f"{reference} has the labels {shown}: an NLI model must name its three labels contradiction, entailment "
+            "and neutral (id2label in its config.json)"
         )
-    columns = {}
-    for label in LABELS:
-        found = [index for index, name in names.items() if name.startswith(label[:7])]
-        if len(found) != 1:
-            raise ModelError(
-                f"{reference}: the labels ({shown}) name no {label!r}; an NLI model must name its three labels "
-                "(id2label in its config.json)"
-            )
-        columns[label] = found[0]
     return columns
 
 
 class PairScorer:
     """Asks a model about pairs, each distinct one once, and none whose answer is in the file ``cache``.
 
-    asked: pairs that went through the model; cached: pairs that the file answered.
-
-    The file has a pair and its answer per line (JSON), under the model, revision and precision that gave it. Several
-    processes may add to it. A line that a kill cut short is skipped, and the one that was joined to it.
+    asked: pairs that went through the model; cached: pairs that the file answered. Several processes may add to the
+    file. A line that a kill cut short is skipped, and so is the one that was joined to it.
     """
 
     #: Forward passes between two writes to the file: what a kill may lose.

@@ -163,7 +163,8 @@ def divergences(
         raise DivergenceError(f"{preferred} and {dispreferred} have no NLI scores of the same rows: run both anew")
     both = better.assign(worse=worse["coverage"].to_numpy()).groupby("method", sort=False)
     tables = {
-        method: by_length(side["coverage"], side["worse"], side["words"], cuts=cuts, seed=seed) for method, side in both
+        method: by_length(*(side[name].to_numpy() for name in ("coverage", "worse", "words")), cuts=cuts, seed=seed)
+        for method, side in both
     }
     return pd.concat(tables, names=["method"]).reset_index("method").reset_index(drop=True)
 

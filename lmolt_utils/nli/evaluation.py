@@ -108,7 +108,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
         captions: list[str] = []
         for system in systems:
             frame = frames[system.name]
-            texts, _ = texts_and_rules(frame)
+            texts = texts_and_rules(frame)[0]
             captions += [text for pair in texts for text in pair]
             known = truth(texts, rules).assign(words=word_count(list(frame["reference"])))
             rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))

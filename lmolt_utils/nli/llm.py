@@ -217,7 +217,7 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
     reference, new_tokens = str(run.params.decomposer_model), run.params.decomposer_new_tokens
-    loading = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
+    loading: dict[str, Any] = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
     batch = run.params.generation_batch
     output = answers_path(run)
     found = fingerprintable(reference)

@@ -78,7 +78,7 @@ def headline(table: pd.DataFrame) -> str:
         if part.empty:
             told.append(f"{quantity}: undefined")
             continue
-        best = part.loc[part["spearman"].astype(float).idxmax()]
+        best = part.astype({"spearman": float}).nlargest(1, "spearman").iloc[0]
         told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
     return "; ".join(told)
 

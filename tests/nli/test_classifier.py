@@ -92,9 +92,10 @@ def with_labels(folder: Path, names: Sequence[str]) -> Path:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["entailment", "not_entailment"], "has 2 labels"),
+        (["entailment", "not_entailment"], "0: entailment, 1: not_entailment: an NLI model must name its three"),
         (["LABEL_0", "LABEL_1", "LABEL_2"], "must name its three labels"),
-        (["entailment", "entailment_too", "neutral"], "name no 'contradiction'"),
+        (["entailment", "entailment_too", "neutral"], "must name its three labels"),
+        (["entailment", "contradiction", "neutral", "neutral_too"], "must name its three labels"),
         (["neutral", "entailment", "contradiction"], "labels swapped"),
     ],
 )
