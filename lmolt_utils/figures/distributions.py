@@ -66,13 +66,13 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
     return figure, pd.DataFrame(lines, columns=columns)
 
 
-def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str) -> list[dict[str, object]]:
+def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins: int = 25) -> list[dict[str, object]]:
     """Draw one outline per system; returns a line per bar, or one with n = 0 for a system without values."""
     lines: list[dict[str, object]] = [{"system": system, "n": 0} for system, found in values.items() if not len(found)]
     if len(lines) == len(values):
         style.mark_empty(axes)
         return lines
-    edges = _edges(np.concatenate(list(values.values())), quantity)
+    edges = _edges(np.concatenate(list(values.values())), quantity, bins)
     for index, (system, found) in enumerate(values.items()):
         if not len(found):
             continue
@@ -99,7 +99,7 @@ def _samples_of(samples: pd.DataFrame, task: Task, quantity: str, systems: Itera
     return {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float, copy=True) for system in systems}
 
 
-def _edges(values: np.ndarray, quantity: str, bins: int = 25) -> np.ndarray:
+def _edges(values: np.ndarray, quantity: str, bins: int) -> np.ndarray:
     """Bin edges, shape (bins + 1,), common to all systems: 0 to 1, or where 99 in 100 lengths lie."""
     if quantity != "length_deviation":
         return np.linspace(0, 1, bins + 1)

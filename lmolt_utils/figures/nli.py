@@ -1,13 +1,11 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1).
 
-As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots, and says
-what did not run.
+As in :mod:`~lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,28 +32,16 @@ from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
-METHODS = {
-    "atomic": "Atomic",
-    "full text": "Full text",
-    "sentence": "Sentence",
-    "SummaC-ZS": "SummaC-ZS",
-    "SummaC-Conv": "SummaC-Conv",
-}
-#: What Fig. 5 shows, and what its Eq. 6 cannot see.
-SCORES = {
-    "hallucination": "(A) Hallucination",
-    "coverage": "(B) Coverage",
-    "unsupported": "(C) Unsupported",
-}
+METHODS = ("atomic", "full text", "sentence", "SummaC-ZS", "SummaC-Conv")
 _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
+_ENTROPY = ["kl", "low", "high", "null", "random", "random_low", "random_high"]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Which captions a figure of relative entropy is about, and what the paper prints for them.
+    """Captions that a figure of relative entropy is about: those whose reference has at least so many words.
 
-    figure: the paper's number of it; words: the least words of a reference, paper_words: the paper's; paper: its values
-    per method, as (low, high).
+    paper_words: the paper's least words; paper: the values it prints, by method, as (low, high).
     """
 
     figure: str
@@ -66,12 +52,10 @@ class Contrast:
 
 def contrasts(cuts: tuple[int, int]) -> list[Contrast]:
     """Figs. 6, 7 and 10 with these cuts for long and extreme captions."""
-    fact = load_published().fact
-    atomic, long = fact("fig6-divergence-atomic").value, fact("fig7-divergence-long").value
-    others = fact("fig6-divergence-others-low").value, fact("fig6-divergence-others-high").value
-    everyone = dict.fromkeys(METHODS, others) | {"atomic": (atomic, atomic)}
+    names = ("fig6-divergence-atomic", "fig6-divergence-others-low", "fig6-divergence-others-high")
+    atomic, low, high, long = (load_published().fact(name).value for name in (*names, "fig7-divergence-long"))
     return [
-        Contrast("Fig. 6", 0, 0, everyone),
+        Contrast("Fig. 6", 0, 0, dict.fromkeys(METHODS, (low, high)) | {"atomic": (atomic, atomic)}),
         Contrast("Fig. 7", cuts[0], CUTS[0], {"atomic": (long, long)}),
         Contrast("Fig. 10", cuts[1], CUTS[1], {}),
     ]
@@ -85,27 +69,35 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     name.
     """
     atomic = rows[rows["method"] == "atomic"]
-    figure, grid = plt.subplots(1, len(SCORES), figsize=(TWO_COLUMNS, 2.6), sharey=True)
+    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.6), sharey=True)
     lines: list[dict[str, object]] = []
-    for axes, (quantity, title) in zip(grid, SCORES.items(), strict=True):
-        values = _values(atomic, quantity, labels)
-        axes.set_title(title, pad=9)
+    for axes, letter, quantity in zip(grid, "ABC", ("hallucination", "coverage", "unsupported"), strict=True):
+        values, title = _values(atomic, quantity, labels), quantity.capitalize()
+        axes.set_title(f"({letter}) {title}", pad=9)
         means = ", ".join(f"{found.mean():.2g}" for found in values.values() if len(found))
-        axes.set_xlabel(f"{title.split()[1]}\nmeans: {means}" if means else title.split()[1])
+        axes.set_xlabel(f"{title}\nmeans: {means}" if means else title)
         lines += [{"panel": quantity, **bar} for bar in histograms(axes, values, quantity)]
     grid[0].set_ylabel("Share of captions")
     stated = {"slerp+cpo": "fig5-coverage-ours", "meditron": "fig5-coverage-meditron"}
-    printed = {system: load_published().fact(stated[system]) for system in labels if system in stated}
-    for system, fact in printed.items():
-        colour = colour_of(list(labels).index(system))
-        grid[1].axvline(fact.value, color=colour, linewidth=0.8, linestyle=":", zorder=0)
-        lines.append({"panel": "coverage", "system": f"paper, {labels[system]}", "mean": fact.value})
-    drawn = _legend(figure, labels, lines)
-    papers = " and ".join(f"{fact.printed} ({labels[system]})" for system, fact in printed.items())
-    note = f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {papers}. "
+    printed = []
+    for index, (system, label) in enumerate(labels.items()):
+        if system in stated:
+            fact = load_published().fact(stated[system])
+            grid[1].axvline(fact.value, color=colour_of(index), linewidth=0.8, linestyle=":", zorder=0)
+            lines.append({"panel": "coverage", "system": f"paper, {label}", "mean": fact.value})
+            printed.append(f"{fact.printed} ({label})")
+    drawn = {line["system"] for line in lines if line.get("n")}
+    _legend(figure, labels, drawn)
+    note = (
+        f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {' and '.join(printed)}. "
+    )
     note += "(C) is not in the paper: facts of the output that no fact of the reference entails. "
     add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in drawn))
     return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
+
+
+def _title(method: str) -> str:
+    return method[0].upper() + method[1:]
 
 
 def _values(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
@@ -113,16 +105,13 @@ def _values(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[st
     return {name: frame.loc[frame["system"] == name, column].dropna().to_numpy(dtype=float) for name in systems}
 
 
-def _legend(figure: Figure, labels: Mapping[str, str], lines: Sequence[Mapping[str, object]]) -> set[object]:
-    """A legend of the systems that have bars in ``lines``; returns which these are."""
-    drawn = {line.get("system") for line in lines if line.get("n")}
+def _legend(figure: Figure, labels: Mapping[str, str], drawn: Iterable[object]) -> None:
     handles = [
         Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
         for index, (system, label) in enumerate(labels.items())
         if system in drawn
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
-    return drawn
 
 
 @styled
@@ -131,17 +120,15 @@ def coverage_contrast(
 ) -> Drawn:
     """Coverage of preferred and dispreferred captions by each NLI method (L4M, Figs. 6, 7 and 10).
 
-    ``rows``: system, method, coverage, words. ``table``: a line per method and cut, as
-    :func:`~lmolt_utils.nli.divergence.divergences` gives it. ``labels``: the preferred and the dispreferred system, by
-    name. ``reason``: why the table is empty. The last panel holds the relative entropies: interval over resampled
-    rows, what swapped labels give, and for a cut what as many random captions give.
+    ``rows``: system, method, coverage, words. ``table``: of :func:`~lmolt_utils.nli.divergence.divergences`.
+    ``labels``: the preferred and the dispreferred system, by name. ``reason``: why the table is empty.
     """
     figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 4.1))
     panels, last = [*grid.flat][:-1], grid.flat[-1]
     found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == shown.words].iterrows()}
     lines: list[dict[str, object]] = []
-    for axes, letter, (method, title) in zip(panels, "ABCDE", METHODS.items(), strict=True):
-        axes.set_title(f"({letter}) {title}", pad=9)
+    for axes, letter, method in zip(panels, "ABCDE", METHODS, strict=True):
+        axes.set_title(f"({letter}) {_title(method)}", pad=9)
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
@@ -149,16 +136,20 @@ def coverage_contrast(
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
-        lines += [{"panel": method, **bar} for bar in _pair_of_histograms(axes, _values(own, "coverage", labels))]
-        axes.text(0.5, 0.97, _said(line), transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
+        bars = histograms(axes, _values(own, "coverage", labels), "coverage", BINS)
+        highest = pd.DataFrame(bars)["share"].max()
+        axes.set(xlim=(0, 1), ylim=(0, 1.45 * highest))  # room for two lines of text
+        lines += [{"panel": method, **bar} for bar in bars]
+        text = (
+            f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\ndifference {line['difference']:+.2f} "
+            f"[{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
+        )
+        axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("Share of captions")
     lines += _entropies(last, found, shown.paper)
-    handles = [
-        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=f"{label} ({role})")
-        for index, (label, role) in enumerate(zip(labels.values(), ("preferred", "dispreferred"), strict=True))
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    roles = ("preferred", "dispreferred")
+    _legend(figure, {name: f"{labels[name]} ({role})" for name, role in zip(labels, roles, strict=True)}, labels)
     which = f"captions whose reference has at least {shown.words} words" if shown.words else "all captions"
     which += f" (the paper: {shown.paper_words})" if shown.words != shown.paper_words else ""
     n = max((int(line["n"]) for line in found.values()), default=0)
@@ -170,33 +161,8 @@ def coverage_contrast(
         note += "Bar: KL of as many random captions. " if shown.words else ""
         note += "Diamonds: the paper's." if shown.paper else ""
     add_note(figure, note)
-    columns = [*_HISTOGRAM, "kl", "low", "high", "null", "random", "random_low", "random_high", "paper", "note"]
+    columns = [*_HISTOGRAM, *_ENTROPY, "paper", "note"]
     return figure, pd.DataFrame(lines).reindex(columns=columns)
-
-
-def _pair_of_histograms(axes: Axes, values: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Coverage of both systems in the bins of the relative entropy; room for two lines of text above."""
-    edges = np.linspace(0, 1, BINS + 1)
-    lines: list[dict[str, Any]] = []
-    for index, (system, found) in enumerate(values.items()):
-        shares = np.histogram(found, edges)[0] / max(1, len(found))
-        colour = colour_of(index)
-        axes.stairs(shares, edges, color=colour, linestyle=line_of(index))
-        axes.stairs(shares, edges, color=colour, alpha=0.1, fill=True)
-        axes.plot(found.mean(), 1.03, "v", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
-        lines += [
-            {"system": system, "n": len(found), "mean": found.mean(), "left": left, "right": right, "share": share}
-            for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True)
-        ]
-    axes.set(xlim=(0, 1), ylim=(0, 1.45 * max(line["share"] for line in lines)))
-    return lines
-
-
-def _said(line: "pd.Series[float]") -> str:
-    return (
-        f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\n"
-        f"difference {line['difference']:+.2f} [{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
-    )
 
 
 def _entropies(
@@ -210,8 +176,7 @@ def _entropies(
         mark_empty(axes, UNDEFINED if found else NOT_RUN)
         return []
     lines: list[dict[str, object]] = []
-    for place, method in enumerate(METHODS):
-        y = len(METHODS) - place
+    for y, method in zip(range(len(METHODS), 0, -1), METHODS, strict=True):
         if method in drawn:
             line = drawn[method]
             if not math.isnan(line["random"]):
@@ -219,17 +184,16 @@ def _entropies(
             axes.hlines(y, line["low"], line["high"], color="black", linewidth=1)
             axes.plot(line["kl"], y, "o", color="black", markersize=4)
             axes.plot(line["null"], y, "x", color=MUTED, markersize=4)
-            kept = ("n", "kl", "low", "high", "null", "random", "random_low", "random_high")
-            lines.append({"panel": "relative entropy", "system": method, **{name: line[name] for name in kept}})
+            lines.append({"panel": "relative entropy", "system": method, **line[["n", *_ENTROPY]]})
         else:
             axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
         if method in paper:
-            low, high = paper[method]
-            axes.hlines(y - 0.3, low, high, color=colour_of(1), linestyle=":", linewidth=1)
-            axes.plot([low, high], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
-            lines.append({"panel": "relative entropy", "system": method, "paper": low, "note": "the paper's, lowest"})
-            lines.append({"panel": "relative entropy", "system": method, "paper": high, "note": "the paper's, highest"})
-    axes.set_yticks(range(len(METHODS), 0, -1), labels=list(METHODS.values()))
+            axes.hlines(y - 0.3, *paper[method], color=colour_of(1), linestyle=":", linewidth=1)
+            axes.plot(paper[method], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
+            for value, which in zip(paper[method], ("lowest", "highest"), strict=True):
+                told = {"paper": value, "note": f"the paper's, {which}"}
+                lines.append({"panel": "relative entropy", "system": method, **told})
+    axes.set_yticks(range(len(METHODS), 0, -1), labels=[_title(method) for method in METHODS])
     axes.set_ylim(0.4, len(METHODS) + 0.6)
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
@@ -240,9 +204,8 @@ def _entropies(
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
 
-    ``samples``: system, task, id, quantity, value, this run's. ``authors``: system, quantity, value, as
-    :func:`~lmolt_utils.figures.author_scores.read_author_scores` gives them; None where the file is not there.
-    ``labels``: the systems to draw, by name.
+    ``samples``: system, task, id, quantity, value, this run's. ``authors``: those of
+    :func:`~lmolt_utils.figures.author_scores.read_author_scores`, or None. ``labels``: the systems to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
     figure, grid = plt.subplots(2, 2, figsize=(TWO_COLUMNS, 3.9))
@@ -259,7 +222,7 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
             lines += [{"panel": f"{title}, {quantity}", **bar} for bar in histograms(axes, values, quantity)]
     for axes in grid[:, 0]:
         axes.set_ylabel("Share of captions")
-    _legend(figure, labels, lines)
+    _legend(figure, labels, {line.get("system") for line in lines if line.get("n")})
     here = set(ours["system"])
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
     add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))

@@ -20,12 +20,9 @@ def decomposer_for(vocabulary: str | None) -> Decomposer:
 def print_atoms(
     file: str, vocabulary: str | None, model: str | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> int:
-    """Prints ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every caption, empty ones too.
+    """Print ``{"caption": ..., "atoms": [{"text": ..., "property": ...}, ...]}`` for every caption, empty ones too.
 
-    With a ``model`` (a causal one: folder, hub id or ``embedded:NAME``) the facts are those it names when asked with
-    the paper's prompt, and their agreement with the rules' is told. What could not be explained is counted on
-    standard error. Raises :class:`~lmolt_utils.errors.CompanionError` for a file or vocabulary that cannot be read and
-    for a model that names no fact.
+    With a ``model`` the facts are those that it names; their agreement with the rules' goes to standard error.
     """
     rules = decomposer_for(vocabulary)
     captions, notes = read_captions(file)
@@ -33,10 +30,10 @@ def print_atoms(
         print(f"note: {note}", file=sys.stderr)
     decompose: Callable[[str], list[Atom]] = rules
     if model is not None:
-        from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model  # seconds that the rules do not need
+        from lmolt_utils.nli.llm import agreement, decomposer_by_model  # seconds that the rules do not need
 
         decompose = by_model = decomposer_by_model(model, captions, rules, device=device, dtype=dtype)
-        print(agreement_with_rules(by_model, rules), file=sys.stderr)
+        print(agreement(by_model), file=sys.stderr)
     atoms = unknown = 0
     for caption in captions:
         found = decompose(caption)

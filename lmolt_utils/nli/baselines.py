@@ -1,13 +1,11 @@
 """The baselines that atomic cross-NLI is compared with (Less for More, Figs. 6, 7 and 10).
 
-All follow the rules for empty and overlong captions of :mod:`~lmolt_utils.nli.cross_nli`. SummaC (Laban et al. 2022)
-judges a summary by its document; here the reference is the document of the output (consistency: hallucination and
-unsupported are 1 - it) and the output that of the reference (coverage).
+SummaC (Laban et al. 2022) judges a summary by its document; here the reference is the document of the output
+(consistency: hallucination and unsupported are 1 - it) and the output that of the reference (coverage).
 """
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -27,27 +25,31 @@ class FitError(CompanionError):
     """Too little to fit the convolution on."""
 
 
+def summac(name: str, consistency: Callable[[np.ndarray], float]) -> Method:
+    """A SummaC method. consistency: 0..1 of answers of shape (hypotheses, premises, 3)."""
+
+    def pool(forward: np.ndarray, backward: np.ndarray) -> Scores:
+        wrong = 1 - consistency(forward)
+        return wrong, consistency(backward), wrong
+
+    return Method(name, sentences, pool)
+
+
 def zero_shot(answers: np.ndarray) -> float:
-    """SummaC-ZS of answers, shape (hypotheses, premises, 3): in -1..1.
+    """SummaC-ZS, brought from -1..1 to 0..1 by (s + 1) / 2.
 
     Per hypothesis sentence the highest entailment minus the highest contradiction, whichever premises give them;
     their mean. No sentence is dropped (the released code drops those of up to ten characters: captions have none).
     """
     best = answers.max(axis=1)
-    return float((best[:, ENTAILMENT] - best[:, CONTRADICTION]).mean())
-
-
-def _zero_shot(forward: np.ndarray, backward: np.ndarray) -> Scores:
-    """Brought from -1..1 to 0..1 by (s + 1) / 2."""
-    wrong = 1 - (zero_shot(forward) + 1) / 2
-    return wrong, (zero_shot(backward) + 1) / 2, wrong
+    return (float((best[:, ENTAILMENT] - best[:, CONTRADICTION]).mean()) + 1) / 2
 
 
 #: Both captions whole: one answer per direction.
 FULL_TEXT = Method("full text", lambda text: (" ".join(text.split()),))
 #: Eqs. 6 and 7 over sentences in place of atomic facts: each against the one that fits it best (Nie et al. 2019).
 SENTENCE = Method("sentence", sentences)
-SUMMAC_ZS = Method("SummaC-ZS", sentences, _zero_shot)
+SUMMAC_ZS = summac("SummaC-ZS", zero_shot)
 
 
 def histograms(entailment: np.ndarray) -> np.ndarray:
@@ -59,60 +61,47 @@ def histograms(entailment: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=BINS) for row in places]).astype(float)
 
 
-@dataclass(frozen=True, eq=False)
-class Convolution:
-    """SummaC's convolution: a linear layer over the histogram of entailments of each sentence, and the mean.
+def convolution(weights: np.ndarray, bias: float) -> Method:
+    """SummaC-Conv: a linear layer over each sentence's histogram (weights of shape (50,)), a sigmoid, and the mean.
 
-    The published weights are for news and pickled; these are fitted by :meth:`fit`. All sentences count (the released
-    code reads the first ten). weights: shape (50,).
+    All sentences count (the released code reads the first ten).
     """
 
-    weights: np.ndarray
-    bias: float
+    def consistency(answers: np.ndarray) -> float:
+        return float((1 / (1 + np.exp(-(histograms(answers[..., ENTAILMENT]) @ weights + bias)))).mean())
 
-    def consistency(self, entailment: np.ndarray) -> float:
-        """0..1 of shape (hypotheses, premises)."""
-        return float((1 / (1 + np.exp(-(histograms(entailment) @ self.weights + self.bias)))).mean())
+    return summac("SummaC-Conv", consistency)
 
-    @property
-    def method(self) -> Method:
-        """SummaC-Conv with these weights."""
-        return Method("SummaC-Conv", sentences, self._pool)
 
-    def _pool(self, forward: np.ndarray, backward: np.ndarray) -> Scores:
-        wrong = 1 - self.consistency(forward[..., ENTAILMENT])
-        return wrong, self.consistency(backward[..., ENTAILMENT]), wrong
+def fitted_convolution(references: Sequence[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0) -> Method:
+    """SummaC-Conv with weights from references alone: the published ones are for news, and pickled.
 
-    @classmethod
-    def fit(cls, references: Sequence[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0) -> "Convolution":
-        """Weights from references alone, as SummaC's come from documents alone: outputs are never looked at.
+    Each reference is a document; its sentences are its own facts in other words (consistent) and the sentences of
+    another reference (consistent only where it states all their facts, as the property sets tell). A logistic
+    regression tells the two apart. At most 200 distinct references, drawn with ``seed``.
 
-        Each reference is a document; its sentences are its own facts in other words (consistent) and the sentences
-        of another reference (consistent only where it states all their facts, as the property sets tell). A logistic
-        regression tells the two apart. At most 200 distinct references, drawn with ``seed``.
-
-        Raises :class:`FitError` for fewer than 20 distinct references with known properties, or if no sentence is of
-        one of the two kinds.
-        """
-        rng = random.Random(f"convolution {seed}")
-        known = [text for text in sorted(set(references)) if decomposer.properties(text)]
-        if len(known) < FEWEST:
-            raise FitError(f"{len(known)} distinct references have known properties; the convolution needs {FEWEST}")
-        chosen = rng.sample(known, min(MOST, len(known)))
-        examples: list[tuple[list[Pair], bool]] = []
-        for text, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
-            stated = decomposer.properties(text)
-            reworded = compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)
-            for sentence in (*sentences(reworded), *sentences(other)):
-                if said := decomposer.properties(sentence):
-                    examples.append(([(premise, sentence) for premise in sentences(text)], said <= stated))
-        labels = [consistent for _, consistent in examples]
-        if len(set(labels)) < 2:
-            raise FitError("the references' sentences are all consistent with each other: nothing to tell apart")
-        answers = scorer(sorted({pair for pairs, _ in examples for pair in pairs}))
-        features = [histograms(np.array([[answers[pair][ENTAILMENT] for pair in pairs]]))[0] for pairs, _ in examples]
-        model = LogisticRegression(max_iter=1000).fit(np.stack(features), labels)
-        return cls(model.coef_[0].astype(float), float(model.intercept_[0]))
+    Raises :class:`FitError` for fewer than 20 distinct references with known properties, or if no sentence is of one
+    of the two kinds.
+    """
+    rng = random.Random(f"convolution {seed}")
+    known = [text for text in sorted(set(references)) if decomposer.properties(text)]
+    if len(known) < FEWEST:
+        raise FitError(f"{len(known)} distinct references have known properties; the convolution needs {FEWEST}")
+    chosen = rng.sample(known, min(MOST, len(known)))
+    examples: list[tuple[list[Pair], bool]] = []
+    for text, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
+        stated = decomposer.properties(text)
+        reworded = compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)
+        for sentence in (*sentences(reworded), *sentences(other)):
+            if said := decomposer.properties(sentence):
+                examples.append(([(premise, sentence) for premise in sentences(text)], said <= stated))
+    labels = [consistent for _, consistent in examples]
+    if len(set(labels)) < 2:
+        raise FitError("the references' sentences are all consistent with each other: nothing to tell apart")
+    answers = scorer(sorted({pair for pairs, _ in examples for pair in pairs}))
+    features = [histograms(np.array([[answers[pair][ENTAILMENT] for pair in pairs]]))[0] for pairs, _ in examples]
+    model = LogisticRegression(max_iter=1000).fit(np.stack(features), labels)
+    return convolution(model.coef_[0].astype(float), float(model.intercept_[0]))
 
 
 def methods_for(
@@ -129,6 +118,6 @@ def methods_for(
     """
     methods = [Method("atomic", atoms or canonical_atoms(decomposer)), FULL_TEXT, SENTENCE, SUMMAC_ZS]
     try:
-        return [*methods, Convolution.fit(references, decomposer, scorer, seed).method], ""
+        return [*methods, fitted_convolution(references, decomposer, scorer, seed)], ""
     except FitError as error:
         return methods, str(error)

@@ -7,7 +7,6 @@ Full-text NLI (Feedback-aligned Mixed LLMs § 3.4), atomic cross-NLI (Less for M
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,8 @@ class Classifier:
 
     Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More: a
     fixed index would swap them silently. ``batch_tokens``: premise and hypothesis tokens per forward pass, padding
-    included. ``truncated``: how many distinct pairs were longer than the model reads; their longer text was truncated.
-    Raises :class:`~lmolt_utils.models.loading.ModelError` when the labels are unnamed or not these three, or when the
-    self-test fails.
+    included. ``truncated``: how many distinct pairs were longer than the model reads.
+    Raises :class:`~lmolt_utils.models.loading.ModelError` for other labels, or when the self-test fails.
     """
 
     def __init__(
@@ -61,24 +59,16 @@ class Classifier:
         if self.model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
             positions -= int(self.model.config.pad_token_id) + 1  # their positions start after the pad token's
         self.max_length = min(positions, int(self.tokenizer.model_max_length))
-        self._self_test()
-
-    def _self_test(self) -> None:
-        result = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
-        for (premise, hypothesis, expected), row in zip(SELF_TEST, result, strict=True):
-            got = LABELS[int(row.argmax())]
-            if got != expected:
+        given = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
+        for (premise, hypothesis, expected), row in zip(SELF_TEST, given, strict=True):
+            if (got := LABELS[int(row.argmax())]) != expected:
                 raise ModelError(
-                    f"{self.reference} calls {premise!r} / {hypothesis!r} {got}, not {expected}: labels swapped?"
+                    f"{reference} calls {premise!r} / {hypothesis!r} {got}, not {expected}: labels swapped?"
                 )
 
     @property
     def identity(self) -> dict[str, str]:
-        """What an answer depends on besides the texts: model, revision, precision, longest input.
-
-        The revision is a hub commit, or the hash of a local folder; the precision names the kind of device too,
-        because a GPU rounds otherwise.
-        """
+        """What an answer depends on besides the texts. A GPU rounds otherwise: the precision names the device too."""
         found = model_identity(self.reference)
         revision = (split_hub_id(found)[1] or "unknown") if isinstance(found, str) else fingerprint(found)
         return {
@@ -88,25 +78,19 @@ class Classifier:
             "max_length": str(self.max_length),
         }
 
-    def _lengths(self, pairs: Sequence[Pair]) -> list[int]:
-        """Tokens of each pair before truncation, special tokens included; every text is tokenised once."""
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        count: dict[str, int] = {}
-        for start in range(0, len(texts), 1024):
-            some = texts[start : start + 1024]
-            encoded = self.tokenizer(some, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            count |= {text: len(ids) for text, ids in zip(some, encoded["input_ids"], strict=True)}
-        return [count[premise] + count[hypothesis] + special for premise, hypothesis in pairs]
-
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
         """The distinct pairs by length, in batches of at most ``batch_tokens`` with their padding.
 
         The same pairs give the same batches in whatever order they come.
         """
         distinct = list(dict.fromkeys(pairs))
+        texts = list(dict.fromkeys(text for pair in distinct for text in pair))
+        options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        ids = self.tokenizer(texts, **options)["input_ids"] if texts else []
+        tokens = {text: len(of) for text, of in zip(texts, ids, strict=True)}
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
         batch: list[Pair] = []
-        for length, pair in sorted(zip(self._lengths(distinct), distinct, strict=True)):
+        for length, pair in sorted((tokens[pair[0]] + tokens[pair[1]] + special, pair) for pair in distinct):
             self.truncated += length > self.max_length
             # Sorted: this pair would be the longest of the batch, so all others are padded to it.
             if batch and (len(batch) + 1) * min(length, self.max_length) > self.batch_tokens:
@@ -119,34 +103,27 @@ class Classifier:
     def forward(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Probabilities of one forward pass, float64 of shape (n, 3), columns :data:`LABELS`.
 
-        The numbers of a pair depend on the shape of its batch in the last digits (1e-6 in float32): nothing else of
-        the batch is mixed into it.
+        The numbers of a pair depend on the shape of its batch in the last digits (1e-6 in float32).
         """
         encoded = self.tokenizer(
-            [pair[0] for pair in pairs],
-            [pair[1] for pair in pairs],
+            [premise for premise, _ in pairs],
+            [hypothesis for _, hypothesis in pairs],
             padding=True,
             truncation=True,
             max_length=self.max_length,
             return_token_type_ids=True,
             return_tensors="pt",
-        )
-        inputs = {k: v.to(self.model.device) for k, v in encoded.items() if k != "token_type_ids"}
-        if getattr(self.model.config, "type_vocab_size", 0) > 1:
-            inputs["token_type_ids"] = encoded["token_type_ids"].to(self.model.device)
+        ).to(self.model.device)
+        if getattr(self.model.config, "type_vocab_size", 0) <= 1:
+            encoded.pop("token_type_ids")
         with torch.inference_mode():
-            probabilities = self.model(**inputs).logits.float().softmax(-1).cpu()
+            probabilities = self.model(**encoded).logits.float().softmax(-1).cpu()
         return probabilities[:, [self.columns[name] for name in LABELS]].double().numpy()
 
     def probabilities(
         self, premises: Sequence[str], hypotheses: Sequence[str], *, progress: bool = True
     ) -> pd.DataFrame:
-        """Probabilities per pair, columns contradiction, entailment, neutral, in the order given.
-
-        Raises ``ValueError`` when the two lists differ in length.
-        """
-        if len(premises) != len(hypotheses):
-            raise ValueError(f"{len(premises)} premises but {len(hypotheses)} hypotheses")
+        """Probabilities per pair, columns :data:`LABELS`, in the order given."""
         pairs = list(zip(premises, hypotheses, strict=True))
         answers = PairScorer(self)(pairs, progress=progress)
         return pd.DataFrame([answers[pair] for pair in pairs], columns=list(LABELS))
@@ -154,32 +131,21 @@ class Classifier:
 
 def _columns(reference: str, names: dict[int, str]) -> dict[str, int]:
     """Which column of the model each of :data:`LABELS` is; raises :class:`ModelError` where its names do not say."""
-    shown = ", ".join(f"{index}: {name}" for index, name in sorted(names.items()))
-    if len(names) != len(LABELS):
+    columns = {label: index for label in LABELS for index, name in names.items() if name.startswith(label[:7])}
+    if not len(names) == len(columns) == len(LABELS):
+        shown = ", ".join(f"{index}: {name}" for index, name in sorted(names.items()))
         raise ModelError(
-            f"{reference} has {len(names)} labels ({shown}); contradiction, entailment and neutral are needed: "
-            "a model of entailment against the rest cannot measure hallucination"
+            f"{reference} has the labels {shown}: an NLI model must name its three labels contradiction, entailment "
+            "and neutral (id2label in its config.json)"
         )
-    columns = {}
-    for label in LABELS:
-        found = [index for index, name in names.items() if name.startswith(label[:7])]
-        if len(found) != 1:
-            raise ModelError(
-                f"{reference}: the labels ({shown}) name no {label!r}; an NLI model must name its three labels "
-                "(id2label in its config.json)"
-            )
-        columns[label] = found[0]
     return columns
 
 
 class PairScorer:
     """Asks a model about pairs, each distinct one once, and none whose answer is in the file ``cache``.
 
-    asked: pairs that went through the model; cached: pairs that the file answered.
-
-    The file has a pair and its answer per line (JSON), under the model, revision and precision that gave it. Lines are
-    added in one piece under a lock, so several processes may share it; of two answers to one pair the later counts, and
-    a line that a kill cut short is skipped. Raises :class:`~lmolt_utils.files.BadFileError` for another kind of file.
+    asked: pairs that went through the model; cached: pairs that the file answered. Several processes may add to the
+    file. A line that a kill cut short is skipped, and so is the one that was joined to it.
     """
 
     #: Forward passes between two writes to the file: what a kill may lose.
@@ -229,13 +195,8 @@ class PairScorer:
         return answers
 
     def _add(self, cache: Path, answers: Mapping[Pair, Answer]) -> None:
-        entries = [{"nli": self._identity, "pair": pair, "answer": answer} for pair, answer in answers.items()]
-        block = "".join(json.dumps(entry) + "\n" for entry in entries)
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with open(cache, "ab+") as handle:
+        with open(cache, "a", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            if handle.seek(0, os.SEEK_END):
-                handle.seek(-1, os.SEEK_END)
-                if handle.read() != b"\n":  # a kill cut the last line short
-                    handle.write(b"\n")
-            handle.write(block.encode())
+            for pair, answer in answers.items():
+                handle.write(json.dumps({"nli": self._identity, "pair": pair, "answer": answer}) + "\n")

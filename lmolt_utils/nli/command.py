@@ -13,16 +13,13 @@ from lmolt_utils.metrics.prediction_files import check_outputs, read_predictions
 from lmolt_utils.nli.atoms import decomposer_for
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
-from lmolt_utils.nli.cross_nli import QUANTITIES, cross_nli, summary, texts_of
-from lmolt_utils.nli.llm import agreement_with_rules, decomposer_by_model
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, QUANTITIES, UNJUDGED, WRONG_MODALITY, cross_nli, texts_and_rules
+from lmolt_utils.nli.llm import agreement, decomposer_by_model
 from lmolt_utils.nli.results import plain
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge one file, print its table, write what was asked for; returns the exit status.
-
-    Raises ValueError or OSError with a message that says what to do, before anything is computed where it can.
-    """
+    """Judge one file, print its table, write what was asked for; returns the exit status."""
     file = Path(arguments.file)
     reference, output, cache = (
         None if name is None else Path(name) for name in (arguments.reference, arguments.json, arguments.cache)
@@ -30,25 +27,30 @@ def run(arguments: argparse.Namespace) -> int:
     check_outputs([output], [file, reference, cache])
     if cache is not None and cache.resolve() in {path.resolve() for path in (file, reference) if path is not None}:
         raise BadFileError(f"{cache} is an input: name another file for --cache")
-    frame = captions_of(read_predictions(file, task="mol2cap", reference=reference), file)
+    frame = read_predictions(file, task="mol2cap", reference=reference)
+    if frame.empty:
+        raise BadFileError(f"{file} has no rows")
+    tasks = set(frame["task"]) if "task" in frame.columns else {"mol2cap"}
+    if tasks != {"mol2cap"}:
+        raise BadFileError(f"{file} holds rows of {', '.join(sorted(tasks))}: NLI judges captions (mol2cap) only")
     rules = decomposer_for(arguments.vocabulary)
     where = {"device": arguments.device, "dtype": arguments.dtype}
     classifier = Classifier(_here(arguments.model), batch_tokens=arguments.batch_tokens, **where)
     scorer = PairScorer(classifier, cache)
     model = None
     if arguments.decomposer is not None:
-        texts = [text for pair in texts_of(frame) for text in pair]
+        texts = [text for pair in texts_and_rules(frame)[0] for text in pair]
         model = decomposer_by_model(_here(arguments.decomposer), texts, rules, **where)
     methods, left_out = methods_for(list(frame["reference"]), rules, scorer, atoms=model.units if model else None)
     fitted = scorer.asked + scorer.cached
     rows, pairs = cross_nli({"": frame}, methods, scorer)
     table = means(rows[""], resamples=arguments.resamples)
-    agreed = None if model is None else agreement_with_rules(model, rules)
+    agreed = agreement(model) if model else None
     report = {
         "files": told_files(file, reference, frame),
         "model": classifier.identity,
         "decomposer": arguments.decomposer or "grammar",
-        "agreement_with_rules": None if agreed is None else plain(pd.DataFrame([asdict(agreed)]))[0],
+        "agreement_with_rules": plain(pd.DataFrame([asdict(agreed)]))[0] if agreed else None,
         "pairs": asdict(pairs),
         "pairs_to_fit_convolution": fitted,
         "truncated_pairs": classifier.truncated,
@@ -71,27 +73,35 @@ def _here(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
-def captions_of(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """The frame, if it holds captions; raises :class:`BadFileError` if not."""
-    if frame.empty:
-        raise BadFileError(f"{file} has no rows")
-    tasks = sorted({str(task) for task in frame["task"]}) if "task" in frame.columns else ["mol2cap"]
-    if tasks != ["mol2cap"]:
-        raise BadFileError(f"{file} holds rows of {', '.join(tasks)}: NLI judges captions (mol2cap) only")
-    return frame
-
-
 def means(rows: pd.DataFrame, *, resamples: int = 1000) -> pd.DataFrame:
-    """:func:`~lmolt_utils.nli.cross_nli.summary` with the 95 % interval of each mean (low, high) and what it lacks."""
-    table = summary(rows)
-    columns = {
-        f"{method}/{quantity}": group[quantity].to_numpy()
-        for method, group in rows.groupby("method", sort=False)
-        for quantity in QUANTITIES
-    }
-    metrics = dict(zip(columns, table["mean"].tolist(), strict=True))  # both by method, then quantity
+    """Means of one file's rows, a line per method and quantity, with the 95 % interval and what the means leave out.
+
+    Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an output that is empty or no
+    caption leaves the quantity undefined), empty_references, empty_outputs, wrong_modality, low, high, reason.
+    """
+    counted = dict(zip(("empty_references", "empty_outputs", "wrong_modality"), UNJUDGED, strict=True))
+    lines: list[dict[str, Any]] = []
+    columns = {}
+    for method, group in rows.groupby("method", sort=False):
+        silent = group["rule"].isin([EMPTY_OUTPUT, WRONG_MODALITY])
+        for quantity in QUANTITIES:
+            values = group[quantity]
+            columns[f"{method}/{quantity}"] = values.to_numpy()
+            lines.append(
+                {
+                    "method": method,
+                    "quantity": quantity,
+                    "mean": float(values.mean()),
+                    "n": int(values.notna().sum()),
+                    "mean_empty_as_0": float(values.where(~silent, values.fillna(0.0)).mean()),
+                    **{name: int((group["rule"] == rule).sum()) for name, rule in counted.items()},
+                }
+            )
+    metrics = {name: line["mean"] for name, line in zip(columns, lines, strict=True)}
     found = intervals(Scored(metrics, pd.DataFrame(columns)), resamples=resamples).values()
-    return table.assign(low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found])
+    return pd.DataFrame(lines).assign(
+        low=[i.low for i in found], high=[i.high for i in found], reason=[i.reason for i in found]
+    )
 
 
 def show(title: str, classifier: Classifier, table: pd.DataFrame, report: dict[str, Any]) -> str:
@@ -108,7 +118,6 @@ def show(title: str, classifier: Classifier, table: pd.DataFrame, report: dict[s
         "empty outputs": int(table["empty_outputs"].max()),
         "outputs that are no caption (wrong modality)": int(table["wrong_modality"].max()),
         "empty references": int(table["empty_references"].max()),
-        "captions of too many units, truncated": int(table["cut"].max()),
         "pairs longer than the model reads, truncated": report["truncated_pairs"],
     }
     lines += [f"{name}: {count}" for name, count in odd.items() if count]

@@ -1,26 +1,16 @@
 """Atomic cross-NLI (Less for More § 3.3, Eqs. 6 and 7) and what every NLI method here has in common.
 
 A method decomposes both captions into units (atomic facts, sentences, the whole text), asks an NLI model about all
-pairs of them in both directions, and pools the answers. Three numbers per row, all 0..1:
-
-- **hallucination** (Eq. 6): over the output's units, the mean of the lowest contradiction by any of the reference's;
-- **coverage** (Eq. 7): over the reference's units, the mean of the highest entailment by any of the output's;
-- **unsupported**: over the output's units, the mean of 1 - the highest entailment by any of the reference's. Eq. 6
-  does not see an invented fact that contradicts nothing; this does.
-
-Rules, the same for every method:
+pairs of them in both directions, and pools the answers. Rules, the same for every method:
 
 - an *empty output* states nothing (no units), so it covers nothing, coverage 0, and nothing it says could be wrong:
-  hallucination and unsupported are undefined (NaN); such rows are counted, and means are also given with 0 in their
-  place;
+  hallucination and unsupported are undefined (NaN);
 - an output of the *wrong modality*, which by :func:`~lmolt_utils.metrics.distributions.modality` is no caption (SMILES,
-  pieces of it, a single word), is scored as an empty output and counted apart. The NLI model is not asked: it cannot
-  tell SMILES from text and often calls them entailed. References are never tested;
-- an *empty reference* leaves nothing to compare with: all three are undefined and the row is counted;
+  pieces of it, a single word), is scored as an empty output. The NLI model is not asked: it cannot tell SMILES from
+  text and often calls them entailed. References are never tested;
+- an *empty reference* leaves nothing to compare with: all three are undefined;
 - *repeated facts* count as often as they are stated, as in the equations;
-- a caption of more than 256 units (L+M-24's longest has about 18) keeps the first 256, and is counted;
-- a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand, a unit
-  each; a pair longer than the model reads is truncated by its tokenizer, and counted there (``Classifier.truncated``).
+- a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand.
 """
 
 from collections import Counter
@@ -35,43 +25,26 @@ from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.distributions import modality
 from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Answer, Pair, PairScorer
 
-MOST_UNITS = 256
 QUANTITIES = ("hallucination", "coverage", "unsupported")
 #: Columns of a method's rows.
 COLUMNS = ("id", "method", *QUANTITIES, "reference_units", "output_units", "rule")
 #: What the column ``rule`` may say; empty for a row that needed none.
 UNJUDGED = EMPTY_REFERENCE, EMPTY_OUTPUT, WRONG_MODALITY = "empty reference", "empty output", "wrong modality"
-CUT = f"cut to {MOST_UNITS} units"
 
 Scores = tuple[float, float, float]
 
 
-def hallucination(contradiction: np.ndarray) -> float:
-    """Eq. 6 of contradiction probabilities, shape (L hypotheses, N premises)."""
-    return float(contradiction.min(axis=1).mean())
-
-
-def coverage(entailment: np.ndarray) -> float:
-    """Eq. 7 of entailment probabilities, shape (N hypotheses, L premises)."""
-    return float(entailment.max(axis=1).mean())
-
-
-def unsupported(entailment: np.ndarray) -> float:
-    """Mean of 1 - highest entailment, shape (L hypotheses, N premises)."""
-    return float(1 - entailment.max(axis=1).mean())
-
-
 def pooled(forward: np.ndarray, backward: np.ndarray) -> Scores:
-    """:data:`QUANTITIES` by Eqs. 6 and 7.
+    """Hallucination, coverage and unsupported, each 0..1.
 
     forward: answers of shape (L, N, 3), the output's L units as hypotheses against the reference's N as premises.
     backward: shape (N, L, 3), the other way round. L and N are at least 1.
     """
-    return (
-        hallucination(forward[..., CONTRADICTION]),
-        coverage(backward[..., ENTAILMENT]),
-        unsupported(forward[..., ENTAILMENT]),
-    )
+    hallucination = forward[..., CONTRADICTION].min(axis=1).mean()  # Eq. 6
+    coverage = backward[..., ENTAILMENT].max(axis=1).mean()  # Eq. 7
+    # Eq. 6 does not see an invented fact that contradicts nothing; this does.
+    unsupported = 1 - forward[..., ENTAILMENT].max(axis=1).mean()
+    return float(hallucination), float(coverage), float(unsupported)
 
 
 @dataclass(frozen=True)
@@ -84,10 +57,7 @@ class Method:
 
 
 def canonical_atoms(decomposer: Decomposer) -> Callable[[str], list[str]]:
-    """The atomic facts that the rules find, in canonical words.
-
-    Canonical words matter for speed, not for the equations: a fact that captions put in five ways makes 25 pairs.
-    """
+    """The atomic facts that the rules find, in canonical words: a fact that captions put in five ways is one pair."""
     return lambda text: [decomposer.canonical(atom) for atom in decomposer(text)]
 
 
@@ -104,22 +74,19 @@ class PairCounts:
 def cross_nli(
     systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: PairScorer
 ) -> tuple[dict[str, pd.DataFrame], PairCounts]:
-    """Every method on every system, all new pairs asked in one go.
+    """Every method on every system (a frame with id, reference and prediction), all new pairs asked in one go.
 
-    systems: name to a frame with id, reference and prediction (None and NaN are empty outputs). Every method judges the
-    texts of :func:`texts_of`.
     Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
     """
-    texts = {name: texts_of(frame) for name, frame in systems.items()}
-    captions = Counter(pair for pairs in texts.values() for pair in pairs)
+    texts = {name: texts_and_rules(frame) for name, frame in systems.items()}
+    captions = Counter(pair for pairs, _ in texts.values() for pair in pairs)
     distinct = {text for pair in captions for text in pair}
     units = {m.name: {text: tuple(m.units(text)) if text.strip() else () for text in distinct} for m in methods}
     naive, needed = 0, set[Pair]()
     for of in units.values():
         for (reference, output), times in captions.items():
-            wanted, said = of[reference][:MOST_UNITS], of[output][:MOST_UNITS]
-            naive += 2 * times * len(wanted) * len(said)
-            needed.update(product(wanted, said), product(said, wanted))
+            naive += 2 * times * len(of[reference]) * len(of[output])
+            needed.update(product(of[reference], of[output]), product(of[output], of[reference]))
     before = scorer.cached
     answers = scorer(sorted(needed))
     counts = PairCounts(naive, len(needed), scorer.cached - before)
@@ -130,9 +97,9 @@ def cross_nli(
     }
     rows = {
         name: [
-            (row, method.name, *scored[method.name, pair][:-1], rule or scored[method.name, pair][-1])
+            (row, method.name, *scored[method.name, pair], rule)
             for method in methods
-            for row, pair, rule in zip(frame["id"], texts[name], rules_of(frame), strict=True)
+            for row, pair, rule in zip(frame["id"], *texts[name], strict=True)
         ]
         for name, frame in systems.items()
     }
@@ -141,68 +108,27 @@ def cross_nli(
 
 def _score(
     method: Method, reference: Sequence[str], output: Sequence[str], answers: Mapping[Pair, Answer]
-) -> tuple[float, float, float, int, int, str]:
-    """:data:`QUANTITIES`, the units of both sides, and the rule that decided."""
-    wanted, said = reference[:MOST_UNITS], output[:MOST_UNITS]
-    counts = len(wanted), len(said)
-    if not wanted:
-        return np.nan, np.nan, np.nan, *counts, EMPTY_REFERENCE
-    if not said:
-        return np.nan, 0.0, np.nan, *counts, EMPTY_OUTPUT
-    forward = np.array([[answers[premise, hypothesis] for premise in wanted] for hypothesis in said])
-    backward = np.array([[answers[premise, hypothesis] for premise in said] for hypothesis in wanted])
-    rule = CUT if max(len(reference), len(output)) > MOST_UNITS else ""
-    return *method.pool(forward, backward), *counts, rule
+) -> tuple[float, float, float, int, int]:
+    """:data:`QUANTITIES`, and the units of both sides."""
+    counts = len(reference), len(output)
+    if not reference or not output:
+        return np.nan, 0.0 if reference else np.nan, np.nan, *counts
+    forward = np.array([[answers[premise, hypothesis] for premise in reference] for hypothesis in output])
+    backward = np.array([[answers[premise, hypothesis] for premise in output] for hypothesis in reference])
+    return *method.pool(forward, backward), *counts
 
 
-def texts_of(frame: pd.DataFrame) -> list[Pair]:
-    """Reference and prediction of each row as they are judged: empty for None, NaN and a wrong modality."""
-    return [(reference, output if modality(output) == "caption" else "") for reference, output in _texts(frame)]
+def texts_and_rules(frame: pd.DataFrame) -> tuple[list[Pair], list[str]]:
+    """Reference and prediction of each row as they are judged, and what decides the row before any method sees it.
 
-
-def rules_of(frame: pd.DataFrame) -> list[str]:
-    """What decides each row before any method sees it (empty reference, empty output, wrong modality), else ""."""
-    rule = {"caption": "", "empty": EMPTY_OUTPUT}
-    return [
-        rule.get(modality(output), WRONG_MODALITY) if reference.strip() else EMPTY_REFERENCE
-        for reference, output in _texts(frame)
-    ]
-
-
-def _texts(frame: pd.DataFrame) -> list[Pair]:
-    """Both columns, missing texts empty, without lone surrogates, which JSON may hold and no tokenizer takes."""
-    reference, output = (
-        ["" if pd.isna(text) else str(text).encode("utf-8", "replace").decode() for text in frame[name]]
-        for name in ("reference", "prediction")
-    )
-    return list(zip(reference, output, strict=True))
-
-
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means of a system's rows: one line per method and quantity, with what the means leave out.
-
-    Columns: method, quantity, mean, n (rows that count), mean_empty_as_0 (with 0 where an output that is empty or no
-    caption leaves the quantity undefined), empty_outputs, wrong_modality, empty_references, cut.
+    A text is empty for None, NaN and, of a prediction, a wrong modality. The rule is one of :data:`UNJUDGED` or "".
     """
-    counted = {
-        "empty_outputs": EMPTY_OUTPUT,
-        "wrong_modality": WRONG_MODALITY,
-        "empty_references": EMPTY_REFERENCE,
-        "cut": CUT,
-    }
-    lines = []
-    for method, group in rows.groupby("method", sort=False):
-        silent = group["rule"].isin([EMPTY_OUTPUT, WRONG_MODALITY])
-        for quantity in QUANTITIES:
-            values = group[quantity]
-            lines.append(
-                {
-                    "method": method,
-                    "quantity": quantity,
-                    "mean": float(values.mean()),
-                    "n": int(values.notna().sum()),
-                    "mean_empty_as_0": float(values.where(~silent, values.fillna(0.0)).mean()),
-                    **{name: int((group["rule"] == rule).sum()) for name, rule in counted.items()},
-                }
-            )
-    return pd.DataFrame(lines)
+    texts, rules = [], []
+    for row in frame[["reference", "prediction"]].itertuples(index=False):
+        # JSON may hold lone surrogates, and no tokenizer takes them.
+        reference, output = ("" if pd.isna(text) else str(text).encode("utf-8", "replace").decode() for text in row)
+        kind = modality(output)
+        rule = {"caption": "", "empty": EMPTY_OUTPUT}.get(kind, WRONG_MODALITY)
+        texts.append((reference, output if kind == "caption" else ""))
+        rules.append(rule if reference.strip() else EMPTY_REFERENCE)
+    return texts, rules

@@ -2,15 +2,11 @@
 
 Less for More prints 0.54 for all captions and 2.53 for long ones and names no estimator. Here: D(P || Q) in nats, P the
 scores of the preferred system, Q those of the dispreferred one on the same rows; 20 bins of equal width over 0..1, the
-last closed; Jeffreys smoothing, half a count in every bin of both. Fewer rows or finer bins give larger values for the
-same systems, so beside each value stand its bootstrap interval, what swapping the systems' labels gives (permutation
-null), and, for a cut of the rows, what random rows of the same number give. Relative entropy has no sign: whether the
-preferred system is preferred is the mean difference.
+last closed; half a count (Jeffreys) in every bin of both. Few rows alone give large values, and relative entropy has no
+sign: so beside each value stand what chance gives, and the mean difference.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,39 +23,24 @@ JEFFREYS = 0.5
 FEWEST = 30
 #: Words of the reference from which the paper calls a caption long and extreme (Figs. 7 and 10).
 CUTS = (50, 70)
+#: What :func:`by_length` tells of the rows whose reference has at least so many ``words``.
+COLUMNS = (
+    *("words", "n", "dropped"),  # dropped: rows left out because a score is undefined
+    *("kl", "low", "high"),  # D(preferred || dispreferred), nats; 95 % over resampled rows
+    *("null", "p"),  # mean when each row's labels are swapped at random; share of swaps with at least this kl
+    *("reverse", "js"),  # D(dispreferred || preferred); Jensen-Shannon, nats, at most ln 2
+    "wasserstein",  # distance of the scores themselves, in their unit
+    *("difference", "difference_low", "difference_high"),  # mean of preferred minus dispreferred, and its interval
+    "reason",  # why the numbers are NaN, empty where they are not
+    # What random subsets of as many rows give: mean, 95 % of them, share with at least the cut's kl.
+    *("random", "random_low", "random_high", "random_p"),
+)
 
 Scores = Sequence[float] | np.ndarray
 
 
 class DivergenceError(CompanionError):
     """Scores that cannot be compared."""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """What two systems' scores of the same ``n`` rows differ by.
-
-    kl: D(preferred || dispreferred), nats; low, high: its 95 % interval over resampled rows (paired). null: mean when
-    the labels of each row are swapped at random; p: share of swaps with at least this kl, itself included.
-    reverse: D(dispreferred || preferred). js: Jensen-Shannon, nats, at most ln 2. wasserstein: distance of the
-    scores themselves, in their unit. difference: mean of preferred minus dispreferred, with its interval.
-    dropped: rows left out because a score is undefined. reason: why the numbers are NaN, empty where they are not.
-    """
-
-    n: int
-    dropped: int
-    kl: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    null: float = math.nan
-    p: float = math.nan
-    reverse: float = math.nan
-    js: float = math.nan
-    wasserstein: float = math.nan
-    difference: float = math.nan
-    difference_low: float = math.nan
-    difference_high: float = math.nan
-    reason: str = ""
 
 
 def bin_of(scores: Scores, bins: int = BINS) -> np.ndarray:
@@ -90,16 +71,16 @@ def _counts(places: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.bincount(places, minlength=bins)
 
 
-def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000, seed: int = 0) -> Divergence:
-    """Compare two systems' scores of the same rows, in the same order; as many swaps of labels as ``resamples``.
+def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Compare two systems' scores, 0..1, of the same rows in the same order: :data:`COLUMNS` from n to reason.
 
-    Rows with a NaN on either side are left out and counted. Fewer than 30 rows give NaN and the reason.
-    Raises :class:`DivergenceError` where the lists differ in length or a score is outside 0..1.
+    Rows with a NaN on either side are left out and counted. Fewer than 30 rows have no numbers, but a reason.
     """
-    p, q, dropped = _defined(preferred, dispreferred)
+    p, q = _defined(preferred, dispreferred)
     n = len(p)
+    told: dict[str, Any] = {"n": n, "dropped": len(preferred) - n, "reason": ""}
     if n < FEWEST:
-        return Divergence(n, dropped, reason=f"{n} rows, and a histogram of {BINS} bins needs {FEWEST}")
+        return told | {"reason": f"{n} rows, and a histogram of {BINS} bins needs {FEWEST}"}
     p_places, q_places = bin_of(p), bin_of(q)
     p_counts, q_counts = _counts(p_places), _counts(q_places)
     kl = float(entropy(p_counts, q_counts))
@@ -110,33 +91,28 @@ def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000
 
     options: dict[str, Any] = {"n_resamples": resamples, "vectorized": False, "method": "percentile", "rng": rng}
     ends = stats.bootstrap((np.arange(n),), of_rows, **options).confidence_interval
-    swaps = (np.where(rng.random(n) < 0.5, q_places, p_places) for _ in range(resamples))
-    ones = np.array([_counts(places) for places in swaps])
+    ones = np.array([_counts(np.where(rng.random(n) < 0.5, q_places, p_places)) for _ in range(resamples)])
     swapped = entropy(ones, p_counts + q_counts - ones)
-    return Divergence(
-        n,
-        dropped,
-        kl=kl,
-        low=float(ends.low[0]),
-        high=float(ends.high[0]),
-        null=float(swapped.mean()),
-        p=_share_as_high(swapped, kl),
-        reverse=float(entropy(q_counts, p_counts)),
-        js=float(jensenshannon(p_counts + JEFFREYS, q_counts + JEFFREYS) ** 2),
-        wasserstein=float(stats.wasserstein_distance(p, q)),
-        difference=float((p - q).mean()),
-        difference_low=float(ends.low[1]),
-        difference_high=float(ends.high[1]),
-    )
+    return told | {
+        "kl": kl,
+        "low": float(ends.low[0]),
+        "high": float(ends.high[0]),
+        "null": float(swapped.mean()),
+        "p": _share_as_high(swapped, kl),
+        "reverse": float(entropy(q_counts, p_counts)),
+        "js": float(jensenshannon(p_counts + JEFFREYS, q_counts + JEFFREYS) ** 2),
+        "wasserstein": float(stats.wasserstein_distance(p, q)),
+        "difference": float((p - q).mean()),
+        "difference_low": float(ends.low[1]),
+        "difference_high": float(ends.high[1]),
+    }
 
 
-def _defined(preferred: Scores, dispreferred: Scores) -> tuple[np.ndarray, np.ndarray, int]:
-    """The rows that both sides have a score of, and how many others there are."""
+def _defined(preferred: Scores, dispreferred: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that both sides have a score of."""
     p, q = np.asarray(preferred, dtype=float), np.asarray(dispreferred, dtype=float)
-    if len(p) != len(q):
-        raise DivergenceError(f"{len(p)} and {len(q)} scores: both systems need the same rows")
     defined = ~(np.isnan(p) | np.isnan(q))
-    return p[defined], q[defined], int((~defined).sum())
+    return p[defined], q[defined]
 
 
 def _share_as_high(drawn: np.ndarray, kl: float) -> float:
@@ -153,30 +129,25 @@ def by_length(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """All rows, and those whose reference has at least so many words: one line each.
+    """All rows, and those whose reference has at least so many words: a line each, :data:`COLUMNS`.
 
-    Columns: words, those of :class:`Divergence`, and for a cut what random subsets of as many rows give: random (mean),
-    random_low, random_high (95 % of them), random_p (share with at least the cut's kl, itself included). A cut
-    discriminates better than the rows at large only if its kl is above random_high.
+    A cut discriminates better than the rows at large only if its kl is above random_high.
     """
     p, q, length = (np.asarray(side, dtype=float) for side in (preferred, dispreferred, words))
-    usable_p, usable_q, _ = _defined(p, q)
-    p_places, q_places = bin_of(usable_p), bin_of(usable_q)
+    p_places, q_places = (bin_of(side) for side in _defined(p, q))
     lines = []
     for cut in (0, *cuts):
         rows = length >= cut
-        found = divergence(p[rows], q[rows], resamples=resamples, seed=seed)
-        line = {"words": cut, **asdict(found)}
-        if cut and not found.reason:
+        line = {"words": cut, **divergence(p[rows], q[rows], resamples=resamples, seed=seed)}
+        if cut and not line["reason"]:
             rng = np.random.default_rng(seed)
-            some = [rng.choice(len(p_places), found.n, replace=False) for _ in range(resamples)]
+            some = [rng.choice(len(p_places), line["n"], replace=False) for _ in range(resamples)]
             drawn = np.array([entropy(_counts(p_places[rows]), _counts(q_places[rows])) for rows in some])
             low, high = np.quantile(drawn, [0.025, 0.975])
-            share = _share_as_high(drawn, found.kl)
+            share = _share_as_high(drawn, line["kl"])
             line |= {"random": drawn.mean(), "random_low": low, "random_high": high, "random_p": share}
         lines.append(line)
-    columns = ["words", *asdict(Divergence(0, 0)), "random", "random_low", "random_high", "random_p"]
-    return pd.DataFrame(lines).reindex(columns=columns)
+    return pd.DataFrame(lines).reindex(columns=list(COLUMNS))
 
 
 def divergences(
@@ -184,23 +155,18 @@ def divergences(
 ) -> pd.DataFrame:
     """Relative entropy in coverage between two systems for each NLI method and cut (Figs. 6, 7 and 10).
 
-    rows: system, id, method, coverage and words (of the reference). Columns: method and those of :func:`by_length`.
+    rows: system, id, method, coverage and words (of the reference). Columns: method and :data:`COLUMNS`.
     Raises :class:`DivergenceError` for a system without rows, or two with different ones.
     """
-    sides = {name: rows[rows["system"] == name] for name in (preferred, dispreferred)}
-    for system, side in sides.items():
-        if side.empty:
-            raise DivergenceError(f"{system} has no NLI scores: run its notebook first")
-    tables = []
-    for method, better in sides[preferred].groupby("method", sort=False):
-        worse = sides[dispreferred][sides[dispreferred]["method"] == method]
-        if list(better["id"]) != list(worse["id"]):
-            raise DivergenceError(f"{preferred} and {dispreferred} were not run on the same rows")
-        scores = (better["coverage"].to_numpy(), worse["coverage"].to_numpy())
-        table = by_length(*scores, better["words"].to_numpy(), cuts=cuts, seed=seed)
-        table.insert(0, "method", method)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    better, worse = (rows[rows["system"] == name].set_index(["method", "id"]) for name in (preferred, dispreferred))
+    if better.empty or not better.index.equals(worse.index):
+        raise DivergenceError(f"{preferred} and {dispreferred} have no NLI scores of the same rows: run both anew")
+    both = better.assign(worse=worse["coverage"].to_numpy()).groupby("method", sort=False)
+    tables = {
+        method: by_length(*(side[name].to_numpy() for name in ("coverage", "worse", "words")), cuts=cuts, seed=seed)
+        for method, side in both
+    }
+    return pd.concat(tables, names=["method"]).reset_index("method").reset_index(drop=True)
 
 
 def sensitivity(
@@ -210,11 +176,8 @@ def sensitivity(
     bins: Sequence[int] = (5, 10, 20, 50, 100),
     smoothing: Sequence[float] = (1e-10, 0.1, JEFFREYS, 1.0),
 ) -> pd.DataFrame:
-    """Relative entropy of the same scores under other choices: bins, smoothing (counts per bin), kl; nats.
-
-    Rows with a NaN on either side are left out.
-    """
-    p, q, _ = _defined(preferred, dispreferred)
+    """Relative entropy of the same scores under other choices: bins, smoothing (counts per bin), kl; nats."""
+    p, q = _defined(preferred, dispreferred)
     lines = [
         {"bins": b, "smoothing": s, "kl": relative_entropy(p, q, bins=b, smoothing=s)} for s in smoothing for b in bins
     ]

@@ -15,8 +15,8 @@ from lmolt_utils.metrics.distributions import word_count
 from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.baselines import methods_for
-from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, PairScorer
-from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, cross_nli, rules_of, texts_of
+from lmolt_utils.nli.classifier import LABELS, Classifier, PairScorer
+from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, cross_nli, texts_and_rules
 from lmolt_utils.nli.divergence import divergences, sensitivity
 from lmolt_utils.nli.llm import answers_path, decomposer, kept_decomposer
 from lmolt_utils.nli.results import (
@@ -31,14 +31,13 @@ from lmolt_utils.nli.results import (
 from lmolt_utils.nli.truth import correlations, truth
 from lmolt_utils.run.notebook import Run
 
-_UNDEFINED: Answer = (math.nan,) * 3
-_NEUTRAL: Answer = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
+_UNDEFINED = (math.nan,) * 3
+_NEUTRAL = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
 def _scorer(run: Run) -> PairScorer:
     """The run's NLI model; full-text entailment and cross-NLI share the answers in ``cache/nli.jsonl``."""
-    model = Classifier(run.params.nli_model, **_settings(run))
-    return PairScorer(model, run.path("cache", "nli.jsonl"))
+    return PairScorer(Classifier(run.params.nli_model, **_settings(run)), run.path("cache", "nli.jsonl"))
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -58,14 +57,15 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
 
         def make(_: Path, system: System = system, output: Path = output) -> None:
             frame = scored_answers(run, system, "mol2cap")
-            pairs, rules = texts_of(frame), rules_of(frame)
-            answers = scorer()(pair for pair, rule in zip(pairs, rules, strict=True) if not rule)
+            judged = list(zip(*texts_and_rules(frame), strict=True))
+            answers = scorer()(pair for pair, rule in judged if not rule)
             rows = [
                 answers[pair] if not rule else _UNDEFINED if rule == EMPTY_REFERENCE else _NEUTRAL
-                for pair, rule in zip(pairs, rules, strict=True)
+                for pair, rule in judged
             ]
             result = pd.DataFrame(rows, columns=list(LABELS), dtype=float)
-            write_rows(output, result.assign(id=frame["id"], rule=rules)[["id", *LABELS, "rule"]])
+            result = result.assign(id=frame["id"], rule=[rule for _, rule in judged])
+            write_rows(output, result[["id", *LABELS, "rule"]])
 
         run.step(
             f"entailment {system.name}",
@@ -98,20 +98,21 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
 
     def make(_: Path) -> None:
         rules = decomposer(run)
-        model = kept_decomposer(run, rules).checked(str(run.params.decomposer_model)) if by_model else None
+        model = kept_decomposer(run).checked(str(run.params.decomposer_model)) if by_model else None
         scorer = _scorer(run)
         frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
-        methods, left_out = methods_for(
-            references, rules, scorer, run.params.seed, atoms=model.units if model else None
-        )
+        atoms = model.units if model else None
+        methods, left_out = methods_for(references, rules, scorer, run.params.seed, atoms=atoms)
         rows, pairs = cross_nli(frames, methods, scorer)
+        captions: list[str] = []
         for system in systems:
             frame = frames[system.name]
-            known = truth(texts_of(frame), rules).assign(words=word_count(list(frame["reference"])))
+            texts = texts_and_rules(frame)[0]
+            captions += [text for pair in texts for text in pair]
+            known = truth(texts, rules).assign(words=word_count(list(frame["reference"])))
             rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))
             write_rows(rows_path(run, system), rows[system.name])
-        captions = [text for frame in frames.values() for pair in texts_of(frame) for text in pair]
         write_json(
             report_path(run),
             {

@@ -1,9 +1,8 @@
 """Atomic facts by a language model, as in Less for More (App. E, Fig. 11), held against the grammar's.
 
-The paper asks Meta-Llama-3-8B and prints the prompt, not how the answer is read. Here bulleted, numbered and plain
-answers are read, and captions whose answer holds no fact are counted. Nor does the paper say how often its decomposer
-is right (audit D32): L+M-24's captions come from templates, so the grammar's facts are exact and the model can be held
-against them.
+The paper asks Meta-Llama-3-8B and prints the prompt, but neither how the answer is read nor how often it is right
+(audit D32): L+M-24's captions come from templates, so the grammar's facts are exact and the model can be held against
+them.
 """
 
 import hashlib
@@ -24,9 +23,9 @@ from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.models.generation import generate, stream
 from lmolt_utils.models.loading import load_model, load_tokenizer, model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
-from lmolt_utils.nli.cross_nli import texts_of
+from lmolt_utils.nli.cross_nli import texts_and_rules
 from lmolt_utils.run.notebook import Run
-from lmolt_utils.run.resume import Ask, answered
+from lmolt_utils.run.resume import answered
 
 _REQUEST = """### User:
 Please breakdown the following text into independent facts:
@@ -101,31 +100,15 @@ def facts(answer: str) -> list[str]:
     return [text for text in texts if text and not _NO_FACT.match(text)]
 
 
-def asker(reference: str, *, device: str, dtype: str, quantize: str, max_new_tokens: int, batch_size: int) -> Ask:
-    """Greedy answers of a causal model (a folder, a hub id or ``embedded:NAME``) to captions, batched by length.
-
-    The model is loaded at the first question. Raises :class:`~lmolt_utils.models.loading.ModelError` where it cannot
-    be.
-    """
-
-    def ask(captions: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-        tokenizer = load_tokenizer(reference)
-        model = load_model(reference, "causal", device=device, dtype=dtype, quantize=quantize)
-        prompts = [prompt(text) for text in captions]
-        yield from stream(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
-
-    return ask
-
-
 class LlmDecomposer:
-    """Captions to atomic facts by a language model's answers, each with the property that ``decompose`` reads in it.
+    """Captions to atomic facts by a language model's answers, each with the property that ``rules`` read in it.
 
     answers: caption to answer; an empty caption needs none. A fact that names no property the rules know has none.
     """
 
-    def __init__(self, answers: Mapping[str, str], decompose: Decomposer) -> None:
+    def __init__(self, answers: Mapping[str, str], rules: Decomposer) -> None:
         self.answers = answers
-        self._decompose = decompose
+        self.rules = rules
 
     def __call__(self, caption: str) -> list[Atom]:
         """The facts of an answer, in its order; raises :class:`LlmAnswerError` for a caption that has no answer."""
@@ -135,7 +118,7 @@ class LlmDecomposer:
             raise LlmAnswerError(f"no answer about {caption[:80]!r}: ask the language model about all captions again")
         atoms: list[Atom] = []
         for text in facts(self.answers[caption]):
-            named = [atom for atom in self._decompose(text) if atom.property is not None]
+            named = [atom for atom in self.rules(text) if atom.property is not None]
             if len(named) == 1:  # in the model's words
                 atoms.append(Atom(text, named[0].property, named[0].verb))
             else:  # a list of facts in one item is taken apart; an item that names no property stays whole
@@ -146,9 +129,9 @@ class LlmDecomposer:
         """What cross-NLI compares: the facts in canonical words.
 
         A caption whose answer holds no fact is its sentences, as one that the grammar cannot read is: a silent model
-        must not turn a caption into an empty one. :meth:`unanswered` counts them.
+        must not turn a caption into an empty one.
         """
-        return [self._decompose.canonical(atom) for atom in self(caption)] or sentences(caption)
+        return [self.rules.canonical(atom) for atom in self(caption)] or sentences(caption)
 
     def unanswered(self, captions: Iterable[str]) -> list[str]:
         """The distinct captions, empty ones apart, whose answers hold no fact."""
@@ -166,27 +149,18 @@ class LlmDecomposer:
 
 
 def decomposer_by_model(
-    reference: str, captions: Iterable[str], decompose: Decomposer, *, device: str = "cpu", dtype: str = "float32"
+    reference: str, captions: Iterable[str], rules: Decomposer, *, device: str = "cpu", dtype: str = "float32"
 ) -> LlmDecomposer:
-    """Ask a causal model about every distinct caption, with a progress bar.
+    """Ask a causal model (a folder, a hub id or ``embedded:NAME``) about every distinct caption.
 
-    Raises :class:`~lmolt_utils.models.loading.ModelError` where it cannot be loaded, :class:`LlmAnswerError` where it
-    names no fact at all.
+    Raises :class:`LlmAnswerError` where it names no fact at all.
     """
     answers = dict.fromkeys((text for text in captions if text.strip()), "")
     asked = [text for text in answers if len(text) <= LONGEST_CAPTION]
     model = load_model(reference, "causal", device=device, dtype=dtype)
     limits: dict[str, Any] = {"max_new_tokens": 256, "batch_size": 8, "title": "asking for facts"}
     given = generate(model, load_tokenizer(reference), [prompt(text) for text in asked], **limits)
-    return LlmDecomposer(answers | dict(zip(asked, given, strict=True)), decompose).checked(reference)
-
-
-def agreement_with_rules(
-    model: LlmDecomposer, decompose: Decomposer, captions: Iterable[str] | None = None
-) -> Agreement:
-    """Of a model's facts with the rules', over ``captions``, by default all that the model was asked about."""
-    texts = list(model.answers if captions is None else captions)
-    return agreement([fact_set(decompose(text)) for text in texts], [fact_set(model(text)) for text in texts])
+    return LlmDecomposer(answers | dict(zip(asked, given, strict=True)), rules).checked(reference)
 
 
 def fact_set(atoms: Iterable[Atom]) -> set[str]:
@@ -194,16 +168,10 @@ def fact_set(atoms: Iterable[Atom]) -> set[str]:
     return {atom.property or atom.text.casefold().strip(" .") for atom in atoms}
 
 
-def agreement(rules: Sequence[set[str]], model: Sequence[set[str]]) -> Agreement:
-    """How far the model's sets of facts agree with the rules', caption by caption.
-
-    Raises ``ValueError`` when there are none, or not equally many.
-    """
-    if not rules or len(rules) != len(model):
-        raise ValueError(
-            f"agreement needs as many sets of either kind, and one at least: {len(rules)} and {len(model)}"
-        )
-    pairs = list(zip(rules, model, strict=True))
+def agreement(model: LlmDecomposer, captions: Iterable[str] | None = None) -> Agreement:
+    """Of a model's facts with the rules', over ``captions``, by default all that the model was asked about."""
+    texts = model.answers if captions is None else captions
+    pairs = [(fact_set(model.rules(text)), fact_set(model(text))) for text in texts]
     return Agreement(
         captions=len(pairs),
         unanswered=sum(not theirs for _, theirs in pairs),
@@ -226,7 +194,7 @@ def decomposer(run: Run) -> Decomposer:
 
 
 def answers_path(run: Run) -> Path:
-    """Where the language model's answers are: ``scores/decomposition.json``."""
+    """Where the language model's answers are."""
     return run.path("scores", "decomposition.json")
 
 
@@ -234,7 +202,7 @@ def captions(run: Run, systems: Sequence[System]) -> dict[str, list[str]]:
     """The distinct captions of the references and of each system, empty ones left out."""
     found: dict[str, list[str]] = {"references": []}
     for system in systems:
-        texts = texts_of(scored_answers(run, system, "mol2cap"))
+        texts, _ = texts_and_rules(scored_answers(run, system, "mol2cap"))
         found["references"] += [reference for reference, _ in texts]
         found[system.name] = [output for _, output in texts]
     return {name: [text for text in dict.fromkeys(texts) if text.strip()] for name, texts in found.items()}
@@ -248,30 +216,31 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
     if run.params.decomposer_model is None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
+    reference, new_tokens = str(run.params.decomposer_model), run.params.decomposer_new_tokens
+    loading: dict[str, Any] = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
+    batch = run.params.generation_batch
     output = answers_path(run)
-    found = model_identity(run.params.decomposer_model)
+    found = model_identity(reference)
     made_from = {
-        "model": run.params.decomposer_model,
+        "model": reference,
         "revision": found if isinstance(found, str) else fingerprint(found),
         "prompt": hashlib.sha256(prompt("").encode()).hexdigest(),
-        "new_tokens": run.params.decomposer_new_tokens,
+        "new_tokens": new_tokens,
         "precision": f"{run.params.dtype} {run.params.quantize} {run.params.device}",
     }
-    loading = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
+
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        tokenizer = load_tokenizer(reference)
+        model = load_model(reference, "causal", **loading)
+        prompts = [prompt(text) for text in texts]
+        yield from stream(model, tokenizer, prompts, max_new_tokens=new_tokens, batch_size=batch)
 
     def make(work: Path) -> None:
         wanted = sorted({text for texts in captions(run, systems).values() for text in texts})
         before = read_kept(output) or {}
         known: dict[str, str] = before["answers"] if before.get("made_from") == made_from else {}
         new = [text for text in wanted if text not in known and len(text) <= LONGEST_CAPTION]
-        ask = asker(
-            str(run.params.decomposer_model),
-            max_new_tokens=run.params.decomposer_new_tokens,
-            batch_size=run.params.generation_batch,
-            **loading,
-        )
-        given = answered(new, ask, work, run.params.generation_batch, "asking for facts")
-        answers = known | dict(zip(new, given, strict=True))
+        answers = known | dict(zip(new, answered(new, ask, work, batch, "asking for facts"), strict=True))
         kept = {text: answers.get(text, "") for text in wanted}
         write_json(output, {"made_from": made_from, "asked": len(new), "answers": kept})
 
@@ -280,50 +249,47 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         "facts by a language model",
         make,
         outputs=[output],
-        params={"new_tokens": run.params.decomposer_new_tokens, **loading, "postprocess": rules},
+        params={"new_tokens": new_tokens, **loading, "postprocess": rules},
         inputs={**{system.name: prediction_path(run, system.name, "mol2cap") for system in systems}, "model": found},
     )
 
 
-def kept_decomposer(run: Run, rules: Decomposer) -> LlmDecomposer:
+def kept_decomposer(run: Run) -> LlmDecomposer:
     """The language model's decomposer by the answers that :func:`ask_language_model` kept."""
-    answers: Mapping[str, str] = read_json(answers_path(run))["answers"]
-    return LlmDecomposer(answers, rules)
+    return LlmDecomposer(read_json(answers_path(run))["answers"], decomposer(run))
 
 
 def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
     """The model's facts against the rules', over distinct captions: of the references, of each system, of all.
 
     Columns: captions, no answer (empty ones), no fact (text without any), and the exact, precision and recall of
-    :class:`~lmolt_utils.nli.llm.Agreement`. None where no model was asked.
+    :class:`Agreement`. None where no model was asked.
     """
     if run.params.decomposer_model is None:
         return None
-    rules = decomposer(run)
-    model = kept_decomposer(run, rules)
+    model = kept_decomposer(run)
     lines = []
     for name, texts in {**captions(run, systems), "all, each once": list(model.answers)}.items():
         if texts:
-            found = asdict(agreement_with_rules(model, rules, texts))
+            found = asdict(agreement(model, texts))
             silent = sum(not model.answers[text].strip() for text in texts)
             counts = {"captions": len(texts), "no answer": silent, "no fact": found["unanswered"] - silent}
             lines.append({"of": name, **counts, **{key: found[key] for key in ("exact", "precision", "recall")}})
     return pd.DataFrame(lines).set_index("of")
 
 
-def differences(run: Run, most: int = 5) -> pd.DataFrame | None:
-    """Captions on which the two differ: what only the rules and what only the model found; answered ones first.
+def differences(run: Run) -> pd.DataFrame | None:
+    """Five captions on which the two differ: what only the rules and what only the model found; answered ones first.
 
     None where no model was asked.
     """
     if run.params.decomposer_model is None:
         return None
-    rules = decomposer(run)
-    model = kept_decomposer(run, rules)
+    model = kept_decomposer(run)
     lines = []
     for text in model.answers:
-        ours, theirs = fact_set(rules(text)), fact_set(model(text))
+        ours, theirs = fact_set(model.rules(text)), fact_set(model(text))
         if ours != theirs:
             lines.append((not theirs, text, "; ".join(sorted(ours - theirs)), "; ".join(sorted(theirs - ours))))
     table = pd.DataFrame(lines, columns=["silent", "caption", "rules only", "model only"])
-    return table.sort_values("silent", kind="stable", ignore_index=True).drop(columns="silent").head(most)
+    return table.sort_values("silent", kind="stable", ignore_index=True).drop(columns="silent").head(5)

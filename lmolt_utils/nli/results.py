@@ -53,22 +53,43 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def cross_nli_report(run: Run) -> dict[str, Any]:
-    """``scores/crossnli.json``: whose facts were compared, pair counts, correlations, methods that did not run."""
+    """Whose facts were compared, pair counts, correlations, methods that did not run."""
     return dict(read_json(report_path(run)))
 
 
 def correlation_table(run: Run) -> pd.DataFrame:
     """How far each method's scores follow what is known from the property sets, over all systems' captions.
 
-    Outputs that are empty or of the wrong modality, which no method judges, are left out. Where the corpus states no
-    property sets, ``truth`` says that they were read off the captions.
-    Columns: :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran.
+    Columns: :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran. Where the corpus states no property sets,
+    ``truth`` says that they were read off the captions.
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
     table = pd.DataFrame(found, columns=list(COLUMNS))
     if property_note(run.path("data")):
         table["truth"] += " (sets read off the captions)"
     return table
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Which method follows the truth best, by rank correlation, for coverage and hallucination."""
+    told = []
+    for quantity, wanted in TRUTH_OF.items():
+        part = table[table["quantity"] == quantity].dropna(subset=["spearman"])
+        if part.empty:
+            told.append(f"{quantity}: undefined")
+            continue
+        best = part.astype({"spearman": float}).nlargest(1, "spearman").iloc[0]
+        told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
+    return "; ".join(told)
+
+
+def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean atomic scores of each system beside the truth they ought to follow, and its outputs that state nothing."""
+    chosen = rows[rows["method"] == "atomic"]
+    counted = {"empty_outputs": chosen["rule"] == EMPTY_OUTPUT, "wrong_modality": chosen["rule"] == WRONG_MODALITY}
+    groups = chosen.assign(**counted).groupby("system", sort=False)
+    means = groups[["coverage", "recall", "hallucination", "unsupported", "hallucinated"]].mean()
+    return means.join(groups[list(counted)].sum())
 
 
 def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -82,29 +103,3 @@ def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     table = pd.DataFrame(found["table"])
     numbers = table.columns.difference(["method", "reason"])
     return table.astype(dict.fromkeys(numbers, float)), pd.DataFrame(found["sensitivity"]), found["not_run"]
-
-
-def mean_table(rows: pd.DataFrame, method: str = "atomic") -> pd.DataFrame:
-    """Mean scores of each system by one method beside the truth they ought to follow.
-
-    Outputs that state nothing, because they are empty or of the wrong modality, are counted.
-    """
-    chosen = rows[rows["method"] == method]
-    groups = chosen.assign(
-        empty_outputs=chosen["rule"] == EMPTY_OUTPUT, wrong_modality=chosen["rule"] == WRONG_MODALITY
-    ).groupby("system", sort=False)
-    means = groups[["coverage", "recall", "hallucination", "unsupported", "hallucinated"]].mean()
-    return means.join(groups[["empty_outputs", "wrong_modality"]].sum())
-
-
-def headline(table: pd.DataFrame) -> str:
-    """Which method follows the truth best, by rank correlation, for coverage and hallucination."""
-    told = []
-    for quantity, wanted in TRUTH_OF.items():
-        part = table[table["quantity"] == quantity].dropna(subset=["spearman"])
-        if part.empty:
-            told.append(f"{quantity}: undefined")
-            continue
-        best = part.iloc[int(part["spearman"].astype(float).to_numpy().argmax())]
-        told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
-    return "; ".join(told)

@@ -26,8 +26,7 @@ def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
     """Per reference and output, from the distinct properties of both: recall and hallucinated, 0..1, shape (n, 2).
 
     recall: share of the reference's properties that the output names; NaN if the reference names none.
-    hallucinated: share of the output's properties that the reference does not name; NaN if the output names none
-    (the row still counts for recall).
+    hallucinated: share of the output's properties that the reference does not name; NaN if either names none.
     """
     lines = []
     for reference, output in texts:
@@ -35,19 +34,6 @@ def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
         recall = len(gold & said) / len(gold) if gold else math.nan
         lines.append((recall, len(said - gold) / len(said) if gold and said else math.nan))
     return pd.DataFrame(lines, columns=["recall", "hallucinated"])
-
-
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of two columns, shape (n,); NaN where one is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size > 1e-12 * len(x) else math.nan
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties averaged, of whole numbers >= 0, shape (n,): by counting, in a fraction of a sort's time."""
-    counts = np.bincount(values)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[values])
 
 
 def correlations(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -76,13 +62,11 @@ def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: in
     if len(x) < 3 or len(names) < 2:
         return [math.nan] * 6
     rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-
     x_order, y_order = (np.unique(side, return_inverse=True)[1] for side in (x, y))
 
     def both(drawn: np.ndarray) -> tuple[float, float]:
         rows = np.concatenate([rows_of[code] for code in drawn])
-        ranks = average_ranks(x_order[rows]), average_ranks(y_order[rows])
-        return pearson(*ranks), pearson(x[rows], y[rows])
+        return _pearson(_ranks(x_order[rows]), _ranks(y_order[rows])), _pearson(x[rows], y[rows])
 
     everyone = np.arange(len(names))
     rng = np.random.default_rng(seed)
@@ -94,3 +78,16 @@ def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: in
         ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
         result += [value, float(ends[0]), float(ends[1])]
     return result
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """NaN where a column is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    size = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / size if size > 1e-12 * len(x) else math.nan
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, ties averaged, of whole numbers >= 0: by counting, in a fraction of a sort's time."""
+    counts = np.bincount(values)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[values])

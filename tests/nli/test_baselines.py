@@ -7,7 +7,16 @@ import pytest
 
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution, FitError, histograms, zero_shot
+from lmolt_utils.nli.baselines import (
+    FULL_TEXT,
+    SENTENCE,
+    SUMMAC_ZS,
+    FitError,
+    convolution,
+    fitted_convolution,
+    histograms,
+    zero_shot,
+)
 from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
 
 DECOMPOSER = Decomposer(open_vocabulary=True)
@@ -37,10 +46,9 @@ def test_units() -> None:
 def test_zero_shot_takes_the_two_maxima_apart() -> None:
     # One hypothesis, two premises: highest entailment from the first, highest contradiction from the second.
     answers = np.array([[[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [[0.0, 0.0, 1.0], [0.2, 0.1, 0.7]]])
-    assert zero_shot(answers) == pytest.approx(((0.7 - 0.5) + (0.1 - 0.2)) / 2)
-    wrong, covered, same = SUMMAC_ZS.pool(answers, answers)
-    assert covered == pytest.approx((zero_shot(answers) + 1) / 2)
-    assert wrong == same == pytest.approx(1 - covered)
+    expected = (((0.7 - 0.5) + (0.1 - 0.2)) / 2 + 1) / 2
+    assert zero_shot(answers) == pytest.approx(expected)
+    assert SUMMAC_ZS.pool(answers, answers) == pytest.approx((1 - expected, expected, 1 - expected))
 
 
 def test_histograms_count_premises_by_entailment() -> None:
@@ -50,26 +58,33 @@ def test_histograms_count_premises_by_entailment() -> None:
     assert (found[0, 0], found[0, 1], found[0, 49]) == (2, 1, 2)
 
 
+def entailed(*values: list[float]) -> np.ndarray:
+    """Answers, shape (hypotheses, premises, 3), by their entailment."""
+    return np.stack([np.zeros_like(values), values, 1 - np.array(values)], axis=-1)
+
+
 def test_convolution_by_hand() -> None:
     weights = np.zeros(50)
     weights[49], weights[0] = 2.0, -1.0
-    method = Convolution(weights, 0.5)
-    entailment = np.array([[0.99, 0.0], [0.0, 0.0]])
+    answers = entailed([0.99, 0.0], [0.0, 0.0])
     expected = np.mean([1 / (1 + np.exp(-(2 - 1 + 0.5))), 1 / (1 + np.exp(-(-2 + 0.5)))])
-    assert method.consistency(entailment) == pytest.approx(expected)
+    other = 1 / (1 + np.exp(-(-2 + 0.5)))
+    found = convolution(weights, 0.5).pool(answers, entailed([0.0, 0.0]))
+    assert found == pytest.approx((1 - expected, other, 1 - expected))
 
 
 def test_convolution_fitted_on_references_tells_own_facts_from_others() -> None:
     references = list(generate(200, 3)["caption"])
-    method = Convolution.fit(references, DECOMPOSER, Facts())
-    assert method.consistency(np.array([[0.9, 0.0]])) > 0.8
-    assert method.consistency(np.array([[0.0, 0.0]])) < 0.5
-    again = Convolution.fit(references[::-1], DECOMPOSER, Facts())
-    assert np.array_equal(method.weights, again.weights)
+    method = fitted_convolution(references, DECOMPOSER, Facts())
+    own, other = entailed([0.9, 0.0]), entailed([0.0, 0.0])
+    _, consistency, _ = method.pool(other, own)
+    assert consistency > 0.8
+    assert method.pool(own, other)[1] < 0.5
+    again = fitted_convolution(references[::-1], DECOMPOSER, Facts())
+    assert again.pool(other, own) == method.pool(other, own)
 
 
-def test_convolution_refuses_too_little() -> None:
-    with pytest.raises(FitError, match="1 distinct"):
-        Convolution.fit(["The molecule is a nutrient."] * 100, DECOMPOSER, Facts())
-    with pytest.raises(FitError, match="0 distinct"):
-        Convolution.fit([], DECOMPOSER, Facts())
+@pytest.mark.parametrize(("references", "distinct"), [(["The molecule is a nutrient."] * 100, 1), ([], 0)])
+def test_convolution_refuses_too_little(references: list[str], distinct: int) -> None:
+    with pytest.raises(FitError, match=f"{distinct} distinct"):
+        fitted_convolution(references, DECOMPOSER, Facts())

@@ -3,8 +3,6 @@
 import itertools
 import json
 import shutil
-import signal
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,9 +16,9 @@ from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import BadFileError
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError
-from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, LABELS, NEUTRAL, Classifier, Pair, PairScorer
+from lmolt_utils.nli.classifier import LABELS, Classifier, Pair, PairScorer
 
-FACT, DENIED = "The molecule is a nutrient.", "The molecule is not a nutrient."
+FACT = "The molecule is a nutrient."
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +37,8 @@ def pairs() -> list[Pair]:
 
 def naive(classifier: Classifier, batch: list[Pair]) -> np.ndarray:
     """The plainest loop body: tokenizer, model, softmax, labels by name."""
-    encoded = classifier.tokenizer(
-        [p for p, _ in batch],
-        [h for _, h in batch],
-        padding=True,
-        truncation=True,
-        max_length=256,
-        return_token_type_ids=True,
-        return_tensors="pt",
-    )
+    options: Any = {"padding": True, "truncation": True, "max_length": 256, "return_token_type_ids": True}
+    encoded = classifier.tokenizer([p for p, _ in batch], [h for _, h in batch], **options, return_tensors="pt")
     with torch.no_grad():
         shares = torch.softmax(classifier.model(**encoded).logits, dim=-1)
     named = {name: index for index, name in classifier.model.config.id2label.items()}
@@ -86,14 +77,6 @@ def test_pairs_longer_than_the_model_are_truncated_and_counted() -> None:
     assert sum(answers[long, FACT]) == pytest.approx(1, abs=1e-6)
 
 
-def test_each_pair_is_asked_once(classifier: Classifier) -> None:
-    scorer = PairScorer(classifier)
-    first = scorer([(FACT, DENIED), (FACT, DENIED)])[FACT, DENIED]
-    assert first[CONTRADICTION] > 0.9 > 0.1 > first[ENTAILMENT] + first[NEUTRAL]
-    scorer([(FACT, DENIED)])
-    assert scorer.asked == 1
-
-
 # ---- labels ----
 
 
@@ -109,9 +92,10 @@ def with_labels(folder: Path, names: Sequence[str]) -> Path:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["entailment", "not_entailment"], "has 2 labels"),
+        (["entailment", "not_entailment"], "0: entailment, 1: not_entailment: an NLI model must name its three"),
         (["LABEL_0", "LABEL_1", "LABEL_2"], "must name its three labels"),
-        (["entailment", "entailment_too", "neutral"], "name no 'contradiction'"),
+        (["entailment", "entailment_too", "neutral"], "must name its three labels"),
+        (["entailment", "contradiction", "neutral", "neutral_too"], "must name its three labels"),
         (["neutral", "entailment", "contradiction"], "labels swapped"),
     ],
 )
@@ -159,7 +143,7 @@ def test_a_second_run_asks_nothing_and_reads_the_same_bits(
     first = PairScorer(classifier, tmp_path / "c.jsonl")
     before = dict(first(pairs))
     second = PairScorer(classifier, tmp_path / "c.jsonl")
-    assert dict(second(pairs)) == before
+    assert dict(second(pairs)) == dict(second(pairs)) == before
     assert (first.asked, second.asked, second.cached) == (len(set(pairs)), 0, len(set(pairs)))
 
 
@@ -196,29 +180,23 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path, content: by
     assert path.read_bytes() == content
 
 
-def _ask(path: Path, count: int) -> None:
-    scorer(path)((str(number), "h") for number in range(count))
+def _ask(path: Path, first: int) -> None:
+    scorer(path)((str(number), "h") for number in range(first, first + 3000))
 
 
 def test_two_writers_and_a_kill_leave_whole_answers(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     fork = get_context("fork")  # a fresh interpreter would spend seconds on importing torch
-    killed, other = (fork.Process(target=_ask, args=(path, count)) for count in (300_000, 3000))
-    killed.start()
-    other.start()
-    other.join(timeout=60)
-    deadline = time.monotonic() + 60
-    while path.read_text().count("\n") < 4000 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.kill()
-    killed.join()
-    assert (killed.exitcode, other.exitcode) == (-signal.SIGKILL, 0)
+    writers = [fork.Process(target=_ask, args=(path, first)) for first in (0, 3000)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(timeout=60)
+    lines = path.read_text().splitlines()
+    assert {int(json.loads(line)["pair"][0]) for line in lines} == set(range(6000))
     with open(path, "r+b") as handle:
         handle.truncate(path.stat().st_size - 9)  # as a kill in the middle of a write leaves it
-    scorer(path)([("new", "h")])
-    *lines, _, last = path.read_text().splitlines()
-    assert {tuple(json.loads(line)["answer"]) for line in [*lines, last]} == {(0.25, 0.5, 0.25)}
-    assert json.loads(last)["pair"] == ["new", "h"]
+    scorer(path)([("joined to it", "h"), ("new", "h")])
     again = scorer(path)
-    again([*((str(number), "h") for number in range(3000)), ("new", "h")])
-    assert (again.asked, again.cached) == (0, 3001)
+    again([*((str(number), "h") for number in range(6000)), ("joined to it", "h"), ("new", "h")])
+    assert (again.asked, again.cached) == (2, 6000)

@@ -14,23 +14,18 @@ from scipy import stats
 from lmolt_utils.cli import main
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
-from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution
+from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution
 from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
+from lmolt_utils.nli.command import means
 from lmolt_utils.nli.cross_nli import (
-    CUT,
     EMPTY_OUTPUT,
     EMPTY_REFERENCE,
-    MOST_UNITS,
     WRONG_MODALITY,
     Method,
     canonical_atoms,
-    coverage,
     cross_nli,
-    hallucination,
-    summary,
-    unsupported,
 )
-from lmolt_utils.nli.truth import correlations, pearson, truth
+from lmolt_utils.nli.truth import correlations, truth
 
 NAMES = Vocabulary.of(
     {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
@@ -65,15 +60,6 @@ def judge(*captions: tuple[str | None, str | None]) -> Any:
     return cross_nli({"s": frame}, [ATOMIC], Table())[0]["s"]
 
 
-def test_equations_by_hand() -> None:
-    # Fig. 3's shape: two hypotheses (rows) against three premises (columns).
-    contradiction = np.array([[0.9, 0.2, 0.4], [0.5, 0.7, 0.6]])
-    assert hallucination(contradiction) == pytest.approx((0.2 + 0.5) / 2)
-    entailment = np.array([[0.1, 0.8, 0.3], [0.6, 0.2, 0.4]])
-    assert coverage(entailment) == pytest.approx((0.8 + 0.6) / 2)
-    assert unsupported(entailment) == pytest.approx(((1 - 0.8) + (1 - 0.6)) / 2)
-
-
 @pytest.mark.parametrize(
     ("reference", "output", "expected"),
     [
@@ -93,24 +79,20 @@ def test_equations_by_hand() -> None:
         ),
     ],
 )
-def test_directions_and_pooling(reference: str, output: str, expected: tuple[float, ...]) -> None:
+def test_equations_by_hand(reference: str, output: str, expected: tuple[float, ...]) -> None:
     (row,) = judge((reference, output)).itertuples()
     assert (row.hallucination, row.coverage, row.unsupported) == pytest.approx(expected)
-    assert (row.reference_units, row.output_units, row.rule) == (
-        len(DECOMPOSER(reference)),
-        len(DECOMPOSER(output)),
-        "",
-    )
+    units = len(DECOMPOSER(reference)), len(DECOMPOSER(output))
+    assert (row.reference_units, row.output_units, row.rule) == (*units, "")
 
 
 def test_empty_captions_by_rule() -> None:
     rows = judge((FACT, ""), (FACT, None), (FACT, " \n"), ("", FACT), ("", ""), (FACT, FACT))
     assert list(rows["rule"]) == [EMPTY_OUTPUT] * 3 + [EMPTY_REFERENCE] * 2 + [""]
     assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
-    assert rows["hallucination"][:5].isna().all()
-    assert rows["unsupported"][:5].isna().all()
+    assert rows[["hallucination", "unsupported"]][:5].isna().all(axis=None)
     assert rows["coverage"][3:5].isna().all()
-    table = summary(rows).set_index("quantity")
+    table = means(rows, resamples=100).set_index("quantity")
     assert list(table["n"]) == [1, 4, 1]
     assert table["mean"]["coverage"] == pytest.approx(0.95 / 4)
     assert table["mean"]["hallucination"] == pytest.approx(0.01)
@@ -119,28 +101,14 @@ def test_empty_captions_by_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "caption",
-    [
-        "CCO",
-        "<p>The <b>molecule</b> &amp; more</p>",
-        "分子是一种营养物质。",
-        "nutrient " * 10_000,
-        "The molecule is a nutrient. " * 2_500,
-        " ".join(f"The molecule impacts thing{i}." for i in range(2_500)),
-        "bad \ud800 surrogate",
-        "...",
-    ],
+    "caption", ["<p>The <b>molecule</b> &amp; more</p>", "nutrient " * 10_000, "bad \ud800 surrogate", "CCO", "..."]
 )
-def test_odd_captions_are_scored_by_rule_on_either_side(caption: str) -> None:
-    rows = judge((FACT, caption), (caption, FACT), (caption, caption))
-    for row in rows.itertuples():
-        if row.rule in (EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY):
-            continue
-        assert all(0 <= value <= 1 for value in (row.hallucination, row.coverage, row.unsupported))
-        assert max(row.reference_units, row.output_units) <= MOST_UNITS
-        assert (row.rule == CUT) == (max(row.reference_units, row.output_units) == MOST_UNITS)
-    assert rows["rule"][2] != EMPTY_OUTPUT
-    assert rows["rule"][1] in ("", CUT), "a reference is never tested"
+def test_odd_captions_are_judged_as_they_stand_or_not_at_all(caption: str) -> None:
+    rows = judge((FACT, caption), (caption, FACT))
+    assert rows["rule"][0] in ("", WRONG_MODALITY)
+    assert rows["rule"][1] == "", "a reference is never tested"
+    assert rows[rows["rule"] == ""][["hallucination", "coverage", "unsupported"]].stack().between(0, 1).all()
+    assert rows["reference_units"][1] == 1
 
 
 class Credulous(Table):
@@ -154,30 +122,23 @@ class Credulous(Table):
 def test_what_is_no_caption_states_nothing_in_every_method() -> None:
     outputs = [FACT, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
     frame = pd.DataFrame({"id": range(5), "reference": FACT, "prediction": outputs})
-    rule = ["", EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY]
-    methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, Convolution(np.linspace(0, 1, 50), 0.0).method]
+    methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution(np.linspace(0, 1, 50), 0.0)]
     table = Credulous()
     found = cross_nli({"s": frame}, methods, table)[0]["s"]
     assert {text for pair in table.seen for text in pair} == {FACT}, "the model is not asked about the others"
-    for method, rows in found.groupby("method"):
-        assert list(rows["rule"]) == rule, method
-        assert rows["coverage"].tolist()[1:] == [0.0] * 4, method
-        assert rows["coverage"].iloc[0] > 0.5, method
-        assert rows[["hallucination", "unsupported"]].iloc[1:].isna().all(axis=None), method
-        assert set(rows["output_units"].iloc[1:]) == {0}, method
-    counts = summary(found)
-    assert set(counts["wrong_modality"]) == {3}
-    assert set(counts["empty_outputs"]) == {1}
+    judged, others = found[found["id"] == 0], found[found["id"] > 0]
+    assert (judged["coverage"] > 0.5).all()
+    assert list(others["rule"]) == [EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY] * len(methods)
+    assert (others[["coverage", "output_units"]] == 0).all(axis=None)
+    assert others[["hallucination", "unsupported"]].isna().all(axis=None)
+    counts = means(found, resamples=100)
+    assert (set(counts["wrong_modality"]), set(counts["empty_outputs"])) == ({3}, {1})
 
 
 def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> None:
-    a = pd.DataFrame(
-        {
-            "id": [0, 1],
-            "reference": ["The molecule is a nutrient and a toxin."] * 2,
-            "prediction": ["The molecule is a nutrient.", "The molecule is a emulsifier."],
-        }
-    )
+    outputs = ["The molecule is a nutrient.", "The molecule is a emulsifier."]
+    both = "The molecule is a nutrient and a toxin."
+    a = pd.DataFrame({"id": [0, 1], "reference": both, "prediction": outputs})
     table = Table()
     rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
     assert counts.naive == 2 * (2 * 2 + 2 * 2)
@@ -185,17 +146,6 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
     assert rows["a"]["coverage"].tolist() == rows["b"]["coverage"].tolist()[::-1]
     assert list(rows["b"]["id"]) == [1, 0]
-
-
-def test_the_baselines_see_their_own_units() -> None:
-    caption = "The molecule is a nutrient. It impacts pancreatitis."
-    frame = pd.DataFrame({"id": [0], "reference": [caption], "prediction": [caption]})
-    rows, counts = cross_nli({"s": frame}, [FULL_TEXT, SENTENCE, SUMMAC_ZS], Table())
-    assert list(rows["s"]["reference_units"]) == [1, 2, 2]
-    assert counts.naive == 2 * (1 + 4 + 4)
-    assert rows["s"].set_index("method")["coverage"].to_dict() == pytest.approx(
-        {"full text": 0.95, "sentence": 0.95, "SummaC-ZS": (0.95 - 0.1 + 1) / 2}
-    )
 
 
 # ---- ground truth ----
@@ -216,21 +166,20 @@ def test_correlations_equal_scipys() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, 200).astype(float)
     y = x + rng.normal(0, 2, 200)
-    assert math.isnan(pearson(np.full(5, 0.1), np.arange(5.0)))
     invented = np.where(np.arange(200) < 10, np.nan, y)
     scores = {"hallucination": 0.1, "coverage": x, "unsupported": -y, "recall": y, "hallucinated": invented}
     rows = pd.DataFrame({"id": range(200), "method": "atomic", "rule": "", **scores})
     decided = rows.head(50).assign(rule=[EMPTY_OUTPUT, WRONG_MODALITY] * 25, coverage=0.0, recall=0.0)
     table: Any = correlations(pd.concat([rows, decided]), resamples=200).set_index("quantity")
-    assert table.loc["coverage", "spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    assert table.loc["coverage", "pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
-    assert table.loc["coverage", "low"] < table.loc["coverage", "spearman"] < table.loc["coverage", "high"]
-    fisher = np.tanh(np.arctanh(table.loc["coverage", "pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
-    ends = table.loc["coverage", ["pearson_low", "pearson_high"]].to_numpy(dtype=float)
-    assert ends == pytest.approx(fisher, abs=0.04)
+    found = table.loc["coverage"]
+    assert found["spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert found["low"] < found["spearman"] < found["high"]
+    fisher = np.tanh(np.arctanh(found["pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
+    assert [found["pearson_low"], found["pearson_high"]] == pytest.approx(fisher, abs=0.04)
     assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
     assert table.loc["unsupported", "n"] == 190
-    assert math.isnan(table.loc["hallucination", "spearman"])
+    assert math.isnan(table.loc["hallucination", "spearman"]), "the score is the same in every row"
 
 
 # ---- the command ----
@@ -238,13 +187,9 @@ def test_correlations_equal_scipys() -> None:
 
 def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captions = [FACT, "CCO", "", "The molecule is not a nutrient."]
-    lines = [
-        {"id": f"m{i}", "task": "mol2cap", "reference": captions[0], "prediction": text}
-        for i, text in enumerate(captions)
-    ]
-    file = tmp_path / "p.jsonl"
+    lines = [{"id": f"m{i}", "reference": FACT, "prediction": text} for i, text in enumerate(captions)]
+    file, out = tmp_path / "p.jsonl", tmp_path / "out.json"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    out = tmp_path / "out.json"
     arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.jsonl"), "--resamples", "100"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
@@ -256,16 +201,9 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     atomic = {row["id"]: row for row in first["rows"] if row["method"] == "atomic"}
     assert atomic["m0"]["coverage"] > 0.9 > 0.1 > atomic["m0"]["hallucination"]
     assert atomic["m3"]["hallucination"] > 0.9
-    assert atomic["m2"] == {
-        "id": "m2",
-        "method": "atomic",
-        "hallucination": None,
-        "coverage": 0.0,
-        "unsupported": None,
-        "reference_units": 1,
-        "output_units": 0,
-        "rule": EMPTY_OUTPUT,
-    }
+    scores = {"hallucination": None, "coverage": 0.0, "unsupported": None}
+    units = {"reference_units": 1, "output_units": 0}
+    assert atomic["m2"] == {"id": "m2", "method": "atomic", **scores, **units, "rule": EMPTY_OUTPUT}
     assert main(arguments) == 0
     again = json.loads(out.read_text())
     assert again["pairs"]["cached"] == again["pairs"]["distinct"] == first["pairs"]["distinct"]

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
@@ -11,6 +12,7 @@ from lmolt_utils.nli.divergence import (
     bin_of,
     by_length,
     divergence,
+    divergences,
     entropy,
     relative_entropy,
     sensitivity,
@@ -45,44 +47,50 @@ def test_direction_and_scipy() -> None:
 
 def test_everything_beside_the_value() -> None:
     found = divergence(HIGH, LOW, resamples=200)
-    assert (found.n, found.dropped, found.reason) == (400, 0, "")
-    assert found.low < found.kl < found.high
-    assert found.null < found.low
-    assert found.kl == pytest.approx(relative_entropy(HIGH, LOW))
-    assert found.reverse == pytest.approx(relative_entropy(LOW, HIGH))
+    assert (found["n"], found["dropped"], found["reason"]) == (400, 0, "")
+    assert found["null"] < found["low"] < found["kl"] < found["high"]
+    assert found["kl"] == pytest.approx(relative_entropy(HIGH, LOW))
+    assert found["reverse"] == pytest.approx(relative_entropy(LOW, HIGH))
     p, q = (np.histogram(side, 20, (0, 1))[0] + 0.5 for side in (HIGH, LOW))
     middle = (p / p.sum() + q / q.sum()) / 2
-    assert found.js == pytest.approx((scipy_entropy(p, middle) + scipy_entropy(q, middle)) / 2)
-    assert found.difference == pytest.approx(HIGH.mean() - LOW.mean())
+    assert found["js"] == pytest.approx((scipy_entropy(p, middle) + scipy_entropy(q, middle)) / 2)
+    assert found["difference"] == pytest.approx(HIGH.mean() - LOW.mean())
     # One distribution is above the other everywhere: Wasserstein-1 is the difference of the means.
-    assert found.wasserstein == pytest.approx(found.difference, abs=1e-3)
-    assert found.difference_low < found.difference < found.difference_high
-    assert found.p == pytest.approx(1 / 201)
+    assert found["wasserstein"] == pytest.approx(found["difference"], abs=1e-3)
+    assert found["difference_low"] < found["difference"] < found["difference_high"]
+    assert found["p"] == pytest.approx(1 / 201)
     assert found == divergence(HIGH, LOW, resamples=200), "the same seed, the same numbers"
 
 
 def test_equal_systems_are_not_told_apart() -> None:
     same = divergence(HIGH, HIGH, resamples=100)
-    assert (same.kl, same.reverse, same.js, same.wasserstein, same.difference, same.p) == (0, 0, 0, 0, 0, 1)
+    zeros = ("kl", "reverse", "js", "wasserstein", "difference")
+    assert [same[name] for name in (*zeros, "p")] == [0, 0, 0, 0, 0, 1]
     rng = np.random.default_rng(1)
-    p_values = [divergence(rng.random(60), rng.random(60), resamples=99, seed=i).p for i in range(60)]
+    p_values = [divergence(rng.random(60), rng.random(60), resamples=99, seed=i)["p"] for i in range(60)]
     assert 0.3 < np.mean(p_values) < 0.7
     assert np.mean(np.array(p_values) <= 0.1) < 0.25
     few, many = (divergence(rng.random(n), rng.random(n), resamples=100) for n in (40, 4000))
-    assert few.null > 5 * many.null  # what few rows alone give
+    assert few["null"] > 5 * many["null"]  # what few rows alone give
 
 
 def test_undefined_rows_are_dropped_in_pairs_and_few_rows_refused() -> None:
     p, q = HIGH.copy(), LOW.copy()
     p[:10], q[5:20] = np.nan, np.nan
     found = divergence(p, q, resamples=100)
-    assert (found.n, found.dropped) == (380, 20)
-    assert found.kl == pytest.approx(relative_entropy(HIGH[20:], LOW[20:]))
+    assert (found["n"], found["dropped"]) == (380, 20)
+    assert found["kl"] == pytest.approx(relative_entropy(HIGH[20:], LOW[20:]))
     short = divergence(HIGH[:29], LOW[:29])
-    assert math.isnan(short.kl)
-    assert "29 rows" in short.reason
-    with pytest.raises(DivergenceError, match="same rows"):
-        divergence(HIGH, LOW[:-1])
+    assert "kl" not in short
+    assert "29 rows" in short["reason"]
+
+
+def test_two_systems_need_the_same_rows() -> None:
+    rows = pd.DataFrame({"id": range(800), "method": "atomic", "coverage": [*HIGH, *LOW], "words": 60})
+    rows["system"] = np.repeat(["a", "b"], 400)
+    for shown in (rows, rows.head(400)):  # other ids; none at all
+        with pytest.raises(DivergenceError, match="a and b have no NLI scores of the same rows"):
+            divergences(shown, "a", "b")
 
 
 def test_a_cut_is_held_against_random_rows_of_the_same_number() -> None:
