@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +13,6 @@ from typing import Any
 
 import huggingface_hub
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from huggingface_hub import HfApi, constants
@@ -364,20 +361,13 @@ def test_a_split_column_is_followed(tmp_path: Path) -> None:
 
 def test_json_lines_have_the_columns_of_all_their_records(tmp_path: Path) -> None:
     """Exporters that leave out what is null: what the first record lacks is not lost for the others."""
-    path, rows = tmp_path / "a.jsonl", alcohols(12).assign(split=["train"] * 6 + ["test"] * 6).to_dict("records")
-
-    def read(lacking: str) -> pd.DataFrame:
-        lines = [json.dumps({key: row[key] for key in row if key != lacking or row is not rows[0]}) for row in rows]
-        path.write_text("\n".join(lines))
-        return load(Source(str(path)), max_bad_share=0.1).frame
-
-    assert read("properties")["properties"].tolist() == ["", *(row["properties"] for row in rows[1:])]
-    assert read("caption")["caption"].tolist() == [row["caption"] for row in rows[1:]]
-    assert read_rows_of(path).rejected[["line", "reason", "detail"]].to_numpy().tolist() == [
-        [1, "empty cell", "caption"]
-    ]
-    with pytest.raises(DataError, match="1 rows are in no known split"):
-        read("split")
+    rows = alcohols(4).to_dict("records")
+    del rows[0]["properties"]
+    del rows[1]["caption"]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_rows_of(tmp_path / "a.jsonl")
+    assert found.frame["properties"].tolist() == ["", "length 3|alcohol", "length 4|alcohol"]
+    assert found.rejected[["line", "reason", "detail"]].to_numpy().tolist() == [[2, "empty cell", "caption"]]
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
@@ -425,15 +415,11 @@ def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> N
         assert found.frame[list(whole)].to_numpy().tolist() == whole.to_numpy().tolist(), path.name
         assert found.rejected.empty
     whole.to_csv(tmp_path / "utf16.csv", index=False, encoding="utf-16")
-    with pytest.raises(DataError, match=r"utf16.csv is not UTF-8 text \(it looks like UTF-16"):
-        read_rows_of(tmp_path / "utf16.csv")
     (tmp_path / "cut.json").write_text((tmp_path / "array.json").read_text()[:-20])
     (tmp_path / "one.json").write_text(json.dumps({"data": whole.to_dict("records")}, indent=1))
-    for name in ("cut.json", "one.json"):
-        with pytest.raises(DataError, match=f"{name} .*neither a JSON array of objects nor JSON lines"):
+    for name, message in (("utf16.csv", "looks like UTF-16"), ("cut.json", "JSON array"), ("one.json", "JSON array")):
+        with pytest.raises(DataError, match=f"{name} .*{message}"):
             read_rows_of(tmp_path / name)
-    with pytest.raises(DataError, match=r"test_corpus$"):  # only the embedded corpus can be made larger
-        draw("test", load(Source(str(tmp_path / "tabs.csv"))).frame.assign(id="x"), 5, 0)
 
 
 def test_no_file_is_left_out_of_a_corpus_without_a_word(tmp_path: Path) -> None:
@@ -564,66 +550,31 @@ def test_a_column_that_comes_twice_is_refused(tmp_path: Path, header: str) -> No
     (tmp_path / "a.csv").write_text(f"{header}\n{','.join(['CCO'] * len(header.split(',')))}\n")
     with pytest.raises(DataError, match="more than once"):
         read_rows_of(tmp_path / "a.csv")
-    table = pa.Table.from_arrays([pa.array(["CCO"])] * 3, names=["smiles", "caption", "caption"])
-    pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="'caption' more than once"):
-        read_rows_of(tmp_path / "a.parquet")
 
 
-def cut(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def in_zip_headers(offset: int, value: bytes) -> Callable[[bytes], bytes]:
-    """Overwrites a field of both headers of a zip with one member."""
-
-    def damage(data: bytes) -> bytes:
-        central = data.index(b"PK\x01\x02") + 2  # there it stands two bytes later
-        for start in (0, central):
-            data = data[: start + offset] + value + data[start + offset + len(value) :]
-        return data
-
-    return damage
+def test_doubled_backslashes_are_kept_and_counted(tmp_path: Path) -> None:
+    """As in MolT5's ChEBI-20 files: RDKit reads ``C/C=C\\\\C`` and ``C/C=C\\C`` alike."""
+    (tmp_path / "a.tsv").write_text("CID\tSMILES\tdescription\n1\tC/C=C\\\\C\tx\n2\tC/C=C\\C\ty\n")
+    found = read_rows_of(tmp_path / "a.tsv")
+    assert found.frame["molecule"].tolist() == ["C/C=C\\\\C", "C/C=C\\C"]
+    assert list(found.notes.values()) == [1]
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    ("name", "data"),
     [
-        ("train.parquet", cut),
-        ("train.parquet", lambda data: b"\0" * len(data)),
-        ("train.tsv.gz", cut),
-        ("train.tsv.gz", lambda data: b"no gzip"),
-        ("additional_data.zip", cut),
-        ("additional_data.zip", in_zip_headers(6, b"\x01\0")),  # encrypted
-        ("additional_data.zip", in_zip_headers(8, b"\x63\0")),  # method 99
-        ("train.parquet", lambda data: data.replace(b"caption", b"capt\xffon")),  # a column's name
-        ("train.csv", lambda data: b""),
-        ("train.csv", lambda data: b"molecule,caption\n"),
+        ("train.parquet", b"PAR1" + bytes(200)),
+        ("train.tsv.gz", gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000)[:60]),
+        ("train.tsv.gz", b"no gzip"),
+        ("additional_data.zip", b"PK\x03\x04 cut"),
+        ("train.csv", b""),
+        ("train.csv", b"molecule,caption\n"),
     ],
 )
-def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
-    path = tmp_path / name
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("train_props.txt", "CCO\ta\n")
-    elif name.endswith(".gz"):
-        path.write_bytes(gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000))
-    else:
-        write(alcohols(50), path)
-    path.write_bytes(damage(path.read_bytes()))
+def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=name):
-        load(Source(str(path)))
-
-
-def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmolt_utils.data.text_tables.MAX_BYTES", 10_000)
-    bomb = gzip.compress(b"\0" * 20_000)
-    (tmp_path / "train.tsv.gz").write_bytes(bomb)
-    with zipfile.ZipFile(tmp_path / "additional_data.zip", "w") as archive:
-        archive.writestr("train_props.txt.gz", bomb)
-    for name in ("train.tsv.gz", "additional_data.zip"):
-        with pytest.raises(DataError, match="MB unpacked"):
-            load(Source(str(tmp_path / name)))
+        load(Source(str(tmp_path / name)))
 
 
 # ------------------------------------------------------------------------------------------- manifests
