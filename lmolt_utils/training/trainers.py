@@ -27,7 +27,7 @@ from lmolt_utils.models.chat import chat_tokens
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.run.resume import Checkpoints
 from lmolt_utils.training.adapters import check_vocabulary, save_adapter
-from lmolt_utils.training.losses import Dpo, Kto, Objective, PairTrainer, Sft, TrainingError, kto_pair, sigmoid_and_nll
+from lmolt_utils.training.losses import Kto, Objective, PairTrainer, Sft, TrainingError, kto_pair, sigmoid_and_nll
 from lmolt_utils.training.progress import Clock, Progress, StopOnDivergence, timing_path
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.rows import arranged, check_batches, dataset, fitting, lengths
@@ -126,9 +126,7 @@ def build_trainer(
         if recipe.dpo_alpha:
             raise TrainingError("dpo_alpha goes with dpo_loss sigmoid: the released kto_pair has no NLL term")
         return _pair_trainer(common, parts, lambda chosen, rejected, *_: kto_pair(chosen, rejected, recipe.beta))
-    if recipe.dpo_alpha:
-        return _pair_trainer(common, parts, sigmoid_and_nll(recipe.beta, recipe.dpo_alpha, recipe.cpo_nll))
-    return Dpo(args=DPOConfig(**common, loss_type=["sigmoid"]), **parts)
+    return _pair_trainer(common, parts, sigmoid_and_nll(recipe.beta, recipe.dpo_alpha, recipe.cpo_nll))
 
 
 def _pair_trainer(arguments: dict[str, Any], parts: dict[str, Any], objective: Objective) -> PairTrainer:
