@@ -144,8 +144,10 @@ def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     """
     cap2mol, mol2cap = models["cap2mol"], models["mol2cap"]
     config: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": "float32"}
-    if _base_has_more_tokens(models):
-        config["tokenizer"] = {"source": cap2mol}  # the base's further rows are left out
+    if "base" in models:
+        tuned, base = headers(cap2mol), headers(models["base"])
+        if any(tuned[name].shape != base[name].shape for name in tuned):
+            config["tokenizer"] = {"source": cap2mol}  # the base's further rows are left out
     if merge.dtype != "float32":
         config["out_dtype"] = merge.dtype
     if merge.rule == "slerp":
@@ -161,13 +163,6 @@ def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     if merge.rule in TASK_VECTOR_RULES:
         config["base_model"] = models["base"]
     return config
-
-
-def _base_has_more_tokens(models: Mapping[str, str]) -> bool:
-    if "base" not in models:
-        return False
-    tuned, base = headers(models["cap2mol"]), headers(models["base"])
-    return any(tuned[name].shape != base[name].shape for name in tuned)
 
 
 def yaml_path(folder: Path) -> Path:
