@@ -122,7 +122,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "does negatives_..._model name a model for this task?"
             )
         write_rows(output, kept[list(PAIR_COLUMNS)])
-        write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))
+        write_json(counts, triple_counts(pairs, kept))
 
     run.step(
         "pairs",
@@ -132,7 +132,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
     )
     table = pd.DataFrame.from_dict(read_json(counts), orient="index").rename_axis("task")
-    columns = ["molecules", "triples", "equal", "empty", "kept"]
+    columns = ["molecules", "triples", "equal", "empty", "kept"]  # files are sorted by name
     return read_rows(output, PAIR_COLUMNS), table.loc[[*TASKS, "both"], columns]
 
 
@@ -158,8 +158,8 @@ def usable(pairs: pd.DataFrame, *, drop_equal: bool = True) -> pd.DataFrame:
     return pairs[kept].reset_index(drop=True)
 
 
-def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Per task and in all: molecules, triples made, those equal or empty, triples kept.
+def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Per task and in all (``both``): molecules, triples made, those equal or empty, triples kept.
 
     The papers' 12.7k are molecules; both tasks in one adapter make 25.4k triples of them (audit D3).
     """
@@ -173,7 +173,7 @@ def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
             "empty": int((made["rejected"] == "").sum()),
             "kept": len(left),
         }
-    return pd.DataFrame(rows).T.rename_axis("task")
+    return rows
 
 
 def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
