@@ -5,7 +5,7 @@ unfiltered (audit D24).
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
             + property_note(run.path("data"))
         )
 
+    make: Callable[[Path], None]
     if kind == "translator":
         make, params = generate, limits | machine
         inputs: dict[str, Path | str] = {"translator": fingerprintable(generator)}
