@@ -1,7 +1,6 @@
 """Merging in this process, as the notebooks do, against the ``mergekit-yaml`` command.
 
-On made-up checkpoints of bf16 weights (2 GB each by default). Files count when they are on the disk
-(fsync).
+On made-up checkpoints of bf16 weights (2 GB each by default). Files count when they are on the disk (fsync).
 """
 
 import argparse
@@ -23,17 +22,14 @@ from lmolt_utils.models.loading import EMBEDDED_FOLDER
 ROLES = ("base", "cap2mol", "mol2cap")
 
 
-def make_checkpoint(
-    folder: Path, seed: int, *, layers: int, hidden: int, inner: int, vocabulary: int, shard_bytes: int
-) -> int:
-    """Write a Llama in shards, with the embedded models' tokenizer; returns the weights' size in bytes.
+def make_checkpoint(folder: Path, seed: int, layers: int) -> int:
+    """Write a Llama in files of 250 MB, with the embedded models' tokenizer; returns the weights' size in bytes.
 
     Every seed gives the same random weights and a small change of its own on top: two seeds are two fine-tunes.
     """
-    heads = max(1, hidden // 128)
     config = LlamaConfig(
-        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-        vocab_size=vocabulary, tie_word_embeddings=False,
+        hidden_size=2048, intermediate_size=5504, num_hidden_layers=layers, num_attention_heads=16, vocab_size=32000,
+        tie_word_embeddings=False,
     )  # fmt: skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -45,7 +41,7 @@ def make_checkpoint(
         for parameter in model.parameters():
             count = parameter.numel()
             parameter.copy_(block.repeat(-(-count // len(block)))[:count].reshape(parameter.shape))
-    model.save_pretrained(folder, max_shard_size=shard_bytes)
+    model.save_pretrained(folder, max_shard_size=250_000_000)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(EMBEDDED_FOLDER / "base" / file, folder / file)
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -58,10 +54,10 @@ def synced(folder: Path) -> None:
             fsync(handle)
 
 
-def merge_here(rule: str, work: Path, shard_bytes: int) -> None:
+def merge_here(rule: str, work: Path) -> None:
     """Merge ``work``'s checkpoints in this process."""
     models: dict[str, Any] = {role: str(work / role) for role in ROLES}
-    merge_models(Merge(rule, 0.5, dtype="bfloat16", **models), work / "merged", shard_bytes=shard_bytes)
+    merge_models(Merge(rule, 0.5, dtype="bfloat16", **models), work / "merged")
     synced(work / "merged")
 
 
@@ -79,19 +75,18 @@ def main() -> None:
     parser.add_argument("--rule", nargs="+", choices=RULES, default=["slerp", "soup"])
     parser.add_argument("--layers", type=int, default=18, help="18 layers of 2048: 2.08 GB per checkpoint")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--shard-bytes", type=int, default=250_000_000, help="size of the files read and written")
     parser.add_argument("--folder", type=Path, help="disk to measure on (default: the temporary folder)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lmolt-merging-", dir=given.folder) as name:
-        work, shape = Path(name), {"layers": given.layers, "hidden": 2048, "inner": 5504, "vocabulary": 32000}
+        work = Path(name)
         for number, role in enumerate(ROLES):
-            size = make_checkpoint(work / role, number, **shape, shard_bytes=given.shard_bytes)
+            size = make_checkpoint(work / role, number, given.layers)
         table = []
         for rule in given.rule:
-            merge_here(rule, work, given.shard_bytes)  # not timed: both ways find the files in memory
+            merge_here(rule, work)  # not timed: both ways find the files in memory
             ways = {
                 "mergekit-yaml": (1, lambda rule=rule: by_command(rule, work)),
-                "here": (1, lambda rule=rule: merge_here(rule, work, given.shard_bytes)),
+                "here": (1, lambda rule=rule: merge_here(rule, work)),
             }
             row, _ = compare(ways, given.repeats, each="merge")
             table.append({"rule": rule, "GB": size / 1e9, **row})

@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+from difflib import unified_diff
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +20,6 @@ CONDA = ROOT / "environment.yml"
 # A name and a plain version and nothing else: a build tag (+...), an address or a path would tie
 # the file to one machine.
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.!]*)")
-CONDA_PIN_INDENT = "      - "
 
 HEAD = """\
 # For conda users. Written from requirements.lock by `make lock`, not by hand; a test compares the two.
@@ -66,25 +66,16 @@ def read_lock(path: Path = LOCK) -> dict[str, str]:
 
 def render(pins: dict[str, str]) -> str:
     """The text of environment.yml for these pins (name -> version)."""
-    return HEAD + "".join(f"{CONDA_PIN_INDENT}{name}=={version}\n" for name, version in pins.items())
+    return HEAD + "".join(f"      - {name}=={version}\n" for name, version in pins.items())
 
 
 def check(lock: Path = LOCK, conda: Path = CONDA) -> list[str]:
-    """One sentence for each difference of environment.yml from the lock. Raises as `read_lock` does."""
-    pins = read_lock(lock)
+    """The lines in which environment.yml is not what the lock makes it, as a diff. Raises as `read_lock` does."""
+    wanted = render(read_lock(lock))
     if not conda.is_file():
         return [f"{conda.name} is missing"]
-    text = conda.read_text(encoding="utf-8")
-    lines = (line.removeprefix(CONDA_PIN_INDENT) for line in text.splitlines() if line.startswith(CONDA_PIN_INDENT))
-    listed = {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
-    differences = [
-        f"{name}: {lock.name} has {pins.get(name, 'nothing')}, {conda.name} has {listed.get(name, 'nothing')}"
-        for name in sorted(pins.keys() | listed.keys())
-        if pins.get(name) != listed.get(name)
-    ]
-    if not differences and text != render(pins):
-        differences = [f"{conda.name} has the lock's pins, but is not the text that is written from them"]
-    return differences
+    found = conda.read_text(encoding="utf-8")
+    return list(unified_diff(found.splitlines(), wanted.splitlines(), conda.name, lock.name, lineterm="", n=0))
 
 
 def write(lock: Path = LOCK, conda: Path = CONDA) -> None:

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata, snapshot_download
@@ -23,7 +24,7 @@ _BUFFER = "rotary_emb.inv_freq"
 #: safetensors' names of the float types that a base may have beside its fine-tunes' own.
 _FLOATS = {"F32", "BF16", "F16"}
 #: What a merge needs of a hub model: no pickled weights, no code.
-NEEDED_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt"]
+_NEEDED_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt"]
 
 
 class MergeError(ModelError):
@@ -100,11 +101,10 @@ def local_folder(reference: str) -> str:
     if Path(found).is_dir():
         return found
     name, revision = split_hub_id(found)
-    return str(snapshot_download(name, revision=revision, allow_patterns=NEEDED_FILES))
+    return str(snapshot_download(name, revision=revision, allow_patterns=_NEEDED_FILES))
 
 
-def vocabulary(reference: str) -> dict[str, int]:
-    """Token to id, added tokens included; raises :class:`MergeError` when the model has no tokenizer."""
+def _vocabulary(reference: str) -> dict[str, int]:
     try:
         return dict(AutoTokenizer.from_pretrained(**pretrained(reference)).get_vocab())
     except (OSError, ValueError) as error:
@@ -117,21 +117,19 @@ def vocabulary(reference: str) -> dict[str, int]:
 def check_parents(models: Mapping[str, str]) -> None:
     """Refuse to merge what does not fit. ``models``: role (cap2mol, mol2cap, perhaps base) to folder or hub id.
 
-    All must have the same tensors, in the same shapes and types, and the same tokens under the same ids. The base
-    alone may have another float type (merges are computed in float32) and further tokens after those of the two. Two
-    roles of one model are refused: the merge would be that model. Raises :class:`MergeError`.
+    All must be different models with the same tensors, in the same shapes and types, and the same tokens under the
+    same ids. The base alone may have another float type (merges are computed in float32) and further tokens after
+    those of the two. Raises :class:`MergeError`.
     """
     first, *others = models
-    roles = list(models)
-    for place, role in enumerate(roles):
-        for earlier in roles[:place]:
-            if locate(models[role]) == locate(models[earlier]):
-                raise MergeError(f"{role} and {earlier} are both {models[role]}: a merge needs two different models")
+    for earlier, role in combinations(models, 2):
+        if locate(models[role]) == locate(models[earlier]):
+            raise MergeError(f"{role} and {earlier} are both {models[role]}: a merge needs two different models")
     found = {role: headers(name) for role, name in models.items()}
     for role in others:
         theirs = _as_base(found[first], found[role]) if role == "base" else found[role]
         _same_tensors(f"{first} ({models[first]})", found[first], f"{role} ({models[role]})", theirs)
-    tokens = {role: vocabulary(name) for role, name in models.items()}
+    tokens = {role: _vocabulary(name) for role, name in models.items()}
     last = max(tokens[first].values(), default=0)
     for role in others:
         known = {token: number for token, number in tokens[role].items() if role != "base" or number <= last}

@@ -33,7 +33,7 @@ RULES = tuple(METHODS)
 #: Rules on task vectors: they need the base model.
 TASK_VECTOR_RULES = ("nuslerp", "ties", "half_sum_ties")
 #: Largest file written, in bytes: mergekit holds it in memory until it is full.
-SHARD_BYTES = 500_000_000
+_SHARD_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def with_weights(merge: Merge | None, initial: str) -> str:
     return initial
 
 
-def merge_models(merge: Merge, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+def merge_models(merge: Merge, folder: Path) -> None:
     """Merge with mergekit into ``folder`` (weights, tokenizer, configuration); the YAML is written beside it.
 
     The models' headers and tokenizers are compared before any weight is read. Raises
@@ -130,7 +130,7 @@ def merge_models(merge: Merge, folder: Path, *, shard_bytes: int = SHARD_BYTES) 
     text = mergekit_yaml(merge)
     places = {role: local_folder(name) for role, name in merge.models.items()}
     with atomic_folder(folder) as part:
-        _run(configuration(merge, places), part, shard_bytes, merge.device)
+        _run(configuration(merge, places), part, merge.device)
         for file in part.iterdir():
             os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read
     write_text(yaml_path(folder), text)
@@ -144,8 +144,10 @@ def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     """
     cap2mol, mol2cap = models["cap2mol"], models["mol2cap"]
     config: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": "float32"}
-    if _base_has_more_tokens(models):
-        config["tokenizer"] = {"source": cap2mol}  # the base's further rows are left out
+    if "base" in models:
+        tuned, base = headers(cap2mol), headers(models["base"])
+        if any(tuned[name].shape != base[name].shape for name in tuned):
+            config["tokenizer"] = {"source": cap2mol}  # the base's further rows are left out
     if merge.dtype != "float32":
         config["out_dtype"] = merge.dtype
     if merge.rule == "slerp":
@@ -163,13 +165,6 @@ def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     return config
 
 
-def _base_has_more_tokens(models: Mapping[str, str]) -> bool:
-    if "base" not in models:
-        return False
-    tuned, base = headers(models["cap2mol"]), headers(models["base"])
-    return any(tuned[name].shape != base[name].shape for name in tuned)
-
-
 def yaml_path(folder: Path) -> Path:
     """Where the mergekit YAML of a merge lies: beside its folder, so that it outlives the weights."""
     return folder.with_name(f"{folder.name}.mergekit.yml")
@@ -185,7 +180,7 @@ def mergekit_yaml(merge: Merge) -> str:
     return f"# {command} THIS_FILE OUTPUT_FOLDER\n{yaml.safe_dump(configuration(merge, models), sort_keys=False)}"
 
 
-def _run(config: dict[str, Any], folder: Path, shard_bytes: int, device: str) -> None:
+def _run(config: dict[str, Any], folder: Path, device: str) -> None:
     """Run mergekit in this process: importing it takes seconds, too long for a command per merge."""
     from mergekit.config import MergeConfiguration
     from mergekit.io.tasks import LoaderCache
@@ -196,7 +191,7 @@ def _run(config: dict[str, Any], folder: Path, shard_bytes: int, device: str) ->
 
     register()
     options = MergeOptions(
-        copy_tokenizer=True, cuda=device == "cuda", quiet=True, write_model_card=False, out_shard_size=shard_bytes
+        copy_tokenizer=True, cuda=device == "cuda", quiet=True, write_model_card=False, out_shard_size=_SHARD_BYTES
     )
     try:
         run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)

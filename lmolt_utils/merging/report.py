@@ -116,7 +116,7 @@ def _row(models: _Models, name: str, merge: Merge) -> dict[str, Any]:
     task_angle = _angle(sums["s t"], sums["s s"], sums["t t"])
     return {
         "tensor": name,
-        "layer": layer_of(name),
+        "layer": next((int(after) for before, after in pairwise(name.split(".")) if before == "layers"), None),
         "group": next((group for part, group in GROUPS.items() if part in name), "other"),
         "elements": elements,
         "angle": math.degrees(angle),
@@ -132,12 +132,6 @@ def _row(models: _Models, name: str, merge: Merge) -> dict[str, Any]:
     }
 
 
-def layer_of(name: str) -> int | None:
-    """The layer a tensor belongs to, ``None`` outside the layers."""
-    numbers = [int(after) for before, after in pairwise(name.split(".")) if before == "layers"]
-    return numbers[0] if numbers else None
-
-
 def _angle(dot: float, first: float, second: float) -> float:
     """Radians between two vectors from their product and squared norms; NaN when one is zero."""
     return math.acos(max(-1.0, min(1.0, dot / math.sqrt(first * second)))) if first and second else math.nan
@@ -151,19 +145,19 @@ def _branch(rule: str, angle: float, task_angle: float) -> str:
     return ""
 
 
-def slerp_factors(angle: float, share: float) -> tuple[float, float]:
-    """SLERP's factors of cap2mol and mol2cap at ``angle`` (radians), without mergekit's fallback to linear."""
+def _slerp_minus_linear(angle: float, share: float) -> tuple[float, float]:
+    """What SLERP at ``angle`` (radians), without mergekit's threshold, adds to the factors of cap2mol and mol2cap."""
     if math.sin(angle) < 1e-12:
-        return 1 - share, share
-    return math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
+        return 0.0, 0.0
+    first, second = math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
+    return first - (1 - share), second - share
 
 
 def _not_linear(models: _Models, name: str, angle: float, share: float) -> float:
     """The largest entry of |SLERP - linear|: a second pass, as the factors follow from the angle."""
     if math.isnan(angle):
         return 0.0
-    first, second = slerp_factors(angle, share)
-    over, under = first - (1 - share), second - share
+    over, under = _slerp_minus_linear(angle, share)
     return max(float((over * b["cap2mol"] + under * b["mol2cap"]).abs().max()) for b in models.blocks(name))
 
 
@@ -214,8 +208,7 @@ def shrunk(base: str, cap2mol: str, mol2cap: str, share: float, factors: Sequenc
         bb = sums["oo"] + 2 * f * sums["ot"] + f * f * sums["tt"]
         ab = sums["oo"] + f * (sums["os"] + sums["ot"]) + f * f * sums["st"]
         angle = _angle(ab, aa, bb)
-        first, second = slerp_factors(angle, share)
-        over, under = first - (1 - share), second - share
+        over, under = _slerp_minus_linear(angle, share)
         difference = max(0.0, over * over * aa + under * under * bb + 2 * over * under * ab)
         rows.append(
             {

@@ -5,7 +5,7 @@ unfiltered (audit D24).
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,12 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
     ``run.params.negatives_shard_rows`` rows, so that a killed run goes on where it was; the others
     (:data:`lmolt_utils.negatives.drawn.Kind`) are drawn from the corpus.
     """
-    if run.params.negatives == "translator":
-        _generated(run, task, generator)
-    else:
-        _drawn(run, task)
-
-
-def _generated(run: Run, task: Task, generator: str) -> None:
-    sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
+    sampled, corpus = run.path("data", "sample.jsonl"), run.path("data", "corpus.jsonl")
+    output, kind = run.path("data", f"negatives.{task}.jsonl"), run.params.negatives
     limits: dict[str, Any] = {"max_new_tokens": run.params.max_new_tokens, "batch_size": run.params.generation_batch}
     machine: dict[str, Any] = {"device": run.params.device, "dtype": run.params.dtype}
 
-    def make(work: Path) -> None:
+    def generate(work: Path) -> None:
         rows = for_task(read_rows(sampled, SAMPLE_COLUMNS), task)
         sources, shard_rows = list(rows[SIDES[task][0]]), run.params.negatives_shard_rows
         answers = generate_negatives(
@@ -84,35 +78,29 @@ def _generated(run: Run, task: Task, generator: str) -> None:
         )
         write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
 
-    run.step(
-        f"negatives {task}",
-        make,
-        outputs=[output],
-        params={"negatives": "translator", **limits, **machine},
-        inputs={"sample": sampled, "translator": model_identity(generator)},
-    )
-
-
-def _drawn(run: Run, task: Task) -> None:
-    sampled, output = run.path("data", "sample.jsonl"), run.path("data", f"negatives.{task}.jsonl")
-    corpus = run.path("data", "corpus.jsonl")
-
-    def make(_: Path) -> None:
+    def draw_them(_: Path) -> None:
         rows, everything = for_task(read_rows(sampled, SAMPLE_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
-        drawn = draw(run.params.negatives, rows, everything, task, run.params.seed, kept_captioner(run.path("data")))
+        drawn = draw(kind, rows, everything, task, run.params.seed, kept_captioner(run.path("data")))
         write_rows(output, drawn)
         print(
-            f"{run.params.negatives} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
+            f"{kind} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
             f"answer; {same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
             + property_note(run.path("data"))
         )
 
+    make: Callable[[Path], None]
+    if kind == "translator":
+        make, params = generate, limits | machine
+        inputs: dict[str, Path | str] = {"translator": model_identity(generator)}
+    else:
+        make, params = draw_them, {"seed": run.params.seed}
+        inputs = {"corpus": corpus, "manifest": run.path("data", "corpus.manifest.json")}
     run.step(
         f"negatives {task}",
         make,
         outputs=[output],
-        params={"negatives": run.params.negatives, "seed": run.params.seed},
-        inputs={"sample": sampled, "corpus": corpus, "manifest": run.path("data", "corpus.manifest.json")},
+        params={"negatives": kind, **params},
+        inputs={"sample": sampled, **inputs},
     )
 
 
@@ -135,7 +123,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "does negatives_..._model name a model for this task?"
             )
         write_rows(output, kept[list(PAIR_COLUMNS)])
-        write_json(counts, triple_counts(pairs, kept).to_dict(orient="index"))
+        write_json(counts, triple_counts(pairs, kept))
 
     run.step(
         "pairs",
@@ -145,7 +133,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
     )
     table = pd.DataFrame.from_dict(read_json(counts), orient="index").rename_axis("task")
-    columns = ["molecules", "triples", "equal", "empty", "kept"]
+    columns = ["molecules", "triples", "equal", "empty", "kept"]  # files are sorted by name
     return read_rows(output, PAIR_COLUMNS), table.loc[[*TASKS, "both"], columns]
 
 
@@ -171,8 +159,8 @@ def usable(pairs: pd.DataFrame, *, drop_equal: bool = True) -> pd.DataFrame:
     return pairs[kept].reset_index(drop=True)
 
 
-def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Per task and in all: molecules, triples made, those equal or empty, triples kept.
+def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Per task and in all (``both``): molecules, triples made, those equal or empty, triples kept.
 
     The papers' 12.7k are molecules; both tasks in one adapter make 25.4k triples of them (audit D3).
     """
@@ -186,7 +174,7 @@ def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
             "empty": int((made["rejected"] == "").sum()),
             "kept": len(left),
         }
-    return pd.DataFrame(rows).T.rename_axis("task")
+    return rows
 
 
 def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -42,7 +42,6 @@ from lmolt_utils.negatives.pairs import (
     usable,
 )
 from lmolt_utils.run.notebook import Run
-from lmolt_utils.run.resume import answered
 
 LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
 
@@ -65,22 +64,16 @@ def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
     assert usable(pairs)["rejected"].tolist() == ["uno", "CCC"]
     assert usable(pairs, drop_equal=False)["rejected"].tolist() == ["one", "uno", "CCC"], "as released"
     counts = triple_counts(pairs, usable(pairs))
-    assert counts.loc["both"].to_dict() == {"molecules": 2, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
-    assert counts.loc["cap2mol", "kept"] == 1
+    assert counts["both"] == {"molecules": 2, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
+    assert counts["cap2mol"]["kept"] == 1
 
 
 def test_a_row_takes_part_in_its_tasks_only() -> None:
     columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
     sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
     pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
-    assert (pairs["id"] + " " + pairs["task"] + " " + pairs["rejected"]).tolist() == [
-        "a mol2cap x",
-        "b mol2cap y",
-        "b cap2mol N",
-        "c cap2mol O",
-    ]
-    with pytest.raises(ValueError, match="length"):
-        preference_pairs(sampled, {"mol2cap": ["x", "y", "z"]})
+    found = (pairs["id"] + " " + pairs["task"] + " " + pairs["rejected"]).tolist()
+    assert found == ["a mol2cap x", "b mol2cap y", "b cap2mol N", "c cap2mol O"]
 
 
 def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
@@ -120,22 +113,6 @@ def test_a_source_too_long_for_memory_is_not_asked(tmp_path: Path) -> None:
     answers = generate_negatives("embedded:negatives-mol2cap", texts, tmp_path, 1, **LIMITS)
     assert answers[0].startswith("The molecule")
     assert answers[1] == ""
-
-
-def test_answers_in_shards_are_not_asked_for_again(tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def ask(texts: Any) -> Any:
-        asked.extend(texts)
-        return iter([[(index, text.upper())] for index, text in enumerate(texts)])
-
-    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
-    first = min(tmp_path.glob("0*.jsonl"))
-    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
-    assert asked == ["a", "b", "c"], "nothing is asked twice"
-    first.write_text("damaged")
-    assert answered(["a", "b", "c"], ask, tmp_path, 2, "t") == ["A", "B", "C"]
-    assert asked == ["a", "b", "c", "a", "b"]
 
 
 SMALL = {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 30}

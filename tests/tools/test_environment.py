@@ -83,13 +83,10 @@ def test_check_names_every_difference(tmp_path: Path) -> None:
     assert check(lock, conda) == []
     assert yaml.safe_load(conda.read_text(encoding="utf-8"))["dependencies"][-1] == {"pip": ["a==1", "b==2", "c==3"]}
     conda.write_text(render({"a": "1", "b": "2.1", "d": "4"}), encoding="utf-8")
-    assert check(lock, conda) == [
-        "b: requirements.lock has 2, environment.yml has 2.1",
-        "c: requirements.lock has 3, environment.yml has nothing",
-        "d: requirements.lock has nothing, environment.yml has 4",
-    ]
+    differences = [line for line in check(lock, conda) if "==" in line]
+    assert differences == ["-      - b==2.1", "-      - d==4", "+      - b==2", "+      - c==3"]
     conda.write_text(render(read_lock(lock)).replace("python=3.11", "python=3.9"), encoding="utf-8")
-    assert len(check(lock, conda)) == 1
+    assert check(lock, conda)[-2:] == ["-  - python=3.9", "+  - python=3.11"]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
