@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.config.prompts import answer, prompt
 from lmolt_utils.models.chat import chat_answer, chat_prompt
-from lmolt_utils.negatives.pairs import alike, single_class_batches, unpaired
+from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
 from lmolt_utils.training.losses import TrainingError
 from lmolt_utils.training.recipes import Recipe
 
@@ -27,7 +27,7 @@ def _texts(rows: pd.DataFrame, names: list[str], template: Any, chat: bool) -> d
 def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Preference pairs (columns task, source, chosen, rejected) in the form that the method's trainer takes.
 
-    KTO's rows are :func:`~lmolt_utils.negatives.pairs.unpaired`, sorted by length within each step.
+    KTO's rows are :func:`~lmolt_utils.negatives.unpaired.unpaired`, sorted by length within each step.
     """
     template, method = recipe.train_prompt, recipe.method
     if method == "kto":

@@ -31,16 +31,14 @@ from lmolt_utils.negatives.drawn import SIDES, draw, property_kinds, same_proper
 from lmolt_utils.negatives.pairs import (
     LONGEST_SOURCE,
     NegativesError,
-    alike,
     generate_negatives,
     make_negatives,
     make_pairs,
     preference_pairs,
-    single_class_batches,
     triple_counts,
-    unpaired,
     usable,
 )
+from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
 from lmolt_utils.run.notebook import Run
 
 LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
