@@ -64,8 +64,8 @@ embedded-models: .venv/.installed ## train the models shipped in the package aga
 	@echo "training the embedded models"
 	@$(IN_VENV) .venv/bin/python -m tools.embedded_models $(ARGS)
 
-bench: .venv/.installed ## measure wall time and peak memory per notebook
-	@echo "measuring time and memory"
+bench: .venv/.installed ## measure the wall time of each notebook
+	@echo "measuring times"
 	@$(IN_VENV) .venv/bin/python -m benchmarks.profile $(ARGS)
 
 lint: .venv/.installed ## ruff check, ruff format --check, mypy

@@ -26,7 +26,7 @@ from lmolt_utils.paths import from_root
 
 TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"
 #: What a corpus's property sets are: its own, read off its captions, or none.
-STATED, READ_OFF, NO_PROPERTIES = "stated", "read off the captions", "none"
+STATED, NO_PROPERTIES = "stated", "none"
 #: Writes a caption: molecule, properties, seed, variant (0, 1, ... for several captions of one molecule).
 Compose = Callable[[str, Sequence[str], int, int], str]
 #: Reads the names of the properties that a caption states.

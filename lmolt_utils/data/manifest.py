@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.data.captioner import READ_OFF
 from lmolt_utils.data.rows import REJECTED_COLUMNS, Loaded
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows
@@ -46,14 +45,6 @@ def pinned(manifest: Path, section: str, source: str) -> str | None:
     facts = read_kept(manifest) or {}
     facts = facts.get(section, {}) if section else facts
     return facts.get("revision") if facts.get("source") == source else None
-
-
-def property_note(data: Path) -> str:
-    """What belongs beside every number that rests on property sets, if those in ``data`` were read off captions."""
-    record = data / "corpus.manifest.json"
-    if not record.exists() or read_json(record).get("properties") != READ_OFF:
-        return ""
-    return "Property sets were read off the captions by the grammar: the corpus states none."
 
 
 def rejected_rows(run: Run) -> pd.DataFrame:

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmolt_utils.data.captioner import NO_PROPERTIES, READ_OFF, STATED, Knowledge, recaptioned
+from lmolt_utils.data.captioner import NO_PROPERTIES, STATED, Knowledge, recaptioned
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.sources import (
     EMBEDDED,
@@ -38,6 +38,7 @@ from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import BadFileError, fingerprint
 from lmolt_utils.grammar.property_cells import MISSING, PropertyCells
+from lmolt_utils.run.notebook import READ_OFF
 
 REJECTED_COLUMNS = ("file", "line", "reason", "detail")
 #: What the columns are called elsewhere, in order of preference; case and underscores do not matter.

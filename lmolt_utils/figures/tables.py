@@ -25,7 +25,6 @@ from lmolt_utils.config.published import (
     systems_by_row,
 )
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.manifest import property_note
 from lmolt_utils.figures.style import UNDEFINED, check_columns
 from lmolt_utils.figures.table_files import (
     ALPHA,
@@ -190,7 +189,7 @@ def caption_context(run: Run, systems: Sequence[System]) -> dict[str, str]:
     """
     how, _ = (conventions(run, systems, task) for task in TASKS)
     first, *others = run.params.seeds
-    note = property_note(run.path("data"))
+    note = run.property_note
     return {
         "profile": run.title,
         "test set": run.params.test_set,

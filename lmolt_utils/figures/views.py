@@ -84,6 +84,13 @@ def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width
     return shown.format_index(escape="html").set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
+def entailed(run: Run, system: System, rows: int = 5) -> Any:
+    """The first test rows: reference, caption, and how far the reference entails it."""
+    frame = scored_answers(run, system, "mol2cap")[["reference", "prediction"]].head(rows)
+    frame["entailment"] = read_rows(run.path("scores", f"{system.name}.nli.jsonl"), ["entailment"])["entailment"]
+    return frame.style.hide(axis="index").format({"entailment": "{:.2f}"}, escape="html")
+
+
 def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Share of outputs in the right language: what looks like a caption, like a molecule (valid or not)."""
     rows = []

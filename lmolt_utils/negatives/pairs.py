@@ -12,7 +12,6 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.data.captioner import kept_captioner
-from lmolt_utils.data.manifest import property_note
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
@@ -84,7 +83,7 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
         print(
             f"{kind} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
             f"answer; {same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
-            + property_note(run.path("data"))
+            + run.property_note
         )
 
     make: Callable[[Path], None]

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.manifest import property_note
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY
 from lmolt_utils.nli.truth import COLUMNS, TRUTH_OF
@@ -65,7 +64,7 @@ def correlation_table(run: Run) -> pd.DataFrame:
     """
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
     table = pd.DataFrame(found, columns=list(COLUMNS))
-    if property_note(run.path("data")):
+    if run.property_note:
         table["truth"] += " (sets read off the captions)"
     return table
 

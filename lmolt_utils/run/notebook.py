@@ -30,6 +30,8 @@ from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, changes, depends_on, fir
 from lmolt_utils.run.steps import commit, made_by_older_code, record_path, step
 
 _CELL = ("profile", "systems", "overrides")
+#: How the corpus manifest says that its property sets were not stated.
+READ_OFF = "read off the captions"
 _WITH_MODELS = NOTEBOOKS[1:7]
 
 
@@ -78,6 +80,14 @@ class Run:
         """Where tables and figures go: only a run with the profile's own parameters writes the tracked ones."""
         profiles_own = figures_folder(self.folder, self.params.figures_dir)
         return self.path("figures") if self.changed else profiles_own
+
+    @property
+    def property_note(self) -> str:
+        """What belongs beside every number that rests on property sets, if 01 read these off the captions."""
+        facts = read_kept(self.path("data", "corpus.manifest.json")) or {}
+        if facts.get("properties") != READ_OFF:
+            return ""
+        return "Property sets were read off the captions by the grammar: the corpus states none."
 
     @property
     def older_code(self) -> str:

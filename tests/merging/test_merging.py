@@ -449,14 +449,13 @@ def test_ratio_grid_adds_rows_that_the_table_lacks() -> None:
 
 
 def test_merge_settings_of_a_row_reach_its_merge() -> None:
-    params = load("smoke")
     row = {"label": "x", "notebook": "06_ablation", "method": "none"}
 
-    def start(init: str, **own: Any) -> Merge | None:
+    def start(init: str, dtype: str = "float32", **own: Any) -> Merge | None:
         system = System.model_validate({"name": "a", "init": init, **row, **own})
-        return merge_of(system, system.params(params))
+        return merge_of(system, system.params(load("smoke", {"merge_dtype": dtype})))
 
-    ties = start("ties", settings={"ties_density": 0.5, "merge_dtype": "bfloat16"})
+    ties = start("ties", "bfloat16", settings={"ties_density": 0.5})
     assert ties == Merge("ties", 0.5, 0.5, "bfloat16", **EMBEDDED)
     assert ties.name == "ties-0.5-bfloat16"
     for rule in RULES:
