@@ -61,6 +61,7 @@ rule part:
         source=lambda wildcards: str(notebook_path(PARTS[wildcards.part][0])),
     output:
         "notebooks/parts/{part}.ipynb",
+    priority: 1  # the longest first, so that two cores end together
     log:
         "logs/{part}.log",
     params:
