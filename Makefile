@@ -58,7 +58,7 @@ test: .venv/.installed ## run all tests, notebooks included (about 10 minutes)
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	@echo "starting JupyterLab on this folder (stop it with Ctrl-C)"
-	@export $(IN_VENV); exec .venv/bin/jupyter lab notebooks/01_data.ipynb $(ARGS)
+	@export $(IN_VENV); exec .venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb $(ARGS)
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"
