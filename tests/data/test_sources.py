@@ -17,6 +17,7 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import HfApi, constants
 
+from lmolt_utils.config.params import load as params
 from lmolt_utils.data import manifest
 from lmolt_utils.data.captioner import Knowledge, knowledge, reader
 from lmolt_utils.data.rows import LPM24_SIZES, divided, load, read_rows_of
@@ -26,6 +27,7 @@ from lmolt_utils.errors import DataError
 from lmolt_utils.files import fingerprint, write_json
 from lmolt_utils.grammar.property_cells import names_in
 from lmolt_utils.grammar.vocabulary import paths
+from lmolt_utils.run.notebook import Run
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real data in {SHARED}")
@@ -224,6 +226,10 @@ def test_a_test_set_without_its_split_says_which_there_are(tmp_path: Path) -> No
     assert len(draw("extra_valid", corpus, 5, 0)[0]) == 5
 
 
+def property_note(folder: Path) -> str:
+    return Run("08_figures", folder, params("smoke")).property_note
+
+
 def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path) -> None:
     captions = ["The molecule is a nutrient that impacts obesity.", "It is purple prose, and of no known form at all."]
     alcohols(60).assign(caption=captions * 30)[["molecule", "caption"]].to_csv(tmp_path / "train.csv", index=False)
@@ -231,16 +237,16 @@ def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path
     assert loaded.frame["properties"].tolist() == ["nutrient|obesity", ""] * 30
     assert loaded.facts["properties"] == "read off the captions"
     assert loaded.facts["notes"]["rows whose property set was read off the caption"] == 30
-    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
-    assert "read off the captions" in manifest.property_note(tmp_path)
+    write_json(tmp_path / "data" / "corpus.manifest.json", manifest.described(loaded))
+    assert "read off the captions" in property_note(tmp_path)
     assert load(Source(str(tmp_path))).facts["properties"] == "none", "only where the caller says how"
     stated = alcohols(60).assign(caption=captions * 30)
     stated.loc[1:, "properties"] = ""  # a corpus that states properties may leave rows without
     write(stated, tmp_path / "train.csv")
     loaded = load(Source(str(tmp_path)), known=Knowledge(read=reader(None).properties))
     assert loaded.frame["properties"].tolist() == ["length 1|alcohol", *[""] * 59]
-    write_json(tmp_path / "corpus.manifest.json", manifest.described(loaded))
-    assert manifest.property_note(tmp_path) == ""
+    write_json(tmp_path / "data" / "corpus.manifest.json", manifest.described(loaded))
+    assert property_note(tmp_path) == ""
 
 
 @pytest.mark.parametrize(

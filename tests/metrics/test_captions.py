@@ -15,7 +15,7 @@ import pytest
 from nltk.translate.bleu_score import corpus_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from benchmarks.scoring import official_captions
+from benchmarks.scoring import NoSynonyms, official_captions
 from lmolt_utils.metrics.captions import (
     CAPTION_METRICS,
     CUT,
@@ -24,6 +24,7 @@ from lmolt_utils.metrics.captions import (
     caption_tokenizer,
     meteor,
     meteor_matcher,
+    strip_cls,
 )
 from lmolt_utils.metrics.ngrams import bleu, bleu_statistics, rouge
 from tests.metrics.shared_data import oracle, read_pairs, shared
@@ -248,9 +249,10 @@ def test_captions_are_the_official_scripts_on_made_up_pairs(vocabulary: Path) ->
     """The script's own steps (pad to 512, cut, drop special tokens, a call of a library per row), written out."""
     references = ["The molecule is a fatty acid.", "The cafe. [SEP] the molecule", "the " * 600, "It impacts aging."]
     outputs = ["[CLS] The molecule is an acid.", "the molecule", "the " * 500 + "mol", ""]
+    pairs = list(zip(references, map(strip_cls, outputs), strict=True))
     for tokenizer in (REGEX, caption_tokenizer(str(vocabulary))):
         ours = caption_scores(references, outputs, tokenizer, STEM).metrics
-        assert ours == pytest.approx(official_captions((references, outputs), tokenizer, STEM), abs=1e-12)
+        assert ours == pytest.approx(official_captions(pairs, tokenizer, NoSynonyms()), abs=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -113,11 +113,6 @@ def test_a_report_never_replaces_an_input(molecules: Path, tmp_path: Path, capsy
 
 
 def test_options_that_cannot_be_are_told_at_once(molecules: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for given in ("lora_rank", "=5", "beta=[1"):
-        assert main(["notebook", "04_alignment", "--set", given]) == 2
-        assert f"lmolt: --set {given}" in capsys.readouterr().err
-    assert main(["notebook", "04_alignment", "--set", "beta=1", "--set", "beta=2"]) == 2
-    assert "give each parameter once" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["nli", str(molecules), "--device", "cuda"]) == 2
         assert "--device cuda is not to be had here" in capsys.readouterr().err

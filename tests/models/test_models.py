@@ -205,8 +205,9 @@ def test_a_models_own_code_is_never_run_nor_asked_about(tmp_path: Path) -> None:
     code = f"""
 from lmolt_utils.models.loading import *
 from lmolt_utils.nli.classifier import Classifier
-from lmolt_utils.merging.checks import vocabulary
-for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifier, vocabulary):
+from lmolt_utils.merging.checks import check_parents
+merge = lambda m: check_parents(dict(cap2mol=m, mol2cap=m))
+for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifier, merge):
     try:
         use({str(folder)!r})
     except Exception as error:
@@ -215,7 +216,7 @@ for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifie
     done = subprocess.run([sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True, check=True)
     assert "[y/N]" not in done.stdout + done.stderr
     assert not ran.exists()
-    assert set(done.stdout.split()) == {"ModelError"}
+    assert set(done.stdout.split()) == {"ModelError", "MergeError"}
 
 
 def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_path: Path) -> None:

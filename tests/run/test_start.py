@@ -176,5 +176,5 @@ def test_folders_of_changed_runs_are_told_apart(runs: Path) -> None:
 
 @pytest.mark.parametrize("place", ["../../x", "/tmp/x", ".", "lmolt_utils"])
 def test_figures_go_nowhere_else(place: str) -> None:
-    with pytest.raises(CompanionError, match="name a folder in the repository's figures or runs"):
+    with pytest.raises(CompanionError, match="name a folder in figures/ or runs/"):
         figures_folder(Path("run"), place)
