@@ -52,7 +52,7 @@ rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and 
 	@.venv/bin/python -m tools.rehearsal
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
 
-test: .venv/.installed ## run all tests, notebooks included (about 10 minutes)
+test: .venv/.installed ## run all tests, notebooks included (about 13 minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
