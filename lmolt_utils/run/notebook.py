@@ -92,7 +92,8 @@ class Run:
     @property
     def older_code(self) -> str:
         """The steps that were kept though their code changed since, for the captions of tables; empty: none."""
-        return ", ".join(sorted(made_by_older_code(self.folder)))
+        first, more = (names := sorted(made_by_older_code(self.folder)))[:6], len(names) - 6
+        return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
