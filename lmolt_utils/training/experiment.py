@@ -51,21 +51,6 @@ class Plan:
         return self.system.name
 
     @property
-    def base_model(self) -> str:
-        """What both per-task models were made from."""
-        return self.params.base_model
-
-    @property
-    def cap2mol_model(self) -> str:
-        """The caption-to-molecule model."""
-        return self.params.cap2mol_model
-
-    @property
-    def mol2cap_model(self) -> str:
-        """The molecule-to-caption model."""
-        return self.params.mol2cap_model
-
-    @property
     def published_model(self) -> str | None:
         """The published baseline that the system is, if it is one."""
         init = self.system.init
@@ -84,7 +69,7 @@ def initial_model(run: Run, todo: Plan, task: Task, say: Say = print) -> str:
         return todo.published_model
     if todo.merge is not None:
         return str(make_merge(run, todo.merge, say))
-    own = {"cap2mol": todo.cap2mol_model, "mol2cap": todo.mol2cap_model}
+    own = {"cap2mol": todo.params.cap2mol_model, "mol2cap": todo.params.mol2cap_model}
     return own[task if todo.system.init == "per_task" else todo.system.init]
 
 

@@ -143,17 +143,22 @@ def alive(pids: list[int]) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, number: signal.Signals) -> None:
-    """The main process alone gets the signal; Snakemake, papermill and kernel follow."""
+def at_work(repository: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run whose first notebook is in the middle of a step; the processes of its kernel and of papermill."""
     write_notebook(repository, "01_data", AT_WORK)
     told = run_folder("smoke") / "pids"
     process = lmolt("reproduce", "--profile", "smoke", "--cores", "1")
     waited = time.monotonic() + 60
     while not (told.exists() and told.read_text()) and time.monotonic() < waited:
         time.sleep(0.1)
-    pids = list(map(int, told.read_text().split()))
+    return process, list(map(int, told.read_text().split()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, number: signal.Signals) -> None:
+    """The main process alone gets the signal; Snakemake, papermill and kernel follow."""
+    process, pids = at_work(repository)
     process.send_signal(number)
     assert process.wait(60) == 130
     waited = time.monotonic() + 20
@@ -165,12 +170,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, num
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_after_a_kill_that_nobody_noticed_the_same_command_goes_on(repository: Path) -> None:
-    write_notebook(repository, "01_data", AT_WORK)
-    told = run_folder("smoke") / "pids"
-    process = lmolt("reproduce", "--profile", "smoke", "--cores", "1")
-    waited = time.monotonic() + 60
-    while not (told.exists() and told.read_text()) and time.monotonic() < waited:
-        time.sleep(0.1)
+    process, _ = at_work(repository)
     second = lmolt("reproduce", "--profile", "smoke")
     assert "already running" in second.communicate()[0]
     assert second.returncode == 1
