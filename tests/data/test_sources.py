@@ -570,12 +570,13 @@ def test_doubled_backslashes_are_kept_and_counted(tmp_path: Path) -> None:
     ("name", "data"),
     [
         ("train.parquet", b"PAR1" + bytes(200)),
-        ("train.tsv.gz", gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000)[:60]),
+        ("train.tsv.gz", gzip.compress(b"molecule\tcaption\n" + b"CCO\tx\n" * 1000, mtime=0)[:60]),
         ("train.tsv.gz", b"no gzip"),
         ("additional_data.zip", b"PK\x03\x04 cut"),
         ("train.csv", b""),
         ("train.csv", b"molecule,caption\n"),
     ],
+    ids=["parquet", "cut gzip", "no gzip", "cut zip", "empty", "header only"],
 )
 def test_a_damaged_file_stops_with_its_name(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
