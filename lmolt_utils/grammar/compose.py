@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar import forms
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES, Form, Style
+from lmolt_utils.grammar.sentences import LETTERS, SENTENCES, filled, parts, signature
 from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 
 
@@ -54,6 +55,8 @@ class Composer:
 
     def _sentences(self, names: list[str], rng: random.Random) -> list[str]:
         rng.shuffle(names)
+        if self.style.whole:
+            return [self._whole(rng, part) for part in parts(names)]
         weights = self.style.sentences
         wanted = rng.choices(range(1, len(weights) + 1), weights=weights)[0]
         count = max(min(wanted, max(1, len(names) // 2)), -(-len(names) // self.style.longest))
@@ -63,6 +66,17 @@ class Composer:
             self._sentence(rng, names[start:end], first=index == 0)
             for index, (start, end) in enumerate(pairwise(bounds))
         ]
+
+    def _whole(self, rng: random.Random, names: Sequence[str]) -> str:
+        """A sentence of L+M-24 for these kinds of names; one put together from clauses where it has none."""
+        by_letter: dict[str, list[str]] = {}
+        for name in names:
+            by_letter.setdefault(LETTERS[self.vocabulary.kind(name)], []).append(name)
+        found = SENTENCES.get(signature([letter for letter, own in by_letter.items() for _ in own]))
+        if found is None:
+            return self._sentence(rng, names, first=False)
+        (sentence,) = rng.choices(*found)
+        return filled(sentence, by_letter)
 
     def _sentence(self, rng: random.Random, names: Sequence[str], first: bool) -> str:
         kinds = {name: self.vocabulary.kind(name) for name in names}

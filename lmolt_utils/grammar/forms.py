@@ -142,11 +142,12 @@ class Style:
     longest: int  # the most names in one sentence
     plain: bool  # only the plain forms, all equally likely
     without: frozenset[Form] = frozenset()  # forms that are never used
+    whole: bool = False  # L+M-24's own division into sentences, and its sentence for these kinds where it has one
 
 
 STYLES = {
     # Shares of 1 to 4 sentences per caption in the shared task's submissions.
-    "lpm24": Style((43, 44, 8, 5), longest=6, plain=False),
+    "lpm24": Style((43, 44, 8, 5), longest=6, plain=False, whole=True),
     # The embedded corpus: fewer forms, so that tiny models learn them from little data.
     "plain": Style((45, 43, 12), longest=99, plain=True),
 }

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, constants
 from lmolt_utils.config.params import load as params
 from lmolt_utils.data import manifest
 from lmolt_utils.data.captioner import Knowledge, knowledge, reader
-from lmolt_utils.data.rows import LPM24_SIZES, divided, load, read_rows_of
+from lmolt_utils.data.rows import LPM24_SIZES, TEST_ROWS, divided, load, read_rows_of
 from lmolt_utils.data.sample import draw
 from lmolt_utils.data.sources import Source, select
 from lmolt_utils.errors import DataError
@@ -181,7 +181,7 @@ def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: P
 
     known = Knowledge(withheld=[("withheld one", "withheld two")], compose=compose)
     loaded = load(Source(str(tmp_path / "additional_data.zip"), seed=3), known=known)
-    assert loaded.frame["split"].value_counts().to_dict() == {"train": 79, "validation": 21}
+    assert loaded.frame["split"].value_counts().to_dict() == {"train": 79, "validation": 19, "test": 2}
     assert loaded.frame.loc[loaded.frame["molecule"] == "CCCCCO", "split"].item() == "validation"
     assert loaded.frame["caption"].str.endswith("with 3").all()
     assert len(seen) == 100
@@ -221,7 +221,9 @@ def test_a_test_set_without_its_split_says_which_there_are(tmp_path: Path) -> No
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train_props.txt", "\n".join(f"{'C' * n}O\t{{'alcohol'}}" for n in range(1, 101)))
     corpus = load(Source(str(path))).frame.assign(id=range(100))
-    with pytest.raises(DataError, match=r"There is train \(79\), validation \(21\). Choose .* extra_valid"):
+    assert (corpus["split"] == "test").sum() == 2  # drawn for it from the held-out molecules
+    corpus = corpus[corpus["split"] != "test"]
+    with pytest.raises(DataError, match=r"There is train \(79\), validation \(19\). Choose .* extra_valid"):
         draw("test", corpus, 5, 0)
     assert len(draw("extra_valid", corpus, 5, 0)[0]) == 5
 
@@ -462,7 +464,7 @@ def test_a_molecule_with_several_captions_is_in_one_split() -> None:
     frame.loc[100, "properties"] = "one|two"  # of the first molecule's third row only
     split = pd.Series(divided(frame, 0, [("one", "two")]))
     assert (split.groupby(frame["molecule"]).nunique() == 1).all()
-    assert split.value_counts().to_dict() == {"train": 120, "validation": 30}
+    assert split.value_counts().to_dict() == {"train": 120, "validation": 27, "test": 3}
     assert split[0] == split[100] == "validation"
 
 
@@ -618,7 +620,8 @@ def test_the_release_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     known = knowledge(source)
     loaded = load(source, known=replace(known, compose=lambda molecule, properties, seed, variant: "A caption."))
     frame = loaded.frame
-    assert frame["split"].value_counts().to_dict() == LPM24_SIZES
+    counts = frame["split"].value_counts().to_dict()
+    assert counts == {**LPM24_SIZES, "validation": LPM24_SIZES["validation"] - TEST_ROWS, "test": TEST_ROWS}
     assert loaded.rejected.empty
     sets = frame["properties"].map(lambda text: frozenset(text.split("|")))
     names = frozenset().union(*sets)

@@ -21,7 +21,6 @@ from tools.embedded_models.nli_quality import HELD_OUT, atoms_quality, nli_quali
 from tools.embedded_models.quality import molecule_quality, property_f1
 from tools.embedded_models.tokenizer import Framing, framed, train_bpe
 from tools.embedded_models.train import (
-    BATCH,
     GENERATOR_ROWS,
     NLI_PAIRS,
     SCHEDULES,
@@ -187,7 +186,7 @@ held out here).
 
 def card(name: str, quality: Mapping[Any, float], folder: Path, corpus: pd.DataFrame) -> str:
     """The model card: what it is, data, seed, schedule and held-out quality; the NLI model's also per kind of pair."""
-    epochs, rate = SCHEDULES[name]
+    schedule = SCHEDULES[name]
     part = f", {GENERATOR_ROWS[name]} of its training molecules" if name in GENERATOR_ROWS else ", training split"
     nli = name == "nli"
     head = _CARD.format(
@@ -198,9 +197,9 @@ def card(name: str, quality: Mapping[Any, float], folder: Path, corpus: pd.DataF
         rows=ROWS,
         seed=SEED,
         part=part + (f". {NLI_PAIRS} pairs of texts made from its property sets." if nli else "."),
-        epochs=epochs,
-        batch=BATCH,
-        rate=rate,
+        epochs=schedule.epochs,
+        batch=schedule.batch,
+        rate=schedule.peak,
         tested="held-out pairs of texts" if nli else f"{TEST_ROWS} held-out molecules",
     )
     lines = "".join(f"| {metric} | {value:.3f} |\n" for metric, value in quality.items() if not pd.isna(value))

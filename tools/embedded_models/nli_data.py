@@ -10,12 +10,15 @@ withheld combination of properties (:func:`withheld`), and no training text is w
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from lmolt_utils.embedded.captions import compose
-from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, vocabulary
+from lmolt_utils.grammar.compose import Composer
+from lmolt_utils.grammar.forms import STYLES
+from lmolt_utils.grammar.rules import vocabulary
+from lmolt_utils.grammar.vocabulary import Vocabulary
 
 LABELS = ("contradiction", "entailment", "neutral")
 
@@ -90,9 +93,26 @@ _SMALL_WORDS = (
 _CONSONANTS, _VOWELS = "bcdfghklmnprstvwxz", "aeiouy"
 
 
-def kind(name: str) -> str:
-    """``role``, ``effect`` or ``quality``: the slot L+M-24 writes a property in."""
-    return "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role"
+@dataclass(frozen=True)
+class Language:
+    """What the pairs talk about: property names, their kinds, and captions in the plain forms."""
+
+    names: Sequence[str]
+    vocabulary: Vocabulary
+    compose: Callable[[Sequence[str], random.Random], str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], vocabulary: Vocabulary) -> "Language":
+        """``names`` of ``vocabulary``, written in the embedded captions' forms."""
+        return cls(names, vocabulary, Composer(vocabulary, STYLES["plain"]).caption)
+
+    def kind(self, name: str) -> str:
+        """``role``, ``effect`` or ``quality``: the slot in which L+M-24 writes a property."""
+        found = self.vocabulary.kinds.get(name, "role")
+        return found if found in FACTS else "role"
+
+
+EMBEDDED = Language(vocabulary(), Vocabulary.embedded(), compose)
 
 
 def opposites_of(name: str) -> list[str]:
@@ -109,7 +129,7 @@ def label_of(premise: Iterable[Literal], hypothesis: Iterable[Literal]) -> str:
     return "entailment" if set(asked) <= held else "neutral"
 
 
-def withheld(property_sets: Sequence[Sequence[str]]) -> set[Combination]:
+def withheld(property_sets: Sequence[Sequence[str]], language: Language = EMBEDDED) -> set[Combination]:
     """The pairs of properties kept out of training: every tenth of those that no property set holds, by a fixed seed.
 
     Opposites are not among them: what excludes what cannot be known without having been told. A name that meets itself
@@ -117,7 +137,7 @@ def withheld(property_sets: Sequence[Sequence[str]]) -> set[Combination]:
     """
     together = {frozenset(pair) for names in property_sets for pair in combinations(sorted(names), 2)}
     together |= {frozenset(pair) for pair in OPPOSITES}
-    apart = [frozenset(pair) for pair in combinations(vocabulary(), 2) if frozenset(pair) not in together]
+    apart = [frozenset(pair) for pair in combinations(language.names, 2) if frozenset(pair) not in together]
     return set(random.Random("nli withheld").sample(apart, len(apart) // 10))
 
 
@@ -132,11 +152,12 @@ class Writer:
     """Puts literals into words in the forms of training: known ones and forms of invented words."""
 
     rng: random.Random
+    language: Language = EMBEDDED
 
     def fact(self, literal: Literal, slot: str | None = None) -> str:
         """One sentence for one literal, in a known form of ``slot`` (default: the name's own)."""
         name, stated = literal
-        form = self.rng.choice((FACTS if stated else DENIALS)[slot or kind(name)])
+        form = self.rng.choice((FACTS if stated else DENIALS)[slot or self.language.kind(name)])
         return f"{self._subject()} {form.format(p=name)}."
 
     def strange_fact(self, literal: Literal) -> str:
@@ -189,7 +210,7 @@ class Writer:
         texts = []
         if stated:
             strange = self.rng.random() < 0.4
-            texts.append(self.strange_caption(stated) if strange else compose(stated, self.rng))
+            texts.append(self.strange_caption(stated) if strange else self.language.compose(stated, self.rng))
         for literal in literals:
             if not literal[1]:
                 sentence = self.any_fact(literal, 0.4)
@@ -204,7 +225,7 @@ class Writer:
 
     def name(self) -> str:
         """An invented property name: one to three words, some of them words of known names."""
-        words = [word for known in vocabulary() for word in known.split()]
+        words = [word for known in self.language.names for word in known.split()]
         return " ".join(
             self.rng.choice(words) if self.rng.random() < 0.4 else self.word() for _ in range(self.rng.randint(1, 3))
         )
@@ -222,14 +243,16 @@ class Writer:
         return words
 
 
-def pairs(property_sets: Sequence[Sequence[str]], count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+def pairs(
+    property_sets: Sequence[Sequence[str]], count: int, seed: int, language: Language = EMBEDDED
+) -> Iterator[tuple[str, str, str]]:
     """``count`` triples (premise, hypothesis, label), labels about equally frequent."""
-    for premise, hypothesis, label, _, _ in drawn(property_sets, count, seed):
+    for premise, hypothesis, label, _, _ in drawn(property_sets, count, seed, language):
         yield premise, hypothesis, label
 
 
 def drawn(
-    property_sets: Sequence[Sequence[str]], count: int, seed: int
+    property_sets: Sequence[Sequence[str]], count: int, seed: int, language: Language = EMBEDDED
 ) -> Iterator[tuple[str, str, str, list[Literal], list[Literal]]]:
     """The same with the literals of both texts.
 
@@ -237,8 +260,8 @@ def drawn(
     (what sentence-level and full-text NLI ask).
     """
     rng = random.Random(f"nli:{seed}")
-    source = _Literals(rng, property_sets)
-    writer = Writer(rng)
+    source = _Literals(rng, property_sets, language)
+    writer = Writer(rng, language)
     for index in range(count):
         wanted = LABELS[index % 3]
         roll = rng.random()
@@ -257,11 +280,11 @@ def drawn(
 class _Literals:
     """Draws literals of a wanted label, without the withheld combinations."""
 
-    def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]]) -> None:
+    def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]], language: Language) -> None:
         self.rng = rng
         self.sets = [list(names) for names in property_sets]
-        self.names = vocabulary()
-        self.withheld = withheld(property_sets)
+        self.names = language.names
+        self.withheld = withheld(property_sets, language)
         self.opposed = [name for name in self.names if opposites_of(name)]
         self.words = {name: name.split() for name in self.names}
         #: What may not be asked about a name as something else: its opposites and what is withheld from it.

@@ -17,11 +17,18 @@ from lmolt_utils.grammar import forms
 from lmolt_utils.grammar.compose import ComposeError, Composer
 from lmolt_utils.grammar.decompose import Atom, Decomposer
 from lmolt_utils.grammar.forms import Form, Style
-from lmolt_utils.grammar.rules import vocabulary
-from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.intervals import wilson
 from lmolt_utils.nli.classifier import LABELS, Classifier
-from tools.embedded_models.nli_data import FACTS, HELD_OUT_FACTS, Literal, kind, label_of, opposites_of, withheld
+from tools.embedded_models.nli_data import (
+    EMBEDDED,
+    FACTS,
+    HELD_OUT_FACTS,
+    Language,
+    Literal,
+    label_of,
+    opposites_of,
+    withheld,
+)
 
 #: Pairs per kind: an accuracy of 0.97 is then known to 0.02.
 PAIRS_PER_KIND = 400
@@ -63,15 +70,15 @@ class _HeldOut:
     ``one`` to ``lists`` return what the premise and what the hypothesis state and deny.
     """
 
-    def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]]) -> None:
-        self.rng = rng
-        self.apart = sorted((min(names), max(names)) for names in withheld(property_sets))
+    def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]], language: Language) -> None:
+        self.rng, self.language = rng, language
+        self.apart = sorted((min(names), max(names)) for names in withheld(property_sets, language))
         self.alike = [names for names in self.apart if set(names[0].split()) & set(names[1].split())]
-        self.opposed = [name for name in vocabulary() if opposites_of(name)]
-        self.composer = Composer(Vocabulary.embedded(), Style((45, 43, 12), 99, plain=False, without=seen_forms()))
+        self.opposed = [name for name in language.names if set(opposites_of(name)) & set(language.names)]
+        self.composer = Composer(language.vocabulary, Style((45, 43, 12), 99, plain=False, without=seen_forms()))
 
     def one(self, signs: Sequence[tuple[bool, bool]]) -> Literals:
-        name = self.rng.choice(vocabulary())
+        name = self.rng.choice(self.language.names)
         before, after = self.rng.choice(signs)
         return [(name, before)], [(name, after)]
 
@@ -111,7 +118,7 @@ class _HeldOut:
     def _caption(self, names: Sequence[str], least: int = 1) -> list[Literal]:
         """``names`` and up to eight more, none of them opposites."""
         while True:
-            more = self.rng.sample(vocabulary(), self.rng.randint(max(0, least - len(names)), 8))
+            more = self.rng.sample(self.language.names, self.rng.randint(max(0, least - len(names)), 8))
             literals = [(name, True) for name in dict.fromkeys([*names, *more])]
             if len(literals) >= least and label_of(literals, literals) == "entailment":
                 return literals
@@ -147,7 +154,7 @@ class _HeldOut:
         return " ".join(self._fact(name, stated=True) for name in names)
 
     def _fact(self, name: str, *, stated: bool) -> str:
-        statement, denial = self.rng.choice(HELD_OUT_FACTS[kind(name)])
+        statement, denial = self.rng.choice(HELD_OUT_FACTS[self.language.kind(name)])
         subject = self.rng.choice(("The molecule", "It"))
         return f"{subject} {(statement if stated else denial).format(p=name)}."
 
@@ -177,12 +184,14 @@ TOLD = ("opposite property", "list and opposite")
 ITSELF = ("identical fact", "denied twice", "negated fact")
 
 
-def held_out_pairs(property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND) -> Iterator[HeldOutPair]:
+def held_out_pairs(
+    property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND, language: Language = EMBEDDED
+) -> Iterator[HeldOutPair]:
     """``per_kind`` pairs of each of :data:`KINDS`; always the same ones.
 
     property_sets: those of the training split, on which it depends what is withheld.
     """
-    draw = _HeldOut(random.Random(_SEED), property_sets)
+    draw = _HeldOut(random.Random(_SEED), property_sets, language)
     for name, literals in KINDS.items():
         for _ in range(per_kind):
             premise, hypothesis = literals(draw)
@@ -190,26 +199,31 @@ def held_out_pairs(property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS
             yield HeldOutPair(name, draw.text(premise), draw.text(hypothesis), label, (premise, hypothesis))
 
 
-def nli_quality(reference: str, property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND) -> pd.DataFrame:
+def nli_quality(
+    reference: str,
+    property_sets: Sequence[Sequence[str]],
+    per_kind: int = PAIRS_PER_KIND,
+    language: Language = EMBEDDED,
+) -> pd.DataFrame:
     """Accuracy of a model per kind of held-out pair, and over all of them.
 
     Columns pairs, accuracy, low, high (Wilson's 95 % interval) and label; the rows are :data:`KINDS`, then
     :data:`HELD_OUT`: every kind counts the same.
     """
-    drawn = pd.DataFrame([vars(pair) for pair in held_out_pairs(property_sets, per_kind)])
+    drawn = pd.DataFrame([vars(pair) for pair in held_out_pairs(property_sets, per_kind, language)])
     right = _right(Classifier(reference, batch_tokens=8192), drawn)
     rows = {name: _rated(right[drawn["kind"] == name]) for name in KINDS}
     rows[HELD_OUT] = _rated(right)
     return pd.DataFrame(rows).T
 
 
-def atoms_quality(reference: str) -> pd.DataFrame:
+def atoms_quality(reference: str, language: Language = EMBEDDED) -> pd.DataFrame:
     """The same on what atomic cross-NLI asks: every two properties as canonical atoms, by identical and other.
 
     These are not held out: the two forms are L+M-24's own.
     """
-    decomposer = Decomposer(Vocabulary.embedded())
-    atoms = {name: decomposer.canonical(Atom(name, name, "is")) for name in vocabulary()}
+    decomposer = Decomposer(language.vocabulary)
+    atoms = {name: decomposer.canonical(Atom(name, name, "is")) for name in language.names}
     rows = [
         {"premise": atoms[one], "hypothesis": atoms[other], "same": one == other,
          "label": label_of([(one, True)], [(other, True)])}

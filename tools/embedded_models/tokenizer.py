@@ -5,7 +5,7 @@ the fixed parts of the papers' instruction are single tokens: the prompt then co
 ninety.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -27,8 +27,8 @@ _FRAMES: dict[Framing, tuple[str, str | None]] = {
 }
 
 
-def train_bpe(texts: Iterable[str]) -> Tokenizer:
-    """Learn the vocabulary (:data:`VOCABULARY` entries) from ``texts``; deterministic in their order."""
+def train_bpe(texts: Iterable[str], entries: int = VOCABULARY) -> Tokenizer:
+    """Learn a vocabulary of ``entries`` from ``texts``; deterministic in their order."""
     bpe = Tokenizer(models.BPE(unk_token=UNK))
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -41,7 +41,7 @@ def train_bpe(texts: Iterable[str]) -> Tokenizer:
     bpe.decoder = decoders.ByteLevel()
     segments = [text for pair in SEGMENTS.values() for text in pair]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(segments),
+        vocab_size=entries - len(segments),
         special_tokens=[PAD, BOS, EOS, UNK],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -51,14 +51,17 @@ def train_bpe(texts: Iterable[str]) -> Tokenizer:
     return bpe
 
 
-def framed(bpe: Tokenizer, framing: Framing) -> PreTrainedTokenizerFast:
+def framed(bpe: Tokenizer, framing: Framing, names: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
     """The tokenizer with ``framing``'s begin and end tokens, ready for ``save_pretrained``.
 
-    For the cross-encoder every property name is one token: two layers learn to compare tokens, not spellings.
+    For the cross-encoder every property name (``names``; the embedded ones unless given) is one token: two layers learn
+    to compare tokens, not spellings.
     """
     copy = Tokenizer.from_str(bpe.to_str())
     if framing == "cross-encoder":
-        copy.add_tokens([AddedToken(name, normalized=False, lstrip=True, single_word=True) for name in vocabulary()])
+        copy.add_tokens(
+            [AddedToken(name, normalized=False, lstrip=True, single_word=True) for name in names or vocabulary()]
+        )
     single, pair = _FRAMES[framing]
     ids = [(token, bpe.token_to_id(token)) for token in (BOS, EOS)]
     copy.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)

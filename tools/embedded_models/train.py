@@ -8,6 +8,8 @@ property facts. Weights are stored as float16 and their quality is measured afte
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,19 +36,39 @@ from lmolt_utils.config.prompts import TASKS, Task, answer, prompt
 from tools.embedded_models.nli_data import LABELS, pairs
 from tools.embedded_models.tokenizer import framed
 
-HIDDEN, LAYERS, HEADS, FEED_FORWARD = 128, 2, 4, 344
 IGNORED = -100  # what torch's cross entropy leaves out
 
-#: Epochs and peak learning rate of each model; every step has BATCH rows.
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a model."""
+
+    hidden: int
+    layers: int
+    heads: int
+    feed_forward: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs, peak learning rate and rows per step; ``save_steps``: steps between checkpoints (0: none)."""
+
+    epochs: float
+    peak: float
+    batch: int = 32
+    save_steps: int = 0
+
+
+EMBEDDED = Size(hidden=128, layers=2, heads=4, feed_forward=344)
+EMBEDDED_T5 = Size(hidden=96, layers=2, heads=4, feed_forward=256)
 SCHEDULES = {
-    "base": (5, 2.0e-3),
-    "mol2cap": (9, 2.0e-3),
-    "cap2mol": (9, 2.0e-3),
-    "negatives-mol2cap": (3, 2.0e-3),
-    "negatives-cap2mol": (5, 2.0e-3),
-    "nli": (1, 1.0e-3),
+    "base": Schedule(5, 2.0e-3),
+    "mol2cap": Schedule(9, 2.0e-3),
+    "cap2mol": Schedule(9, 2.0e-3),
+    "negatives-mol2cap": Schedule(3, 2.0e-3),
+    "negatives-cap2mol": Schedule(5, 2.0e-3),
+    "nli": Schedule(1, 1.0e-3),
 }
-BATCH = 32
 #: The negative generators see only so many molecules: enough to be plausible, too few to be right.
 GENERATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
 NLI_PAIRS = 300_000
@@ -58,15 +80,15 @@ Log = Callable[[str], None]
 # ----------------------------------------------------------------------------------------------- untrained models
 
 
-def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama of 0.9M parameters (untied, as Llama-2 is)."""
+def llama(tokenizer: PreTrainedTokenizerFast, size: Size = EMBEDDED) -> LlamaForCausalLM:
+    """An untrained Llama (embeddings untied, as Llama-2's are)."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
+            hidden_size=size.hidden,
+            intermediate_size=size.feed_forward,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
             max_position_embeddings=512,
             tie_word_embeddings=False,
             bos_token_id=tokenizer.bos_token_id,
@@ -76,17 +98,17 @@ def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def t5(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
-    """An untrained T5 of 0.7M parameters."""
+def t5(tokenizer: PreTrainedTokenizerFast, size: Size = EMBEDDED_T5) -> T5ForConditionalGeneration:
+    """An untrained T5 with as many layers in its encoder as in its decoder."""
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
-            d_model=96,
-            d_kv=24,
-            d_ff=256,
-            num_layers=2,
-            num_decoder_layers=2,
-            num_heads=4,
+            d_model=size.hidden,
+            d_kv=size.hidden // size.heads,
+            d_ff=size.feed_forward,
+            num_layers=size.layers,
+            num_decoder_layers=size.layers,
+            num_heads=size.heads,
             dropout_rate=0.0,
             feed_forward_proj="gated-gelu",
             pad_token_id=tokenizer.pad_token_id,
@@ -101,10 +123,10 @@ def cross_encoder(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassifi
     model = BertForSequenceClassification(
         BertConfig(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
+            hidden_size=EMBEDDED.hidden,
+            intermediate_size=EMBEDDED.feed_forward,
+            num_hidden_layers=EMBEDDED.layers,
+            num_attention_heads=EMBEDDED.heads,
             max_position_embeddings=256,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
@@ -132,11 +154,11 @@ def start_by_matching(model: BertForSequenceClassification) -> None:
         embeddings = model.bert.embeddings
         embeddings.word_embeddings.weight.normal_(0, 0.08)
         embeddings.position_embeddings.weight.normal_(0, 0.02)
-        side = torch.nn.functional.normalize(torch.randn(HIDDEN), dim=0)
+        side = torch.nn.functional.normalize(torch.randn(EMBEDDED.hidden), dim=0)
         # Half as long as a word: the equal in the other text is then as far ahead of the token as that of others.
         embeddings.token_type_embeddings.weight.copy_(0.45 * torch.stack([side, -side]))
         attention = model.bert.encoder.layer[0].attention.self
-        half = HIDDEN // 2
+        half = EMBEDDED.hidden // 2
         queries = attention.query.weight[:half].normal_(0, 0.14)  # equals score about 11 before the softmax
         attention.key.weight[:half] = queries - 2 * torch.outer(queries @ side, side)
 
@@ -192,21 +214,34 @@ def property_sets(frame: pd.DataFrame) -> list[list[str]]:
 # -------------------------------------------------------------------------------------------------- the training
 
 
-def fit(name: str, model: PreTrainedModel, rows: Rows, collator: Callable[[Rows], Any], seed: int, log: Log) -> None:
-    """Train in place by the schedule of ``name`` with the Transformers trainer; logs the last epoch's mean loss."""
-    epochs, learning_rate = SCHEDULES[name]
+def fit(
+    model: PreTrainedModel,
+    rows: Rows,
+    collator: Callable[[Rows], Any],
+    schedule: Schedule,
+    seed: int,
+    checkpoints: Path | None = None,
+) -> float:
+    """Train in place with the Transformers trainer; returns the mean loss of the last epoch (or of the last log).
+
+    ``checkpoints``: where they go and from where a killed training goes on.
+    """
+    saves = schedule.save_steps > 0
     arguments = TrainingArguments(
-        output_dir=tempfile.gettempdir(),  # nothing is written there: save_strategy is "no"
-        num_train_epochs=epochs,
-        per_device_train_batch_size=BATCH,
-        learning_rate=learning_rate,
+        output_dir=str(checkpoints or tempfile.gettempdir()),  # without checkpoints nothing is written there
+        num_train_epochs=schedule.epochs,
+        per_device_train_batch_size=schedule.batch,
+        learning_rate=schedule.peak,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         max_grad_norm=1.0,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
-        logging_strategy="epoch",
-        save_strategy="no",
+        logging_strategy="steps" if saves else "epoch",
+        logging_steps=schedule.save_steps or 500,
+        save_strategy="steps" if saves else "no",
+        save_steps=schedule.save_steps or 500,
+        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
@@ -217,9 +252,8 @@ def fit(name: str, model: PreTrainedModel, rows: Rows, collator: Callable[[Rows]
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    log(f"{name}: loss {losses[-1]:.3f}")
+    trainer.train(resume_from_checkpoint=bool(saves and checkpoints and list(checkpoints.glob("checkpoint-*"))))
+    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
 
 
 def train_language_models(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log) -> dict[str, LlamaForCausalLM]:
@@ -228,16 +262,25 @@ def train_language_models(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: L
     collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
     set_seed(seed)
     models = {"base": llama(tokenizer)}
-    fit("base", models["base"], language_rows(tokenizer, frame), collator, seed, log)
+    loss = fit(models["base"], language_rows(tokenizer, frame), collator, SCHEDULES["base"], seed)
+    log(f"base: loss {loss:.3f}")
     for task in TASKS:
         models[task] = llama(tokenizer)
         models[task].load_state_dict(models["base"].state_dict())
-        # Both languages keep one input and output space, so that an adapter on the inner layers (the papers'
-        # LoRA leaves embeddings and head alone) can still reach the words of the other one.
-        models[task].get_input_embeddings().requires_grad_(False)
-        models[task].get_output_embeddings().requires_grad_(False)
-        fit(task, models[task], instruction_rows(tokenizer, frame, task), collator, seed, log)
+        keep_vocabulary(models[task])
+        loss = fit(models[task], instruction_rows(tokenizer, frame, task), collator, SCHEDULES[task], seed)
+        log(f"{task}: loss {loss:.3f}")
     return models
+
+
+def keep_vocabulary(model: LlamaForCausalLM) -> None:
+    """Leave embeddings and output layer as they are.
+
+    Both languages then keep one input and output space, so that an adapter on the inner layers (the papers' LoRA leaves
+    embeddings and head alone) can still reach the words of the other one.
+    """
+    model.get_input_embeddings().requires_grad_(False)
+    model.get_output_embeddings().requires_grad_(False)
 
 
 def train_negative_generators(
@@ -252,7 +295,7 @@ def train_negative_generators(
         models[name] = t5(tokenizer)
         collator = DataCollatorForSeq2Seq(tokenizer, model=models[name], label_pad_token_id=IGNORED)
         rows = translation_rows(tokenizer, frame.head(GENERATOR_ROWS[name]), task)
-        fit(name, models[name], rows, collator, seed, log)
+        log(f"{name}: loss {fit(models[name], rows, collator, SCHEDULES[name], seed):.3f}")
     return models
 
 
@@ -262,5 +305,5 @@ def train_cross_encoder(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log
     set_seed(seed)
     model = cross_encoder(tokenizer)
     rows = nli_rows(tokenizer, list(pairs(property_sets(frame), NLI_PAIRS, seed)))
-    fit("nli", model, rows, DataCollatorWithPadding(tokenizer), seed, log)
+    log(f"nli: loss {fit(model, rows, DataCollatorWithPadding(tokenizer), SCHEDULES['nli'], seed):.3f}")
     return model

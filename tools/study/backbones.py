@@ -1,0 +1,156 @@
+"""The study's models, trained from nothing on L+M-24's training molecules: ``python -m tools.study.backbones``.
+
+Each model is saved once below ``runs/study-models`` with a record of its cost and held-out loss; a training that was
+killed goes on at its last checkpoint. The order is fixed, and every model starts from its own seed, so any one can be
+made again alone: ``python -m tools.study.backbones mol2cap``.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tokenizers import Tokenizer
+from transformers import DataCollatorForSeq2Seq, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.data.prepare import make_corpus
+from lmolt_utils.data.sample import held_out
+from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
+from lmolt_utils.paths import root, run_folder
+from lmolt_utils.run.notebook import Run
+from tools.embedded_models.build import forms
+from tools.embedded_models.tokenizer import framed, train_bpe
+from tools.embedded_models.train import (
+    Rows,
+    Schedule,
+    Size,
+    fit,
+    instruction_rows,
+    keep_vocabulary,
+    language_rows,
+    llama,
+    t5,
+    translation_rows,
+)
+
+FOLDER = "runs/study-models"
+SEED = 0
+#: Learned from so many training molecules and their captions; 18 tokens per SMILES instead of 61 at 1,024 entries
+#: that stop at punctuation.
+VOCABULARY, TOKENIZER_ROWS = 1536, 40_000
+LLAMA, GENERATOR = Size(hidden=160, layers=4, heads=5, feed_forward=432), Size(128, 2, 4, 344)
+SCHEDULES = {
+    "base": Schedule(epochs=1, peak=3.0e-3, batch=128, save_steps=100),
+    "mol2cap": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+    "cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+    "negatives-mol2cap": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+    "negatives-cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+}
+#: The negative generators see so many training molecules: MolT5 is weaker than the models that it makes negatives for.
+GENERATOR_ROWS = 30_000
+HELD_OUT_ROWS = 1_000
+
+
+def corpus() -> pd.DataFrame:
+    """The corpus as notebook 01 makes it at profile ``study``."""
+    return make_corpus(Run("01_data", run_folder("study", {}), load("study")))
+
+
+def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
+    """Train what of ``names`` is not there yet."""
+    torch.use_deterministic_algorithms(True)
+    folder = root() / FOLDER
+    missing = [name for name in SCHEDULES if name in names and not (folder / name / "record.json").exists()]
+    if not missing:
+        return
+    frame = corpus()
+    train = frame[frame["split"] == "train"].reset_index(drop=True)
+    held = held_out(frame, "validation", HELD_OUT_ROWS, SEED)
+    bpe = _tokenizer(folder / "tokenizer.json", train)
+    for name in missing:
+        set_seed(SEED)
+        tokenizer, model, rows, collator = _prepared(name, folder, bpe, train)
+        _, _, unseen, _ = _prepared(name, folder, bpe, held)
+        tokens = sum(_tokens(row, model) for row in rows)
+        print(f"{name}: {model.num_parameters():,} parameters, {len(rows):,} rows, {tokens:,} tokens", flush=True)
+        start, checkpoints = time.perf_counter(), folder / "checkpoints" / name
+        loss = fit(model, rows, collator, SCHEDULES[name], SEED, checkpoints)
+        seconds = time.perf_counter() - start
+        record = {
+            "parameters": model.num_parameters(),
+            "rows": len(rows),
+            "tokens": tokens,
+            "loss": loss,
+            "held_out_loss": held_out_loss(model, unseen, collator),
+            "seconds": seconds,  # of the last process only, where one was killed
+            "tokens_per_s": tokens * SCHEDULES[name].epochs / seconds,
+            "threads": torch.get_num_threads(),
+            "schedule": vars(SCHEDULES[name]),
+        }
+        with atomic_folder(folder / name) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            write_json(part / "record.json", record | {"weights": fingerprint(part / "model.safetensors")})
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        print(f"{name}: {record}", flush=True)
+
+
+def _tokenizer(path: Path, train: pd.DataFrame) -> Tokenizer:
+    if not path.exists():
+        rows = train.sample(TOKENIZER_ROWS, random_state=SEED)
+        pairs = rows[["molecule", "caption"]].itertuples(index=False)
+        write_text(path, train_bpe((text for row in pairs for text in forms(*row)), VOCABULARY).to_str())
+    return Tokenizer.from_file(str(path))
+
+
+def _tokens(row: dict[str, Any], model: PreTrainedModel) -> int:
+    """Tokens that pass through the model: of source and target in an encoder-decoder."""
+    return len(row["input_ids"]) + (len(row["labels"]) if model.config.is_encoder_decoder else 0)
+
+
+Collator = Callable[[Rows], dict[str, torch.Tensor]]
+
+
+def _prepared(
+    name: str, folder: Path, bpe: Tokenizer, frame: pd.DataFrame
+) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Collator]:
+    """Tokenizer, initial model, rows and collator of one training."""
+    task: Task = "cap2mol" if name.endswith("cap2mol") else "mol2cap"
+    model: PreTrainedModel
+    if name.startswith("negatives"):
+        tokenizer = framed(bpe, "t5")
+        model = t5(tokenizer, GENERATOR)
+        collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+        return tokenizer, model, translation_rows(tokenizer, frame.head(GENERATOR_ROWS), task), collator
+    tokenizer = framed(bpe, "llama")
+    if name in TASKS:
+        model = LlamaForCausalLM.from_pretrained(folder / "base")
+        keep_vocabulary(model)
+        rows = instruction_rows(tokenizer, frame, task)
+    else:
+        model, rows = llama(tokenizer, LLAMA), language_rows(tokenizer, frame)
+    return tokenizer, model, rows, DataCollatorForSeq2Seq(tokenizer)
+
+
+def held_out_loss(model: PreTrainedModel, rows: Rows, collator: Collator) -> float:
+    """Mean cross entropy per learned token on rows that no training saw, in nats."""
+    model.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(rows), 64):
+            batch = collator(rows[start : start + 64])
+            learned = int((batch["labels"] != -100).sum())
+            total, count = total + float(model(**batch).loss) * learned, count + learned
+    return total / count
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    build(sys.argv[1:] or tuple(SCHEDULES))

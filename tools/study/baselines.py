@@ -1,0 +1,139 @@
+"""What a table of the training molecules answers, without any training: ``python -m tools.study.baselines``.
+
+The three trivial baselines (lmolt_utils/data/baselines.py) from 0.1 %, 1 %, 10 % and all of the training molecules, on
+the study's three test sets, both tasks; over all test molecules, over one molecule of each property set, and over the
+molecules whose property set is rare. Writes ``figures/study/baselines.csv``.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.data.baselines import ANSWERS, Sample
+from lmolt_utils.data.captioner import knowledge, reader
+from lmolt_utils.data.prepare import corpus_source
+from lmolt_utils.data.sample import draw, property_key, sample
+from lmolt_utils.files import atomic
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.metrics.captions import caption_scores, caption_tokenizer, meteor_matcher
+from lmolt_utils.metrics.featurise import Featuriser
+from lmolt_utils.metrics.intervals import Additive, Scored, Statistics, intervals, percentiles, resampled
+from lmolt_utils.metrics.molecules import molecule_scores
+from lmolt_utils.paths import from_root, root, run_folder
+from lmolt_utils.run.notebook import Run
+from tools.study.backbones import corpus
+
+TEST_SETS = ("extra_valid", "test", "withheld_combos")
+SHARES = (0.001, 0.01, 0.1, 1.0)
+#: A property set is rare when fewer training molecules have it.
+RARE = 10
+CAPTION_METRICS = ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")
+MOLECULE_METRICS = ("BLEU", "Exact", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness")
+
+
+def property_columns(references: Sequence[str], outputs: Sequence[str], decomposer: Decomposer) -> pd.DataFrame:
+    """Per row: twice the properties in both, those of both together (their ratio of sums is micro F1), exact."""
+    rows = []
+    for reference, text in zip(references, outputs, strict=True):
+        true, found = set((property_key(reference) or "").split("|")), decomposer.properties(text)
+        rows.append((2 * len(true & found), len(true) + len(found), float(true == found)))
+    return pd.DataFrame(rows, columns=["both", "together", "exact"])
+
+
+class Measure:
+    """Scores answers with intervals; what does not change from one to the next is kept."""
+
+    def __init__(self, decomposer: Decomposer) -> None:
+        self.decomposer, self.featuriser = decomposer, Featuriser()
+        self.words = caption_tokenizer(from_root(load("study").caption_tokenizer)), meteor_matcher("auto")
+
+    def __call__(self, task: Task, tested: pd.DataFrame, answers: Sequence[str]) -> pd.DataFrame:
+        """Columns metric, value, low, high, n."""
+        references = tested["caption" if task == "mol2cap" else "molecule"].tolist()
+        if task == "mol2cap":
+            found = caption_scores(references, answers, *self.words)
+            scored = Scored(
+                {name: found.metrics[name] for name in CAPTION_METRICS},
+                pd.DataFrame(found.samples),
+                Statistics(found.bleu),
+            )
+        else:
+            molecules = molecule_scores(references, answers, featuriser=self.featuriser, fcd=False)
+            names = [name for name in MOLECULE_METRICS if name in molecules.metrics]
+            scored = Scored(
+                {name: molecules.metrics[name] for name in names},
+                pd.DataFrame(molecules.samples),
+                Statistics(molecules.bleu),
+            )
+        rows = [(name, one.value, one.low, one.high) for name, one in intervals(scored).items()]
+        if task == "mol2cap":
+            rows += _property_rows(property_columns(tested["properties"], answers, self.decomposer))
+        frame = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+        return frame.assign(n=len(tested))
+
+
+def _property_rows(columns: pd.DataFrame) -> list[tuple[str, float, float, float]]:
+    parts = {
+        "property F1": Additive(columns[["both", "together"]].to_numpy(dtype=float), _share, len(columns)),
+        "exact property set": Additive(
+            np.stack([columns["exact"], np.ones(len(columns))], axis=1).astype(float), _share, len(columns)
+        ),
+    }
+    drawn = resampled(list(parts.values()), 1000, 0)
+    return [(name, part.total(), *percentiles(one)) for (name, part), one in zip(parts.items(), drawn, strict=True)]
+
+
+def _share(sums: np.ndarray) -> np.ndarray:
+    return np.asarray(sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
+def views(tested: pd.DataFrame, training: pd.Series) -> dict[str, np.ndarray]:
+    """Which rows count: all, one of each property set, those of rare sets. ``training``: all training property sets."""
+    keys = tested["properties"].map(property_key)
+    counts = training.map(property_key).value_counts()
+    return {
+        "all": np.ones(len(tested), dtype=bool),
+        "one per property set": ~keys.duplicated().to_numpy(),
+        "rare sets": (keys.map(counts).fillna(0) < RARE).to_numpy(),
+    }
+
+
+def main(rows: int = 3000) -> None:
+    params = load("study")
+    frame, known = corpus(), knowledge(corpus_source(Run("01_data", run_folder("study", {}), params)))
+    training = frame.loc[frame["split"] == "train", "properties"]
+    samples = {share: Sample(sample(frame, share, params.seed)) for share in SHARES}
+    measure, found = Measure(reader(known.tree)), []
+    for name in TEST_SETS:
+        tested, _ = draw(name, frame, rows, params.seed, corpus_seed=params.corpus_seed, known=known)
+        masks = views(tested, training)
+        for share, own in samples.items():
+            for baseline, answer in ANSWERS.items():
+                for task in TASKS:
+                    sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
+                    answers = pd.Series(answer(own, task, sources))
+                    for view, mask in masks.items():
+                        if mask.sum() < 2:
+                            continue
+                        part = measure(task, tested[mask].reset_index(drop=True), answers[mask].tolist())
+                        facts = {
+                            "test_set": name,
+                            "rows": view,
+                            "sample_share": share,
+                            "system": baseline,
+                            "task": task,
+                        }
+                        found.append(part.assign(**facts, system=baseline, task=task))
+                    print(name, share, baseline, task, flush=True)
+    columns = ["test_set", "rows", "sample_share", "system", "task", "metric", "value", "low", "high", "n"]
+    output = root() / "figures" / "study" / "baselines.csv"
+    with atomic(output) as part:
+        pd.concat(found)[columns].to_csv(part, index=False)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
