@@ -16,26 +16,38 @@ from typing import Any
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
-from transformers import DataCollatorForSeq2Seq, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.data.captioner import kept_tree
 from lmolt_utils.data.prepare import make_corpus
 from lmolt_utils.data.sample import held_out
 from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
+from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 from lmolt_utils.paths import root, run_folder
 from lmolt_utils.run.notebook import Run
 from tools.embedded_models.build import forms
+from tools.embedded_models.nli_data import Language, pairs
 from tools.embedded_models.tokenizer import framed, train_bpe
 from tools.embedded_models.train import (
     Rows,
     Schedule,
     Size,
+    cross_encoder,
     fit,
     instruction_rows,
     keep_vocabulary,
     language_rows,
     llama,
+    nli_rows,
     t5,
     translation_rows,
 )
@@ -52,7 +64,9 @@ SCHEDULES = {
     "cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
     "negatives-mol2cap": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
     "negatives-cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+    "nli": Schedule(epochs=1, peak=1.0e-3, batch=32, save_steps=500),
 }
+NLI_PAIRS, NLI_HELD_OUT = 300_000, 3_000
 #: The negative generators see so many training molecules: MolT5 is weaker than the models that it makes negatives for.
 GENERATOR_ROWS = 30_000
 HELD_OUT_ROWS = 1_000
@@ -76,8 +90,11 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
     bpe = _tokenizer(folder / "tokenizer.json", train)
     for name in missing:
         set_seed(SEED)
-        tokenizer, model, rows, collator = _prepared(name, folder, bpe, train)
-        _, _, unseen, _ = _prepared(name, folder, bpe, held)
+        if name == "nli":
+            tokenizer, model, rows, unseen, collator = _classifier(bpe, train)
+        else:
+            tokenizer, model, rows, collator = _prepared(name, folder, bpe, train)
+            _, _, unseen, _ = _prepared(name, folder, bpe, held)
         tokens = sum(_tokens(row, model) for row in rows)
         print(f"{name}: {model.num_parameters():,} parameters, {len(rows):,} rows, {tokens:,} tokens", flush=True)
         start, checkpoints = time.perf_counter(), folder / "checkpoints" / name
@@ -137,6 +154,34 @@ def _prepared(
     else:
         model, rows = llama(tokenizer, LLAMA), language_rows(tokenizer, frame)
     return tokenizer, model, rows, DataCollatorForSeq2Seq(tokenizer)
+
+
+def language(train: pd.DataFrame) -> Language:
+    """The property names of the training molecules as the NLI pairs use them; free text is not among them."""
+    vocabulary = Vocabulary.from_tree(kept_tree(run_folder("study", {}) / "data"))
+    names = {canonical(name) for text in train["properties"].unique() for name in text.split("|")}
+    return Language.of(sorted(name for name in names if vocabulary.kind(name) != "free text"), vocabulary)
+
+
+def stated_sets(train: pd.DataFrame, spoken: Language) -> list[list[str]]:
+    """The distinct property sets of the training molecules in the names of :func:`language`."""
+    known = set(spoken.names)
+    found = ([name for text in row.split("|") if (name := canonical(text)) in known] for row in train["properties"])
+    return [list(names) for names in dict.fromkeys(map(tuple, found)) if names]
+
+
+def _classifier(
+    bpe: Tokenizer, train: pd.DataFrame
+) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Rows, Collator]:
+    """The cross-encoder, as the embedded one but for its names: training pairs, and others for the held-out loss."""
+    spoken = language(train)
+    sets = stated_sets(train, spoken)
+    tokenizer = framed(bpe, "cross-encoder", spoken.names)
+    rows, unseen = (
+        nli_rows(tokenizer, list(pairs(sets, count, seed, spoken)))
+        for count, seed in ((NLI_PAIRS, SEED), (NLI_HELD_OUT, SEED + 1))
+    )
+    return tokenizer, cross_encoder(tokenizer), rows, unseen, DataCollatorWithPadding(tokenizer)
 
 
 def held_out_loss(model: PreTrainedModel, rows: Rows, collator: Collator) -> float:

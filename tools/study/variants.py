@@ -1,0 +1,104 @@
+"""What the study asks beside its main run: other test sets, other seeds, the released code's choices.
+
+Each is a run of its own (``runs/study+test_set=test`` and so on), made by the notebooks' own calls for the headline
+rows; adapters that the main run trained are taken from there, where each step's record tells whether they fit.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmolt_utils.config.prompts import TASKS
+from lmolt_utils.config.systems import BASELINES, System
+from lmolt_utils.data.baselines import make_baseline
+from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
+from lmolt_utils.metrics.results import all_scores
+from lmolt_utils.metrics.scoring import score_systems
+from lmolt_utils.negatives.pairs import make_negatives, make_pairs
+from lmolt_utils.run.notebook import Run, start
+from lmolt_utils.training.experiment import make_system
+
+PROFILE = "study"
+HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
+NOTEBOOK_OF = {"meditron": "03_sft", "init": "03_sft", "sft": "03_sft", "dpo": "04_alignment", "cpo": "04_alignment"}
+#: Name of a variant -> what differs, and which systems it makes.
+VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "test": ({"test_set": "test"}, (*HEADLINE, *BASELINES)),
+    "withheld": ({"test_set": "withheld_combos"}, (*HEADLINE, *BASELINES)),
+    "seeds": ({"seeds": [0, 1, 2]}, ("sft", "dpo", "cpo", "slerp+cpo")),
+    "released": ({"semantics": "as_released"}, ("meditron", "sft", "dpo", "cpo", "slerp+cpo")),
+}
+
+
+def make(name: str) -> Run:
+    """Make a variant's systems and score them; what is there already is kept."""
+    overrides, names = VARIANTS[name]
+    data = _run("01_data", overrides)
+    base = data.folder.with_name(PROFILE)
+    if "semantics" not in overrides:  # the pairs are the same, and so are the trainings
+        for part in ("data/pairs.jsonl", "data/negatives"):
+            _take(base, data.folder, part)
+        for system in names:
+            _take(base, data.folder, f"models/{system}")
+            _take(base, data.folder, f"logs/{system}.training.jsonl")
+    make_corpus(data)
+    make_sample_and_test(data)
+    negatives = _run("02_negatives", overrides)
+    generators = {
+        "mol2cap": negatives.params.negatives_mol2cap_model,
+        "cap2mol": negatives.params.negatives_cap2mol_model,
+    }
+    for task in TASKS:
+        make_negatives(negatives, task, generators[task])
+    make_pairs(negatives)
+    made: list[System] = []
+    for notebook in ("01_data", "03_sft", "04_alignment", "05_merging"):
+        wanted = [system for system in names if _notebook(system) == notebook]
+        if not wanted:
+            continue
+        run = _run(notebook, overrides, None if notebook == "01_data" else wanted)
+        systems = [s for s in run.systems if s.name.split("@")[0] in wanted]
+        for system in systems:
+            if system.init == "baseline":
+                make_baseline(run, system)
+            else:
+                make_system(run, system)
+        made += systems
+    run = _run("07_nli_evaluation", overrides)
+    score_systems(run, made)
+    return run
+
+
+def scores(name: str) -> pd.DataFrame:
+    """Every score of a variant that was made: variant, system, task, metric, value, n, low, high."""
+    overrides, _ = VARIANTS[name]
+    run = _run("07_nli_evaluation", overrides)
+    return all_scores(run, run.table).assign(variant=name)
+
+
+def _notebook(system: str) -> str:
+    return "01_data" if system in BASELINES else NOTEBOOK_OF.get(system, "05_merging")
+
+
+def _run(notebook: str, overrides: Mapping[str, Any], systems: Sequence[str] | None = None) -> Run:
+    cell = {"profile": PROFILE, "systems": list(systems) if systems else None, "overrides": dict(overrides)}
+    return start(notebook, cell)
+
+
+def _take(base: Path, folder: Path, name: str) -> None:
+    """Link a file or folder of the main run, with its record, under the same name (none is ever written into)."""
+    for path in (base / name).parent.glob(f"{(base / name).name}*"):
+        for source in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+            target = folder / source.relative_to(base)
+            if source.name.endswith(".lock") or target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
+
+
+def main(names: Sequence[str]) -> None:
+    for name in names or VARIANTS:
+        make(name)
