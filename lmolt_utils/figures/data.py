@@ -1,7 +1,4 @@
-"""Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is.
-
-As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots.
-"""
+"""Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is."""
 
 import matplotlib.pyplot as plt
 import numpy as np
