@@ -162,7 +162,7 @@ def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int]) -> style.Drawn:
     ``cuts``: words from which a caption is long; they are marked, and the captions beyond each counted.
     """
     published = load_published()
-    mean, sd = published.fact("fig9-words-mean"), published.fact("fig9-words-sd")
+    mean, sd = published.facts["fig9-words-mean"], published.facts["fig9-words-sd"]
     values = lengths.to_numpy(dtype=float)
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.4))
     step = max(1, int(np.ceil((values.max() - values.min() + 1) / 30)))

@@ -35,7 +35,7 @@ _ENTROPY = ["kl", "low", "high", "null", "random", "random_low", "random_high"]
 def _printed(figure: str) -> dict[str, tuple[float, float]]:
     """The relative entropies that the paper prints for a figure, by method: lowest and highest."""
     names = ("fig6-divergence-atomic", "fig6-divergence-others-low", "fig6-divergence-others-high")
-    atomic, low, high, long = (load_published().fact(name).value for name in (*names, "fig7-divergence-long"))
+    atomic, low, high, long = (load_published().facts[name].value for name in (*names, "fig7-divergence-long"))
     everyone = dict.fromkeys(METHODS, (low, high)) | {"atomic": (atomic, atomic)}
     return {"Fig. 6": everyone, "Fig. 7": {"atomic": (long, long)}}.get(figure, {})
 
@@ -60,7 +60,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     printed = []
     for index, (system, label) in enumerate(labels.items()):
         if system in stated:
-            fact = load_published().fact(stated[system])
+            fact = load_published().facts[stated[system]]
             grid[1].axvline(fact.value, color=colour_of(index), linewidth=0.8, linestyle=":", zorder=0)
             lines.append({"panel": "coverage", "system": f"paper, {label}", "mean": fact.value})
             printed.append(f"{fact.printed} ({label})")

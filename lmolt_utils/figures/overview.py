@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lmolt_utils.config.published import metric
+from lmolt_utils.config.published import METRICS
 from lmolt_utils.figures import style
 from lmolt_utils.figures.table_files import TableResult, heading
 from lmolt_utils.metrics.results import NOT_RUN
@@ -22,7 +22,7 @@ def paper_against_reproduced(tables: Sequence[TableResult]) -> style.Drawn:
     missing: list[str] = []
     for index, table in enumerate(tables):
         printed = table.values.dropna(subset=["paper"])
-        printed = printed[[metric(name).within_0_and_1 for name in printed["metric"]]]
+        printed = printed[[METRICS[name].within_0_and_1 for name in printed["metric"]]]
         values = printed["reproduced"].map(style.number_or_word)
         parts.append(printed.assign(table=table.id, reproduced=values))
         ran = np.isfinite(printed["reproduced"])

@@ -37,7 +37,7 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     0 and 1: the axis is logistic, so that 1:18 and 19:1 do not crowd at its ends.
     """
     value_of, published = _lookup(scores), load_published()
-    best, other = published.fact("fig4-best-ratio"), published.fact("fmix-ratio")
+    best, other = published.facts["fig4-best-ratio"], published.facts["fmix-ratio"]
     printed = {"mol2cap": published.table("T4"), "cap2mol": published.table("T5")}
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 3.0))
     lines: list[dict[str, object]] = []

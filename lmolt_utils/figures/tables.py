@@ -20,7 +20,6 @@ from lmolt_utils.config.published import (
     RowRef,
     SystemRow,
     load_published,
-    parse_printed,
     systems_by_row,
 )
 from lmolt_utils.config.systems import System
@@ -143,10 +142,10 @@ def check_printed(printed: str | None, difference: float, metric: Metric) -> str
     """Compare a printed delta with ``difference``, that of the printed cells, in the metric's own unit."""
     if printed is None or math.isnan(difference):
         return ""
-    delta = parse_printed(printed)
-    scale = 100 if delta.percent and metric.within_0_and_1 else 1
-    error = abs(delta.value - scale * difference)
-    half_step = 0.5 * 10**-delta.decimals
+    number = printed.rstrip("%")
+    scale = 100 if printed != number and metric.within_0_and_1 else 1
+    error = abs(float(number) - scale * difference)
+    half_step = 0.5 * 10 ** -len(number.partition(".")[2])
     if error <= half_step + 1e-9:  # 1e-9: binary fractions
         return ""
     # Both cells are rounded, so the difference of the unrounded values may be off by both.
