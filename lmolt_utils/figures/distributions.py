@@ -41,7 +41,7 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
                 style.mark_empty(axes, "captions only")
                 axes.set_axis_off()
                 continue
-            own = samples if samples.empty else samples[(samples["task"] == task) & (samples["quantity"] == quantity)]
+            own = samples[(samples["task"] == task) & (samples["quantity"] == quantity)]
             values = values_of(own, "value", labels)
             unit = f" ({LENGTH_UNITS[task]})" if quantity == "length_deviation" else ""
             axes.set_xlabel(title + unit)
@@ -92,8 +92,6 @@ def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins
 
 def values_of(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
     """A column's values by system, NaN left out."""
-    if frame.empty:
-        return {name: np.array([]) for name in systems}
     return {name: frame.loc[frame["system"] == name, column].dropna().to_numpy(dtype=float) for name in systems}
 
 

@@ -37,7 +37,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
 
     ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then).
     """
-    labels = [] if logs.empty else list(dict.fromkeys(logs["system"]))
+    labels = list(dict.fromkeys(logs["system"]))
     size = (TWO_COLUMNS, max(2.4, 0.9 + 0.17 * len(labels)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=[1.25, 1])
     parts: list[pd.DataFrame] = []
