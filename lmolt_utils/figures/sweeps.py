@@ -49,7 +49,7 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
             lines.append({**point, "reproduced": style.number_or_word(height)})
         look = style.look_of(index)
         axes.plot([share for _, share in ordered], heights, label=f"{style.TASK_TITLES[task]}, {name}", **look)
-        paper = printed[task].value("SLERP+CPO", name)
+        paper: Any = printed[task].value("SLERP+CPO", name)
         hollow = {**look, "linestyle": "none", "markerfacecolor": "white"}
         size = 9 - 3.5 * index  # the paper's two values coincide: the second mark fits into the first
         axes.plot([best.value], [paper], zorder=1.5 + 0.1 * index, markersize=size, **hollow)

@@ -5,7 +5,8 @@
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,13 +48,15 @@ def index_scores(scores: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, f
     """
     full = scores.reindex(columns=list(SCORE_COLUMNS)).rename(columns={"value": "reproduced"})
     full = full.astype({"reproduced": float, "low": float, "high": float}).fillna({"reproduced": math.inf})
-    return full.set_index(["system", "task", "metric"]).to_dict("index")
+    lines: Any = full.to_dict("records")
+    return {(line.pop("system"), line.pop("task"), line.pop("metric")): line for line in lines}
 
 
 def _index_tests(significance: pd.DataFrame) -> dict[tuple[str, ...], dict[str, float]]:
     """Interval and p of a difference by (task, metric, system, the system it is held against), in both orders."""
     found: dict[tuple[str, ...], dict[str, float]] = {}
-    for test in significance.itertuples():
+    tests: Iterable[Any] = significance.itertuples()
+    for test in tests:
         found[test.task, test.metric, test.a, test.b] = {"low": test.low, "high": test.high, "p": test.p_holm}
         found[test.task, test.metric, test.b, test.a] = {"low": -test.high, "high": -test.low, "p": test.p_holm}
     return found
