@@ -72,6 +72,7 @@ def test_directions_are_the_arrows_of_the_paper() -> None:
         ("a divergence score of 0.54", {"fig6-divergence-atomic": 0.54}),
         ("0.12–0.17", {"fig6-divergence-others-low": 0.12, "fig6-divergence-others-high": 0.17}),
         ("a KL divergence of 2.53", {"fig7-divergence-long": 2.53}),
+        ("shorter by an average of 27 characters", {"fmix-fig1-meditron-length": -27}),
         ("an average of 31 words (STD = 50)", {"fig9-words-mean": 31, "fig9-words-sd": 50}),
     ],
 )
