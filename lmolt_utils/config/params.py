@@ -1,7 +1,6 @@
 """The parameters of a run: typed, each with its unit and where its value comes from.
 
-A profile (``params/<profile>.yaml``) gives every one of them. Anything unknown, missing or of the wrong type
-stops the run before any work; the message names the key and the nearest right one.
+A profile (``params/<profile>.yaml``) gives every one of them; a wrong one stops the run before any work.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from lmolt_utils.paths import root
 
 
 def _p(meaning: str, source: str, unit: str = "", **limits: Any) -> Any:
-    """A required parameter: its meaning, the source of its value and its unit."""
     return Field(description=meaning, json_schema_extra={"source": source, "unit": unit}, **limits)
 
 
@@ -28,13 +26,9 @@ class Params(Strict):
     profile: str = _p("name of the profile, and of its folder below runs/", "ours", pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = _p("seed of every random choice", "ours; the released code sets none", ge=0)
     threads: int = _p("CPU threads of one notebook", "ours", "threads", ge=1)
-    ablation_jobs: int = _p(
-        "parallel jobs that make 06's systems first; 1: the notebook makes them", "ours", "jobs", ge=1
-    )
+    ablation_jobs: int = _p("parallel jobs that make 06's systems; 1: the notebook makes them", "ours", "jobs", ge=1)
     device: Literal["cpu", "cuda"] = _p("where models run", "ours; the papers do not say which GPU")
-    redo_below_s: float = _p(
-        "steps that took less are made again when only code changed; longer ones are marked", "ours", "seconds", ge=0
-    )
+    redo_below_s: float = _p("shorter steps are made again when only code changed", "ours", "seconds", ge=0)
     figures_dir: str = _p("folder that 08_figures writes to, from the repository root", "ours")
 
     # ---- data ----
@@ -48,19 +42,12 @@ class Params(Strict):
     test_set: Literal[
         "test", "validation", "withheld_combos", "extra_valid", "extra_train", "eval_official", "chebi20"
     ] = _p(
-        "what is tested: held-out molecules, property combinations absent from training, re-captioned ones, other sets",
-        "ours; L4M App. D: extra_train or extra_valid; audit D21",
+        "what is tested: held-out molecules or another set", "ours; L4M App. D: extra_train or extra_valid; audit D21"
     )
-    test_corpus: str | None = _p(
-        "the test set's data: a local path or a hub id[@revision]; null: the hub's, or the corpus re-captioned", "ours"
-    )
+    test_corpus: str | None = _p("the test set's path or hub id; null: the hub's, or the corpus re-captioned", "ours")
     test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
-    property_tree: str | None = _p(
-        "L+M-24's nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24"
-    )
-    withheld_combinations: str | None = _p(
-        "L+M-24's train_withheld_combos.txt; null: the embedded corpus's pairs, or none", "L+M-24"
-    )
+    property_tree: str | None = _p("nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24")
+    withheld_combinations: str | None = _p("train_withheld_combos.txt; null: the embedded pairs, or none", "L+M-24")
 
     # ---- models: a folder, embedded:NAME or a hub id[@revision] ----
     base_model: str = _p("model that both per-task models were fine-tuned from; TIES needs it", "not stated; audit D40")
@@ -74,9 +61,7 @@ class Params(Strict):
     )
     chemllm_model: str | None = _p("the tables' Chem-LLM, a causal model; null: not run", "not stated; audit D14")
     remote_code: list[str] = _p("models whose own Python code may run when they are loaded", "ours: none")
-    quantize: Literal["none", "nf4"] = _p(
-        "the trained model's weights in memory", "L4M Fig. 13 (prints nf64; audit D6)"
-    )
+    quantize: Literal["none", "nf4"] = _p("the trained model's weights in memory", "L4M Fig. 13: nf64; audit D6")
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
     # ---- negatives ----
@@ -97,22 +82,14 @@ class Params(Strict):
     seeds: list[Annotated[int, Field(ge=0)]] = _p(
         "seeds of the tables' trained systems: `seed`, then one for each <system>@seed<k>", "L4M: one run", min_length=1
     )
-    train_prompt: Template = _p(
-        "prompt template in training (they differ in white space)", "L4M App. F; audit D10, D13"
-    )
+    train_prompt: Template = _p("prompt template in training (white space)", "L4M App. F; audit D10, D13")
     test_prompt: Template = _p("prompt template at test time", "L4M App. F; audit D10")
-    baseline_prompt: Literal["native", "released"] = _p(
-        "prompt of TxtChem-T5: its own, or the one of the released code", "its README; audit D14"
-    )
+    baseline_prompt: Literal["native", "released"] = _p("TxtChem-T5's prompt: its own or the code's", "audit D14")
     save_steps: int = _p("steps between two checkpoints: what a killed training loses", "ours", "steps", ge=1)
-    stop_above: float = _p(
-        "a training stops when its loss exceeds this many times its largest early loss", "ours", "times", gt=1
-    )
+    stop_above: float = _p("a training stops at a loss of so many times its early ones", "ours", "times", gt=1)
     epochs: float = _p("epochs over the training pairs", "L4M Fig. 14", "epochs", gt=0)
     effective_batch: int = _p("rows per optimiser step", "L4M Fig. 14: batch 1 x accumulation 64", "rows", ge=2)
-    micro_batch: int = _p(
-        "rows per forward pass, an even divisor of effective_batch", "ours", "rows", ge=2, multiple_of=2
-    )
+    micro_batch: int = _p("rows per forward pass; divides effective_batch", "ours", "rows", ge=2, multiple_of=2)
     learning_rate: float = _p("peak learning rate", "L4M Fig. 14: 5.0e-5 at 7B", gt=0)
     scheduler: Literal["cosine", "linear", "constant"] = _p("learning-rate schedule", "L4M Fig. 14: cosine")
     warmup_share: float = _p("share of the steps spent warming up", "L4M Fig. 14", ge=0, lt=1)
@@ -126,9 +103,7 @@ class Params(Strict):
     )
     dpo_loss: Literal["sigmoid", "kto_pair"] = _p("DPO's loss", "L4M Eq. 3; code: kto_pair")
     dpo_alpha: float = _p("weight of an SFT term in DPO (0: none)", "L4M Eq. 3 has none", ge=0)
-    kto_format: Literal["plain", "chatml"] = _p(
-        "prompts as for the others, or ChatML with tokens that are never trained", "L4M App. F; audit D17"
-    )
+    kto_format: Literal["plain", "chatml"] = _p("prompts as for the others, or ChatML", "L4M App. F; audit D17")
     sft_eos: Literal["append", "none"] = _p("end-of-text token after the answer in SFT", "ours; audit D15")
     sft_loss_on: Literal["answer", "all"] = _p("tokens that SFT learns", "L4M Eq. 2; code: all")
     lora_rank: int = _p("LoRA rank", "L4M Fig. 15", ge=1)
@@ -140,12 +115,9 @@ class Params(Strict):
     # ---- merging ----
     mol2cap_share: float = _p("share of mol2cap in SLERP, NuSLERP and soup", "L4M App. J: 1:18, so 1/19", ge=0, le=1)
     ties_density: float = _p("share of each task vector that the TIES rules keep", "L4M §3.2.1: top 20 %", gt=0, le=1)
-    merge_dtype: Literal["float32", "bfloat16"] = _p(
-        "type that merged weights are written in (computed in float32)", "L+M-24's models: float32"
-    )
+    merge_dtype: Literal["float32", "bfloat16"] = _p("type that merges are written in", "L+M-24's models: float32")
     ratio_grid: list[Annotated[float, Field(gt=0, lt=1)]] = _p(
-        "further mol2cap shares of the SLERP+CPO sweep, each between 0 and 1, beside those of the systems table",
-        "ours; L4M Fig. 4 names 1:18 alone",
+        "further mol2cap shares of the SLERP+CPO sweep, beside the systems table's", "ours; L4M Fig. 4 names 1:18 alone"
     )
     keep_merges: bool = _p("keep the weights of a sweep's merges once their predictions are made", "ours; disk space")
 
@@ -153,26 +125,20 @@ class Params(Strict):
     max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)
     generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)
     caption_tokenizer: str = _p("tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary or a hub id", "L+M-24")
-    postprocess: Literal["clean", "as_released", "none"] = _p(
-        "what is done to raw outputs before they are scored", "ours; as_released: code, audit D27"
-    )
+    postprocess: Literal["clean", "as_released", "none"] = _p("raw outputs before they are scored", "ours; audit D27")
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch_tokens: int = _p("tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64)
     decomposer: Literal["rules", "llm"] = _p(
-        "what splits captions into atomic facts for cross-NLI: the grammar, or decomposer_model",
-        "L4M App. E: a language model; audit D32",
+        "what splits captions into atomic facts: the grammar, or decomposer_model", "L4M App. E: llm; audit D32"
     )
     decomposer_model: str | None = _p(
-        "instruction-tuned causal model whose atomic facts 07 compares with the grammar's; null: none",
-        "L4M App. E: Meta-Llama-3-8B",
+        "causal model whose atomic facts 07 compares with the grammar's; null: none", "L4M App. E: Meta-Llama-3-8B"
     )
     decomposer_new_tokens: int = _p("longest answer of decomposer_model", "ours", "tokens", ge=1)
     word_cuts: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = _p(
         "words of the reference from which a caption is long (Fig. 7) and extreme (Fig. 10)", "L4M: 50 and 70", "words"
     )
-    author_scores: str | None = _p(
-        "the authors' per-caption scores, smiles2caption.txt of their repository; null: not drawn", "ALMol Fig. 1"
-    )
+    author_scores: str | None = _p("the authors' smiles2caption.txt; null: not drawn", "ALMol Fig. 1")
 
     @field_validator("seeds")
     @classmethod
@@ -220,7 +186,6 @@ HEADLINE: dict[str, list[str]] = {name: text.split() for name, text in yaml.safe
 
 
 def describe(name: str) -> dict[str, str]:
-    """Meaning, unit and source of one parameter."""
     field = Params.model_fields[name]
     extra: Any = field.json_schema_extra
     return {"meaning": field.description or "", **extra}
@@ -257,7 +222,6 @@ def check(values: Mapping[str, Any]) -> Params:
 
 
 def _number(name: str, value: Any) -> Any:
-    """``value`` as a number where it is one's text and ``name`` means a number."""
     field = Params.model_fields.get(name)
     if isinstance(value, str) and field is not None and field.annotation in (int, float):
         with suppress(ValueError):

@@ -1,8 +1,8 @@
 """The papers' instruction for both tasks (Less for More, Appendix F), in every white space it was used with.
 
-``printed`` is the text as the papers show it, and what the embedded models were made with; ``card`` the form that
-Meditron's checkpoints were published with; the others have the indentation of the released scripts (audit D10, D13).
-A prompt ends on ``:`` and the answer begins with a space: if the prompt ended in it, its last token would be shared.
+``printed`` is the papers' text, and what the embedded models were made with; ``card`` that of Meditron's model cards;
+the others have the indentation of the released scripts (audit D10, D13). A prompt ends on ``:`` and the answer begins
+with a space: if the prompt ended in it, its last token would be shared.
 """
 
 from typing import Literal, get_args
@@ -30,7 +30,7 @@ _IN12, _IN16, _IN20 = ("\n" + " " * width for width in (12, 16, 20))
 
 
 def _indented(line: str, after_source: str) -> dict[Task, tuple[str, ...]]:
-    """The alignment scripts' white space; ``line`` is a line end with their indentation."""
+    """The alignment scripts' white space; ``line``: a line end with their indentation."""
     captions = (line, f"\n\n{line}", f"\n{line}", line, f"\n\n{line}", f"\n{line}", after_source, f"\n\n\n{line}")
     molecules = (*captions[:3], f" {line}", captions[4], "\n", f" \n{line}", captions[7])
     return {"mol2cap": captions, "cap2mol": molecules}
@@ -59,8 +59,7 @@ _GAPS: dict[Template, dict[Task, tuple[str, ...]]] = {
 _BEFORE_ANSWER: dict[Template, str] = {"printed": " ", "card": " ", "sft": "\n" + _IN12}
 _WRITE_SMILES = "Write in SMILES the described molecule: {}"
 #: Prompts of the tables' published baselines, by init. TxtChem-T5: its README's, or the released code's, which the
-#: model never saw (audit D14; for molecules none is known). Chem-LLM: the dialogue form that its model card
-#: documents, without the optional system text, around our prompt.
+#: model never saw (audit D14). Chem-LLM: the dialogue form of its model card around our prompt.
 _BASELINES: dict[str, dict[str, dict[Task, str]]] = {
     "txtchem": {
         "native": {"mol2cap": "Caption the following SMILES: {}", "cap2mol": _WRITE_SMILES},

@@ -1,15 +1,11 @@
 """The papers' side of every table and figure: ``params/published.yaml``, and which way each metric is better."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
-
-from pydantic import ValidationError, model_validator
+from typing import Literal, Protocol
 
 from lmolt_utils.config.prompts import Task
-from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
+from lmolt_utils.config.reading import Strict, read_yaml
 from lmolt_utils.paths import root
 
 #: Half a step of the last printed digit of a table cell: what rounding may have hidden.
@@ -17,21 +13,15 @@ CELL_ROUNDING = 0.005
 #: The system that the tables test the others against.
 REFERENCE = "meditron"
 
-_PRINTED = re.compile(r"[+-]?\d+(?:\.(?P<decimals>\d+))?(?P<percent>%)?")
-
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the papers: its task, the better direction, and its unit ('' for a share of 1)."""
+    """A metric of the papers: its task, the better direction, and whether it is a share."""
 
     name: str
     task: Task
     better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-
-    @property
-    def within_0_and_1(self) -> bool:
-        return not self.unit
+    within_0_and_1: bool = True
 
     @property
     def arrow(self) -> str:
@@ -42,34 +32,13 @@ _METRICS = [
     *[Metric(name, "mol2cap") for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")],
     Metric("BLEU", "cap2mol"),
     Metric("Exact", "cap2mol"),
-    Metric("Levenshtein", "cap2mol", better="lower", unit="character edits"),
+    Metric("Levenshtein", "cap2mol", better="lower", within_0_and_1=False),
     *[Metric(name, "cap2mol") for name in ("MACCS", "RDK", "Morgan")],
-    Metric("FCD", "cap2mol", better="lower", unit="Fréchet distance"),
+    Metric("FCD", "cap2mol", better="lower", within_0_and_1=False),
     Metric("Validity", "cap2mol"),
 ]
 #: Every metric of the papers by name, in the papers' order (L4M, Appendix H; arrows of Tables 2 to 5).
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-
-
-def metric(name: str) -> Metric:
-    if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
-    return METRICS[name]
-
-
-class PrintedDelta(NamedTuple):
-    """A delta as the paper prints it: ``+7.33%`` is value 7.33, 2 decimals, with a per cent sign."""
-
-    value: float
-    decimals: int
-    percent: bool
-
-
-def parse_printed(text: str) -> PrintedDelta:
-    match = _PRINTED.fullmatch(text)
-    if match is None:
-        raise ValueError(f"printed delta {text!r} is not a signed number such as '+7.33%' or '-0.01'")
-    return PrintedDelta(float(text.rstrip("%")), len(match["decimals"] or ""), match["percent"] is not None)
 
 
 class RowRef(Strict):
@@ -83,7 +52,7 @@ class RowRef(Strict):
 
 
 class PublishedDelta(Strict):
-    """A row of differences: ``of`` minus ``over``, one printed text (or None) per metric of its table."""
+    """A row of differences: ``of`` minus ``over``, one printed text (or none) per metric of its table."""
 
     label: str
     of: RowRef
@@ -101,20 +70,6 @@ class PublishedTable(Strict):
     metrics: list[str]
     rows: dict[str, list[float | None]]
     deltas: list[PublishedDelta]
-
-    @model_validator(mode="after")
-    def _shapes_agree(self) -> Self:
-        for name in self.metrics:
-            if metric(name).task != self.task:
-                raise ValueError(f"table {self.id}: metric {name!r} belongs to {metric(name).task}")
-        lengths = {label: len(values) for label, values in self.rows.items()}
-        lengths |= {f"delta {delta.label}": len(delta.printed) for delta in self.deltas}
-        for label, length in lengths.items():
-            if length != len(self.metrics):
-                raise ValueError(f"table {self.id}, {label}: {length} values for {len(self.metrics)} metrics")
-        for text in (text for delta in self.deltas for text in delta.printed if text is not None):
-            parse_printed(text)
-        return self
 
     def value(self, row: str, name: str) -> float | None:
         """The printed value of a row and metric; None if there is no such row, column or number."""
@@ -138,37 +93,13 @@ class Published(Strict):
     tables: list[PublishedTable]
     facts: dict[str, Fact]
 
-    @model_validator(mode="after")
-    def _references_exist(self) -> Self:
-        ids = [table.id for table in self.tables]
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"a table id occurs twice: {', '.join(ids)}")
-        for table in self.tables:
-            for delta in table.deltas:
-                for ref in (delta.of, delta.over):
-                    if ref.row not in self.table(ref.table).rows:
-                        raise ValueError(f"table {table.id}, delta {delta.label}: there is no row {ref}")
-        return self
-
-    def table(self, table_id: str) -> PublishedTable:
-        known = {table.id: table for table in self.tables}
-        if table_id not in known:
-            raise ValueError(f"there is no published table {table_id!r} (there are: {', '.join(known)})")
-        return known[table_id]
-
-    def fact(self, name: str) -> Fact:
-        if name not in self.facts:
-            raise ValueError(f"unknown fact {name!r}{nearest(name, self.facts)}")
-        return self.facts[name]
+    def table(self, name: str) -> PublishedTable:
+        return next(table for table in self.tables if table.id == name)
 
 
-def load_published(path: Path | None = None) -> Published:
-    """The published values, by default this repository's; raises ParameterError where rows or references do not fit."""
-    path = path or root() / "params" / "published.yaml"
-    try:
-        return Published.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise ParameterError(f"{path}: {explain(error, Published, 'field')}") from None
+def load_published() -> Published:
+    """The values of ``params/published.yaml``."""
+    return Published.model_validate(read_yaml(root() / "params" / "published.yaml"))
 
 
 class SystemRow(Protocol):
@@ -180,10 +111,7 @@ class SystemRow(Protocol):
 
 
 def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[str, SystemRow]:
-    """The system behind each row of ``table``, controls last, in the systems' order.
-
-    Raises ValueError when two systems claim one row, or when a row is a published one misspelt.
-    """
+    """The system behind each row of ``table``; ValueError for a row claimed twice or misspelt."""
     placed: dict[str, SystemRow] = {}
     known = {_plain(row): row for row in table.rows}
     for system in systems:
@@ -200,7 +128,7 @@ def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[
 
 
 def _plain(label: str) -> str:
-    """A label without case, spaces and punctuation, to tell a misspelt row from a control."""
+    """A label without case and punctuation, to tell a misspelt row from a control."""
     return "".join(character for character in label.casefold() if character.isalnum())
 
 

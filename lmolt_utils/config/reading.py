@@ -22,7 +22,7 @@ class Strict(BaseModel):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'X'?`` for the known name closest to ``name``; empty where none is close."""
+    """``; did you mean 'X'?`` for the closest known name; empty where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 

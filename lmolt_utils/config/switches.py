@@ -1,17 +1,14 @@
 """Switches: where the papers' text and their released code disagree, which of the two to run, or the repaired form.
 
-``params/switches.yaml`` says what each choice sets; ``corrected`` sets nothing, because every profile holds the
-corrected values. ``semantics`` makes one choice for all switches, ``switches`` makes single ones, in a profile or in a
-row of the systems table; a row's own settings win over both. ``lmolt switches`` lists them.
+``params/switches.yaml`` says what each choice sets; ``corrected`` sets nothing, because profiles hold those values.
+``semantics`` makes one choice for all, ``switches`` single ones, in a profile or in a row of the systems table.
 """
 
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, get_args
 
-from pydantic import ValidationError
-
-from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
+from lmolt_utils.config.reading import Strict, nearest, read_yaml
 from lmolt_utils.paths import root
 
 Choice = Literal["as_printed", "as_released", "corrected"]
@@ -29,7 +26,6 @@ class Switch(Strict):
     as_released: Settings | None
 
     def of(self, choice: str) -> Settings | None:
-        """What ``choice`` sets; nothing for ``corrected``."""
         return {"as_printed": self.as_printed, "as_released": self.as_released}.get(choice, {})
 
     @property
@@ -40,12 +36,9 @@ class Switch(Strict):
 
 @cache
 def switches() -> dict[str, Switch]:
-    """The table by name; raises :class:`~lmolt_utils.config.reading.ParameterError` naming what is wrong."""
-    path = root() / "params" / "switches.yaml"
-    try:
-        return {str(name): Switch.model_validate(entry) for name, entry in read_yaml(path).items()}
-    except ValidationError as error:
-        raise ParameterError(f"{path}: {explain(error, Switch, 'field')}") from None
+    """The table by name."""
+    entries = read_yaml(root() / "params" / "switches.yaml")
+    return {str(name): Switch.model_validate(entry) for name, entry in entries.items()}
 
 
 def check_choices(choices: Mapping[str, Any]) -> dict[str, str]:

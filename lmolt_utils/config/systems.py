@@ -22,15 +22,13 @@ Maker = Literal["01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"
 #: The inits that are merges (lmolt_utils.merging.merges has a rule of each name), and those that trim task vectors.
 MERGES: tuple[str, ...] = get_args(Merged)
 TRIMMING = ("ties", "half_sum_ties")
-#: mol2cap's share in the rules that trim, unless a row has its own: L4M §3.2.1 takes half the sum of both task
-#: vectors. The papers' 1:18 is that of the other rules, so the profile's ``mol2cap_share`` does not count here.
+#: mol2cap's share in the rules that trim, in place of the profile's: L4M §3.2.1 takes half the sum of task vectors.
 TIES_SHARE = 0.5
 #: Rows of init ``baseline``: their name says what they answer (:mod:`lmolt_utils.data.baselines`).
 BASELINES = ("constant", "nearest-neighbour", "rule")
 #: Inits that are published baselines of the papers' tables: the parameter that names the model.
 PUBLISHED = {"txtchem": "txtchem_model", "chemllm": "chemllm_model"}
-#: What a row may set besides ``switches`` and ``adapter_of``. All systems share everything else, so that they are
-#: compared on equal footing: prompts, end of text, batch and schedule differ by a switch only.
+#: What a row may set besides ``switches`` and ``adapter_of``: systems are compared on equal footing.
 SETTINGS = (
     *("epochs", "learning_rate", "micro_batch", "beta", "cpo_alpha", "dpo_alpha", "lora_rank", "lora_alpha"),
     *("ties_density", "seed"),
@@ -81,10 +79,8 @@ class System(Strict):
             raise ValueError(f"init {self.init!r} is not trained: write method none")
         if (self.init == "baseline") != (self.notebook == "01_data"):
             raise ValueError("init 'baseline' and notebook '01_data' belong together")
-        if self.init == "baseline" and self.settings:
-            raise ValueError("a baseline has no settings")
-        if self.init == "baseline" and self.name not in BASELINES:
-            raise ValueError(f"no such baseline; there are {', '.join(BASELINES)}{nearest(self.name, BASELINES)}")
+        if self.init == "baseline" and (self.settings or self.name not in BASELINES):
+            raise ValueError(f"a baseline has no settings, and its name is one of {', '.join(BASELINES)}")
         return self
 
     @property
@@ -117,7 +113,7 @@ class System(Strict):
 
 
 def load_systems(path: Path | None = None) -> list[System]:
-    """Every row of the table; raises :class:`ParameterError` naming the row and the field that is wrong."""
+    """Every row of the table."""
     path = path or root() / "params" / "systems.yaml"
     rows = read_yaml(path)
     if not isinstance(rows, list) or not rows:
@@ -149,8 +145,7 @@ def load_systems(path: Path | None = None) -> list[System]:
 def replicas(systems: Sequence[System], params: Params) -> list[System]:
     """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
 
-    A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own. Raises
-    :class:`ParameterError` when two systems have one name, or the first seed is not the run's own.
+    A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own.
     """
     if params.seeds[0] != params.seed:
         raise ParameterError(f"seeds = {params.seeds}: the first must be the run's seed, {params.seed}")
@@ -168,10 +163,7 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
 
 
 def planned(params: Params) -> list[System]:
-    """Every system of a run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``.
-
-    Raises :class:`ParameterError` where one cannot be made as its row says, so before any work.
-    """
+    """Every system of a run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``; all are checked."""
     systems = replicas(with_ratio_grid(load_systems(), params), params)
     for system in systems:
         try:
@@ -182,7 +174,7 @@ def planned(params: Params) -> list[System]:
 
 
 def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> list[System]:
-    """The rows that ``notebook`` makes, or those of them named in ``wanted``; raises :class:`ParameterError`."""
+    """The rows that ``notebook`` makes, or those of them named in ``wanted``."""
     own = [system for system in systems if system.notebook == notebook]
     by_name = {system.name: system for system in systems}
     for name in wanted or []:
@@ -205,7 +197,7 @@ def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
     """The rows of ``systems`` that a run makes, and ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` they lack.
 
     A published baseline whose model the profile does not name is not run. A share counts as there when a row trains CPO
-    from SLERP at it (within 0.0001: names give four digits) without settings of its own.
+    from SLERP at it (names give four digits) without settings of its own.
     """
     rows = [row for row in systems if row.init not in PUBLISHED or getattr(params, PUBLISHED[row.init]) is not None]
     swept = [row for row in rows if row.init == "slerp" and row.method == "cpo" and not row.settings]

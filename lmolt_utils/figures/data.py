@@ -1,7 +1,4 @@
-"""Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is.
-
-As in :mod:`lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots.
-"""
+"""Figures of the data: how similar test molecules are to what was trained on, how skewed and how long the corpus is."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,8 +15,7 @@ BINS = 25
 def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
     """Similarity of each test molecule's nearest neighbour in each reference set.
 
-    ``similarities``: ``id`` and one column per reference set (:class:`lmolt_utils.data.overlap.Overlap`); NaN is left
-    out. Left: histograms; right: the share of test molecules whose nearest neighbour is at least so similar.
+    ``similarities``: ``id`` and one column per reference set (:class:`lmolt_utils.data.overlap.Overlap`).
     """
     names = [name for name in similarities.columns if name != "id"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 2.6), sharex=True)
@@ -37,11 +33,8 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         left.stairs(shares, edges, label=label, **look)
         exact = np.sort(values)
         right.step([0, *exact], [1, *(1 - np.arange(len(exact)) / len(exact))], where="pre", **look)
-        parts.append(
-            pd.DataFrame({"reference": name, "n": len(values), "similarity": edges, "at least": at_least}).assign(
-                **{"share in bin": [*shares, np.nan]}
-            )
-        )
+        bars = {"similarity": edges, "share in bin": [*shares, np.nan], "at least": at_least}
+        parts.append(pd.DataFrame({"reference": name, "n": len(values), **bars}))
     left.set_ylabel("Share of test molecules")
     left.set_ylim(bottom=0)
     right.set_ylabel("Share at least so similar")
@@ -52,9 +45,7 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         axes.set_xlabel("Similarity of the nearest neighbour")
     figure.legend(loc="outside upper center", ncols=2)
     add_note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
-    columns = ["reference", "n", "similarity", "share in bin", "at least"]
-    data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    return figure, data[columns]
+    return figure, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 @styled

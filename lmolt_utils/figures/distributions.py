@@ -28,11 +28,9 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
     """Length deviation, Chr-F and entailment per prediction (FMix, Fig. 1; ALMol, Figs. 1 and 2).
 
     ``samples``: system, task, id, quantity (``length_deviation``: prediction minus reference, in ``LENGTH_UNITS``;
-    ``chr_f`` and ``entailment``: 0 to 1), value; NaN is left out. ``labels``: the systems to draw, by name. One row
-    of panels per task, one column per quantity; entailment is for captions only. The data holds the histograms: the
-    share of a system's samples per bin.
+    ``chr_f`` and ``entailment``: 0 to 1), value; NaN is left out. ``labels``: the systems to draw, by name. The data
+    holds the histograms: the share of a system's samples per bin.
     """
-    style.check_columns(samples, ("system", "task", "id", "quantity", "value"), "samples")
     figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.7))
     lines: list[dict[str, object]] = []
     for row, task in zip(grid, TASKS, strict=True):
@@ -43,7 +41,8 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
                 style.mark_empty(axes, "captions only")
                 axes.set_axis_off()
                 continue
-            values = _samples_of(samples, task, quantity, labels)
+            own = samples[(samples["task"] == task) & (samples["quantity"] == quantity)]
+            values = values_of(own, "value", labels)
             unit = f" ({LENGTH_UNITS[task]})" if quantity == "length_deviation" else ""
             axes.set_xlabel(title + unit)
             bars = histograms(axes, values, quantity)
@@ -91,16 +90,13 @@ def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins
     return lines
 
 
-def _samples_of(samples: pd.DataFrame, task: Task, quantity: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
-    """Values, shape (n,), per system; NaN dropped."""
-    if samples.empty:
-        return {system: np.array([]) for system in systems}
-    part = samples[(samples["task"] == task) & (samples["quantity"] == quantity)].dropna(subset=["value"])
-    return {system: part.loc[part["system"] == system, "value"].to_numpy(dtype=float, copy=True) for system in systems}
+def values_of(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
+    """A column's values by system, NaN left out."""
+    return {name: frame.loc[frame["system"] == name, column].dropna().to_numpy(dtype=float) for name in systems}
 
 
 def _edges(values: np.ndarray, quantity: str, bins: int) -> np.ndarray:
-    """Bin edges, shape (bins + 1,), common to all systems: 0 to 1, or where 99 in 100 lengths lie."""
+    """Bin edges common to all systems: 0 to 1, or where 99 in 100 lengths lie."""
     if quantity != "length_deviation":
         return np.linspace(0, 1, bins + 1)
     low, high = np.quantile(values, [0.005, 0.995])
@@ -114,12 +110,9 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
     """Win rates against their thresholds (FMix, section 3.4 and Fig. 2), with the paper's thresholds marked.
 
     ``curves``: system, task, threshold (Chr-F or entailment), length (the molecules' other threshold, "any" for
-    none), value, low, high, n. ``labels``: the systems to draw, by name. Molecules against Chr-F (length within 5),
-    molecules against length (Chr-F above 0.3), captions against entailment; bands are 95 % intervals. The data holds
-    the points drawn.
+    none), value, low, high (95 %), n. ``labels``: the systems to draw, by name.
     """
     columns = ["system", "task", "threshold", "length", "value", "low", "high", "n"]
-    style.check_columns(curves, columns, "curves")
     figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.5), sharey=True)
     molecules, captions = (curves[curves["task"] == task] for task in ("cap2mol", "mol2cap"))
     at_length = molecules[molecules["length"] == LENGTH]
@@ -161,21 +154,15 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
 
 
 @style.styled
-def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int] = ()) -> style.Drawn:
+def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int]) -> style.Drawn:
     """Words per reference caption of the test set (L4M, Fig. 9), with the mean and SD the paper states.
 
-    ``lengths``: words per caption, shape (n,); the standard deviation is the sample's (n - 1). ``cuts``: words from
-    which a caption is long; they are marked, and the captions beyond each counted.
+    ``cuts``: words from which a caption is long; they are marked, and the captions beyond each counted.
     """
     published = load_published()
-    mean, sd = published.fact("fig9-words-mean"), published.fact("fig9-words-sd")
-    stated = f"The paper states a mean of {mean.printed} and an SD of {sd.printed} words."
-    values = lengths.dropna().to_numpy(dtype=float)
+    mean, sd = published.facts["fig9-words-mean"], published.facts["fig9-words-sd"]
+    values = lengths.to_numpy(dtype=float)
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.4))
-    if not len(values):
-        style.mark_empty(axes)
-        style.add_note(figure, f"No captions. {stated}")
-        return figure, pd.DataFrame(columns=["left", "right", "captions"])
     step = max(1, int(np.ceil((values.max() - values.min() + 1) / 30)))
     edges = np.arange(values.min() - 0.5, values.max() + step + 0.5, step)
     counts, _ = np.histogram(values, edges)
@@ -187,8 +174,10 @@ def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int] = ()) -> style.Dr
     for cut in cuts:
         axes.axvline(cut, color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
     figure.legend(loc="outside upper center", ncols=2)
-    spread = f"{values.std(ddof=1):.1f}" if len(values) > 1 else "undefined"
     beyond = ", ".join(f"{(values >= cut).sum():,} of at least {cut} words" for cut in cuts)
-    told = f"Here: mean {values.mean():.1f}, SD {spread}, n = {len(values)}. {stated}"
-    style.add_note(figure, told + (f" Dotted: cuts; here {beyond}." if beyond else ""))
+    told = (
+        f"Here: mean {values.mean():.1f}, SD {values.std(ddof=1):.1f}, n = {len(values)}. The paper states a mean of "
+        f"{mean.printed} and an SD of {sd.printed} words. Dotted: cuts; here {beyond}."
+    )
+    style.add_note(figure, told)
     return figure, pd.DataFrame({"left": edges[:-1], "right": edges[1:], "captions": counts})

@@ -1,21 +1,16 @@
-"""Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1).
-
-As in :mod:`~lmolt_utils.figures.style`, every function returns the figure and a frame of exactly what it plots.
-"""
+"""Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1)."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.distributions import QUANTITIES, histograms
+from lmolt_utils.figures.distributions import QUANTITIES, histograms, values_of
 from lmolt_utils.figures.style import (
     MUTED,
     TWO_COLUMNS,
@@ -37,42 +32,25 @@ _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
 _ENTROPY = ["kl", "low", "high", "null", "random", "random_low", "random_high"]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """Captions that a figure of relative entropy is about: those whose reference has at least so many words.
-
-    paper_words: the paper's least words; paper: the values it prints, by method, as (low, high).
-    """
-
-    figure: str
-    words: int
-    paper_words: int
-    paper: Mapping[str, tuple[float, float]]
-
-
-def contrasts(cuts: tuple[int, int]) -> list[Contrast]:
-    """Figs. 6, 7 and 10 with these cuts for long and extreme captions."""
+def _printed(figure: str) -> dict[str, tuple[float, float]]:
+    """The relative entropies that the paper prints for a figure, by method: lowest and highest."""
     names = ("fig6-divergence-atomic", "fig6-divergence-others-low", "fig6-divergence-others-high")
-    atomic, low, high, long = (load_published().fact(name).value for name in (*names, "fig7-divergence-long"))
-    return [
-        Contrast("Fig. 6", 0, 0, dict.fromkeys(METHODS, (low, high)) | {"atomic": (atomic, atomic)}),
-        Contrast("Fig. 7", cuts[0], CUTS[0], {"atomic": (long, long)}),
-        Contrast("Fig. 10", cuts[1], CUTS[1], {}),
-    ]
+    atomic, low, high, long = (load_published().facts[name].value for name in (*names, "fig7-divergence-long"))
+    everyone = dict.fromkeys(METHODS, (low, high)) | {"atomic": (atomic, atomic)}
+    return {"Fig. 6": everyone, "Fig. 7": {"atomic": (long, long)}}.get(figure, {})
 
 
 @styled
 def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     """Distributions of atomic cross-NLI's scores (L4M, Fig. 5), with the coverage that the paper states.
 
-    ``rows``: system, method, hallucination, coverage, unsupported; NaN is left out. ``labels``: the systems to draw, by
-    name.
+    ``rows``: system, method, hallucination, coverage, unsupported. ``labels``: the systems to draw, by name.
     """
     atomic = rows[rows["method"] == "atomic"]
     figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.6), sharey=True)
     lines: list[dict[str, object]] = []
     for axes, letter, quantity in zip(grid, "ABC", ("hallucination", "coverage", "unsupported"), strict=True):
-        values, title = _values(atomic, quantity, labels), quantity.capitalize()
+        values, title = values_of(atomic, quantity, labels), quantity.capitalize()
         axes.set_title(f"({letter}) {title}", pad=9)
         means = ", ".join(f"{found.mean():.2g}" for found in values.values() if len(found))
         axes.set_xlabel(f"{title}\nmeans: {means}" if means else title)
@@ -82,7 +60,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     printed = []
     for index, (system, label) in enumerate(labels.items()):
         if system in stated:
-            fact = load_published().fact(stated[system])
+            fact = load_published().facts[stated[system]]
             grid[1].axvline(fact.value, color=colour_of(index), linewidth=0.8, linestyle=":", zorder=0)
             lines.append({"panel": "coverage", "system": f"paper, {label}", "mean": fact.value})
             printed.append(f"{fact.printed} ({label})")
@@ -100,11 +78,6 @@ def _title(method: str) -> str:
     return method[0].upper() + method[1:]
 
 
-def _values(frame: pd.DataFrame, column: str, systems: Iterable[str]) -> dict[str, np.ndarray]:
-    """A column's values by system, undefined ones left out."""
-    return {name: frame.loc[frame["system"] == name, column].dropna().to_numpy(dtype=float) for name in systems}
-
-
 def _legend(figure: Figure, labels: Mapping[str, str], drawn: Iterable[object]) -> None:
     handles = [
         Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
@@ -116,16 +89,19 @@ def _legend(figure: Figure, labels: Mapping[str, str], drawn: Iterable[object]) 
 
 @styled
 def coverage_contrast(
-    rows: pd.DataFrame, table: pd.DataFrame, shown: Contrast, labels: Mapping[str, str], reason: str = ""
+    name: str, rows: pd.DataFrame, table: pd.DataFrame, labels: Mapping[str, str], cuts: Sequence[int], reason: str
 ) -> Drawn:
-    """Coverage of preferred and dispreferred captions by each NLI method (L4M, Figs. 6, 7 and 10).
+    """Coverage of preferred and dispreferred captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
 
     ``rows``: system, method, coverage, words. ``table``: of :func:`~lmolt_utils.nli.divergence.divergences`.
-    ``labels``: the preferred and the dispreferred system, by name. ``reason``: why the table is empty.
+    ``labels``: the preferred and the dispreferred system, by name. ``cuts``: the words from which a reference is long
+    (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
     """
+    least, paper_least = {"Fig. 6": (0, 0), "Fig. 7": (cuts[0], CUTS[0]), "Fig. 10": (cuts[1], CUTS[1])}[name]
+    paper = _printed(name)
     figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 4.1))
     panels, last = [*grid.flat][:-1], grid.flat[-1]
-    found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == shown.words].iterrows()}
+    found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == least].iterrows()}
     lines: list[dict[str, object]] = []
     for axes, letter, method in zip(panels, "ABCDE", METHODS, strict=True):
         axes.set_title(f"({letter}) {_title(method)}", pad=9)
@@ -135,8 +111,8 @@ def coverage_contrast(
             mark_empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
-        own = rows[(rows["method"] == method) & (rows["words"] >= shown.words)]
-        bars = histograms(axes, _values(own, "coverage", labels), "coverage", BINS)
+        own = rows[(rows["method"] == method) & (rows["words"] >= least)]
+        bars = histograms(axes, values_of(own, "coverage", labels), "coverage", BINS)
         highest = pd.DataFrame(bars)["share"].max()
         axes.set(xlim=(0, 1), ylim=(0, 1.45 * highest))  # room for two lines of text
         lines += [{"panel": method, **bar} for bar in bars]
@@ -147,19 +123,19 @@ def coverage_contrast(
         axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("Share of captions")
-    lines += _entropies(last, found, shown.paper)
+    lines += _entropies(last, found, paper)
     roles = ("preferred", "dispreferred")
-    _legend(figure, {name: f"{labels[name]} ({role})" for name, role in zip(labels, roles, strict=True)}, labels)
-    which = f"captions whose reference has at least {shown.words} words" if shown.words else "all captions"
-    which += f" (the paper: {shown.paper_words})" if shown.words != shown.paper_words else ""
+    _legend(figure, {key: f"{labels[key]} ({role})" for key, role in zip(labels, roles, strict=True)}, labels)
+    which = f"captions whose reference has at least {least} words" if least else "all captions"
+    which += f" (the paper: {paper_least})" if least != paper_least else ""
     n = max((int(line["n"]) for line in found.values()), default=0)
-    note = f"{shown.figure}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
+    note = f"{name}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
     if reason:
         note += f"{reason[0].upper()}{reason[1:]}."
     else:
         note += "Triangles: means. x: KL with labels swapped at random. "
-        note += "Bar: KL of as many random captions. " if shown.words else ""
-        note += "Diamonds: the paper's." if shown.paper else ""
+        note += "Bar: KL of as many random captions. " if least else ""
+        note += "Diamonds: the paper's." if paper else ""
     add_note(figure, note)
     columns = [*_HISTOGRAM, *_ENTROPY, "paper", "note"]
     return figure, pd.DataFrame(lines).reindex(columns=columns)
@@ -204,7 +180,7 @@ def _entropies(
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
 
-    ``samples``: system, task, id, quantity, value, this run's. ``authors``: those of
+    ``samples``: system, task, id, quantity, value. ``authors``: of
     :func:`~lmolt_utils.figures.author_scores.read_author_scores`, or None. ``labels``: the systems to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
@@ -218,7 +194,7 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
                 mark_empty(axes, "file not there:\nparameter author_scores")
                 lines.append({"panel": f"{title}, {quantity}", "note": "file not there"})
                 continue
-            values = _values(frame[frame["quantity"] == quantity], "value", labels)
+            values = values_of(frame[frame["quantity"] == quantity], "value", labels)
             lines += [{"panel": f"{title}, {quantity}", **bar} for bar in histograms(axes, values, quantity)]
     for axes in grid[:, 0]:
         axes.set_ylabel("Share of captions")

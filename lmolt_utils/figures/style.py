@@ -59,7 +59,6 @@ def styled(draw: Callable[_P, Drawn]) -> Callable[_P, Drawn]:
 
 
 def colour_of(index: int) -> str:
-    """Colour of the ``index``-th series."""
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     return str(colours[index % len(colours)])
 
@@ -79,7 +78,6 @@ def line_of(index: int) -> Any:
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """Write below the figure; the layout keeps room for it."""
     wrapped = textwrap.fill(text, width=int(19.5 * figure.get_figwidth()))
     figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=6.5, color=MUTED)
 
@@ -92,32 +90,21 @@ def mark_empty(axes: Axes, text: str = NOT_RUN) -> None:
 
 
 def number_or_word(value: float) -> float | str:
-    """The number to draw, or the word to write where there is none (NaN) or it is undefined (infinity)."""
+    """The number to draw, or the word for none (NaN) and for an undefined one (infinity)."""
     return NOT_RUN if math.isnan(value) else UNDEFINED if math.isinf(value) else value
 
 
 def not_run_note(labels: Iterable[str]) -> str:
-    """The sentence that names what did not run; empty if all ran."""
     missing = list(dict.fromkeys(labels))
     return f"Not run: {', '.join(missing)}." if missing else ""
 
 
-def check_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
-    """Raise ValueError naming the columns that ``frame`` lacks; a frame without any data may lack all."""
-    missing = [column for column in columns if column not in frame.columns]
-    if missing and not (frame.empty and not len(frame.columns)):
-        raise ValueError(f"{what} lack the columns {', '.join(missing)}; they have {', '.join(frame.columns)}")
-
-
 def save_figure(run: Run, name: str, drawn: Drawn, alt: str) -> Figure:
-    """Write ``name.pdf``, ``name.png`` (200 dpi) and ``name.csv`` (what is plotted) to the run's figures.
+    """Write ``name.pdf``, ``name.png`` and ``name.csv`` (what is plotted) to the run's figures; returns the figure.
 
     The same figure gives the same bytes: no dates are written. ``alt``, a sentence for those who cannot see the
-    figure, goes into both files' metadata. Returns the figure, for the notebook to show. Raises ValueError if
-    ``alt`` is empty.
+    figure, goes into both files' metadata.
     """
-    if not alt.strip():
-        raise ValueError(f"figure {name!r} has no alt text: say in a sentence what it shows")
     figure, data = drawn
     metadata = {
         "pdf": {"CreationDate": None, "Title": name, "Subject": alt},

@@ -1,8 +1,7 @@
 """Figures of the merges under CPO: the mixing ratio of SLERP, and soup against SLERP and TIES."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import load_published
+from lmolt_utils.config.systems import ratio
 from lmolt_utils.figures import style
 from lmolt_utils.figures.tables import index_scores
 from lmolt_utils.metrics.results import NOT_RUN
@@ -26,7 +26,7 @@ _HATCHES = ("", "////", "....", "xxxx")
 def _lookup(scores: pd.DataFrame) -> Callable[[str, str, str], float]:
     """The value of (system, task, metric): NaN where nothing ran, infinity where it is undefined."""
     found = index_scores(scores)
-    return lambda *key: found[key].value if key in found else math.nan
+    return lambda *key: found[key]["reproduced"] if key in found else math.nan
 
 
 @style.styled
@@ -34,14 +34,10 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     """CPO from SLERP merges against the mixing ratio (L4M, Fig. 4).
 
     ``scores``: system, task, metric, value, n. ``ratios``: per system the share of the mol2cap model, strictly between
-    0 and 1 (the axis is logistic: 1:18 and 19:1 do not crowd at its ends). One metric per task. The paper's SLERP+CPO
-    (Tables 4 and 5) stands at its 1:18, hollow.
+    0 and 1: the axis is logistic, so that 1:18 and 19:1 do not crowd at its ends.
     """
-    for system, share in ratios.items():
-        if not 0 < share < 1:
-            raise ValueError(f"system {system!r}: share {share} of mol2cap is not between 0 and 1")
     value_of, published = _lookup(scores), load_published()
-    best, other = published.fact("fig4-best-ratio"), published.fact("fmix-ratio")
+    best, other = published.facts["fig4-best-ratio"], published.facts["fmix-ratio"]
     printed = {"mol2cap": published.table("T4"), "cap2mol": published.table("T5")}
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 3.0))
     lines: list[dict[str, object]] = []
@@ -53,13 +49,12 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
             lines.append({**point, "reproduced": style.number_or_word(height)})
         look = style.look_of(index)
         axes.plot([share for _, share in ordered], heights, label=f"{style.TASK_TITLES[task]}, {name}", **look)
-        paper = printed[task].value("SLERP+CPO", name)
-        if paper is not None:
-            hollow = {**look, "linestyle": "none", "markerfacecolor": "white"}
-            size = 9 - 3.5 * index  # the paper's two values coincide: the second mark fits into the first
-            axes.plot([best.value], [paper], zorder=1.5 + 0.1 * index, markersize=size, **hollow)
-            point = {"task": task, "metric": name, "system": "paper, SLERP+CPO", "mol2cap_share": best.value}
-            lines.append({**point, "paper": paper})
+        paper: Any = printed[task].value("SLERP+CPO", name)
+        hollow = {**look, "linestyle": "none", "markerfacecolor": "white"}
+        size = 9 - 3.5 * index  # the paper's two values coincide: the second mark fits into the first
+        axes.plot([best.value], [paper], zorder=1.5 + 0.1 * index, markersize=size, **hollow)
+        point = {"task": task, "metric": name, "system": "paper, SLERP+CPO", "mol2cap_share": best.value}
+        lines.append({**point, "paper": paper})
     missing = []
     for system, share in ordered:
         # Without one of the two tasks there is no trade-off to see: that is said too.
@@ -75,7 +70,7 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     axes.set_xlim(min(ends) * 0.7, 1 - (1 - max(ends)) * 0.7)
     axes.set_ylim(0, 1)
     ticks = _spaced([best.value, other.value, *sorted(ratios.values(), key=lambda s: abs(s - 0.5))])
-    axes.set_xticks(ticks, labels=[_ratio_text(share) for share in ticks])
+    axes.set_xticks(ticks, labels=[ratio(share) for share in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("Mixing ratio, mol2cap : cap2mol")
     axes.set_ylabel("Score")
@@ -93,12 +88,6 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     return figure, pd.DataFrame(lines, columns=columns)
 
 
-def _ratio_text(share: float) -> str:
-    """0.0526 as 1:18."""
-    fraction = Fraction(share).limit_denominator(40)
-    return f"{fraction.numerator}:{fraction.denominator - fraction.numerator}"
-
-
 def _spaced(shares: Iterable[float], apart: float = 0.45) -> list[float]:
     """The shares, first come first served, that are ``apart`` in logits, so that tick labels do not touch."""
     kept: list[float] = []
@@ -110,31 +99,30 @@ def _spaced(shares: Iterable[float], apart: float = 0.45) -> list[float]:
 
 
 @style.styled
-def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mapping[str, str]) -> style.Drawn:
+def merge_comparison(scores: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
     """Grouped bars of the merges under CPO, both tasks (L4M, Fig. 8: soup, SLERP, TIES).
 
-    ``scores``: system, task, metric, value, n. ``systems``: names, one bar each; ``labels``: how to call them.
+    ``scores``: system, task, metric, value, n. ``labels``: the systems to draw, by name.
     """
-    names_of = {system: labels.get(system, system) for system in systems}
     value_of = _lookup(scores)
     widths = [len(names) for names in _BARS.values()]
     size = (style.TWO_COLUMNS, 2.6)
     figure, grid = plt.subplots(1, len(_BARS), figsize=size, sharey=True, width_ratios=widths)
-    width = 0.8 / max(1, len(systems))
+    width = 0.8 / max(1, len(labels))
     looks: list[dict[str, Any]] = [
         {"facecolor": style.colour_of(index), "hatch": _HATCHES[index % len(_HATCHES)], "edgecolor": "white"}
-        for index in range(len(systems))
+        for index in range(len(labels))
     ]
     lines: list[dict[str, object]] = []
     missing: list[str] = []
     for axes, letter, (task, names) in zip(grid, "AB", _BARS.items(), strict=True):
-        for index, system in enumerate(systems):
+        for index, system in enumerate(labels):
             for place, name in enumerate(names):
                 value = style.number_or_word(value_of(system, task, name))
                 lines.append({"task": task, "metric": name, "system": system, "reproduced": value})
-                x = place + (index - (len(systems) - 1) / 2) * width
+                x = place + (index - (len(labels) - 1) / 2) * width
                 if isinstance(value, str):
-                    missing += [names_of[system]] if value == NOT_RUN else []
+                    missing += [labels[system]] if value == NOT_RUN else []
                     axes.text(x, 0.01, value, rotation=90, ha="center", va="bottom", color=style.MUTED, fontsize=6)
                 else:
                     axes.bar(x, value, width * 0.92, linewidth=0, **looks[index])
@@ -145,7 +133,7 @@ def merge_comparison(scores: pd.DataFrame, systems: Sequence[str], labels: Mappi
         axes.set_ylim(0, 1)
     grid[0].set_ylabel("Score")
     handles = [plt.Rectangle((0, 0), 1, 1, **look) for look in looks]
-    figure.legend(handles, list(names_of.values()), loc="outside upper center", ncols=max(1, len(systems)))
+    figure.legend(handles, list(labels.values()), loc="outside upper center", ncols=max(1, len(labels)))
     if missing:
         style.add_note(figure, style.not_run_note(missing))
     return figure, pd.DataFrame(lines, columns=["task", "metric", "system", "reproduced"])

@@ -1,4 +1,4 @@
-"""A rebuilt table and its files, written by pandas: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
+"""A rebuilt table and its files: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
 
 import math
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ class TableResult:
     """A rebuilt table; the last expression of a notebook cell shows it as Markdown.
 
     lines: one per number. row: its label; title: the same as shown; kind: ``VALUE``, or of deltas ``PRINTED``,
-    ``DIFFERENCE`` and ``RELATIVE``; metric; system; paper and reproduced: NaN where there is none, infinity where it is
-    undefined; n: predictions scored; low, high: 95 % interval of the reproduced number; p: of its difference from the
-    reference system (of a delta: from 0), after Holm's correction; best: of its column, at the two decimals shown;
-    note. Of printed deltas: printed, the text, and check, whether it follows from the printed cells.
+    ``DIFFERENCE`` and ``RELATIVE``; paper and reproduced: NaN where there is none, infinity where it is undefined; n:
+    predictions scored; low, high: 95 % interval; p: of the difference from the reference system (of a delta: from 0),
+    after Holm's correction; best: of its column, at two decimals. Of printed deltas: printed, the text, and check,
+    whether it follows from the printed cells.
     """
 
     id: str
@@ -65,26 +65,20 @@ _LATEX = str.maketrans(
         "–": "--",
         "†": r"\textsuperscript{\textdagger}",
         "‡": r"\textsuperscript{\textdaggerdbl}",
-        "×": r"$\times$",
         "Δ": r"$\Delta$",
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
-        "→": r"$\rightarrow$",
-        "β": r"$\beta$",
         "±": r"$\pm$",
         "≈": r"$\approx$",
-        "≥": r"$\geq$",
     }
 )
 
 
 def escape_latex(text: str) -> str:
-    """``text`` with LaTeX's special characters, and the symbols these tables use, made printable."""
     return text.translate(_LATEX)
 
 
 def escape_markdown(text: str) -> str:
-    """``text`` with Markdown's special characters made printable."""
     return "".join("\\" + character if character in "\\|*_`<>[]" else character for character in text)
 
 
@@ -99,28 +93,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return pd.DataFrame(rows, columns=list(header)).to_markdown(index=False, colalign=align, disable_numparse=True)
 
 
-def latex_table(header: pd.Index, rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
-    """LaTeX texts as a two-column float (``table*``) with booktabs; ``caption`` is plain text."""
-    narrow: Any = [
-        {"selector": "scriptsize", "props": ":;"},
-        {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
-    ]
-    styler = pd.DataFrame(rows, columns=header).style.hide(axis="index").set_table_styles(narrow)
-    return styler.to_latex(
-        column_format="l" + "r" * (len(header) - 1),
-        position="t",
-        position_float="centering",
-        hrules=True,
-        label=f"tab:{label}",
-        caption=escape_latex(caption),
-        multicol_align="c",
-        environment="table*",
-    )
-
-
-def write_files(folder: Path, stem: str, frame: pd.DataFrame, markdown: str, latex: str) -> list[Path]:
-    """Write ``stem.csv``, ``.md`` and ``.tex``, each atomically; returns the paths."""
-    texts = {"csv": frame.to_csv(index=False, lineterminator="\n"), "md": markdown, "tex": latex}
+def write_files(folder: Path, stem: str, **texts: str) -> list[Path]:
+    """Write ``stem.ENDING`` for every ending in ``texts``; returns the paths."""
     for ending, text in texts.items():
         write_text(folder / f"{stem}.{ending}", text)
     return [folder / f"{stem}.{ending}" for ending in texts]
@@ -133,15 +107,13 @@ def save_csv(run: Run, name: str, frame: pd.DataFrame, float_format: str | None 
 
 
 def write_table(result: TableResult, folder: Path) -> list[Path]:
-    """Write ``table_<id>.csv``, ``.md`` and ``.tex`` into ``folder``, each atomically; returns the paths."""
-    return write_files(folder, f"table_{result.id}", to_frame(result), to_markdown(result), to_latex(result))
+    """Write ``table_<id>.csv``, ``.md`` and ``.tex`` into ``folder``."""
+    csv = to_frame(result).to_csv(index=False, lineterminator="\n")
+    return write_files(folder, f"table_{result.id}", csv=csv, md=to_markdown(result), tex=to_latex(result))
 
 
 def to_frame(result: TableResult) -> pd.DataFrame:
-    """The table's lines as texts, numbers to ten digits: the columns of :class:`TableResult` up to note.
-
-    ``reproduced`` reads "not run" where nothing ran; ``paper`` is empty where the paper prints nothing.
-    """
+    """The lines as texts, to ten digits; ``paper`` is empty where the paper prints nothing."""
     lines = result.lines
     printed = lines["kind"] == PRINTED
     texts = {
@@ -155,7 +127,6 @@ def to_frame(result: TableResult) -> pd.DataFrame:
 
 
 def _number(value: float, missing: str, sign: bool) -> str:
-    """``value`` to two decimals, ``missing`` for NaN."""
     if not math.isfinite(value):
         return missing if math.isnan(value) else UNDEFINED
     value = round(value, 2) + 0.0  # no minus zero
@@ -172,7 +143,7 @@ def _texts(line: Any) -> tuple[str, str, str, str]:
 
 
 def _count(lines: pd.DataFrame) -> str:
-    """Predictions scored; the largest number, where a metric leaves some out."""
+    """The largest number of predictions scored: a metric may leave some out."""
     n = lines["n"].max()
     return NOT_RUN if math.isnan(n) else f"{n:.0f}"
 
@@ -193,8 +164,7 @@ def to_markdown(result: TableResult) -> str:
         else:
             deltas.append([name, f"paper, {kind}", *cells] if kind == PRINTED else ["", str(kind), *cells])
     headings = [heading(name) for name in result.metrics]
-    spread = " ± half-width" if (result.values["high"] >= result.values["low"]).any() else ""
-    head = escape_markdown(f"{result.caption[0]} Each cell: reproduced{spread} (paper).")
+    head = escape_markdown(f"{result.caption[0]} Each cell: reproduced ± half of its 95 % interval (paper).")
     parts = [f"**Table {result.id}.** {head}", markdown_table(["", "n", *headings], rows)]
     parts += map(escape_markdown, result.caption[1:])
     if deltas:
@@ -203,10 +173,7 @@ def to_markdown(result: TableResult) -> str:
 
 
 def to_latex(result: TableResult) -> str:
-    """The table as a float: per metric a reproduced and a paper column.
-
-    Needs ``\\usepackage{booktabs}`` and a document with two-column floats (``table*``).
-    """
+    """The table as a two-column float (``table*``, booktabs): per metric a reproduced and a paper column."""
 
     def number(text: str) -> str:
         return f"$-${escape_latex(text[1:])}" if text.startswith("-") else escape_latex(text)
@@ -229,6 +196,24 @@ def to_latex(result: TableResult) -> str:
             rows.append([rf"\quad {escape_latex(str(kind))}", "", *cells])
     headings = [escape_latex(heading(name)) for name in result.metrics]
     sides = [(title, side) for title in headings for side in ("repr.", "paper")]
+    columns = pd.MultiIndex.from_tuples([("", ""), ("", "$n$"), *sides])
     head, *notes = result.caption
-    header = pd.MultiIndex.from_tuples([("", ""), ("", "$n$"), *sides])
-    return latex_table(header, rows, " ".join([head, "repr.: reproduced.", *notes]), result.id)
+    narrow: Any = [
+        {"selector": "scriptsize", "props": ":;"},
+        {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
+    ]
+    return (
+        pd.DataFrame(rows, columns=columns)
+        .style.hide(axis="index")
+        .set_table_styles(narrow)
+        .to_latex(
+            column_format="l" + "r" * (len(columns) - 1),
+            position="t",
+            position_float="centering",
+            hrules=True,
+            label=f"tab:{result.id}",
+            caption=escape_latex(" ".join([head, "repr.: reproduced ± half of its 95 % interval.", *notes])),
+            multicol_align="c",
+            environment="table*",
+        )
+    )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
-from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, add_note, check_columns, look_of, mark_empty, styled
+from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, add_note, look_of, mark_empty, styled
 from lmolt_utils.files import read_rows
 from lmolt_utils.metrics.distributions import right_modality
 from lmolt_utils.models.predictions import scored_answers
@@ -17,7 +17,7 @@ from lmolt_utils.run.notebook import Run
 
 
 def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Training logs of those ``systems`` that have one: step, loss, seconds and more, with the system's label."""
+    """Training logs of those ``systems`` that have one, with the system's label."""
     frames = []
     for system in systems:
         path = run.path("logs", f"{system.name}.training.jsonl")
@@ -35,11 +35,9 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 def training_curves(logs: pd.DataFrame) -> Drawn:
     """Loss against step, and the time each training took (L4M, Fig. 12).
 
-    ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then); one line
-    per logged step. Losses of different methods are different functions: compare shapes, not heights.
+    ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then).
     """
-    check_columns(logs, ("system", "step", "loss", "seconds"), "training logs")
-    labels = [] if logs.empty else list(dict.fromkeys(logs["system"]))
+    labels = list(dict.fromkeys(logs["system"]))
     size = (TWO_COLUMNS, max(2.4, 0.9 + 0.17 * len(labels)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=[1.25, 1])
     parts: list[pd.DataFrame] = []
@@ -67,8 +65,9 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
     right.grid(axis="y", visible=False)
     if not labels:
         mark_empty(left)
-    note = "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
-    add_note(figure, note)
+    add_note(
+        figure, "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
+    )
     data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return figure, data.reindex(columns=["system", "step", "loss", "smoothed_loss", "seconds", "tokens"])
 

@@ -1,7 +1,7 @@
 """What must hold before two models are merged, decided from the headers of their files: seconds, also at 7B.
 
-mergekit itself would open pickled weights, stop after minutes at tensors that do not fit, and mix two vocabularies row
-by row.
+mergekit itself opens pickled weights, stops after minutes at tensors that do not fit, and mixes two vocabularies row by
+row.
 """
 
 import math
@@ -28,7 +28,7 @@ _NEEDED_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merge
 
 
 class MergeError(ModelError):
-    """Two models that cannot be merged; the message names the tensor or token, both sides and the remedy."""
+    """Two models that cannot be merged: which tensor or token of which, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,17 @@ class Header:
 def headers(reference: str) -> dict[str, Header]:
     """Type and shape of every tensor of a model (folder, ``embedded:`` name or hub id), without reading a weight.
 
-    Of a hub model only the headers are fetched. Raises :class:`MergeError` or
-    :class:`~lmolt_utils.models.loading.ModelError` naming the model and the remedy.
+    Raises :class:`MergeError` or :class:`~lmolt_utils.models.loading.ModelError` naming the model and the remedy.
     """
     found = locate(reference)
     metadata = _in_folder(Path(found)) if Path(found).is_dir() else _on_hub(found)
     tensors = {name: tensor for file in metadata.files_metadata.values() for name, tensor in file.tensors.items()}
     names = [name for name in metadata.weight_map if not name.endswith(_BUFFER)]
-    if missing := [name for name in names if name not in tensors]:
-        raise MergeError(f"{found}: the index names {missing[0]}, but no file holds it: download the model again")
     return {name: Header(str(tensors[name].dtype), tuple(tensors[name].shape)) for name in names}
 
 
 def shards(folder: Path) -> dict[str, Path]:
-    """Which file of a model's folder holds each tensor; raises :class:`MergeError` as :func:`headers` does."""
+    """Which file of a model's folder holds each tensor."""
     places = _in_folder(folder).weight_map
     return {name: folder / file for name, file in places.items() if not name.endswith(_BUFFER)}
 
@@ -68,8 +65,8 @@ def _in_folder(folder: Path) -> SafetensorsRepoMetadata:
                 pass  # compares the file's length with its header
     except NotASafetensorsRepoError:
         raise MergeError(
-            f"{folder} has neither model.safetensors nor model.safetensors.index.json, and pickled weights are never "
-            "opened: download or train the model again, or convert it where you trust it (save_pretrained does)"
+            f"{folder} has neither model.safetensors nor its index, and pickled weights are never opened: download or "
+            "train the model again"
         ) from None
     except FileNotFoundError as error:
         raise MergeError(f"{error.filename} is missing, though the index names it: download the model again") from None
@@ -83,16 +80,10 @@ def _on_hub(reference: str) -> SafetensorsRepoMetadata:
         name, revision = split_hub_id(reference)
         return get_safetensors_metadata(name, revision=revision)
     except NotASafetensorsRepoError:
-        raise MergeError(
-            f"{reference} has no safetensors weights on the hub, and pickled ones are refused: choose a revision or "
-            "a copy with safetensors"
-        ) from None
+        raise MergeError(f"{reference} has no safetensors weights on the hub: choose a revision that has") from None
     except HUB_TROUBLES as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MergeError(
-            f"{reference} is no folder here and the hub does not give it ({problem}): check the name, the network, "
-            "and whether the model asks for a login"
-        ) from None
+        raise MergeError(f"{reference} is no folder here, and the hub does not give it ({problem})") from None
 
 
 def local_folder(reference: str) -> str:
@@ -109,17 +100,15 @@ def _vocabulary(reference: str) -> dict[str, int]:
         return dict(AutoTokenizer.from_pretrained(**pretrained(reference)).get_vocab())
     except (OSError, ValueError) as error:
         raise MergeError(
-            f"{reference} has no usable tokenizer ({str(error).splitlines()[0]}): copy the files of the tokenizer "
-            "it was trained with into its folder"
+            f"{reference} has no usable tokenizer ({str(error).splitlines()[0]}): copy its files into the folder"
         ) from None
 
 
 def check_parents(models: Mapping[str, str]) -> None:
     """Refuse to merge what does not fit. ``models``: role (cap2mol, mol2cap, perhaps base) to folder or hub id.
 
-    All must be different models with the same tensors, in the same shapes and types, and the same tokens under the
-    same ids. The base alone may have another float type (merges are computed in float32) and further tokens after
-    those of the two. Raises :class:`MergeError`.
+    All must be different models with equal names, shapes and types of tensors, and equal ids of tokens. The base alone
+    may have another float type (merges are computed in float32) and further tokens after those of the two.
     """
     first, *others = models
     for earlier, role in combinations(models, 2):
@@ -157,7 +146,7 @@ def _same_tensors(one: str, first: Mapping[str, Header], two: str, second: Mappi
         if extra := sorted(set(mine) - set(theirs)):
             raise MergeError(
                 f"{here} has {len(extra)} tensors that {there} lacks, first {extra[0]}: only fine-tunes of one "
-                "architecture can be merged (an adapter must be merged into its base first)"
+                "architecture can be merged"
             )
     if shapes := [name for name in first if first[name].shape != second[name].shape]:
         name = shapes[0]
@@ -170,7 +159,7 @@ def _same_tensors(one: str, first: Mapping[str, Header], two: str, second: Mappi
         name = types[0]
         raise MergeError(
             f"{len(types)} tensors differ in type, first {name}: {first[name].dtype} in {one}, {second[name].dtype} "
-            f"in {two}; save one of them in the other's type (a silent cast would hide which digits are real)"
+            f"in {two}; save one of them in the other's type"
         )
 
 
@@ -178,8 +167,8 @@ def _same_tokens(one: str, first: dict[str, int], two: str, second: dict[str, in
     if different := sorted(token for token in {*first, *second} if first.get(token) != second.get(token)):
         shown = ", ".join(f"{token!r}: {first.get(token)} and {second.get(token)}" for token in different[:3])
         raise MergeError(
-            f"the tokenizers of {one} and {two} give {len(different)} tokens different ids ({shown}): their embedding "
-            "rows mean different things; merge models that kept their base's tokenizer"
+            f"the tokenizers of {one} and {two} give {len(different)} tokens different ids ({shown}): merge models "
+            "that kept their base's tokenizer"
         )
 
 

@@ -1,11 +1,8 @@
-"""TIES as the newest paper prints it, a rule of its own for mergekit: ``half_sum_ties``.
+"""TIES as L4M §3.2.1 prints it (audit D40), a rule of its own for mergekit: ``half_sum_ties``.
 
-What L4M §3.2.1 prints is not TIES (audit D40). Where two trimmed task vectors differ in sign, Eq. 1 sets both to the
-entry of larger magnitude, and the merge is half their sum. TIES elects the sign of the sum and averages the entries
-that agree with it, so that an entry which only one task vector keeps counts whole there and half here. The printed
-formula leaves out the base; it is added back, since task vectors alone are no model.
-
-``python -m lmolt_utils.merging.half_sum_ties CONFIG OUT`` is ``mergekit-yaml CONFIG OUT`` with this rule added.
+Where two trimmed task vectors differ in sign, Eq. 1 sets both to the entry of larger magnitude, and the merge is the
+base plus half their sum. TIES averages the entries that agree with the elected sign, so that an entry which only one
+task vector keeps counts whole there and half here.
 """
 
 import torch
@@ -36,10 +33,9 @@ def trimmed(vector: torch.Tensor, density: float) -> torch.Tensor:
     contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=2, max_non_base=2),
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
-    """One tensor: trim both task vectors, align them by Eq. 1, add their weighted sum (the paper: 1/2) to the base.
+    """One tensor. Eq. 1 is applied where the signs conflict, as the sentence before it says.
 
-    Eq. 1 is applied where the signs conflict, as the sentence before it says. Read as printed, for every entry, it
-    would fill in from the other task vector what trimming has reset.
+    Read as printed, for every entry, it would fill in from the other task vector what trimming has reset.
     """
     base = group.base.tensor
     one, two = weight.values_for(group.non_base)
@@ -52,13 +48,13 @@ def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNon
 
 
 def register() -> None:
-    """Make the rule known to mergekit in this process (once: mergekit refuses a name twice)."""
+    """Make the rule known to mergekit in this process; it refuses a name twice."""
     if NAME not in {method.spec.name for method in registry.registered_methods()}:
         registry.register(half_sum_ties)
 
 
 def main() -> None:
-    """mergekit's own command, with this rule."""
+    """``mergekit-yaml`` with this rule added."""
     from mergekit.scripts.run_yaml import main as mergekit_yaml
 
     register()

@@ -1,8 +1,7 @@
 """Merging the two per-task models with mergekit, once for all systems that start from the same merge.
 
-The papers give one ratio, 1:18 (Mol2Cap:Cap2Mol): a share of 1/19 for mol2cap (audit D38). SLERP and the soup mix whole
-weights. NuSLERP and the TIES rules mix task vectors, the differences from the base that both models were tuned from.
-L4M writes SLERP of task vectors, which is NuSLERP; mergekit's SLERP, which it cites, takes whole weights (audit D39).
+SLERP and the soup mix whole weights; NuSLERP and the TIES rules mix task vectors, the differences from the base. L4M
+writes SLERP of task vectors, which is NuSLERP, and cites mergekit's SLERP, which takes whole weights (audit D39).
 """
 
 import os
@@ -15,7 +14,6 @@ import yaml
 
 from lmolt_utils.config.params import Params
 from lmolt_utils.config.systems import TRIMMING, System
-from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import atomic_folder, emptied, write_text
 from lmolt_utils.merging.checks import check_parents, check_space, headers, local_folder
 from lmolt_utils.models.loading import model_identity
@@ -38,10 +36,10 @@ _SHARD_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class Merge:
-    """Which models become one, and how. Models are folders, ``embedded:`` names or hub ids.
+    """Which models (folders, ``embedded:`` names or hub ids) become one, and how.
 
-    ``share`` is mol2cap's, cap2mol has the rest; ``density`` is the share of each task vector that the TIES rules
-    keep; ``dtype`` is the type written (mergekit computes in float32).
+    ``share`` is mol2cap's; ``density`` is the share of each task vector that the TIES rules keep; ``dtype`` is the type
+    written (mergekit computes in float32).
     """
 
     rule: str
@@ -119,12 +117,8 @@ def with_weights(merge: Merge | None, initial: str) -> str:
 def merge_models(merge: Merge, folder: Path) -> None:
     """Merge with mergekit into ``folder`` (weights, tokenizer, configuration); the YAML is written beside it.
 
-    The models' headers and tokenizers are compared before any weight is read. Raises
-    :class:`~lmolt_utils.merging.checks.MergeError` or :class:`~lmolt_utils.models.loading.ModelError` when the models
-    do not fit.
+    The models' headers and tokenizers are compared before any weight is read.
     """
-    if merge.rule not in METHODS:
-        raise CompanionError(f"no merge rule {merge.rule!r}: {', '.join(RULES)}")
     check_parents(merge.models)
     check_space(folder, headers(merge.cap2mol), merge.dtype)
     text = mergekit_yaml(merge)
@@ -139,8 +133,8 @@ def merge_models(merge: Merge, folder: Path) -> None:
 def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     """mergekit's configuration; ``models``: where each of ``merge.models`` lies, as an absolute path or hub id.
 
-    The weights of the two task vectors are their shares, which add up to 1: with 1/2 each, ``half_sum_ties`` has the
-    half that L4M writes in front of the sum. TIES divides by the weights again.
+    Task vectors weigh their shares: with 1/2 each, ``half_sum_ties`` has the half that L4M writes in front of the sum.
+    TIES divides by the weights again.
     """
     cap2mol, mol2cap = models["cap2mol"], models["mol2cap"]
     config: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": "float32"}
@@ -166,15 +160,12 @@ def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
 
 
 def yaml_path(folder: Path) -> Path:
-    """Where the mergekit YAML of a merge lies: beside its folder, so that it outlives the weights."""
+    """Where the mergekit YAML of a merge lies: it outlives the weights."""
     return folder.with_name(f"{folder.name}.mergekit.yml")
 
 
 def mergekit_yaml(merge: Merge) -> str:
-    """The mergekit YAML of a merge, with the command that runs it in a comment.
-
-    Folders are absolute paths (mergekit reads a relative one from wherever it is started), hub ids have a revision.
-    """
+    """The mergekit YAML of a merge, with the command that runs it in a comment; hub ids have a revision."""
     models = {role: str(model_identity(name)) for role, name in merge.models.items()}
     command = "python -m lmolt_utils.merging.half_sum_ties" if merge.rule == "half_sum_ties" else "mergekit-yaml"
     return f"# {command} THIS_FILE OUTPUT_FOLDER\n{yaml.safe_dump(configuration(merge, models), sort_keys=False)}"

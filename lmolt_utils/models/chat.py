@@ -1,8 +1,8 @@
 """ChatML as the released KTO script set it up (audit D17): two tokens that the model has never seen.
 
-``<|im_start|>`` becomes BOS and ``<|im_end|>`` EOS; their embeddings are random and stay so, because LoRA trains
-neither embeddings nor output layer. Prompt and answer are wrapped separately, and the trainer adds BOS and EOS once
-more. At test time the released scripts use plain prompts and the base model's EOS, which this training never shows.
+They become BOS and EOS; their embeddings are random and stay so, because LoRA trains none. Prompt and answer are
+wrapped separately, and the trainer adds BOS and EOS once more. At test time the released scripts use plain prompts and
+the base model's EOS, which this training never shows.
 """
 
 from typing import Any
@@ -29,10 +29,8 @@ def chat_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> No
 
 
 def chat_prompt(text: str) -> str:
-    """A user's turn."""
     return f"{START}user\n{text}{END}\n"
 
 
 def chat_answer(text: str) -> str:
-    """The assistant's turn."""
     return f"{START}assistant\n{text}{END}\n"

@@ -1,8 +1,7 @@
 """One generator for every model: greedy, batched by length, for decoder-only and encoder-decoder models.
 
-The released code decodes greedily too (temperature 1e-10), one prompt at a time; batching rows of like length gives the
-same outputs many times faster. In bfloat16 the batch size changes the last bits of sums, so that one of two nearly
-equally likely tokens may replace the other; in float32 that has not been seen.
+The released code decodes greedily too (temperature 1e-10), one prompt at a time; batches give the same outputs many
+times faster. In bfloat16 the batch size may decide between two nearly equally likely tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +24,7 @@ def generate(
     batch_size: int,
     title: str = "generating",
 ) -> list[str]:
-    """Greedy continuations of ``prompts``, in their order, cut at EOS; special tokens removed, spaces kept.
-
-    ``model`` is a Transformers model (or a PEFT one). An encoder-decoder model takes the texts as its input.
-    """
+    """Greedy continuations of ``prompts``, in their order, cut at EOS; special tokens removed, spaces kept."""
     outputs = [""] * len(prompts)
     with tqdm(total=len(prompts), desc=title, unit="row", leave=False, mininterval=5) as bar:
         for rows in stream(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size):
@@ -39,12 +35,7 @@ def generate(
 
 
 def stream(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_new_tokens: int, batch_size: int
 ) -> Iterator[list[tuple[int, str]]]:
     """The continuations of :func:`generate` as they are made: each batch as (position in ``prompts``, text).
 

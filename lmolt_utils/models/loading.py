@@ -37,10 +37,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "embedded" / "models"
 
 #: What to do with a model that comes as ``pytorch_model.bin`` only, as ``laituan245/molt5-*`` do on the hub.
-UNPICKLE = (
-    "pickled weights are never opened: with a network the hub's own converted revision is found by itself; without, "
-    "download that one elsewhere (hf download ID --revision refs/pr/N) and give the folder's path"
-)
+_UNPICKLE = "pickled weights are never opened; get the hub's converted ones (hf download ID --revision refs/pr/N)"
 #: What vocabularies call a token to pad with; Llama 3 names none, but keeps reserved ones.
 _PADS = ("<pad>", "<PAD>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
 #: What keeps the hub from answering: no network, no such model. All errors of its client have HfHubHTTPError's bases.
@@ -52,20 +49,12 @@ class ModelError(CompanionError):
 
 
 def locate(reference: str) -> str:
-    """The folder or hub id (``org/name@revision``) that ``reference`` means.
-
-    ``embedded:NAME`` is a model shipped with the package.
-
-    Raises :class:`ModelError` for an unknown embedded model, and for a folder without configuration or without
-    safetensors weights (pickled weights are never opened).
-    """
+    """The folder or hub id (``org/name@revision``) that ``reference`` means; ``embedded:NAME`` is a shipped model."""
     if reference.startswith(EMBEDDED):
         folder = EMBEDDED_FOLDER / reference.removeprefix(EMBEDDED)
         if not folder.is_dir():
             known = ", ".join(f"{EMBEDDED}{path.name}" for path in sorted(EMBEDDED_FOLDER.glob("*/")))
-            raise ModelError(
-                f"no embedded model {reference!r} (there are: {known or 'none; run make embedded-models'})"
-            )
+            raise ModelError(f"no embedded model {reference!r} (there are: {known})")
     else:
         folder = Path(from_root(reference))
         if not (folder.is_absolute() and folder.exists()):
@@ -75,16 +64,13 @@ def locate(reference: str) -> str:
     if not (folder / "config.json").exists():
         raise ModelError(f"model folder {folder} has no config.json: download or train it again")
     if not any(folder.glob("*.safetensors")):
-        remedy = f"; {UNPICKLE}" if any(folder.glob("*.bin")) else ": download or train it again"
+        remedy = f"; {_UNPICKLE}" if any(folder.glob("*.bin")) else ": download or train it again"
         raise ModelError(f"model folder {folder} has no safetensors weights{remedy}")
     return str(folder.resolve())
 
 
 def model_identity(reference: str) -> Path | str:
-    """What identifies a model in a record: its folder (to be hashed, also when it was emptied), or hub id and commit.
-
-    The commit is the hub's, or without a network the local cache's; where neither knows one, it is left out.
-    """
+    """What identifies a model in a record: its folder (to be hashed), or hub id and commit where one is known."""
     if emptied(Path(reference)):
         return Path(reference)
     found = locate(reference)
@@ -96,7 +82,6 @@ def model_identity(reference: str) -> Path | str:
 
 
 def split_hub_id(found: str) -> tuple[str, str | None]:
-    """Name and revision (``None``: the newest) of a hub model."""
     name, _, revision = found.partition("@")
     return name, revision or None
 
@@ -113,7 +98,7 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 
 def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
-    """The arguments of ``from_pretrained`` that say which model, which revision, and whether its own code may run."""
+    """The arguments of ``from_pretrained``: which model, which revision, and whether its own code may run."""
     found = locate(reference)
     name, revision = (found, None) if Path(found).is_dir() else split_hub_id(found)
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": remote_code}
@@ -123,7 +108,6 @@ def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTo
     """The model's tokenizer, with a pad token that is not EOS.
 
     Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn to stop.
-    Raises :class:`ModelError` when there is no tokenizer, or its vocabulary has no token to pad with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
@@ -147,10 +131,7 @@ def load_model(
     quantize: str = "none",
     remote_code: bool = False,
 ) -> Any:
-    """The model in evaluation mode on ``device``; ``quantize='nf4'`` is QLoRA's 4-bit form (L4M Fig. 13).
-
-    Raises :class:`ModelError` when the weights are damaged or do not fit the configuration.
-    """
+    """The model in evaluation mode on ``device``; ``quantize='nf4'`` is QLoRA's 4-bit form (L4M Fig. 13)."""
     options = pretrained(reference, remote_code=remote_code)
     options |= {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if device == "cpu" and kind == "causal":
@@ -168,7 +149,7 @@ def load_model(
         model = _CLASSES[kind].from_pretrained(**options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if "use_safetensors=True" in str(error):  # Transformers advises to unpickle
-            raise ModelError(f"{reference} has no safetensors weights; {UNPICKLE}") from error
+            raise ModelError(f"{reference} has no safetensors weights; {_UNPICKLE}") from error
         raise ModelError(f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}") from error
     except Exception as error:  # safetensors raises its own class, which derives from Exception only
         if type(error).__name__ != "SafetensorError":
@@ -180,11 +161,10 @@ def load_model(
 
 
 def same_on_every_processor(model: Any) -> None:
-    """Switch off what bitsandbytes does only on processors with AVX512-BF16.
+    """Switch off what bitsandbytes does only on processors with AVX512-BF16: repacking weights at the first forward.
 
-    There it repacks a layer's weights at the first forward pass in evaluation mode. That fails where the layer's width
-    is no multiple of 32 (a classifier's head), and a repacked layer passes no gradient: DPO and KTO, which compute
-    reference log-probabilities before they train, would train next to nothing.
+    That fails where a layer's width is no multiple of 32 (a classifier's head), and a repacked layer passes no
+    gradient: DPO and KTO, which compute reference log-probabilities before they train, would train next to nothing.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,13 +1,8 @@
-"""From raw output to prediction, as a switch: `clean`, `as_released` or `none`.
+"""From raw output to prediction, as a switch: `clean`, `as_released` or `none`, applied when outputs are scored.
 
-Raw outputs are kept as they came, and the rule is applied when they are scored: another rule needs no generation. Each
-step of a rule counts the answers that it changed.
-
-`clean` undoes what storing and reading did to an answer and rewrites nothing a model said. `as_released` is what
-the released code does (`tab.py`; audit D27): it stores the Python repr of a one-element list, then removes `['`,
-`']`, every `#` (so triple bonds become single ones) and every backslash followed by n (also where a SMILES string
-has a bond before an aromatic nitrogen), and leaves doubled backslashes and, around texts with an apostrophe,
-`["` and `"]`.
+`clean` undoes what storing and reading did to an answer and rewrites nothing a model said. `as_released` is what the
+released code does (audit D27): it stores a list's Python repr, then removes `['`, `']`, every `#` (triple bonds become
+single ones) and every backslash before an n (also that of a bond before an aromatic nitrogen).
 """
 
 import ast
@@ -51,10 +46,7 @@ _STEPS: dict[str, dict[str, Callable[[str], str]]] = {"clean": _CLEAN, "as_relea
 
 
 def postprocess(raw: Sequence[str], rule: Rule) -> tuple[list[str], dict[str, int]]:
-    """Raw outputs cleaned by a rule, and how many of them each of its steps changed, by the step's name.
-
-    "outputs changed" counts those that are not what they were. Raises ValueError for another rule.
-    """
+    """Raw outputs cleaned by a rule, and how many each of its steps, and all of them ("outputs changed"), changed."""
     if rule not in _STEPS:
         raise ValueError(f"unknown rule for post-processing {rule!r}: give {', '.join(map(repr, RULES))}")
     texts, counts = list(raw), {}
@@ -67,11 +59,7 @@ def postprocess(raw: Sequence[str], rule: Rule) -> tuple[list[str], dict[str, in
 
 
 def postprocess_references(texts: Sequence[str], rule: Rule) -> tuple[list[str], int]:
-    """References under the same rule as the outputs, and how many of them it changed.
-
-    `clean` undoes storing, which references went through as well (a backslash doubled on one side only is an edit).
-    `as_released` touches outputs alone, as the released code does.
-    """
+    """References under the same rule as the outputs, and how many of them it changed; the released code leaves them."""
     if rule == "as_released":
         return list(texts), 0
     after, counts = postprocess(texts, rule)
@@ -79,5 +67,4 @@ def postprocess_references(texts: Sequence[str], rule: Rule) -> tuple[list[str],
 
 
 def clean(raw: str) -> str:
-    """One raw output under the rule `clean`."""
     return postprocess([raw], "clean")[0][0]

@@ -14,12 +14,11 @@ PREDICTION_COLUMNS = ("id", "task", "source", "reference", "raw", "prediction")
 
 
 def prediction_path(run: Run, name: str, task: str) -> Path:
-    """Where the predictions of one system on one task lie."""
     return run.path("predictions", f"{name}.{task}.jsonl")
 
 
 def rule_of(run: Run, system: System) -> Rule:
-    """What is done to the raw outputs of ``system`` before they are scored: its row's rule, or the profile's."""
+    """What is done to the raw outputs of ``system``: its row's rule, or the profile's."""
     return system.params(run.params).postprocess
 
 

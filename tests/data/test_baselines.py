@@ -174,7 +174,7 @@ def test_rule_is_not_run_where_no_property_sets_are_stated(tmp_path: Path) -> No
         ("{name: constant, label: C, notebook: 03_sft, init: baseline, method: none}", "belong together"),
         ("{name: mine, label: C, notebook: 01_data, init: cap2mol, method: none}", "belong together"),
         ("{name: constant, label: C, notebook: 01_data, init: baseline, method: sft}", "is not trained"),
-        ("{name: constat, label: C, notebook: 01_data, init: baseline, method: none}", "did you mean 'constant'"),
+        ("{name: constat, label: C, notebook: 01_data, init: baseline, method: none}", "its name is one of constant"),
     ],
 )
 def test_wrong_baseline_rows_are_named(tmp_path: Path, row: str, message: str) -> None:

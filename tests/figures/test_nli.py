@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.figures.distributions import word_counts
-from lmolt_utils.figures.nli import author_distributions, contrasts, coverage_contrast, nli_distributions
+from lmolt_utils.figures.nli import author_distributions, coverage_contrast, nli_distributions
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
 
@@ -37,9 +36,8 @@ def words(figure: Figure) -> str:
 
 def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers() -> None:
     rows = made_up(["atomic", "full text", "sentence", "SummaC-ZS"])
-    table = divergences(rows, *PAIR, cuts=(30, 50))
-    everyone, long, extreme = contrasts((30, 50))
-    figure, data = coverage_contrast(rows, table, long, PAIR)
+    given = (rows, divergences(rows, *PAIR, cuts=(30, 50)), PAIR, (30, 50), "")
+    figure, data = coverage_contrast("Fig. 7", *given)
     bars = data.dropna(subset=["share"])
     assert set(bars["n"]) == {40}
     assert np.allclose(bars.groupby(["panel", "system"])["share"].sum(), 1)
@@ -53,12 +51,12 @@ def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers() -> None:
     assert "at least 30 words (the paper: 50), n = 40" in words(figure)
     assert "as many random captions" in words(figure)
 
-    figure, data = coverage_contrast(rows, table, everyone, PAIR)
+    figure, data = coverage_contrast("Fig. 6", *given)
     assert set(data.dropna(subset=["share"])["n"]) == {60}
     assert set(data.dropna(subset=["paper"])["paper"]) == {0.54, 0.12, 0.17}
     assert "all captions, n = 60" in words(figure)
 
-    figure, data = coverage_contrast(rows, table, extreme, PAIR)  # no reference has 50 words
+    figure, data = coverage_contrast("Fig. 10", *given)  # no reference has 50 words
     assert data.dropna(subset=["share"]).empty
     assert words(figure).count("n = 0: too few (30 needed)") == 4
     assert "undefined" in words(figure)
@@ -66,8 +64,8 @@ def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers() -> None:
 
 
 def test_contrast_says_which_system_did_not_run() -> None:
-    shown = contrasts((50, 70))[0]
-    figure, data = coverage_contrast(made_up(["atomic"]), pd.DataFrame(), shown, PAIR, "slerp+cpo not run")
+    rows = made_up(["atomic"])
+    figure, data = coverage_contrast("Fig. 6", rows, pd.DataFrame(), PAIR, (50, 70), "slerp+cpo not run")
     assert "Slerp+cpo not run." in words(figure)
     assert list(data["note"]) == ["not run"] * 5
 
@@ -85,11 +83,6 @@ def test_scores_of_the_atomic_method_alone_with_the_papers_coverage() -> None:
     printed = data[data["system"].astype(str).str.startswith("paper")].set_index("system")["mean"]
     assert printed.to_dict() == {"paper, Meditron": 0.51, "paper, SLERP+CPO": 0.69}
     assert "Not run: CPO." in words(figure)
-
-
-def test_word_cuts_are_counted() -> None:
-    figure, _ = word_counts(pd.Series([10, 20, 30, 30, 50]), (30, 50))
-    assert "3 of at least 30 words, 1 of at least 50 words" in words(figure)
 
 
 SAMPLES = pd.DataFrame(
@@ -129,12 +122,10 @@ def test_the_authors_scores_are_drawn_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "missing or no file.*alignment_tuning_LLMS"),
-        ("", "not the CSV"),
-        (",score,length\n0,0.5,1\n", "no column 'group'"),
-        (",score,length,group\n0,0.5,1,GPT\n", "group 'GPT'; known are Meditron"),
-        (",score,length,group\n0,0.5,1,Meditron\n1,,1,Meditron\n", "line 3: score is no number"),
-        (",score,length,group\n0,0.5,long,Meditron\n", "line 2: length is no number"),
+        (None, "cannot be read.*alignment_tuning_LLMS"),
+        (",score,length\n0,0.5,1\n", "cannot be read.*group"),
+        (",score,length,group\n0,0.5,long,Meditron\n", "cannot be read.*long"),
+        (",score,length,group\n0,0.5,1,GPT\n", "unknown group"),
         (",score,length,group\n0,50,1,Meditron\n", "outside 0..1"),
     ],
 )

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import PUBLISHED, TRIMMING, System, load_systems, with_ratio_grid
-from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import emptied, fingerprint
 from lmolt_utils.merging.checks import MergeError, check_parents, check_space, headers
 from lmolt_utils.merging.half_sum_ties import trimmed
 from lmolt_utils.merging.merges import RULES, TASK_VECTOR_RULES, Merge, merge_models, merge_of, yaml_path
-from lmolt_utils.merging.report import group_report, overall, shrunk, tensor_report
+from lmolt_utils.merging.report import group_report, overall, tensor_report
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.steps import record_path
@@ -113,26 +112,6 @@ def test_slerp_follows_its_formula_and_says_where_it_falls_back(family: dict[str
         _close(got, linear, 1e-7)
     branches = tensor_report(merge, str(tmp_path / "m")).set_index("tensor")["branch"]
     assert branches[[QUERY, UP, NORM, EMBED]].tolist() == ["spherical"] * 2 + ["linear"] * 2
-
-
-def test_a_pair_just_outside_the_threshold_is_spherical(family: dict[str, str], tmp_path: Path) -> None:
-    """|cosine| 0.9994 against mergekit's 0.9995, 0.9996 on the other side: the branch is decided there."""
-    generator = torch.Generator().manual_seed(1)
-    a = torch.randn(128, 128, generator=generator, dtype=torch.float64)
-    side = torch.randn(128, 128, generator=generator, dtype=torch.float64)
-    side -= (side.flatten() @ a.flatten()) / (a.flatten() @ a.flatten()) * a
-    side *= a.norm() / side.norm()
-    expected = {QUERY: ("spherical", 0.9994), QUERY.replace("q_proj", "k_proj"): ("linear", 0.9996)}
-    _small(tmp_path / "a", {name: a.float() for name in expected})
-    _small(tmp_path / "b", {n: (c * a + (1 - c**2) ** 0.5 * side).float() for n, (_, c) in expected.items()})
-    merge = Merge("slerp", 0.5, base=family["base"], cap2mol=str(tmp_path / "a"), mol2cap=str(tmp_path / "b"))
-    for name, (branch, _) in expected.items():
-        got, _, x, y = _merged(merge, tmp_path / "m", name)
-        candidates = {"linear": (x + y) / 2, "spherical": _spherical(x, y, 0.5)}
-        distance = {key: np.abs(got - value).max() for key, value in candidates.items()}
-        assert min(distance, key=lambda key: distance[key]) == branch
-        assert tensor_report(merge, str(tmp_path / "m")).set_index("tensor").loc[name, "branch"] == branch
-        assert max(distance.values()) > 20 * min(distance.values()), "the two can be told apart"
 
 
 def test_nuslerp_is_slerp_of_task_vectors(family: dict[str, str], tmp_path: Path) -> None:
@@ -226,7 +205,6 @@ def test_report_agrees_with_numpy(family: dict[str, str], tmp_path: Path, monkey
         got, base, a, b = _merged(merge, tmp_path / "m", name)
         s, t = a - base, b - base
         norm = np.linalg.norm
-        gap = np.abs(_spherical(a, b, 0.3) - (0.7 * a + 0.3 * b)).max() / np.abs(a - b).max()
         expected = {
             "elements": a.size,
             "angle": np.degrees(_angle(a, b)),
@@ -237,10 +215,9 @@ def test_report_agrees_with_numpy(family: dict[str, str], tmp_path: Path, monkey
             "to_cap2mol": norm(got - a) / norm(a - b),
         }
         assert row[list(expected)].to_dict() == pytest.approx(expected, rel=1e-6)
-        assert row["not_linear"] == pytest.approx(gap, rel=1e-4)
     still = report.set_index("tensor").loc["lm_head.weight"]
     assert still["elements"] == 1024 * 128
-    assert still[["sign_conflicts", "to_cap2mol", "not_linear"]].isna().all(), "nothing to divide by is no zero"
+    assert still[["sign_conflicts", "to_cap2mol"]].isna().all(), "nothing to divide by is no zero"
     groups = group_report(report)
     assert list(groups.index) == ["embedding", "head", "norm", "attention", "mlp"]
     assert groups["tensors"].sum() == len(report)
@@ -250,41 +227,6 @@ def test_report_agrees_with_numpy(family: dict[str, str], tmp_path: Path, monkey
     known = report.dropna(subset="to_cap2mol")
     mean = (known["to_cap2mol"] * known["elements"]).sum() / known["elements"].sum()
     assert whole["to_cap2mol"] == pytest.approx(mean)
-
-
-def test_slerp_of_gentle_fine_tunes_is_linear(family: dict[str, str]) -> None:
-    rows = shrunk(family["base"], family["cap2mol"], family["mol2cap"], 1 / 19, [0.01, 0.1, 1.0])
-    base, a, b = (
-        np.concatenate(
-            [t.double().numpy().ravel() for _, t in sorted(load_file(f"{family[r]}/model.safetensors").items())]
-        )
-        for r in ("base", "cap2mol", "mol2cap")
-    )
-    for factor, row in zip((0.01, 0.1, 1.0), rows.itertuples(), strict=True):
-        x, y = base + factor * (a - base), base + factor * (b - base)
-        gap = np.linalg.norm(_spherical(x, y, 1 / 19) - (18 / 19 * x + 1 / 19 * y)) / np.linalg.norm(x - y)
-        assert row.not_linear == pytest.approx(gap, rel=1e-3)
-        assert row.angle == pytest.approx(np.degrees(_angle(x, y)), rel=1e-4)
-        assert row.branch == ("linear" if np.cos(_angle(x, y)) > 0.9995 else "spherical")
-    assert rows["branch"].tolist()[0] == "linear"
-    assert rows["branch"].tolist()[-1] == "spherical"
-
-
-def test_default_merges_of_the_embedded_models_are_what_they_were(tmp_path: Path) -> None:
-    """SLERP and soup at 1:18, computed here in float64 from the shipped float16 weights."""
-    name = "model.layers.1.self_attn.q_proj.weight"
-    base, a, b = (
-        load_file(EMBEDDED_FOLDER / role / "model.safetensors")[name].double().numpy()
-        for role in ("base", "cap2mol", "mol2cap")
-    )
-    assert not np.array_equal(a, base)
-    for rule, expected in (("slerp", _spherical(a, b, 1 / 19)), ("soup", 18 / 19 * a + 1 / 19 * b)):
-        merge_models(Merge(rule, 1 / 19, **EMBEDDED), tmp_path / rule)
-        _close(_weights(tmp_path / rule, name), expected)
-        assert load_file(tmp_path / rule / "model.safetensors")[name].dtype == torch.float32
-    assert Merge("slerp", 1 / 19, density=0.7, **EMBEDDED).name == "slerp-0.05263", "without what cannot matter"
-    assert Merge("ties", 0.5, 0.2, **EMBEDDED).name == "ties-0.2"
-    assert Merge("ties", 0.3, 0.2, "bfloat16", **EMBEDDED).name == "ties-0.2-share0.3-bfloat16"
 
 
 def _break(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], folder: Path) -> str:
@@ -347,7 +289,6 @@ def test_a_base_of_another_float_type_with_more_tokens_merges_as_if_it_had_their
         vocabulary = load_tokenizer(str(tmp_path / f"{rule} wide")).get_vocab()
         assert vocabulary == load_tokenizer(family["cap2mol"]).get_vocab()
         assert tensor_report(merge, str(tmp_path / f"{rule} wide"))["update"].notna().all()
-    assert shrunk(str(tmp_path / "wide"), family["cap2mol"], family["mol2cap"], 0.5, [1.0])["task_norm"].notna().all()
 
 
 def test_different_tokens_are_refused(tmp_path: Path) -> None:
@@ -375,8 +316,6 @@ def test_missing_bases_pickles_and_damaged_files_are_refused(tmp_path: Path) -> 
     merge_models(Merge("slerp", 0.5, **nowhere), tmp_path / "slerp")  # it needs none
     with pytest.raises(MergeError, match="base and cap2mol are both embedded:cap2mol"):
         merge_models(Merge("ties", 0.5, **{**EMBEDDED, "base": "embedded:cap2mol"}), tmp_path / "m")
-    with pytest.raises(CompanionError, match="no merge rule 'spherical'"):
-        merge_models(Merge("spherical", 0.5, **EMBEDDED), tmp_path / "m")
 
     broken = tmp_path / "broken"
     shutil.copytree(EMBEDDED_FOLDER / "mol2cap", broken)
@@ -393,12 +332,9 @@ def test_missing_bases_pickles_and_damaged_files_are_refused(tmp_path: Path) -> 
     (broken / "adapter_model.safetensors").write_bytes(whole)
     with pytest.raises(MergeError, match="pickled weights are never opened"):
         merge_models(Merge("soup", 0.5, **{**EMBEDDED, "mol2cap": str(broken)}), tmp_path / "m")
-    index = {"metadata": {}, "weight_map": {QUERY: "adapter_model.safetensors", "x": "adapter_model.safetensors"}}
+    index = {"metadata": {}, "weight_map": {QUERY: "model-1.safetensors"}}
     (broken / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(MergeError, match="names x, but no file holds it"):
-        headers(str(broken))
-    (broken / "adapter_model.safetensors").rename(broken / "other.safetensors")
-    with pytest.raises(MergeError, match=r"adapter_model\.safetensors is missing, though the index names it"):
+    with pytest.raises(MergeError, match=r"model-1\.safetensors is missing, though the index names it"):
         headers(str(broken))
 
 
@@ -415,7 +351,7 @@ def test_hub_models_are_judged_by_their_headers_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(get, lambda _, **__: found)
     assert {name: (h.dtype, h.shape) for name, h in headers("somebody/model").items()} == {"a.weight": ("F32", (2, 3))}
     for error, message in (
-        (NotASafetensorsRepoError("no"), "no safetensors weights on the hub, and pickled ones are refused"),
+        (NotASafetensorsRepoError("no"), "no safetensors weights on the hub"),
         (OSError("offline"), r"the hub does not give it \(offline\)"),
     ):
         monkeypatch.setattr(get, Mock(side_effect=error))
@@ -458,6 +394,8 @@ def test_merge_settings_of_a_row_reach_its_merge() -> None:
     ties = start("ties", "bfloat16", settings={"ties_density": 0.5})
     assert ties == Merge("ties", 0.5, 0.5, "bfloat16", **EMBEDDED)
     assert ties.name == "ties-0.5-bfloat16"
+    assert Merge("slerp", 1 / 19, density=0.7, **EMBEDDED).name == "slerp-0.05263", "without what cannot matter"
+    assert Merge("ties", 0.3, 0.2, **EMBEDDED).name == "ties-0.2-share0.3"
     for rule in RULES:
         usual = Merge(rule, 0.5 if rule in TRIMMING else 1 / 19, **EMBEDDED)
         assert start(rule) == usual
