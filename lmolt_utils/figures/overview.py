@@ -1,4 +1,4 @@
-"""Every system at a glance, reproduced beside the paper's, from the rebuilt tables."""
+"""Two overviews of paper against reproduction, from the rebuilt tables."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,8 +8,45 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from lmolt_utils.config.published import METRICS
 from lmolt_utils.figures import style
 from lmolt_utils.figures.table_files import TableResult, heading
+from lmolt_utils.metrics.results import NOT_RUN
+
+
+@style.styled
+def paper_against_reproduced(tables: Sequence[TableResult]) -> style.Drawn:
+    """Each table cell: the paper's value (x) against the reproduced one (y); metrics within 0 and 1 only."""
+    figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 3.5))
+    parts: list[pd.DataFrame] = []
+    missing: list[str] = []
+    for index, table in enumerate(tables):
+        printed = table.values.dropna(subset=["paper"])
+        printed = printed[[METRICS[name].within_0_and_1 for name in printed["metric"]]]
+        values = printed["reproduced"].map(style.number_or_word)
+        parts.append(printed.assign(table=table.id, reproduced=values))
+        ran = np.isfinite(printed["reproduced"])
+        for paper in printed.loc[~ran, "paper"]:
+            axes.plot([paper], [-0.06], marker="|", color=style.MUTED, linestyle="none")
+        missing += [
+            row if value == NOT_RUN else f"{row} ({value})"
+            for row, value in zip(printed["row"][~ran], values[~ran], strict=True)
+        ]
+        look = {**style.look_of(index), "linestyle": "none", "alpha": 0.75, "markersize": 4, "markeredgewidth": 0}
+        axes.plot(printed.loc[ran, "paper"], printed.loc[ran, "reproduced"], **look, label=f"{table.id}, {table.task}")
+    axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=0.8, zorder=1)
+    axes.set_xlim(-0.1, 1.05)
+    axes.set_ylim(-0.1, 1.05)
+    axes.set_aspect("equal", anchor="N")
+    ticks = np.linspace(0, 1, 6)
+    axes.set_xticks(ticks)
+    axes.set_yticks([-0.06, *ticks], labels=[NOT_RUN, *(f"{tick:.1f}" for tick in ticks)])
+    axes.set_xlabel("Paper")
+    axes.set_ylabel("Reproduced")
+    figure.legend(loc="outside upper center", ncols=2, columnspacing=0.8, handletextpad=0.1)
+    if missing:
+        style.add_note(figure, style.not_run_note(missing))
+    return figure, pd.concat(parts)[["table", "row", "metric", "paper", "reproduced"]]
 
 
 @style.styled

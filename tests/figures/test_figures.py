@@ -21,7 +21,7 @@ from PIL import Image
 from lmolt_utils.config.params import load
 from lmolt_utils.config.published import METRICS
 from lmolt_utils.figures.distributions import distributions, word_counts
-from lmolt_utils.figures.overview import overview
+from lmolt_utils.figures.overview import overview, paper_against_reproduced
 from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, save_figure
 from lmolt_utils.figures.sweeps import merge_comparison, ratio_sweep
 from lmolt_utils.figures.table_files import TableResult
@@ -68,6 +68,7 @@ def every_figure(scores: pd.DataFrame, samples: pd.DataFrame, logs: pd.DataFrame
         "ratio_sweep": ratio_sweep(scores, RATIOS),
         "merge_comparison": merge_comparison(scores, MERGES),
         "training_curves": training_curves(logs),
+        "paper_against_reproduced": paper_against_reproduced(tables(scores)),
         "overview": overview(tables(scores)),
     }
 
@@ -142,6 +143,17 @@ def test_a_label_is_text_and_no_formula(run: Run) -> None:
     figure, data = training_curves(LOGS.assign(system=label))
     assert label in words(figure)
     save_figure(run, "curves", (figure, data), "alt")
+
+
+def test_paper_against_reproduced_leaves_out_other_scales_only() -> None:
+    figure, data = paper_against_reproduced(tables())
+    assert not {"Levenshtein", "FCD"} & set(data["metric"])
+    # T2: 7 rows of 6; T3: 7 of 5; T4: 4 of 6; T5: 4 of 5. The control has no paper value.
+    assert len(data) == 42 + 35 + 24 + 20
+    ran = data[data["reproduced"] != NOT_RUN]
+    assert len(ran) == 2 * 6 + 2 * 5
+    drawn = [point for line in figure.axes[0].lines if line.get_marker() in "os^D" for point in line.get_xydata()]
+    assert sorted(map(tuple, drawn)) == sorted(zip(ran["paper"], ran["reproduced"], strict=True))
 
 
 def test_overview_has_a_line_per_row_and_says_not_run() -> None:
