@@ -1,0 +1,230 @@
+"""The papers' claims (``params/claims.yaml``) decided by the result files of a run.
+
+A claim is a list of conditions on numbers. Each number has draws: what it would be with other test rows (bootstrap, the
+same rows for every system) and, where a system was trained with several seeds, with other training seeds. A claim
+holds, or does not, where at most 2.5 % of the draws say otherwise; else it is within noise.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from lmolt_utils.config.prompts import Task
+from lmolt_utils.config.reading import Strict, read_yaml
+from lmolt_utils.config.systems import System
+from lmolt_utils.figures.author_scores import read_author_scores
+from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.metrics.intervals import Additive, additive, mean_of, resampled
+from lmolt_utils.metrics.results import read_scores, seeds_of
+from lmolt_utils.metrics.scoring import score_path
+from lmolt_utils.nli.results import divergence_path, rows_path
+from lmolt_utils.paths import root
+from lmolt_utils.run.notebook import Run
+
+Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
+#: Share of the draws on either side of a 95 % interval.
+UNDECIDED = 0.025
+DRAWS = 1000
+_NLI = ("coverage", "hallucination", "unsupported")
+_AUTHORS = "authors' "
+
+
+class Condition(Strict):
+    """One number, or a difference of two, and its bound; see the head of ``params/claims.yaml``."""
+
+    of: str
+    metric: str
+    minus: str | None = None
+    times: float = 1.0
+    task: Task | None = None
+    method: str = "atomic"
+    cut: int = 0
+    minus_cut: int | None = None
+    below: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+    above: float | None = None
+    within: float | None = None
+
+    def holds(self, number: np.ndarray) -> np.ndarray:
+        """Where ``number`` keeps every bound."""
+        bounds: list[tuple[float | None, Callable[[np.ndarray, float], np.ndarray]]] = [
+            (self.below, np.less),
+            (self.at_most, np.less_equal),
+            (self.at_least, np.greater_equal),
+            (self.above, np.greater),
+            (self.within, lambda value, bound: np.abs(value) <= bound),
+        ]
+        kept = [rule(number, bound) for bound, rule in bounds if bound is not None]
+        return np.asarray(np.logical_and.reduce(kept))
+
+
+class Claim(Strict):
+    """A statement of a paper (or a control) and what decides it."""
+
+    id: str
+    claim: str
+    source: str
+    all: list[Condition] = Field(default_factory=list)
+    not_decidable: str = ""
+
+
+def load_claims() -> list[Claim]:
+    """The claims of ``params/claims.yaml``, in its order."""
+    return [Claim.model_validate(one) for one in read_yaml(root() / "params" / "claims.yaml")]
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A mean over ``seeds`` training seeds, its values under other draws (None: no spread is known)."""
+
+    mean: float
+    seeds: int
+    draws: np.ndarray | None
+
+
+@dataclass
+class Evidence:
+    """Numbers of a run, read once each; a missing one is None."""
+
+    run: Run
+    systems: Sequence[System]
+    seed: int = 0
+    kept: dict[tuple[object, ...], Number | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = [system.name for system in self.systems]
+        self.trained = {system.name for system in self.systems if system.method != "none"}
+        self.rng = np.random.default_rng(self.seed)
+
+    def number(self, condition: Condition, name: str, cut: int) -> Number | None:
+        """The number that ``condition`` asks of ``name``."""
+        key = (name, condition.metric, condition.task, condition.method, cut)
+        if key not in self.kept:
+            if condition.metric == "KL":
+                self.kept[key] = self._divergence(name, cut)
+            elif condition.metric.startswith(_AUTHORS):
+                self.kept[key] = self._authors(name, condition.metric.removeprefix(_AUTHORS))
+            else:
+                copies = seeds_of(name, self.names)
+                found = [one for copy in copies if (one := self._score(condition, copy)) is not None]
+                self.kept[key] = self._over_seeds(found)
+        return self.kept[key]
+
+    def _score(self, condition: Condition, system: str) -> tuple[float, np.ndarray | None] | None:
+        if condition.metric in _NLI:
+            path = rows_path(self.run, next(one for one in self.systems if one.name == system))
+            if not path.exists():
+                return None
+            rows = read_rows(path, ("method", condition.metric))
+            values = rows.loc[rows["method"] == condition.method, condition.metric].to_numpy(dtype=float)
+            return _drawn(mean_of(values))
+        for task in [condition.task] if condition.task else ["mol2cap", "cap2mol"]:
+            path = score_path(self.run, system, task, "json")
+            if not path.exists():
+                continue
+            scored = read_scores(self.run, system, task)
+            if condition.metric not in scored.metrics and condition.metric not in scored.samples:
+                continue
+            if part := additive(scored, condition.metric):
+                return _drawn(part)
+            value, interval = scored.metrics[condition.metric], read_json(path)["intervals"][condition.metric]
+            return (value, self._normal(value, interval["low"], interval["high"])) if not math.isnan(value) else None
+        return None
+
+    def _over_seeds(self, found: Sequence[tuple[float, np.ndarray | None]]) -> Number | None:
+        """Each draw takes other test rows (the mean of the seeds' draws) and other training seeds (Student's t)."""
+        if not found:
+            return None
+        values, drawn = [value for value, _ in found], [draws for _, draws in found if draws is not None]
+        draws = np.mean(drawn, axis=0) if drawn else None
+        if (count := len(values)) > 1:
+            spread = float(np.std(values, ddof=1)) / math.sqrt(count)
+            draws = (np.mean(values) if draws is None else draws) + self.rng.standard_t(count - 1, DRAWS) * spread
+        return Number(float(np.mean(values)), count, draws)
+
+    def _divergence(self, method: str, cut: int) -> Number | None:
+        if not divergence_path(self.run).exists():
+            return None
+        words = (0, *self.run.params.word_cuts)[cut]
+        for line in read_json(divergence_path(self.run))["table"]:
+            if line["method"] == method and line["words"] == words and line["kl"] is not None:
+                return Number(line["kl"], 1, self._normal(line["kl"], line["low"], line["high"]))
+        return None
+
+    def _authors(self, system: str, quantity: str) -> Number | None:
+        if not self.run.params.author_scores:
+            return None
+        scores = read_author_scores(self.run.params.author_scores)
+        of = quantity.removeprefix("absolute ")
+        values = scores.loc[(scores["system"] == system) & (scores["quantity"] == of), "value"].to_numpy(dtype=float)
+        value, draws = _drawn(mean_of(np.abs(values) if of != quantity else values))
+        return Number(value, 1, draws)
+
+    def _normal(self, value: float, low: float | None, high: float | None) -> np.ndarray | None:
+        """Draws around a number of which only the 95 % interval is known."""
+        if low is None or high is None or math.isnan(low) or math.isnan(high):
+            return None
+        return value + self.rng.standard_normal(DRAWS) * (high - low) / (2 * 1.96)
+
+
+def _drawn(part: Additive) -> tuple[float, np.ndarray]:
+    return part.total(), resampled([part], DRAWS, 0)[0]
+
+
+def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
+    """The verdict on one claim; ``draws`` is the share of the draws in which it holds."""
+    line = {"id": claim.id, "claim": claim.claim, "source": claim.source}
+    if claim.not_decidable:
+        return {**line, "verdict": "not decidable", "evidence": claim.not_decidable, "draws": "", "seeds": ""}
+    told, seeds, point, drawn = [], dict[str, int](), True, np.ones(DRAWS, dtype=bool)
+    known = True
+    for condition in claim.all:
+        minus_cut = condition.cut if condition.minus_cut is None else condition.minus_cut
+        minus = condition.of if condition.minus_cut is not None else condition.minus
+        asked = [(condition.of, condition.cut), *([(minus, minus_cut)] if minus else [])]
+        numbers = [evidence.number(condition, name, cut) for name, cut in asked]
+        missing = [name for (name, _), number in zip(asked, numbers, strict=True) if number is None]
+        if missing:
+            lacking = f"no {condition.metric} of {' and '.join(missing)}"
+            return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
+        there = [number for number in numbers if number is not None]
+        told += [
+            f"{name} {number.mean:.3g} ({condition.metric})" for (name, _), number in zip(asked, there, strict=True)
+        ]
+        seeds |= {name: n.seeds for (name, _), n in zip(asked, there, strict=True) if name in evidence.trained}
+        point &= bool(condition.holds(np.array(_difference([n.mean for n in there], condition.times))))
+        known &= all(number.draws is not None for number in there)
+        if known:
+            drawn &= condition.holds(_difference([n.draws for n in there if n.draws is not None], condition.times))
+    share = float(drawn.mean()) if known else math.nan
+    verdict = "holds" if point else "does not hold"
+    if known and UNDECIDED < share < 1 - UNDECIDED:
+        verdict = "within noise"
+    return {
+        **line,
+        "verdict": verdict,
+        "evidence": ", ".join(dict.fromkeys(told)),
+        "draws": "" if math.isnan(share) else f"{share:.0%}",
+        "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()),
+    }
+
+
+def _difference(numbers: Sequence[Any], times: float) -> Any:
+    return numbers[0] - times * numbers[1] if len(numbers) == 2 else numbers[0]
+
+
+def verdicts(run: Run, systems: Sequence[System]) -> pd.DataFrame:
+    """A line per claim; ``systems``: every system of the run, its copies for further seeds among them."""
+    evidence = Evidence(run, systems, run.params.seed)
+    return pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
+
+
+def counts(table: pd.DataFrame) -> Mapping[str, int]:
+    """How many claims got each verdict."""
+    return dict(table["verdict"].value_counts())

@@ -1,0 +1,95 @@
+"""The claims ledger: what its rules say of made-up numbers, and that every rule asks for something that exists."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.published import METRICS
+from lmolt_utils.config.reading import ParameterError
+from lmolt_utils.config.systems import load_systems
+from lmolt_utils.figures.claims import DRAWS, Claim, Condition, Evidence, Number, judge, load_claims, verdicts
+from lmolt_utils.run.notebook import Run
+
+EVEN = np.linspace(-1, 1, DRAWS)
+
+
+class Told(Evidence):
+    """Evidence of numbers that are given: mean, and half the width that their draws span evenly."""
+
+    def __init__(self, run: Run, numbers: dict[tuple[str, str], tuple[float, float | None]]) -> None:
+        super().__init__(run, load_systems())
+        self.numbers = {
+            key: Number(mean, 1, None if half is None else mean + half * EVEN) for key, (mean, half) in numbers.items()
+        }
+
+    def number(self, condition: Condition, name: str, cut: int) -> Number | None:
+        return self.numbers.get((name, condition.metric))
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:  # type: ignore[no-untyped-def]
+    return Run("08_figures", tmp_path, load("smoke"))
+
+
+def claim(**condition: object) -> Claim:
+    return Claim(id="X", claim="x", source="x", all=[Condition.model_validate(condition)])
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "verdict", "draws"),
+    [
+        (0.20, 0.04, "holds", "100%"),  # all draws between .16 and .24
+        (0.20, 0.10, "within noise", "75%"),  # a quarter of .10 to .30 is below .15
+        (0.10, 0.04, "does not hold", "0%"),
+        (0.20, None, "holds", ""),  # no spread is known: the number alone decides
+    ],
+)
+def test_a_number_against_its_bound(run: Run, mean: float, half: float | None, verdict: str, draws: str) -> None:
+    line = judge(claim(of="cpo", metric="BLEU-2", at_least=0.15), Told(run, {("cpo", "BLEU-2"): (mean, half)}))
+    assert (line["verdict"], line["draws"], line["seeds"]) == (verdict, draws, "cpo 1")
+
+
+def test_a_difference_takes_both_under_the_same_draws(run: Run) -> None:
+    """Both move together, so their difference does not move at all."""
+    told = Told(run, {("cpo", "MACCS"): (0.5, 0.3), ("dpo", "MACCS"): (0.49, 0.3)})
+    assert judge(claim(of="cpo", minus="dpo", metric="MACCS", above=0), told)["verdict"] == "holds"
+    assert judge(claim(of="cpo", minus="dpo", metric="MACCS", within=0.005), told)["verdict"] == "does not hold"
+    # 0.5 - 1.1 x 0.49 = -0.039
+    assert judge(claim(of="cpo", minus="dpo", times=1.1, metric="MACCS", below=0), told)["draws"] == "100%"
+
+
+def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
+    told = Told(run, {("cpo", "BLEU-2"): (0.5, 0.1), ("kto", "Validity"): (0.5, 0.1)})
+    both = Claim(
+        id="X", claim="x", source="x",
+        all=[Condition(of="cpo", metric="BLEU-2", above=0.5), Condition(of="kto", metric="Validity", below=0.5)],
+    )  # fmt: skip
+    assert judge(both, told)["draws"] == "0%", "each holds in half of the draws, never in the same"
+
+
+def test_what_is_missing_is_not_decided(run: Run) -> None:
+    line = judge(claim(of="cpo", minus="dpo", metric="FCD", above=0), Told(run, {("cpo", "FCD"): (1.0, 0.1)}))
+    assert (line["verdict"], line["evidence"]) == ("not run", "no FCD of dpo")
+    assert set(verdicts(run, load_systems())["verdict"]) == {"not run", "not decidable"}
+
+
+def test_the_ledger_asks_for_what_exists() -> None:
+    claims, names = load_claims(), {system.name for system in load_systems()}
+    assert len({one.id for one in claims}) == len(claims)
+    assert {int(found[1]) for one in claims if (found := re.fullmatch(r"C(\d+)", one.id))} == set(range(1, 32))
+    known = {*METRICS, "KL", "coverage", "hallucination", "unsupported", "length_deviation"}
+    for one in claims:
+        assert bool(one.all) != bool(one.not_decidable), one.id
+        for condition in one.all:
+            assert condition.metric in known or condition.metric.startswith("authors' "), (one.id, condition.metric)
+            if condition.metric != "KL":
+                assert {condition.of, condition.minus} - {None} <= names, one.id
+            bounds = (condition.below, condition.at_most, condition.at_least, condition.above, condition.within)
+            assert any(bound is not None for bound in bounds), one.id
+
+
+def test_a_misspelt_bound_is_refused() -> None:
+    with pytest.raises((ParameterError, ValueError), match="at_leats"):
+        claim(of="cpo", metric="BLEU-2", at_leats=0.1)
