@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from lmolt_utils.config.prompts import Task
+from lmolt_utils.config.published import load_published
 from lmolt_utils.config.reading import Strict, read_yaml
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.author_scores import read_author_scores
@@ -102,6 +103,13 @@ class Evidence:
         self.trained = {system.name for system in self.systems if system.method != "none"}
         self.rng = np.random.default_rng(self.seed)
 
+    def printed(self, name: str, metric: str) -> str:
+        """What the papers' newest table prints for a system's metric, as " (paper .42)"; empty where none does."""
+        rows = next((system.rows for system in self.systems if system.name == name), {})
+        values = [load_published().table(table).value(label, metric) for table, label in rows.items()]
+        value = next((value for value in values if value is not None), None)
+        return "" if value is None else f" (paper {value:g})"
+
     def number(self, condition: Condition, name: str, cut: int) -> Number | None:
         """The number that ``condition`` asks of ``name``."""
         key = (name, condition.metric, condition.task, condition.method, cut)
@@ -182,8 +190,8 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
     line = {"id": claim.id, "claim": claim.claim, "source": claim.source}
     if claim.not_decidable:
         return {**line, "verdict": "not decidable", "evidence": claim.not_decidable, "draws": "", "seeds": ""}
-    told, seeds, point, drawn = [], dict[str, int](), True, np.ones(DRAWS, dtype=bool)
-    known = True
+    told, seeds = dict[str, list[str]](), dict[str, int]()
+    point, known, drawn = True, True, np.ones(DRAWS, dtype=bool)
     for condition in claim.all:
         minus_cut = condition.cut if condition.minus_cut is None else condition.minus_cut
         minus = condition.of if condition.minus_cut is not None else condition.minus
@@ -194,9 +202,9 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
             lacking = f"no {condition.metric} of {' and '.join(missing)}"
             return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
         there = [number for number in numbers if number is not None]
-        told += [
-            f"{name} {number.mean:.3g} ({condition.metric})" for (name, _), number in zip(asked, there, strict=True)
-        ]
+        for (name, place), number in zip(asked, there, strict=True):
+            title = condition.metric + ("" if condition.metric != "KL" else f", cut {place}")
+            told.setdefault(title, []).append(f"{name} {number.mean:.3g}{evidence.printed(name, condition.metric)}")
         seeds |= {name: n.seeds for (name, _), n in zip(asked, there, strict=True) if name in evidence.trained}
         point &= bool(condition.holds(np.array(_difference([n.mean for n in there], condition.times))))
         known &= all(number.draws is not None for number in there)
@@ -209,7 +217,7 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
     return {
         **line,
         "verdict": verdict,
-        "evidence": ", ".join(dict.fromkeys(told)),
+        "evidence": "; ".join(f"{metric}: {', '.join(dict.fromkeys(numbers))}" for metric, numbers in told.items()),
         "draws": "" if math.isnan(share) else f"{share:.0%}",
         "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()),
     }
@@ -223,6 +231,56 @@ def verdicts(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """A line per claim; ``systems``: every system of the run, its copies for further seeds among them."""
     evidence = Evidence(run, systems, run.params.seed)
     return pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
+
+
+def flipped(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    """Claims whose verdict was another one, as "C1: holds -> within noise"; one that was not run before is none."""
+    old = before.set_index("id")["verdict"].to_dict()
+    return [
+        f"{line.id}: {old[line.id]} -> {line.verdict}"
+        for line in now.itertuples()
+        if old.get(line.id, line.verdict) not in (line.verdict, "not run")
+    ]
+
+
+_HEAD = """# Results: what holds of the papers' claims
+
+Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
+*control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) has the reasons.
+"Within noise": more than 2.5 % of 1,000 draws of other test rows (and, where a system was trained with several seeds,
+of other seeds) say otherwise. A verdict says what is so in these runs, with these models:
+
+{profiles}
+
+"""
+
+
+def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
+    """``RESULTS.md``: the ledger with a column of verdicts per profile, then the numbers behind each verdict.
+
+    tables: profile -> (what it is, its verdicts).
+    """
+    profiles = [
+        f"- **{name}**: {what} " + ", ".join(f"{count} {verdict}" for verdict, count in counts(table).items()) + "."
+        for name, (what, table) in tables.items()
+    ]
+    by_id = {name: table.fillna("").set_index("id").to_dict("index") for name, (_, table) in tables.items()}
+    ledger = [
+        {"": f"[{one.id}](#{one.id.lower()})", "claim": one.claim, "source": one.source}
+        | {name: f"**{found[one.id]['verdict']}**" if one.id in found else "–" for name, found in by_id.items()}
+        for one in load_claims()
+    ]
+    numbers = []
+    for one in load_claims():
+        numbers += [f"### {one.id}", "", f"{one.claim} ({one.source})", ""]
+        for name, found in by_id.items():
+            if line := found.get(one.id):
+                seeds = f"; training seeds: {line['seeds']}" if line["seeds"] else ""
+                share = f"; it holds in {line['draws']} of the draws" if line["draws"] else ""
+                numbers.append(f"- {name}: **{line['verdict']}**. {line['evidence']}{share}{seeds}.")
+        numbers.append("")
+    table = pd.DataFrame(ledger).to_markdown(index=False)
+    return _HEAD.format(profiles="\n".join(profiles)) + table + "\n\n## The numbers\n\n" + "\n".join(numbers)
 
 
 def counts(table: pd.DataFrame) -> Mapping[str, int]:
