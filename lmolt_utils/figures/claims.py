@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from lmolt_utils.config.prompts import Task
+from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_published
 from lmolt_utils.config.reading import Strict, read_yaml
 from lmolt_utils.config.systems import System
@@ -132,7 +132,7 @@ class Evidence:
             rows = read_rows(path, ("method", condition.metric))
             values = rows.loc[rows["method"] == condition.method, condition.metric].to_numpy(dtype=float)
             return _drawn(mean_of(values))
-        for task in [condition.task] if condition.task else ["mol2cap", "cap2mol"]:
+        for task in [condition.task] if condition.task else TASKS:
             path = score_path(self.run, system, task, "json")
             if not path.exists():
                 continue

@@ -71,7 +71,7 @@ class Measure:
             )
         rows = [(name, one.value, one.low, one.high) for name, one in intervals(scored).items()]
         if task == "mol2cap":
-            rows += _property_rows(property_columns(tested["properties"], answers, self.decomposer))
+            rows += _property_rows(property_columns(tested["properties"].tolist(), answers, self.decomposer))
         frame = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
         return frame.assign(n=len(tested))
 
@@ -120,19 +120,13 @@ def main(rows: int = 3000) -> None:
                         if mask.sum() < 2:
                             continue
                         part = measure(task, tested[mask].reset_index(drop=True), answers[mask].tolist())
-                        facts = {
-                            "test_set": name,
-                            "rows": view,
-                            "sample_share": share,
-                            "system": baseline,
-                            "task": task,
-                        }
-                        found.append(part.assign(**facts, system=baseline, task=task))
+                        part = part.assign(test_set=name, rows=view, sample_share=share)
+                        found.append(part.assign(system=baseline, task=task))
                     print(name, share, baseline, task, flush=True)
     columns = ["test_set", "rows", "sample_share", "system", "task", "metric", "value", "low", "high", "n"]
     output = root() / "figures" / "study" / "baselines.csv"
-    with atomic(output) as part:
-        pd.concat(found)[columns].to_csv(part, index=False)
+    with atomic(output) as path:
+        pd.concat(found)[columns].to_csv(path, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

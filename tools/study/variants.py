@@ -33,17 +33,17 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def make(name: str) -> Run:
+def make(variant: str) -> Run:
     """Make a variant's systems and score them; what is there already is kept."""
-    overrides, names = VARIANTS[name]
+    overrides, names = VARIANTS[variant]
     data = _run("01_data", overrides)
     base = data.folder.with_name(PROFILE)
     if "semantics" not in overrides:  # the pairs are the same, and so are the trainings
         for part in ("data/pairs.jsonl", "data/negatives"):
             _take(base, data.folder, part)
-        for system in names:
-            _take(base, data.folder, f"models/{system}")
-            _take(base, data.folder, f"logs/{system}.training.jsonl")
+        for own in names:
+            _take(base, data.folder, f"models/{own}")
+            _take(base, data.folder, f"logs/{own}.training.jsonl")
     make_corpus(data)
     make_sample_and_test(data)
     negatives = _run("02_negatives", overrides)
@@ -56,7 +56,7 @@ def make(name: str) -> Run:
     make_pairs(negatives)
     made: list[System] = []
     for notebook in ("01_data", "03_sft", "04_alignment", "05_merging"):
-        wanted = [system for system in names if _notebook(system) == notebook]
+        wanted = [name for name in names if _notebook(name) == notebook]
         if not wanted:
             continue
         run = _run(notebook, overrides, None if notebook == "01_data" else wanted)

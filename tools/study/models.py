@@ -1,0 +1,66 @@
+"""How good the study's models are before any alignment: ``python -m tools.study.models``.
+
+Every model on both tasks (the negative generators on their own), on validation molecules that no training saw, beside
+the trivial baselines on the same rows from the 10 % sample and from all training molecules. Writes
+``figures/study/models.csv``, and ``figures/study/training.csv`` with what each training cost.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from lmolt_utils.config.params import load
+from lmolt_utils.config.prompts import TASKS, prompt
+from lmolt_utils.data.baselines import ANSWERS, Sample
+from lmolt_utils.data.captioner import kept_tree, reader
+from lmolt_utils.data.sample import held_out, sample
+from lmolt_utils.files import atomic, read_json
+from lmolt_utils.models.generation import generate
+from lmolt_utils.models.loading import Kind, load_model, load_tokenizer
+from lmolt_utils.models.postprocess import clean
+from lmolt_utils.paths import root, run_folder
+from tools.study.backbones import FOLDER, SCHEDULES, SEED, corpus
+from tools.study.baselines import Measure
+
+COLUMNS = ("system", "task", "metric", "value", "low", "high", "n")
+
+
+def main(rows: int = 1000) -> None:
+    params, frame, folder = load("study"), corpus(), root() / FOLDER
+    tested = held_out(frame, "validation", rows, SEED)
+    measure = Measure(reader(kept_tree(run_folder("study", {}) / "data")))
+    found = []
+    for share in (params.sample_share, 1.0):
+        known = Sample(sample(frame, share, params.seed))
+        for name, answer in ANSWERS.items():
+            for task in TASKS:
+                answers = answer(known, task, tested["molecule" if task == "mol2cap" else "caption"].tolist())
+                found.append(measure(task, tested, answers).assign(system=f"{name}, {share:.0%}", task=task))
+    for name in SCHEDULES:
+        if name == "nli" or not (folder / name / "record.json").exists():
+            continue
+        kind: Kind = "translator" if name.startswith("negatives") else "causal"
+        model, tokenizer = load_model(str(folder / name), kind), load_tokenizer(str(folder / name))
+        for task in TASKS:
+            if kind == "translator" and not name.endswith(task):
+                continue
+            sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
+            asked = sources if kind == "translator" else [prompt(task, text, params.test_prompt) for text in sources]
+            limits = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
+            answers = [clean(text) for text in generate(model, tokenizer, asked, title=f"{name} {task}", **limits)]
+            found.append(measure(task, tested, answers).assign(system=name, task=task))
+    _save(pd.concat(found)[list(COLUMNS)], root() / "figures" / "study" / "models.csv")
+    records = {name: read_json(folder / name / "record.json") for name in SCHEDULES if (folder / name).exists()}
+    costs = pd.DataFrame.from_dict(records, orient="index").drop(columns="schedule").rename_axis("model").reset_index()
+    _save(costs, root() / "figures" / "study" / "training.csv")
+
+
+def _save(table: pd.DataFrame, path: Path) -> None:
+    with atomic(path) as part:
+        table.to_csv(part, index=False, float_format="%.6g")
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
