@@ -45,14 +45,12 @@ class Params(Strict):
     sample_pools: Literal["shared", "independent"] = _p(
         "one sample for both tasks, or one for each", "L4M §4.1: shared; code: independent; audit D23"
     )
-    test_set: Literal[
-        "test", "validation", "withheld_combos", "extra_valid", "extra_train", "eval_official", "chebi20"
-    ] = _p(
-        "what is tested: held-out molecules, property combinations absent from training, re-captioned ones, other sets",
+    test_set: Literal["test", "validation", "withheld_combos", "extra_valid", "extra_train"] = _p(
+        "what is tested: held-out molecules, property combinations withheld from training, or re-captioned molecules",
         "ours; L4M App. D: extra_train or extra_valid; audit D21",
     )
     test_corpus: str | None = _p(
-        "the test set's data: a local path or a hub id[@revision]; null: the hub's, or the corpus re-captioned", "ours"
+        "further captions for extra_...: a local path or a hub id[@revision]; null: L+M-24's, or the grammar's", "ours"
     )
     test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
     property_tree: str | None = _p(
@@ -80,8 +78,8 @@ class Params(Strict):
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
     # ---- negatives ----
-    negatives: Literal["translator", "shuffled", "random", "property_edited", "nearest"] = _p(
-        "where rejected answers come from: a negative generator, or references and edits drawn from the corpus",
+    negatives: Literal["translator", "shuffled", "nearest"] = _p(
+        "where rejected answers come from: a negative generator, or other rows' references",
         "L4M §4.1: MolT5; the others ours (audit D24)",
     )
     drop_equal: bool = _p("leave out pairs whose rejected answer equals the chosen one", "ours; code: false; audit D24")

@@ -122,15 +122,7 @@ def reader(tree: Tree | None) -> Decomposer:
     return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
 
 
-# ---- what 01 kept of it in a run's data folder ----
-
-
 def kept_tree(data: Path) -> dict[str, Any] | None:
-    """The property tree; ``None`` where there was none."""
+    """The property tree that 01 kept in a run's data folder; ``None`` where there was none."""
     path = data / "property_tree.json"
     return read_json(path) if path.exists() else None
-
-
-def kept_captioner(data: Path) -> Compose:
-    """The composer of the run's corpus."""
-    return captioner(read_json(data / "corpus.manifest.json")["source"], kept_tree(data))

@@ -9,6 +9,7 @@ from lmolt_utils.data import manifest
 from lmolt_utils.data.captioner import Knowledge, knowledge
 from lmolt_utils.data.rows import REJECTED_COLUMNS, load
 from lmolt_utils.data.sample import (
+    CAPTIONED_AGAIN,
     CORPUS_COLUMNS,
     SAMPLE_COLUMNS,
     TEST_SETS,
@@ -16,10 +17,9 @@ from lmolt_utils.data.sample import (
     sample,
     source_of,
     triples,
-    unstated,
 )
 from lmolt_utils.data.sources import EMBEDDED, Source
-from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows, write_json, write_rows, write_text
+from lmolt_utils.files import read_json, read_kept, read_rows, write_json, write_rows, write_text
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
@@ -105,24 +105,14 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         rejected = loaded.rejected if loaded else pd.DataFrame(columns=list(REJECTED_COLUMNS))
         for path, frame in zip(outputs, (sampled, held, tested, rejected[list(REJECTED_COLUMNS)]), strict=False):
             _write(path, frame)
-        test_set, corpus_facts = TEST_SETS[params.test_set], read_json(facts_file)
-        own = {"source": "the corpus", "files": {}, "exclusions": unstated(corpus, test_set)}
-        own["properties"] = corpus_facts["properties"]
-        facts = {
-            "corpus": corpus_facts,
-            "sample": {
-                "share": params.sample_share,
-                "pools": params.sample_pools,
-                "seed": params.seed,
-                "molecules": len(sampled),
-                "triples": triples(sampled),
-                "validation_molecules": len(held),
-            },
-            "test": (manifest.described(loaded) if loaded else own)
-            | {"test_set": params.test_set, "meaning": test_set.meaning, "drawn": len(tested)}
-            | {"draw_seed": params.seed},
-            "written": {path.name: fingerprint(path) for path in (corpus_file, *outputs[:3])},
-        }
+        corpus_facts = read_json(facts_file)
+        own = {"source": "the corpus", "files": {}, "exclusions": {}, "properties": corpus_facts["properties"]}
+        unstated = (corpus["split"] == TEST_SETS[params.test_set]) & (corpus["properties"] == "")
+        if params.test_set in CAPTIONED_AGAIN and unstated.any():
+            own["exclusions"] = {"without properties": int(unstated.sum())}
+        sample_facts = {"molecules": len(sampled), "triples": triples(sampled), "validation_molecules": len(held)}
+        test_facts = (manifest.described(loaded) if loaded else own) | {"drawn": len(tested)}
+        facts = {"corpus": corpus_facts, "sample": sample_facts, "test": test_facts}
         write_json(outputs[-1], facts)
 
     run.step(

@@ -20,8 +20,6 @@ _NO_NAME = re.compile(
     re.DOTALL,
 )
 _STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", re.DOTALL)
-#: Where names are joined by ``|``, cells that look parted by a comma are believed to be names up to this share of them.
-_RARE = 0.05
 
 
 def names_in(cell: object) -> list[str]:
@@ -54,44 +52,31 @@ class PropertyCells:
     """Reads the cells of one file, and notices when it seems to separate names by something else than ``|``."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, str] = {}  # each name, and the separator it seems to hold
-        self._first: dict[str, int] = {}  # the line of each such name that stood outside brackets
-        self._suspect, self._piped, self._listed = 0, 0, 0
+        self._first: dict[str, tuple[int, str]] = {}  # by separator: where a cell first seemed to hold it
+        self._seemed = Counter[str]()
+        self._lists = 0  # cells in brackets or with ``|``
 
     def read(self, cell: object, line: int) -> str:
         """The names of one cell, joined by ``|``; ``ValueError`` as :func:`names_in`."""
         names = names_in(cell)
-        plain = isinstance(cell, str) and not _BRACKETS.fullmatch(cell.strip())
-        self._listed += not plain
-        self._piped += plain and len(names) > 1
-        for name in names:
-            if name not in self._marks:
-                self._marks[name] = next((mark for mark, look in _OTHER_SEPARATORS.items() if look.search(name)), "")
-            if plain and self._marks[name]:
-                self._first.setdefault(name, line)
-                self._suspect += 1
+        if len(names) > 1 or not isinstance(cell, str) or _BRACKETS.fullmatch(cell.strip()):
+            self._lists += 1
+        else:
+            for mark, look in _OTHER_SEPARATORS.items():
+                if names and look.search(names[0]):
+                    self._seemed[mark] += 1
+                    self._first.setdefault(mark, (line, names[0]))
         return "|".join(names)
 
     def doubt(self) -> str:
-        """Which name looks like a list with another separator, given what else the file holds; empty if none does.
-
-        A semicolon always does; a comma where other cells are lists or few have ``|``, or where all parts of the name
-        come elsewhere in the file too.
-        """
-        owners = Counter(part for name in self._marks for part in set(self._parts(name)))
-        for name, line in self._first.items():
-            mark = self._marks[name]
-            known = all(owners[part] > 1 for part in self._parts(name))
-            if mark == ";" or self._listed or known or self._suspect > _RARE * self._piped:
+        """What looks like a list with another separator, where lists of names are rarer; empty if nothing does."""
+        for mark, (line, text) in self._first.items():
+            if self._seemed[mark] > self._lists:
                 return (
-                    f"line {line}: the properties {name[:60]!r} look like a list parted by {mark!r}, which is not read "
+                    f"line {line}: the properties {text[:60]!r} look like a list parted by {mark!r}, which is not read "
                     "because names may hold it: write '|' between the names, or a JSON list"
                 )
         return ""
-
-    def _parts(self, name: str) -> list[str]:
-        mark = self._marks[name]
-        return [part.strip() for part in name.split(mark)] if mark else [name]
 
 
 @lru_cache(maxsize=20_000)  # L+M-24 has 5,062 sets for its 160,560 molecules
