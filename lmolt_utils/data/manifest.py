@@ -58,12 +58,12 @@ def rejected_rows(run: Run) -> pd.DataFrame:
 
 
 def manifest_table(run: Run) -> pd.DataFrame:
-    """The manifest as a table: per data set its source, revision, files, rows read, kept and left out."""
+    """The manifest as a table: per data set its source, revision, files, rows read, kept and left out, and notes."""
     facts = read_json(run.path("data", "manifest.json"))
     rows = []
     for dataset in ("corpus", "test"):
         entry: Mapping[str, Any] = facts[dataset]
-        kept = entry.get("rows", {"drawn": entry.get("drawn", 0)})
+        kept = entry.get("rows", {"drawn": entry.get("drawn")})
         rows.append(
             {
                 "data set": dataset,
@@ -74,6 +74,7 @@ def manifest_table(run: Run) -> pd.DataFrame:
                 "rows kept": ", ".join(f"{count} {split}" for split, count in kept.items()),
                 "properties": entry["properties"],
                 "left out": ", ".join(f"{count} {reason}" for reason, count in entry["exclusions"].items()) or "none",
+                "notes": "; ".join(entry.get("notes", {})) or "none",
             }
         )
     return pd.DataFrame(rows).set_index("data set")
