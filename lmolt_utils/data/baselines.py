@@ -2,23 +2,7 @@
 
 L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same
 scores well on n-grams; a trained system must beat that. All three use the sample that every other system trains on,
-and nothing of a test row but its source:
-
-``constant``
-    mol2cap: the most frequent caption among the molecules of the most frequent property set (of equally frequent
-    ones the medoid: the caption whose words are on average most like the others'). cap2mol: the medoid of those
-    molecules by Tanimoto similarity.
-``nearest-neighbour``
-    mol2cap: the caption of the most similar sample molecule (Tanimoto, Morgan radius 2). cap2mol: the molecule of
-    the sample caption that shares most words (Jaccard of the sets of words).
-``rule``
-    mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the property set; the
-    answer is that set's caption, chosen as in ``constant``. cap2mol: the names that the grammar reads in the caption
-    pick the property set with the highest Jaccard similarity (ties: the more frequent set); the answer is the medoid
-    of its molecules.
-
-Where the corpus states no property sets, ``constant`` takes the whole sample for one set, and ``rule`` is not run.
-Of equal candidates the first in the sample counts.
+and nothing of a test row but its source. Of equal candidates the first in the sample counts.
 """
 
 import warnings
@@ -102,13 +86,19 @@ class Sample:
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The same answer for every source."""
+    """The same answer for every source: caption, or molecule, of the most frequent property set.
+
+    The caption is the most frequent one (:meth:`Sample.caption_of`), the molecule the medoid by Tanimoto similarity.
+    """
     answer = sample.caption_of(sample.largest) if task == "mol2cap" else sample.molecule_of(sample.largest)
     return [answer] * len(sources)
 
 
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The other half of the sample row whose own half is most like the source."""
+    """The other half of the sample row whose own half is most like the source.
+
+    Molecules by Tanimoto similarity (Morgan radius 2), captions by the Jaccard similarity of their sets of words.
+    """
     if task == "cap2mol":
         asked, known = as_bits([words_of(t) for t in sources], [words_of(t) for t in sample.rows["caption"]])
         return [str(sample.rows["molecule"].iloc[nearest(one, known)[0]]) for one in asked]
@@ -117,7 +107,12 @@ def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> lis
 
 
 def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """Functional groups name the property set; property names in a caption name it, too."""
+    """The answer of ``constant`` for the property set that the source tells.
+
+    mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the set. cap2mol: the
+    set with the highest Jaccard similarity to the names that the grammar reads in the caption (of equals the more
+    frequent).
+    """
     if task == "cap2mol":
         sets = [key.split("|") for key in sample.by_frequency]
         read = Decomposer(Vocabulary.from_names(name for names in sets for name in names)).properties

@@ -1,6 +1,5 @@
 """The steps of 01_data: the corpus, the 10 % sample, the validation sample, the test set, their manifests."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +17,8 @@ from lmolt_utils.data.sample import (
     source_of,
     triples,
 )
-from lmolt_utils.data.sources import EMBEDDED, Source
-from lmolt_utils.files import read_json, read_kept, read_rows, write_json, write_rows, write_text
+from lmolt_utils.data.sources import Source
+from lmolt_utils.files import read_json, read_rows, write_json, write_rows, write_text
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
@@ -41,22 +40,18 @@ def _knowledge(run: Run) -> Knowledge:
 
 
 def make_corpus(run: Run) -> pd.DataFrame:
-    """The corpus (:data:`~lmolt_utils.data.sample.CORPUS_COLUMNS`), loaded once and kept with its manifest and rejected
-    rows.
+    """The corpus, loaded once; kept with its manifest, its rejected rows, the property tree and the withheld pairs.
 
-    Molecules without a caption get one, captions without properties are read (:mod:`~lmolt_utils.data.captioner`).
-    Beside it lie the property tree and the withheld pairs there are, for the later notebooks. Raises
-    :class:`~lmolt_utils.data.manifest.ManifestError` when a file that it was made from has changed since,
+    Raises :class:`~lmolt_utils.data.manifest.ManifestError` when a file that it was made from has changed since,
     :class:`~lmolt_utils.errors.DataError` when it cannot be loaded.
     """
     output, rejected = run.path("data", "corpus.jsonl"), run.path("data", "corpus.rejected.jsonl")
     record, source = run.path("data", "corpus.manifest.json"), corpus_source(run)
     tree, pairs = run.path("data", "property_tree.json"), run.path("data", "withheld_pairs.json")
-    _verify(record, "", source)
-    known = _knowledge(run)
+    pinned, known = manifest.as_before(source, record), _knowledge(run)
 
     def make(_: Path) -> None:
-        loaded = load(_pinned(source, record, ""), known=known)
+        loaded = load(pinned, known=known)
         frame = loaded.frame
         if "id" not in frame:
             frame = frame.assign(id=[f"m{index:07d}" for index in range(len(frame))])
@@ -81,9 +76,7 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     outputs = [data / name for name in names]
     copy, revision = _split(params.test_corpus) if params.test_corpus else (None, None)
     source = source_of(params.test_set, corpus_source(run), copy, revision)
-    if source:
-        _verify(outputs[-1], "test", source)
-    known = _knowledge(run)
+    pinned, known = source and manifest.as_before(source, outputs[-1], "test"), _knowledge(run)
 
     def make(_: Path) -> None:
         corpus = read_rows(corpus_file, CORPUS_COLUMNS)
@@ -98,7 +91,7 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
             corpus,
             params.test_rows,
             params.seed,
-            source=source and _pinned(source, outputs[-1], "test"),
+            source=pinned,
             corpus_seed=params.corpus_seed,
             known=known,
         )
@@ -132,20 +125,6 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
     )
     return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
-
-
-def _verify(record: Path, section: str, source: Source) -> None:
-    """Check the files that this source was loaded from before, unless another source is wanted now."""
-    facts = read_kept(record)  # a damaged one is made again
-    if source.name == EMBEDDED or facts is None:
-        return
-    facts = facts[section] if section else facts
-    if facts["source"] == source.name and source.revision in (None, facts["revision"]):
-        manifest.verify(facts, record)
-
-
-def _pinned(source: Source, record: Path, section: str) -> Source:
-    return replace(source, revision=source.revision or manifest.pinned(record, section, source.name))
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:

@@ -38,12 +38,11 @@ from lmolt_utils.grammar.property_cells import MISSING, PropertyCells
 from lmolt_utils.run.notebook import READ_OFF
 
 REJECTED_COLUMNS = ("file", "line", "reason", "detail")
-#: What the columns are called elsewhere, in order of preference; case and underscores do not matter.
+#: What the columns may be called, in order of preference; case and underscores do not matter.
 ALIASES: dict[str, tuple[str, ...]] = {
     "molecule": ("molecule", "smiles", "canonical smiles"),
     "caption": ("caption", "description", "text"),
     "properties": ("properties", "props"),
-    "id": ("id", "cid"),
     "split": ("split",),
 }
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
@@ -61,10 +60,10 @@ MAX_BAD_SHARE = 0.01
 
 @dataclass
 class Rows:
-    """What a file holds: ``frame`` (line, molecule, caption, properties, id, split), ``rejected``, ``notes``.
+    """What a file holds: ``frame`` (molecule, caption, properties, split), ``rejected``, and counts of oddities.
 
     ``rejected`` has :data:`REJECTED_COLUMNS`; line numbers count from 1 and include the header (Parquet and JSON
-    arrays: row numbers). ``notes`` counts oddities that reject nothing.
+    arrays: row numbers).
     """
 
     frame: pd.DataFrame
@@ -82,16 +81,14 @@ def read_rows_of(path: Path, name: str | None = None) -> Rows:
     bad: list[Bad] = []
     try:
         table = _table(path, bad)
-    except BadFileError as error:
+    except (BadFileError, FileNotFoundError) as error:
         raise DataError(str(error)) from None
     columns = _columns(table.header or [], name)
-    good, seen, notes, cells = [], dict[Any, int](), Counter[str](), PropertyCells()
-    valid: dict[str, bool] = {}
+    notes, cells, valid = Counter(dict.fromkeys(table.notes, 1)), PropertyCells(), dict[str, bool]()
+    good = []
     for number, row in zip(table.numbers, table.rows, strict=True):
         record = {column: None if row[at] is ABSENT else row[at] for column, at in columns.items()}
         problem = _problem(record, number, cells, notes)
-        if not problem and record.get("id") is not None and seen.setdefault(record["id"], number) != number:
-            problem = "repeated id", f"{record['id']!r:.40} is also in line {seen[record['id']]}"
         if not problem:
             text = record["molecule"]
             if text not in valid:
@@ -100,11 +97,10 @@ def read_rows_of(path: Path, name: str | None = None) -> Rows:
         if problem:
             bad.append((number, *problem))
         else:
-            good.append({"line": number, **record})
+            good.append(record)
     if doubt := cells.doubt():
         raise DataError(f"{name} {doubt}")
-    frame = pd.DataFrame(good, columns=["line", *ALIASES]).astype(dict.fromkeys(ALIASES, object))
-    notes.update(dict.fromkeys(table.notes, 1))
+    frame = pd.DataFrame(good, columns=list(ALIASES), dtype=object)
     rejected = pd.DataFrame([(name, *one) for one in sorted(bad)], columns=list(REJECTED_COLUMNS))
     return Rows(frame, rejected, dict(notes))
 
@@ -122,10 +118,7 @@ def _table(path: Path, bad: list[Bad]) -> Table:
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise BadFileError(f"{path} is damaged, or no Parquet ({error}): fetch it again") from error
         return Table(path, wanted or file.schema_arrow.names, rows, list(range(1, len(rows) + 1)), "row")
-    try:
-        table = read_table(path, _KNOWN, member=PROPERTY_FILE if kind == ".zip" else None, bad=bad)
-    except FileNotFoundError as error:
-        raise DataError(str(error)) from None
+    table = read_table(path, _KNOWN, member=PROPERTY_FILE if kind == ".zip" else None, bad=bad)
     released = kind == ".zip" or PROPERTY_FILE.search(path.name)
     if released and table.header and not set(table.names) & set(ALIASES["molecule"]):  # the release has no header
         table.rows.insert(0, list(table.header))
@@ -156,13 +149,10 @@ def _columns(header: Sequence[str], name: str) -> dict[str, int]:
 
 def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: Counter[str]) -> tuple[str, str] | None:
     """Reason and detail when a row is not usable; otherwise tidies it in place."""
-    for column, value in record.items():
-        if isinstance(value, float) and value != value:
-            record[column] = None
-        elif isinstance(value, str) and column != "molecule" and value.strip() in MISSING:
+    for column in ("caption", "properties"):
+        value = record.get(column)
+        if isinstance(value, str) and value.strip() in MISSING:
             notes[f"cells of {column} with a missing value written out, such as nan (taken as empty)"] += 1
-            record[column] = None
-        elif column in ("id", "split") and value == "":
             record[column] = None
     if record.get("properties") is None and record.get("caption") is not None:
         record["properties"] = ""
@@ -172,19 +162,17 @@ def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: C
         except ValueError as error:
             return "not a property list", f"{error}: {record['properties']!r:.60}"
     for column, value in record.items():
-        if column in ("id", "split"):
-            if not (value is None or isinstance(value, str) or (column == "id" and type(value) is int)):
-                return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
-        elif value is None:
+        if column == "split":
+            continue
+        if value is None:
             return "empty cell", column
-        elif not isinstance(value, str):
+        if not isinstance(value, str):
             return "not text", f"{column} is {type(value).__name__}: {value!r:.40}"
-        else:
-            record[column] = text = value.strip(" ")
-            if not text and not (column == "properties" and record.get("caption")):
-                return "empty cell", column
-            if problem := _bad_text(text, column):
-                return problem
+        record[column] = text = value.strip(" ")
+        if not text and not (column == "properties" and record.get("caption")):
+            return "empty cell", column
+        if problem := _bad_text(text, column):
+            return problem
     return None
 
 
@@ -204,10 +192,7 @@ def _bad_text(text: str, column: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """``frame``: split, molecule, caption, properties, families (embedded: id too); ``rejected`` rows; ``facts``.
-
-    ``facts`` goes into the manifest: source, revision, files (name: sha256, bytes, split), rows, exclusions, notes.
-    """
+    """``frame``: split, molecule, caption, properties, families (embedded: id too). ``facts`` go into the manifest."""
 
     frame: pd.DataFrame
     rejected: pd.DataFrame
@@ -288,7 +273,7 @@ def _with_splits(
     if frame["split"].isna().all():
         facts["notes"]["rows divided by seed"] = len(frame)
         frame = frame.assign(split=divided(frame, source.seed, withheld))
-    words = frame["split"].fillna("").str.lower().replace(SPLIT_WORDS)
+    words = frame["split"].fillna("").astype(str).str.lower().replace(SPLIT_WORDS)
     odd = frame[~words.isin((*SPLITS, "withheld"))]
     if len(odd):
         raise DataError(
