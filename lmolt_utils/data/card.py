@@ -9,7 +9,7 @@ from lmolt_utils.data.sample import property_key
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 
-FACT_COLUMNS = ("about", "quantity", "split", "value")
+ABOUT = ["about", "quantity"]
 ALL = "all"
 #: What is measured in which unit.
 LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILES, characters": "molecule"}
@@ -19,20 +19,13 @@ LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILE
 class Card:
     """What there is to know about a corpus.
 
-    facts: tidy, one number per line: what it is ``about``, ``quantity``, ``split`` (or ``all``), ``value``.
-    sets: rows per distinct property set, the largest first. lengths: per row its ``split`` and the columns
-    :data:`LENGTHS`.
+    facts: by what it is ``about`` and ``quantity``, one column per split and ``all``. sets: rows per distinct property
+    set, the largest first. lengths: per row its ``split`` and the columns :data:`LENGTHS`.
     """
 
     facts: pd.DataFrame
     sets: "pd.Series[int]"
     lengths: pd.DataFrame
-
-    def wide(self) -> pd.DataFrame:
-        """The facts with one column per split."""
-        table = self.facts.pivot(index=["about", "quantity"], columns="split", values="value")
-        order = list(dict.fromkeys(self.facts[["about", "quantity"]].itertuples(index=False, name=None)))
-        return table.loc[order, list(dict.fromkeys(self.facts["split"]))]
 
 
 def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
@@ -65,12 +58,11 @@ def card(corpus: pd.DataFrame) -> Card:
         words=[" ".join(text.split()) for text in corpus["caption"]],
     )
     lengths = measured(corpus)
-    lines = []
+    facts = {}
     for split in (ALL, *dict.fromkeys(corpus["split"])):
         rows = known if split == ALL else known[known["split"] == split]
-        facts = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
-        lines += [(*about, split, float(value)) for about, value in facts.items()]
-    return Card(pd.DataFrame(lines, columns=list(FACT_COLUMNS)), property_sets(corpus["properties"]), lengths)
+        facts[split] = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
+    return Card(pd.DataFrame(facts).rename_axis(ABOUT), property_sets(corpus["properties"]), lengths)
 
 
 def measured(corpus: pd.DataFrame) -> pd.DataFrame:
@@ -115,9 +107,9 @@ def make_card(run: Run, corpus: pd.DataFrame) -> Card:
     path = run.path("data", "card.jsonl")
     run.step(
         "dataset card",
-        lambda _: write_rows(path, card(corpus).facts),
+        lambda _: write_rows(path, card(corpus).facts.reset_index()),
         outputs=[path],
         params={},
         inputs={"corpus": run.path("data", "corpus.jsonl")},
     )
-    return Card(read_rows(path, FACT_COLUMNS), property_sets(corpus["properties"]), measured(corpus))
+    return Card(read_rows(path, ABOUT).set_index(ABOUT), property_sets(corpus["properties"]), measured(corpus))

@@ -1,6 +1,7 @@
-"""The steps of 01_data: the corpus, the 10 % sample, the validation sample, the test set, their manifests."""
+"""The steps of 01_data: the corpus, the 10 % sample, the test set, their manifests."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,7 +16,6 @@ from lmolt_utils.data.sample import (
     draw,
     sample,
     source_of,
-    triples,
 )
 from lmolt_utils.data.sources import Source
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows, write_text
@@ -66,13 +66,10 @@ def make_corpus(run: Run) -> pd.DataFrame:
 
 
 def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training sample and the test set; beside them the validation sample and ``manifest.json``.
-
-    Raises what :func:`make_corpus` does, for the test set's own source.
-    """
+    """The training sample and the test set; raises what :func:`make_corpus` does, for the test set's own source."""
     data, params = run.path("data"), run.params
     corpus_file, facts_file = data / "corpus.jsonl", data / "corpus.manifest.json"
-    names = ("sample.jsonl", "validation.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
+    names = ("sample.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
     outputs = [data / name for name in names]
     copy, revision = _split(params.test_corpus) if params.test_corpus else (None, None)
     source = source_of(params.test_set, corpus_source(run), copy, revision)
@@ -81,11 +78,6 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     def make(_: Path) -> None:
         corpus = read_rows(corpus_file, CORPUS_COLUMNS)
         sampled = sample(corpus, params.sample_share, params.seed, params.sample_pools)
-        held = corpus[corpus["split"] == "validation"]
-        if round(params.sample_share * len(held)) < 2:  # too few molecules, or none: then no validation sample
-            held = held.head(0)
-        else:
-            held = sample(corpus, params.sample_share, params.seed, "shared", "validation")[list(CORPUS_COLUMNS)]
         tested, loaded = draw(
             params.test_set,
             corpus,
@@ -96,17 +88,20 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
             known=known,
         )
         rejected = loaded.rejected if loaded else pd.DataFrame(columns=list(REJECTED_COLUMNS))
-        for path, frame in zip(outputs, (sampled, held, tested, rejected[list(REJECTED_COLUMNS)]), strict=False):
+        for path, frame in zip(outputs, (sampled, tested, rejected[list(REJECTED_COLUMNS)]), strict=False):
             _write(path, frame)
         corpus_facts = read_json(facts_file)
-        own = {"source": "the corpus", "files": {}, "exclusions": {}, "properties": corpus_facts["properties"]}
+        own: dict[str, Any] = {
+            "source": "the corpus",
+            "files": {},
+            "exclusions": {},
+            "properties": corpus_facts["properties"],
+        }
         unstated = (corpus["split"] == TEST_SETS[params.test_set]) & (corpus["properties"] == "")
         if params.test_set in CAPTIONED_AGAIN and unstated.any():
             own["exclusions"] = {"without properties": int(unstated.sum())}
-        sample_facts = {"molecules": len(sampled), "triples": triples(sampled), "validation_molecules": len(held)}
         test_facts = (manifest.described(loaded) if loaded else own) | {"drawn": len(tested)}
-        facts = {"corpus": corpus_facts, "sample": sample_facts, "test": test_facts}
-        write_json(outputs[-1], facts)
+        write_json(outputs[-1], {"corpus": corpus_facts, "test": test_facts})
 
     run.step(
         "sample and test set",
@@ -124,7 +119,7 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
     )
-    return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
+    return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[1], CORPUS_COLUMNS)
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:

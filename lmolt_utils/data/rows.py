@@ -111,13 +111,11 @@ def _table(path: Path, bad: list[Bad]) -> Table:
         raise DataError(f"{path}: {kind or 'no ending'} is none of {', '.join(FORMATS)} (or with .gz)")
     if kind == ".parquet":
         try:
-            file = pq.ParquetFile(path)
-            wanted = [column for column in file.schema_arrow.names if plain(column) in _KNOWN]
-            values = file.read(columns=wanted).columns if wanted else []
-            rows = [list(row) for row in zip(*(column.to_pylist() for column in values), strict=True)]
+            columns = pq.ParquetFile(path).read()
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise BadFileError(f"{path} is damaged, or no Parquet ({error}): fetch it again") from error
-        return Table(path, wanted or file.schema_arrow.names, rows, list(range(1, len(rows) + 1)), "row")
+        rows = [list(row) for row in zip(*(column.to_pylist() for column in columns.columns), strict=True)]
+        return Table(path, columns.column_names, rows, list(range(1, len(rows) + 1)), "row")
     table = read_table(path, _KNOWN, member=PROPERTY_FILE if kind == ".zip" else None, bad=bad)
     released = kind == ".zip" or PROPERTY_FILE.search(path.name)
     if released and table.header and not set(table.names) & set(ALIASES["molecule"]):  # the release has no header

@@ -34,17 +34,17 @@ def property_key(text: object, fold_case: bool = True) -> str | None:
 # ---- the sample ----
 
 
-def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared", split: str = "train") -> pd.DataFrame:
-    """``share`` of the molecules of ``split`` (L4M §4.1: 10 %), in corpus order, with a column ``tasks``.
+def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared") -> pd.DataFrame:
+    """``share`` of the training molecules (L4M §4.1: 10 %), in corpus order, with a column ``tasks``.
 
     ``pools``: ``shared``, the same molecules for both tasks; ``independent``, a draw for each task, as in the released
     code, which makes 10 % per task cover about 19 % of the molecules (1 - 0.9², audit D23). Raises
     :class:`DataError` when fewer than two molecules would be left.
     """
-    rows = corpus[corpus["split"] == split]
+    rows = corpus[corpus["split"] == "train"]
     count = round(share * len(rows))
     if count < 2:
-        raise DataError(f"a share of {share} of {len(rows)} {split} molecules leaves {count}: raise sample_share")
+        raise DataError(f"a share of {share} of {len(rows)} training molecules leaves {count}: raise sample_share")
     first = set(random.Random(f"sample:{seed}").sample(range(len(rows)), count))
     draws: dict[Task, set[int]] = dict.fromkeys(TASKS, first)
     if pools == "independent":

@@ -85,8 +85,7 @@ def read_table(
     """Read a file of any of the formats; ``-`` is standard input. known: names that make a first line a header.
 
     member: the file of a zip that is meant; without it the zip must hold a single one. bad: where bad rows are listed;
-    without it the first one stops the reading. Raises BadFileError for a file that is missing, damaged, too large or no
-    text, and for the first bad row.
+    without it the first one stops the reading, as any file that is missing, damaged, too large or no text.
     """
     if str(path) == "-":
         path = Path("/dev/stdin")
@@ -186,10 +185,9 @@ class _Reader:
         problem = ""
         try:
             text = data.decode("utf-8-sig", "strict" if self.bad is None else "surrogateescape")
-            problem = "it holds NUL characters" if "\0" in text[:64] or (self.bad is None and "\0" in text) else ""
+            problem = "it holds NUL characters" if "\0" in text else ""
         except UnicodeDecodeError as error:
-            before = data[: error.start].count(b"\n")
-            problem = f"line {before + 1}: {error}"
+            problem = "line {}: {}".format(1 + data[: error.start].count(b"\n"), error)
         if problem:
             kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
             raise BadFileError(f"{self.path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
@@ -256,25 +254,22 @@ class _Reader:
 
     def objects(self, text: str) -> Table:
         """An array of objects, or one object per line; the columns are those of all of them."""
-        records: list[tuple[int, Any]] = []
-        if text.lstrip().startswith("["):
-            self.unit = "row"
+        array = text.lstrip().startswith("[")
+        self.unit = "row" if array else "line"
+        try:
+            records = json.loads(text) if array else text.split("\n")
+        except (ValueError, RecursionError) as error:
+            raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
+        kept: list[tuple[int, dict[str, Any]]] = []
+        for number, record in enumerate(records, start=1):
             try:
-                records = list(enumerate(json.loads(text), start=1))
+                if array or record.strip():
+                    found = record if array else json.loads(record)
+                    if not isinstance(found, dict):
+                        raise ValueError(f"no object but {type(found).__name__}")
+                    kept.append((number, found))
             except (ValueError, RecursionError) as error:
-                raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
-        else:
-            for number, line in enumerate(text.split("\n"), start=1):
-                try:
-                    if line.strip():
-                        records.append((number, json.loads(line)))
-                except (ValueError, RecursionError) as error:
-                    remedy = "an array of objects or one object per line is needed"
-                    self.reject(number, "not JSON", str(error), remedy)
-        for number, record in records:
-            if not isinstance(record, dict):
-                self.reject(number, "not JSON", f"no object but {type(record).__name__}")
-        kept = [(number, record) for number, record in records if isinstance(record, dict)]
+                self.reject(number, "not JSON", str(error), "an array of objects or one object per line is needed")
         header = list(dict.fromkeys(name for _, record in kept for name in record))
         if not header:
             raise BadFileError(f"{self.path} has no rows: it is neither a JSON array of objects nor JSON lines")

@@ -22,7 +22,7 @@ COLUMNS = ["split", "molecule", "caption", "properties"]
 
 def test_card_by_hand() -> None:
     found = card(pd.DataFrame(ROWS, columns=COLUMNS))
-    facts = found.facts.set_index(["quantity", "split"])["value"]
+    facts = found.facts.droplevel("about")
     expected = {
         "rows": (4, 3, 1),
         "molecule seen in an earlier row": (1, 1, 0),
@@ -36,12 +36,11 @@ def test_card_by_hand() -> None:
     for quantity, values in expected.items():
         for split, value in zip(("all", "train", "test"), values, strict=True):
             expected_value = float("nan") if value is None else value
-            assert facts[quantity, split] == pytest.approx(expected_value, nan_ok=True), (quantity, split)
-    lengths = found.facts.set_index(["about", "quantity", "split"])["value"]
-    assert lengths["caption, words", "mean", "all"] == (3 + 5 + 3 + 3) / 4
-    assert lengths["caption, words", "longest", "train"] == 5
+            assert facts.loc[quantity, split] == pytest.approx(expected_value, nan_ok=True), (quantity, split)
+    assert found.facts.loc[("caption, words", "mean"), "all"] == (3 + 5 + 3 + 3) / 4
+    assert found.facts.loc[("caption, words", "longest"), "train"] == 5
     assert found.sets.to_dict() == {"p|q": 2, "P": 1}
-    assert list(found.wide().columns) == ["all", "train", "test"]
+    assert list(found.facts) == ["all", "train", "test"]
 
 
 def test_a_corpus_of_molecules_and_captions_only() -> None:
@@ -55,9 +54,9 @@ def test_figure_draws_what_the_card_says() -> None:
     made = card(corpus)
     figure, data = card_figure(made)
     skew = data[data["panel"] == "property sets"]
-    facts = made.facts.set_index(["quantity", "split"])["value"]
-    assert skew["share"].iloc[0] == pytest.approx(facts["share of the largest set", "all"])
-    assert skew["share"].iloc[9] == pytest.approx(facts["share of the ten largest sets", "all"])
+    facts = made.facts.droplevel("about")["all"]
+    assert skew["share"].iloc[0] == pytest.approx(facts["share of the largest set"])
+    assert skew["share"].iloc[9] == pytest.approx(facts["share of the ten largest sets"])
     assert skew["share"].iloc[-1] == pytest.approx(1)
     bars = data[data["panel"] != "property sets"].groupby(["panel", "split"])["share"].sum()
     assert bars.to_numpy() == pytest.approx(1), "no row falls outside the bins"
