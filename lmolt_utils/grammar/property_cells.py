@@ -13,7 +13,7 @@ MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "n/a", "None", "n
 #: What may part the names of a list that is neither ``|``-separated nor in brackets. Names hold commas themselves
 #: (``1,3-beta-glucan``), so a file is only suspected where letters or a space follow, and never read by guess.
 _OTHER_SEPARATORS = {";": re.compile(";"), ",": re.compile(r",\s|(?<=[^\W\d_]),(?=[^\W\d_])")}
-_BRACKETS = re.compile(r"(?:frozenset|set)\(.*\)|\[.*\]|\{.*\}|\(\s*['\"].*\)", re.DOTALL)
+_BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 #: Another notation, or one that was cut: quotes around a name, ``array([``, brackets around the whole or never closed.
 _NO_NAME = re.compile(
     r"""['"].*|.*['"]\s*[]}]|\w+\(\s*[\[{'"].*|[\[({]\s*['"].*|\[[^]]*|\{[^}]*|\([^)]*\)?|[^[]*\]|[^{]*\}|[^(]*\)""",
@@ -25,9 +25,8 @@ _STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", 
 def names_in(cell: object) -> list[str]:
     """The property names of one cell, each once.
 
-    A list or array; text with ``|`` between the names; text in brackets: a JSON list, or a Python list, tuple or set (a
-    set's names come sorted). Other text is one name; ``nan`` and its like are none. Raises ``ValueError`` saying what
-    is wrong.
+    A list; text with ``|`` between the names; text in brackets: a JSON list, or a Python list or set (a set's names
+    come sorted). Other text is one name; ``nan`` and its like are none. Raises ``ValueError`` saying what is wrong.
     """
     items = cell
     if isinstance(cell, str):
@@ -38,9 +37,9 @@ def names_in(cell: object) -> list[str]:
             items = [] if text in MISSING else [name.strip() for name in text.split("|") if name.strip()]
             if any(_NO_NAME.fullmatch(name) for name in items):
                 raise ValueError("a list in another notation, or one that was cut; '|' or a JSON list is read")
-    if isinstance(items, (set, frozenset)):
+    if isinstance(items, set):
         items = sorted(items, key=str)
-    if not isinstance(items, (list, tuple)):
+    if not isinstance(items, list):
         raise ValueError(f"a list of names is needed, not {type(items).__name__}")
     for item in items:
         if not isinstance(item, str) or not item.strip() or "|" in item or item.strip() in MISSING:
@@ -88,7 +87,6 @@ def _listed(text: str) -> object:
     # Python joins neighbouring texts: ['a' 'b'], as numpy prints an array, would be one name.
     if re.search(r"~\s*~", _STRING.sub("~", text.replace("~", "-"))):
         raise ValueError("there is no comma between two names")
-    text = re.sub(r"^(?:frozenset|set)\((.*)\)$", r"\1", text, flags=re.DOTALL).strip() or "[]"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):

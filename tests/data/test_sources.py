@@ -257,9 +257,6 @@ def test_property_sets_are_read_off_captions_where_no_row_has_any(tmp_path: Path
         ('["b", "a\'s"]', ["b", "a's"]),
         ("['b', \"a's\"]", ["b", "a's"]),
         ("{'b', \"a's\"}", ["a's", "b"]),
-        ("frozenset({'b'})", ["b"]),
-        ("('b', 'a')", ["b", "a"]),
-        ("set()", []),
         ("[]", []),
         ("", []),
         (["b", " a "], ["b", "a"]),
@@ -280,7 +277,18 @@ def test_every_way_of_writing_a_property_set(cell: object, names: list[str]) -> 
     [
         *("'a', 'b'", "array(['a', 'b'], dtype=object)", "(drug, dye)", "['a','b'", "'a', 'b']", "{'a'", "[drug, dye"),
         *("['drug''dye']", "['drug'\"dye\"]", "'a'|'b'", '"a"', "drug, dye]", "Index(['a'])", "nan|a", ["a", "None"]),
-        *("['a' 'b']", "[drug, dye]", "{'a': 1}", "[null, 1]", ["a", None], ["a|b"], "['']", "[" * 9000 + "]"),
+        *(
+            "['a' 'b']",
+            "[drug, dye]",
+            "{'a': 1}",
+            "frozenset({'b'})",
+            "('b', 'a')",
+            "[null, 1]",
+            ["a", None],
+            ["a|b"],
+            "['']",
+            "[" * 9000 + "]",
+        ),
     ],
 )
 def test_what_is_no_property_set_rejects_its_row(tmp_path: Path, cell: object) -> None:
