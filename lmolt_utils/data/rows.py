@@ -58,20 +58,20 @@ MAX_BAD_SHARE = 0.01
 # ---- one file ----
 
 
-@dataclass
-class Rows:
-    """What a file holds: ``frame`` (molecule, caption, properties, split), ``rejected``, and counts of oddities.
+@dataclass(frozen=True)
+class Loaded:
+    """What a file or a source holds: rows, ``rejected`` rows (:data:`REJECTED_COLUMNS`), ``facts`` for the manifest.
 
-    ``rejected`` has :data:`REJECTED_COLUMNS`; line numbers count from 1 and include the header (Parquet and JSON
-    arrays: row numbers).
+    ``frame``: split, molecule, caption, properties; of a source also families, and of the embedded one id. ``facts`` of
+    a file: counts of oddities. Line numbers count from 1 and include the header (Parquet, JSON arrays: row numbers).
     """
 
     frame: pd.DataFrame
     rejected: pd.DataFrame
-    notes: dict[str, int]
+    facts: dict[str, Any]
 
 
-def read_rows_of(path: Path, name: str | None = None) -> Rows:
+def read_rows_of(path: Path, name: str | None = None) -> Loaded:
     """All rows of a CSV, TSV, JSON-lines or Parquet file, or of the property file in a ``.zip``; ``.gz`` is unpacked.
 
     ``name`` is what the file is called in reports. Rows must have a molecule, and a caption or properties. Raises
@@ -102,7 +102,7 @@ def read_rows_of(path: Path, name: str | None = None) -> Rows:
         raise DataError(f"{name} {doubt}")
     frame = pd.DataFrame(good, columns=list(ALIASES), dtype=object)
     rejected = pd.DataFrame([(name, *one) for one in sorted(bad)], columns=list(REJECTED_COLUMNS))
-    return Rows(frame, rejected, dict(notes))
+    return Loaded(frame, rejected, dict(notes))
 
 
 def _table(path: Path, bad: list[Bad]) -> Table:
@@ -188,15 +188,6 @@ def _bad_text(text: str, column: str) -> tuple[str, str] | None:
 # ---- a source ----
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """``frame``: split, molecule, caption, properties, families (embedded: id too). ``facts`` go into the manifest."""
-
-    frame: pd.DataFrame
-    rejected: pd.DataFrame
-    facts: dict[str, Any]
-
-
 def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | None = None) -> Loaded:
     """The rows of ``source`` in ``splits``; a single file without a split in its name is divided (:func:`divided`).
 
@@ -216,7 +207,7 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
         rows = read_rows_of(folder / name, name)
         frames.append(rows.frame.assign(split=split if split else rows.frame["split"]))
         rejected.append(rows.rejected)
-        notes.update(rows.notes)
+        notes.update(rows.facts)
         files[name] = {"sha256": fingerprint(folder / name), "split": split}
     frame, bad = pd.concat(frames, ignore_index=True), pd.concat(rejected, ignore_index=True)
     _refuse_too_many(source.name, bad, len(frame) + len(bad))
@@ -226,7 +217,6 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
         "revision": revision,
         "files": files,
         "ignored_files": ignored,
-        "seed": source.seed,
         "rows_read": len(frame) + len(bad),
         "exclusions": {str(reason): int(count) for reason, count in bad["reason"].value_counts().items()},
         "notes": dict(notes),
@@ -240,11 +230,10 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
 def _embedded(source: Source, splits: Sequence[str]) -> Loaded:
     """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
     frame = generate(source.rows, source.seed)
-    facts: dict[str, Any] = {"source": EMBEDDED, "place": "", "revision": None, "files": {}, "ignored_files": []}
-    facts |= {"seed": source.seed, "rows_read": len(frame), "exclusions": {}, "notes": {}, "properties": STATED}
+    facts = {"source": EMBEDDED, "revision": None, "files": {}, "rows_read": len(frame), "exclusions": {}, "notes": {}}
     if splits != SPLITS:
         frame = frame[frame["split"].isin(splits)].reset_index(drop=True)
-    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
+    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts | {"properties": STATED})
 
 
 def _refuse_too_many(name: str, rejected: pd.DataFrame, total: int) -> None:

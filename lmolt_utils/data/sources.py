@@ -157,11 +157,9 @@ def fetched(source: Source, splits: Sequence[str]) -> tuple[Path, str]:
         # A cache may hold part of a data set: a corpus without its training split is no corpus.
         if set(kept) >= set(wanted) and ("train" not in splits or {"train", None} & set(kept.values())):
             return folder, folder.name
-    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}" / "snapshots"
-    needed = ", ".join(wanted) or f"the data files of {', '.join(splits)}"
+    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}"
     raise DataError(
-        f"data set {source.name!r} (revision {source.revision or 'newest'}) is neither a local path nor to be had from "
-        f"the hub ({reason}), and its cache lacks it. Needed: {needed}, in {cache / (source.revision or '<commit>')}. "
-        f"Where there is a network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give the "
-        "folder's path as corpus (or test_corpus)"
+        f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, the hub cannot be asked "
+        f"({reason}), and {cache} lacks {', '.join(wanted) or 'files of ' + ', '.join(splits)}. Where there is a "
+        f"network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give FOLDER as corpus"
     )

@@ -64,13 +64,6 @@ def canonical(name: str) -> str:
     return " ".join(name.split()).lower()
 
 
-def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """Finds whole names in a text of any case, the longest first: no ``inflammatory`` in ``anti inflammatory``."""
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    any_of = "|".join(map(re.escape, longest_first)) or "(?!)"  # of no names, none is found
-    return re.compile(rf"(?<![\w-])(?:{any_of})(?![\w-])", re.IGNORECASE)
-
-
 def _loose(name: str) -> str:
     """The name without Greek letters, which no T5 vocabulary has, and hyphens: ``tnf inhibitor``, ``anti viral``."""
     return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))

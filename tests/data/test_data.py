@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmolt_utils.data.captioner import Knowledge
+from lmolt_utils.data.captioner import Knowledge, recaptioned
 from lmolt_utils.data.manifest import ManifestError, manifest_table, rejected_rows
 from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
 from lmolt_utils.data.sample import TEST_SETS, draw, for_task, held_out, sample, source_of, triples
@@ -70,7 +70,8 @@ def test_empty_samples_are_refused() -> None:
 
 @pytest.mark.parametrize(("name", "split"), [("extra_train", "train"), ("extra_valid", "validation")])
 def test_re_captioned_molecules_are_the_corpus_s_own(name: str, split: str) -> None:
-    corpus, again = generate(300, 5), generate(300, 5, caption_variant=1).set_index("id")
+    corpus = generate(300, 5)
+    again = corpus.assign(caption=recaptioned(corpus, 5, 1)).set_index("id")
     drawn, loaded = draw(name, corpus, 20, 0, corpus_seed=5)
     assert loaded is None
     assert set(drawn["split"]) == {split}

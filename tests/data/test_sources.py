@@ -149,7 +149,7 @@ def test_online_only_the_needed_files_of_one_commit_are_fetched(
 
 def test_half_a_cached_data_set_is_no_corpus(hub_cache: Path) -> None:
     next(hub_cache.rglob("split_train*")).unlink()
-    with pytest.raises(DataError, match="its cache lacks it"):
+    with pytest.raises(DataError, match="LPM-24_train lacks files of train"):
         load(Source("language-plus-molecules/LPM-24_train"))
     assert len(load(Source("language-plus-molecules/LPM-24_train"), ("validation",)).frame) == 10
 
@@ -157,14 +157,13 @@ def test_half_a_cached_data_set_is_no_corpus(hub_cache: Path) -> None:
 def test_a_hub_out_of_reach_says_what_where_and_how(hub_cache: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(Source("language-plus-molecules/LPM-24_train-extra", revision="abc123"), ("validation",))
-    message = str(caught.value)
     for part in (
-        "data files of validation",
-        str(hub_cache.parent / "datasets--language-plus-molecules--LPM-24_train-extra" / "snapshots" / "abc123"),
+        "revision abc123",
+        f"{hub_cache.parent / 'datasets--language-plus-molecules--LPM-24_train-extra'} lacks files of validation",
         "hf download language-plus-molecules/LPM-24_train-extra --repo-type dataset --local-dir FOLDER",
-        "folder's path as corpus",
+        "FOLDER as corpus",
     ):
-        assert part in message
+        assert part in str(caught.value)
 
 
 def test_a_release_without_captions_gets_them_and_its_withheld_pairs(tmp_path: Path) -> None:
@@ -351,17 +350,6 @@ def test_a_split_column_is_followed(tmp_path: Path) -> None:
             load(Source(str(tmp_path / "odd.jsonl")))
 
 
-def test_json_lines_have_the_columns_of_all_their_records(tmp_path: Path) -> None:
-    """Exporters that leave out what is null: what the first record lacks is not lost for the others."""
-    rows = alcohols(4).to_dict("records")
-    del rows[0]["properties"]
-    del rows[1]["caption"]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = read_rows_of(tmp_path / "a.jsonl")
-    assert found.frame["properties"].tolist() == ["", "length 3|alcohol", "length 4|alcohol"]
-    assert found.rejected[["line", "reason", "detail"]].to_numpy().tolist() == [[2, "empty cell", "caption"]]
-
-
 def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
     rows = ["caption,smiles,properties"]
     rows += [f"drug {n}.,{'C' * n}O,{cell}" for n, cell in enumerate(["nan", "None", "NA", "<NA>", "a|b", ""], 1)]
@@ -369,7 +357,7 @@ def test_a_missing_value_that_was_written_out_is_empty(tmp_path: Path) -> None:
     found = read_rows_of(tmp_path / "a.csv")
     assert found.frame["properties"].tolist() == [*[""] * 4, "a|b", ""]
     assert found.rejected[["reason", "detail"]].to_numpy().tolist() == [["empty cell", "caption"]]
-    assert found.notes["cells of properties with a missing value written out, such as nan (taken as empty)"] == 4
+    assert found.facts["cells of properties with a missing value written out, such as nan (taken as empty)"] == 4
 
 
 def test_a_file_is_read_by_what_it_holds_or_refused_by_name(tmp_path: Path) -> None:
