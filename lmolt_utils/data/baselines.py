@@ -125,8 +125,7 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments, shape (n, 85)."""
-    molecules = map(MolFromSmiles, smiles)
-    return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in molecules], dtype=np.float32)
+    return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in map(MolFromSmiles, smiles)], dtype=np.float32)
 
 
 def fit_tree(sample: Sample) -> DecisionTreeClassifier:

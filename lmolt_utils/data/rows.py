@@ -176,11 +176,8 @@ def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: C
 
 def _bad_text(text: str, column: str) -> tuple[str, str] | None:
     if found := _FORBIDDEN.search(text):
-        code = ord(found[0])
-        if 0xDC80 <= code <= 0xDCFF:
-            return "not UTF-8", f"{column}: byte 0x{code - 0xDC00:02X} at character {found.start() + 1}"
         what = "line break" if found[0] == "\n" else "control character"
-        return what, f"{column} has U+{code:04X} at character {found.start() + 1}"
+        return what, f"{column} has U+{ord(found[0]):04X} at character {found.start() + 1}"
     limit = MAX_MOLECULE if column == "molecule" else MAX_CAPTION
     return ("too long", f"{column} has {len(text)} characters, more than {limit}") if len(text) > limit else None
 

@@ -218,6 +218,7 @@ def test_quotes_are_csvs_with_commas_and_characters_with_tabs(tmp_path: Path, qu
         frame = read_predictions(tmp_path / name, task="mol2cap")
         assert frame["reference"].tolist() == table["reference"].tolist(), name
         assert [str(name) for name in frame["id"]] == ["5", "6"]
+        assert "a cell of several lines, the first in line 3" in "; ".join(frame.attrs["notes"])
     literal = write(tmp_path / "b.tsv", 'reference\tprediction\n"a ""b"" c"\td\nC6"-modified\te\n')
     assert read_predictions(literal)["reference"].tolist() == ['"a ""b"" c"', 'C6"-modified']
     assert "1 cells begin and end with a quote" in notes(literal)
