@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmolt_utils.data.molecules import molecule
+from lmolt_utils.data.molecules import molecules
 from lmolt_utils.data.sample import property_key
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
@@ -54,7 +54,7 @@ def card(corpus: pd.DataFrame) -> Card:
     are in words (split at spaces) and characters.
     """
     known = corpus.assign(
-        canonical=[found.canonical if (found := molecule(text)) else None for text in corpus["molecule"]],
+        canonical=[one.canonical for one in molecules(corpus["molecule"])],
         words=[" ".join(text.split()) for text in corpus["caption"]],
     )
     lengths = measured(corpus)
@@ -85,7 +85,7 @@ def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     stated, having = names[names != ""], int(sets.sum())
     return {
         ("rows", "rows"): len(rows),
-        ("rows", "molecule seen in an earlier row"): int(rows["canonical"].dropna().duplicated().sum()),
+        ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
         ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
         ("properties", "rows without properties"): len(rows) - having,
         ("properties", "distinct properties"): stated.nunique(),

@@ -90,7 +90,7 @@ def read_rows_of(path: Path, name: str | None = None) -> Loaded:
         record = {column: None if row[at] is ABSENT else row[at] for column, at in columns.items()}
         problem = _problem(record, number, cells, notes)
         if not problem:
-            text = record["molecule"]
+            text = str(record["molecule"])
             if text not in valid:
                 valid[text] = " " not in text and parse(text) is not None
             problem = None if valid[text] else ("invalid SMILES", ascii(text)[:60])
@@ -227,10 +227,11 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
 def _embedded(source: Source, splits: Sequence[str]) -> Loaded:
     """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
     frame = generate(source.rows, source.seed)
-    facts = {"source": EMBEDDED, "revision": None, "files": {}, "rows_read": len(frame), "exclusions": {}, "notes": {}}
+    facts: dict[str, Any] = {"source": EMBEDDED, "revision": None, "files": {}, "properties": STATED}
+    facts |= {"rows_read": len(frame), "exclusions": {}, "notes": {}}
     if splits != SPLITS:
         frame = frame[frame["split"].isin(splits)].reset_index(drop=True)
-    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts | {"properties": STATED})
+    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
 
 
 def _refuse_too_many(name: str, rejected: pd.DataFrame, total: int) -> None:

@@ -116,20 +116,11 @@ def test_the_papers_test_sets_share_their_molecules(corpus: pd.DataFrame, name: 
     assert (withheld.loc[withheld["by"] == "property set", "seen"] == 0).all()
 
 
-def test_initialisation_data_of_papers_models_is_all_training(corpus: pd.DataFrame) -> None:
-    found = initialisation_data(corpus, "language-plus-molecules/Meditron7b-caption2smiles-LPM24")
-    assert found["molecule"].tolist() == corpus.loc[corpus["split"] == "train", "molecule"].tolist()
-
-
-def test_embedded_models_were_trained_on_their_own_corpus(
-    corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "lmolt_utils.data.overlap.MODEL_ROWS", 150
-    )  # the card states 6,000; generating them takes seconds
-    own = generate(150, 0)
-    found = initialisation_data(corpus, "embedded:cap2mol")
-    assert found["molecule"].tolist() == own.loc[own["split"] == "train", "molecule"].tolist()
+def test_what_the_initial_models_were_trained_on(corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmolt_utils.data.overlap.MODEL_ROWS", 150)  # the card states 6,000, which takes seconds
+    for model, frame in (("language-plus-molecules/Meditron7b", corpus), ("embedded:cap2mol", generate(150, 0))):
+        found = initialisation_data(corpus, model)["molecule"]
+        assert found.tolist() == frame.loc[frame["split"] == "train", "molecule"].tolist()
 
 
 def test_the_models_cards_state_the_same_corpus() -> None:

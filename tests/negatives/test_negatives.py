@@ -53,23 +53,16 @@ def sampled(corpus: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
-    sampled = pd.DataFrame({"id": ["a", "b"], "molecule": ["CCO", "CCN"], "caption": ["one", "two"]})
+    columns = {"id": ["a", "b", "c"], "molecule": ["CCO", "CCN", "C"], "caption": ["one", "two", "three"]}
+    sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
     pairs = preference_pairs(sampled, {"mol2cap": ["one", "uno"], "cap2mol": ["", "CCC"]})
-    assert list(pairs["task"]) == ["mol2cap", "mol2cap", "cap2mol", "cap2mol"]
+    assert list(pairs["id"] + " " + pairs["task"]) == ["a mol2cap", "b mol2cap", "b cap2mol", "c cap2mol"]
     assert pairs.iloc[1].tolist() == ["b", "mol2cap", "CCN", "two", "uno"]
     assert usable(pairs)["rejected"].tolist() == ["uno", "CCC"]
     assert usable(pairs, drop_equal=False)["rejected"].tolist() == ["one", "uno", "CCC"], "as released"
     counts = triple_counts(pairs, usable(pairs))
-    assert counts["both"] == {"molecules": 2, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
+    assert counts["both"] == {"molecules": 3, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
     assert counts["cap2mol"]["kept"] == 1
-
-
-def test_a_row_takes_part_in_its_tasks_only() -> None:
-    columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
-    sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
-    pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
-    found = (pairs["id"] + " " + pairs["task"] + " " + pairs["rejected"]).tolist()
-    assert found == ["a mol2cap x", "b mol2cap y", "b cap2mol N", "c cap2mol O"]
 
 
 def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
