@@ -39,12 +39,13 @@ class Params(Strict):
     sample_pools: Literal["shared", "independent"] = _p(
         "one sample for both tasks, or one for each", "L4M §4.1: shared; code: independent; audit D23"
     )
-    test_set: Literal[
-        "test", "validation", "withheld_combos", "extra_valid", "extra_train", "eval_official", "chebi20"
-    ] = _p(
-        "what is tested: held-out molecules or another set", "ours; L4M App. D: extra_train or extra_valid; audit D21"
+    test_set: Literal["test", "validation", "withheld_combos", "extra_valid", "extra_train"] = _p(
+        "what is tested: held-out molecules, property combinations withheld from training, or re-captioned molecules",
+        "ours; L4M App. D: extra_train or extra_valid; audit D21",
     )
-    test_corpus: str | None = _p("the test set's path or hub id; null: the hub's, or the corpus re-captioned", "ours")
+    test_corpus: str | None = _p(
+        "further captions for extra_...: a local path or a hub id[@revision]; null: L+M-24's, or the grammar's", "ours"
+    )
     test_rows: int = _p("molecules in the test set", "L4M §4.1: 3k", "molecules", ge=2)
     property_tree: str | None = _p("nested_props.json; null: the embedded corpus's kinds, or one category", "L+M-24")
     withheld_combinations: str | None = _p("train_withheld_combos.txt; null: the embedded pairs, or none", "L+M-24")
@@ -65,8 +66,8 @@ class Params(Strict):
     dtype: Literal["float32", "bfloat16"] = _p("compute type", "L4M Fig. 13: bfloat16; CPU: float32")
 
     # ---- negatives ----
-    negatives: Literal["translator", "shuffled", "random", "property_edited", "nearest"] = _p(
-        "where rejected answers come from: a negative generator, or references and edits drawn from the corpus",
+    negatives: Literal["translator", "shuffled", "nearest"] = _p(
+        "where rejected answers come from: a negative generator, or other rows' references",
         "L4M §4.1: MolT5; the others ours (audit D24)",
     )
     drop_equal: bool = _p("leave out pairs whose rejected answer equals the chosen one", "ours; code: false; audit D24")

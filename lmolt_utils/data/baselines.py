@@ -2,23 +2,7 @@
 
 L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same
 scores well on n-grams; a trained system must beat that. All three use the sample that every other system trains on,
-and nothing of a test row but its source:
-
-``constant``
-    mol2cap: the most frequent caption among the molecules of the most frequent property set (of equally frequent
-    ones the medoid: the caption whose words are on average most like the others'). cap2mol: the medoid of those
-    molecules by Tanimoto similarity.
-``nearest-neighbour``
-    mol2cap: the caption of the most similar sample molecule (Tanimoto, Morgan radius 2). cap2mol: the molecule of
-    the sample caption that shares most words (Jaccard of the sets of words).
-``rule``
-    mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the property set; the
-    answer is that set's caption, chosen as in ``constant``. cap2mol: the names that the grammar reads in the caption
-    pick the property set with the highest Jaccard similarity (ties: the more frequent set); the answer is the medoid
-    of its molecules.
-
-Where the corpus states no property sets, ``constant`` takes the whole sample for one set, and ``rule`` is not run.
-Of equal candidates the first in the sample counts. An unreadable molecule is answered as ``constant`` does.
+and nothing of a test row but its source. Of equal candidates the first in the sample counts.
 """
 
 import warnings
@@ -28,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rdkit.Chem import Fragments
+from rdkit.Chem import Fragments, MolFromSmiles
 from rdkit.DataStructs import ExplicitBitVect
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System
-from lmolt_utils.data.molecules import medoid, molecule, nearest, parse
+from lmolt_utils.data.molecules import medoid, molecules, nearest
 from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS, property_key
-from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_rows, write_rows, write_text
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
@@ -46,10 +29,6 @@ from lmolt_utils.run.notebook import Run
 #: Leaves of ``rule``'s decision tree: few enough to be read.
 MAX_LEAVES = 32
 _FRAGMENTS = sorted(Fragments.fns)
-
-
-class BaselineError(CompanionError):
-    """A baseline that cannot be made from the sample."""
 
 
 def words_of(caption: str) -> frozenset[str]:
@@ -71,18 +50,12 @@ def as_bits(*collections: Sequence[Iterable[str]]) -> list[list[ExplicitBitVect]
 
 
 class Sample:
-    """The training sample with what baselines ask of it. Raises :class:`BaselineError` if it has no readable molecule.
-
-    ``rows`` needs the columns molecule, caption and properties; molecules that RDKit cannot read are left out.
-    """
+    """The training sample (columns molecule, caption, properties) with what baselines ask of it."""
 
     def __init__(self, rows: pd.DataFrame) -> None:
-        found = [molecule(text) for text in rows["molecule"]]
-        self.rows = rows[[one is not None for one in found]].reset_index(drop=True)
-        if self.rows.empty:
-            raise BaselineError(f"none of the {len(rows)} sampled molecules can be read: check the corpus")
-        self.fingerprints = [one.fingerprint for one in found if one]
-        self.sets = [property_key(text) for text in self.rows["properties"]]
+        self.rows = rows
+        self.fingerprints = [one.fingerprint for one in molecules(rows["molecule"])]
+        self.sets = [property_key(text) for text in rows["properties"]]
         counts = pd.Series(self.sets).value_counts(sort=False)  # in the order they first come
         #: Property sets, the most frequent first (of equals the first in the sample).
         self.by_frequency = list(counts.sort_values(ascending=False, kind="stable").index)
@@ -113,51 +86,46 @@ class Sample:
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The same answer for every source."""
+    """The same answer for every source: caption, or molecule, of the most frequent property set.
+
+    The caption is the most frequent one (:meth:`Sample.caption_of`), the molecule the medoid by Tanimoto similarity.
+    """
     answer = sample.caption_of(sample.largest) if task == "mol2cap" else sample.molecule_of(sample.largest)
     return [answer] * len(sources)
 
 
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The other half of the sample row whose own half is most like the source."""
+    """The other half of the sample row whose own half is most like the source.
+
+    Molecules by Tanimoto similarity (Morgan radius 2), captions by the Jaccard similarity of their sets of words.
+    """
     if task == "cap2mol":
         asked, known = as_bits([words_of(t) for t in sources], [words_of(t) for t in sample.rows["caption"]])
         return [str(sample.rows["molecule"].iloc[nearest(one, known)[0]]) for one in asked]
-    answers = constant(sample, task, sources)
-    for place, found in enumerate(map(molecule, sources)):
-        if found:
-            answers[place] = str(sample.rows["caption"].iloc[nearest(found.fingerprint, sample.fingerprints)[0]])
-    return answers
+    closest = [nearest(one.fingerprint, sample.fingerprints)[0] for one in molecules(sources)]
+    return sample.rows["caption"].iloc[closest].tolist()
 
 
 def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """Functional groups name the property set; property names in a caption name it, too."""
-    if not sample.by_frequency:
-        raise BaselineError("the sample states no property sets, and 'rule' is about nothing else: leave it out")
+    """The answer of ``constant`` for the property set that the source tells.
+
+    mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the set. cap2mol: the
+    set with the highest Jaccard similarity to the names that the grammar reads in the caption (of equals the more
+    frequent).
+    """
     if task == "cap2mol":
         sets = [key.split("|") for key in sample.by_frequency]
         read = Decomposer(Vocabulary.from_names(name for names in sets for name in names)).properties
         asked, known = as_bits([read(text) for text in sources], sets)
         molecule_of = cache(lambda number: sample.molecule_of(sample.rows_of(sample.by_frequency[number])))
         return [molecule_of(nearest(one, known)[0]) for one in asked]
-    tree = fit_tree(sample)
-    answers = constant(sample, task, sources)
     caption_of = cache(lambda key: sample.caption_of(sample.rows_of(key)))
-    places = [place for place, text in enumerate(sources) if parse(text)]
-    if places:
-        keys = tree.predict(functional_groups([sources[place] for place in places]))
-        for place, key in zip(places, keys, strict=True):
-            answers[place] = caption_of(str(key))
-    return answers
+    return [caption_of(str(key)) for key in fit_tree(sample).predict(functional_groups(sources))]
 
 
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
-    """Counts of RDKit's 85 ``fr_`` fragments in readable molecules, shape (n, 85)."""
-    counts = {}
-    for text in dict.fromkeys(smiles):
-        mol = parse(text)
-        counts[text] = [count(mol) for _, count in _FRAGMENTS]
-    return np.array([counts[text] for text in smiles], dtype=np.float32)
+    """Counts of RDKit's 85 ``fr_`` fragments, shape (n, 85)."""
+    return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in map(MolFromSmiles, smiles)], dtype=np.float32)
 
 
 def fit_tree(sample: Sample) -> DecisionTreeClassifier:
@@ -200,14 +168,11 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
             outputs.append(run.path("models", "rule.txt"))
 
         def make(_: Path, task: Task = task, outputs: Sequence[Path] = outputs) -> None:
-            sample = Sample(read_rows(sampled, CORPUS_COLUMNS))
-            rows = read_rows(tested, TEST_COLUMNS)
-            columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-            source, reference = rows[columns[0]], rows[columns[1]]
-            answers = ANSWERS[system.name](sample, task, source.tolist())
-            frame = pd.DataFrame({"id": rows["id"], "task": task, "source": source, "reference": reference})
-            frame["raw"] = frame["prediction"] = answers
-            write_rows(outputs[0], frame[list(PREDICTION_COLUMNS)])
+            sample, rows = Sample(read_rows(sampled, CORPUS_COLUMNS)), read_rows(tested, TEST_COLUMNS)
+            source, reference = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
+            answers = ANSWERS[system.name](sample, task, rows[source].tolist())
+            frame = rows.assign(task=task, source=rows[source], reference=rows[reference])
+            write_rows(outputs[0], frame.assign(raw=answers, prediction=answers)[list(PREDICTION_COLUMNS)])
             if len(outputs) > 1:
                 write_text(outputs[1], tree_text(fit_tree(sample)))
 

@@ -29,23 +29,21 @@ TREE_FILE, WITHHELD_FILE = "nested_props.json", "train_withheld_combos.txt"
 STATED, NO_PROPERTIES = "stated", "none"
 #: Writes a caption: molecule, properties, seed, variant (0, 1, ... for several captions of one molecule).
 Compose = Callable[[str, Sequence[str], int, int], str]
-#: Reads the names of the properties that a caption states.
-Read = Callable[[str], Collection[str]]
 
 
 @dataclass(frozen=True)
 class Knowledge:
     """What is known of a corpus besides its rows: L+M-24's property ``tree``, and the pairs that training withholds.
 
-    ``facts``: where each came from and the hash of its text, or ``None``. ``compose`` and ``read`` write and read its
-    captions; without ``read``, property sets that a corpus lacks stay empty.
+    ``facts``: where each came from and the hash of its text, or ``None``. ``compose`` writes captions, ``read`` names
+    the properties that one states; without it, property sets that a corpus lacks stay empty.
     """
 
     tree: dict[str, Any] | None = None
     withheld: Sequence[tuple[str, str]] = ()
     facts: dict[str, dict[str, str] | None] = field(default_factory=dict)
     compose: Compose = caption_for
-    read: Read | None = None
+    read: Callable[[str], Collection[str]] | None = None
 
 
 def knowledge(source: Source, property_tree: str | None = None, withheld_combinations: str | None = None) -> Knowledge:
@@ -89,8 +87,7 @@ def _tree(text: str, name: str) -> dict[str, Any]:
 def captioner(corpus: str, tree: Tree | None = None) -> Compose:
     """The composer for ``corpus``: the plain forms for the embedded one, all of L+M-24's forms for any other.
 
-    ``tree`` says which names are effects, classes or qualities; without it their kinds are guessed from the names. The
-    ``variant``-th caption of a molecule depends on molecule, set and seed.
+    ``tree`` says which names are effects, classes or qualities; without it their kinds are guessed from the names.
     """
     if corpus == EMBEDDED:
         return caption_for
@@ -122,15 +119,7 @@ def reader(tree: Tree | None) -> Decomposer:
     return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
 
 
-# ---- what 01 kept of it in a run's data folder ----
-
-
 def kept_tree(data: Path) -> dict[str, Any] | None:
-    """The property tree; ``None`` where there was none."""
+    """The property tree that 01 kept in a run's data folder; ``None`` where there was none."""
     path = data / "property_tree.json"
     return read_json(path) if path.exists() else None
-
-
-def kept_captioner(data: Path) -> Compose:
-    """The composer of the run's corpus."""
-    return captioner(read_json(data / "corpus.manifest.json")["source"], kept_tree(data))

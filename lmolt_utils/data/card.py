@@ -1,15 +1,15 @@
-"""The dataset card: how many rows, how skewed, how long, how many duplicates and unreadable molecules."""
+"""The dataset card: how many rows, how skewed, how long, how many duplicates."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from lmolt_utils.data.molecules import molecule
+from lmolt_utils.data.molecules import molecules
 from lmolt_utils.data.sample import property_key
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 
-FACT_COLUMNS = ("about", "quantity", "split", "value")
+ABOUT = ["about", "quantity"]
 ALL = "all"
 #: What is measured in which unit.
 LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILES, characters": "molecule"}
@@ -19,21 +19,13 @@ LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILE
 class Card:
     """What there is to know about a corpus.
 
-    facts: tidy, one number per line: what it is ``about``, ``quantity``, ``split`` (or ``all``), ``value``.
-    sets: rows per distinct property set, the largest first. families: rows per family, the largest first.
-    lengths: per row its ``split`` and the columns :data:`LENGTHS`.
+    facts: by what it is ``about`` and ``quantity``, one column per split and ``all``. sets: rows per distinct property
+    set, the largest first. lengths: per row its ``split`` and the columns :data:`LENGTHS`.
     """
 
     facts: pd.DataFrame
     sets: "pd.Series[int]"
-    families: "pd.Series[int]"
     lengths: pd.DataFrame
-
-    def wide(self) -> pd.DataFrame:
-        """The facts with one column per split."""
-        table = self.facts.pivot(index=["about", "quantity"], columns="split", values="value")
-        order = list(dict.fromkeys(self.facts[["about", "quantity"]].itertuples(index=False, name=None)))
-        return table.loc[order, list(dict.fromkeys(self.facts["split"]))]
 
 
 def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
@@ -56,59 +48,49 @@ def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
 
 
 def card(corpus: pd.DataFrame) -> Card:
-    """The card of ``corpus`` (columns ``split``, ``molecule``, ``caption``; ``properties`` and ``families`` if known).
+    """The card of ``corpus`` (columns ``split``, ``molecule``, ``caption``, ``properties``).
 
     A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing. Lengths
     are in words (split at spaces) and characters.
     """
-    found = [molecule(text) for text in corpus["molecule"]]
     known = corpus.assign(
-        canonical=pd.Series([one.canonical if one else None for one in found], index=corpus.index, dtype=object),
-        words=[" ".join(str(text).split()) for text in corpus["caption"]],
+        canonical=[one.canonical for one in molecules(corpus["molecule"])],
+        words=[" ".join(text.split()) for text in corpus["caption"]],
     )
-    for column in ("properties", "families"):
-        known[column] = known[column].fillna("") if column in known else ""
     lengths = measured(corpus)
-    lines = []
+    facts = {}
     for split in (ALL, *dict.fromkeys(corpus["split"])):
         rows = known if split == ALL else known[known["split"] == split]
-        facts = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
-        lines += [(*about, split, float(value)) for about, value in facts.items()]
-    return _assembled(corpus, pd.DataFrame(lines, columns=list(FACT_COLUMNS)))
+        facts[split] = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
+    return Card(pd.DataFrame(facts).rename_axis(ABOUT), property_sets(corpus["properties"]), lengths)
 
 
 def measured(corpus: pd.DataFrame) -> pd.DataFrame:
     """Length of every row in the units of :data:`LENGTHS`, and its split."""
-    caption = corpus["caption"].astype(str)
+    caption = corpus["caption"]
     return pd.DataFrame(
         {
             "split": corpus["split"],
             "caption, words": caption.map(lambda text: len(text.split())),
             "caption, characters": caption.str.len(),
-            "SMILES, characters": corpus["molecule"].astype(str).str.len(),
+            "SMILES, characters": corpus["molecule"].str.len(),
         }
     )
 
 
 def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Rows, duplicates, unreadable molecules, property sets of one split."""
-    readable = rows["canonical"].dropna()
+    """Rows, duplicates and property sets of one split."""
     sets = property_sets(rows["properties"])
     names = rows["properties"].str.split("|").explode()
-    families = rows["families"].str.split("|").explode()
-    stated = names[names != ""]
+    stated, having = names[names != ""], int(sets.sum())
     return {
         ("rows", "rows"): len(rows),
-        ("rows", "unreadable SMILES"): len(rows) - len(readable),
-        ("rows", "molecule seen in an earlier row"): int(readable.duplicated().sum()),
+        ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
         ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
-        ("properties", "rows without properties"): len(rows) - int(sets.sum()),
+        ("properties", "rows without properties"): len(rows) - having,
         ("properties", "distinct properties"): stated.nunique(),
-        ("properties", "properties per row that has some"): len(stated) / int(sets.sum())
-        if len(sets)
-        else float("nan"),
+        ("properties", "properties per row that has some"): len(stated) / having if having else float("nan"),
         **{("properties", name): value for name, value in property_skew(sets).items()},
-        ("families", "distinct families"): families[families != ""].nunique(),
     }
 
 
@@ -116,7 +98,7 @@ def _length_facts(lengths: pd.DataFrame) -> dict[tuple[str, str], float]:
     return {
         (quantity, name): getattr(lengths[quantity], method)()
         for quantity in LENGTHS
-        for name, method in (("mean", "mean"), ("standard deviation", "std"), ("median", "median"), ("longest", "max"))
+        for name, method in (("mean", "mean"), ("standard deviation", "std"), ("longest", "max"))
     }
 
 
@@ -125,15 +107,9 @@ def make_card(run: Run, corpus: pd.DataFrame) -> Card:
     path = run.path("data", "card.jsonl")
     run.step(
         "dataset card",
-        lambda _: write_rows(path, card(corpus).facts),
+        lambda _: write_rows(path, card(corpus).facts.reset_index()),
         outputs=[path],
         params={},
         inputs={"corpus": run.path("data", "corpus.jsonl")},
     )
-    return _assembled(corpus, read_rows(path, FACT_COLUMNS))
-
-
-def _assembled(corpus: pd.DataFrame, facts: pd.DataFrame) -> Card:
-    families = corpus["families"].str.split("|").explode() if "families" in corpus else pd.Series(dtype=str)
-    sets = property_sets(corpus["properties"]) if "properties" in corpus else pd.Series(dtype=int)
-    return Card(facts, sets, families[families != ""].value_counts(), measured(corpus))
+    return Card(read_rows(path, ABOUT).set_index(ABOUT), property_sets(corpus["properties"]), measured(corpus))

@@ -5,12 +5,14 @@ it: a source file that changed since stops the run instead of silently giving ot
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.data.rows import REJECTED_COLUMNS, Loaded
+from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows
 from lmolt_utils.run.notebook import Run
@@ -26,25 +28,24 @@ def described(loaded: Loaded) -> dict[str, Any]:
     return loaded.facts | {"rows": {str(split): int(count) for split, count in counts.items()}}
 
 
-def verify(facts: Mapping[str, Any], manifest: Path) -> None:
-    """Raise :class:`ManifestError` for a source file that changed since, naming it, both hashes and the remedy.
+def as_before(source: Source, manifest: Path, section: str = "") -> Source:
+    """``source`` at the commit that ``manifest`` loaded it at, so that a moving hub branch cannot change a run's data.
 
-    A file that is gone is no error: the data made from it is still there.
+    Raises :class:`ManifestError` for a local file that changed since, naming it, both hashes and the remedy; a file
+    that is gone is no error: the data made from it is still there.
     """
+    facts = read_kept(manifest) or {}  # a damaged one is made again
+    facts = facts.get(section, {}) if section else facts
+    if facts.get("source") != source.name or source.revision not in (None, facts["revision"]):
+        return source
     for name, entry in facts["files"].items():
         path = Path(facts["place"]) / name
         if path.is_file() and (found := fingerprint(path)) != entry["sha256"]:
             raise ManifestError(
-                f"{path} changed since {facts['source']!r} was loaded: expected sha256 {entry['sha256']}, "
+                f"{path} changed since {source.name!r} was loaded: expected sha256 {entry['sha256']}, "
                 f"found {found}. Put the former file back, or delete {manifest} to load the new one"
             )
-
-
-def pinned(manifest: Path, section: str, source: str) -> str | None:
-    """The commit that ``source`` was loaded at before, so that a moving hub branch cannot change a run's data."""
-    facts = read_kept(manifest) or {}
-    facts = facts.get(section, {}) if section else facts
-    return facts.get("revision") if facts.get("source") == source else None
+    return replace(source, revision=facts["revision"])
 
 
 def rejected_rows(run: Run) -> pd.DataFrame:
@@ -58,12 +59,12 @@ def rejected_rows(run: Run) -> pd.DataFrame:
 
 
 def manifest_table(run: Run) -> pd.DataFrame:
-    """The manifest as a table: per data set its source, revision, files, rows read, kept and left out."""
+    """The manifest as a table: per data set its source, revision, files, rows read, kept and left out, and notes."""
     facts = read_json(run.path("data", "manifest.json"))
     rows = []
     for dataset in ("corpus", "test"):
         entry: Mapping[str, Any] = facts[dataset]
-        kept = entry.get("rows", {"drawn": entry.get("drawn", 0)})
+        kept = entry.get("rows", {"drawn": entry.get("drawn")})
         rows.append(
             {
                 "data set": dataset,
@@ -74,6 +75,7 @@ def manifest_table(run: Run) -> pd.DataFrame:
                 "rows kept": ", ".join(f"{count} {split}" for split, count in kept.items()),
                 "properties": entry["properties"],
                 "left out": ", ".join(f"{count} {reason}" for reason, count in entry["exclusions"].items()) or "none",
+                "notes": "; ".join(entry.get("notes", {})) or "none",
             }
         )
     return pd.DataFrame(rows).set_index("data set")

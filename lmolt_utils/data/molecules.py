@@ -1,6 +1,6 @@
 """The one SMILES reader, what identifies a molecule (canonical form, scaffold, InChIKey), and which are most alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -58,6 +58,11 @@ def molecule(smiles: str) -> Molecule | None:
             formula=CalcMolFormula(mol),
             fingerprint=_MORGAN.GetFingerprint(mol),
         )
+
+
+def molecules(texts: Iterable[str]) -> list[Molecule]:
+    """Those that can be read, as all of a corpus can."""
+    return [found for found in map(molecule, texts) if found]
 
 
 def nearest(query: ExplicitBitVect, references: Sequence[ExplicitBitVect]) -> tuple[int, float]:

@@ -1,7 +1,7 @@
-"""The steps of 01_data: the corpus, the 10 % sample, the validation sample, the test set, their manifests."""
+"""The steps of 01_data: the corpus, the 10 % sample, the test set, their manifests."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -9,17 +9,16 @@ from lmolt_utils.data import manifest
 from lmolt_utils.data.captioner import Knowledge, knowledge
 from lmolt_utils.data.rows import REJECTED_COLUMNS, load
 from lmolt_utils.data.sample import (
+    CAPTIONED_AGAIN,
     CORPUS_COLUMNS,
     SAMPLE_COLUMNS,
     TEST_SETS,
     draw,
     sample,
     source_of,
-    triples,
-    unstated,
 )
-from lmolt_utils.data.sources import EMBEDDED, Source
-from lmolt_utils.files import fingerprint, read_json, read_kept, read_rows, write_json, write_rows, write_text
+from lmolt_utils.data.sources import Source
+from lmolt_utils.files import read_json, read_rows, write_json, write_rows, write_text
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
@@ -41,22 +40,18 @@ def _knowledge(run: Run) -> Knowledge:
 
 
 def make_corpus(run: Run) -> pd.DataFrame:
-    """The corpus (:data:`~lmolt_utils.data.sample.CORPUS_COLUMNS`), loaded once and kept with its manifest and rejected
-    rows.
+    """The corpus, loaded once; kept with its manifest, its rejected rows, the property tree and the withheld pairs.
 
-    Molecules without a caption get one, captions without properties are read (:mod:`~lmolt_utils.data.captioner`).
-    Beside it lie the property tree and the withheld pairs there are, for the later notebooks. Raises
-    :class:`~lmolt_utils.data.manifest.ManifestError` when a file that it was made from has changed since,
+    Raises :class:`~lmolt_utils.data.manifest.ManifestError` when a file that it was made from has changed since,
     :class:`~lmolt_utils.errors.DataError` when it cannot be loaded.
     """
     output, rejected = run.path("data", "corpus.jsonl"), run.path("data", "corpus.rejected.jsonl")
     record, source = run.path("data", "corpus.manifest.json"), corpus_source(run)
     tree, pairs = run.path("data", "property_tree.json"), run.path("data", "withheld_pairs.json")
-    _verify(record, "", source)
-    known = _knowledge(run)
+    pinned, known = manifest.as_before(source, record), _knowledge(run)
 
     def make(_: Path) -> None:
-        loaded = load(_pinned(source, record, ""), known=known)
+        loaded = load(pinned, known=known)
         frame = loaded.frame
         if "id" not in frame:
             frame = frame.assign(id=[f"m{index:07d}" for index in range(len(frame))])
@@ -71,59 +66,42 @@ def make_corpus(run: Run) -> pd.DataFrame:
 
 
 def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training sample and the test set; beside them the validation sample and ``manifest.json``.
-
-    Raises what :func:`make_corpus` does, for the test set's own source.
-    """
+    """The training sample and the test set; raises what :func:`make_corpus` does, for the test set's own source."""
     data, params = run.path("data"), run.params
     corpus_file, facts_file = data / "corpus.jsonl", data / "corpus.manifest.json"
-    names = ("sample.jsonl", "validation.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
+    names = ("sample.jsonl", "test.jsonl", "test.rejected.jsonl", "manifest.json")
     outputs = [data / name for name in names]
     copy, revision = _split(params.test_corpus) if params.test_corpus else (None, None)
     source = source_of(params.test_set, corpus_source(run), copy, revision)
-    if source:
-        _verify(outputs[-1], "test", source)
-    known = _knowledge(run)
+    pinned, known = source and manifest.as_before(source, outputs[-1], "test"), _knowledge(run)
 
     def make(_: Path) -> None:
         corpus = read_rows(corpus_file, CORPUS_COLUMNS)
         sampled = sample(corpus, params.sample_share, params.seed, params.sample_pools)
-        held = corpus[corpus["split"] == "validation"]
-        if round(params.sample_share * len(held)) < 2:  # too few molecules, or none: then no validation sample
-            held = held.head(0)
-        else:
-            held = sample(corpus, params.sample_share, params.seed, "shared", "validation")[list(CORPUS_COLUMNS)]
         tested, loaded = draw(
             params.test_set,
             corpus,
             params.test_rows,
             params.seed,
-            source=source and _pinned(source, outputs[-1], "test"),
+            source=pinned,
             corpus_seed=params.corpus_seed,
             known=known,
         )
         rejected = loaded.rejected if loaded else pd.DataFrame(columns=list(REJECTED_COLUMNS))
-        for path, frame in zip(outputs, (sampled, held, tested, rejected[list(REJECTED_COLUMNS)]), strict=False):
+        for path, frame in zip(outputs, (sampled, tested, rejected[list(REJECTED_COLUMNS)]), strict=False):
             _write(path, frame)
-        test_set, corpus_facts = TEST_SETS[params.test_set], read_json(facts_file)
-        own = {"source": "the corpus", "files": {}, "exclusions": unstated(corpus, test_set)}
-        own["properties"] = corpus_facts["properties"]
-        facts = {
-            "corpus": corpus_facts,
-            "sample": {
-                "share": params.sample_share,
-                "pools": params.sample_pools,
-                "seed": params.seed,
-                "molecules": len(sampled),
-                "triples": triples(sampled),
-                "validation_molecules": len(held),
-            },
-            "test": (manifest.described(loaded) if loaded else own)
-            | {"test_set": params.test_set, "meaning": test_set.meaning, "drawn": len(tested)}
-            | {"draw_seed": params.seed},
-            "written": {path.name: fingerprint(path) for path in (corpus_file, *outputs[:3])},
+        corpus_facts = read_json(facts_file)
+        own: dict[str, Any] = {
+            "source": "the corpus",
+            "files": {},
+            "exclusions": {},
+            "properties": corpus_facts["properties"],
         }
-        write_json(outputs[-1], facts)
+        unstated = (corpus["split"] == TEST_SETS[params.test_set]) & (corpus["properties"] == "")
+        if params.test_set in CAPTIONED_AGAIN and unstated.any():
+            own["exclusions"] = {"without properties": int(unstated.sum())}
+        test_facts = (manifest.described(loaded) if loaded else own) | {"drawn": len(tested)}
+        write_json(outputs[-1], {"corpus": corpus_facts, "test": test_facts})
 
     run.step(
         "sample and test set",
@@ -141,21 +119,7 @@ def make_sample_and_test(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         },
         inputs={"corpus": corpus_file, "corpus manifest": facts_file},
     )
-    return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[2], CORPUS_COLUMNS)
-
-
-def _verify(record: Path, section: str, source: Source) -> None:
-    """Check the files that this source was loaded from before, unless another source is wanted now."""
-    facts = read_kept(record)  # a damaged one is made again
-    if source.name == EMBEDDED or facts is None:
-        return
-    facts = facts[section] if section else facts
-    if facts["source"] == source.name and source.revision in (None, facts["revision"]):
-        manifest.verify(facts, record)
-
-
-def _pinned(source: Source, record: Path, section: str) -> Source:
-    return replace(source, revision=source.revision or manifest.pinned(record, section, source.name))
+    return read_rows(outputs[0], SAMPLE_COLUMNS), read_rows(outputs[1], CORPUS_COLUMNS)
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:

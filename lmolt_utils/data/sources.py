@@ -7,7 +7,7 @@ splits are handled in one way; its commit is part of what is recorded. Files bel
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +21,8 @@ from lmolt_utils.paths import from_root, root
 EMBEDDED = "embedded"
 SPLITS = ("train", "validation", "test")
 LPM24, LPM24_EXTRA = "language-plus-molecules/LPM-24_train", "language-plus-molecules/LPM-24_train-extra"
-LPM24_EVAL, CHEBI20 = "language-plus-molecules/LPM-24_eval-caption", "liupf/ChEBI-20-MM"
 #: As in the hub's own library, ``eval`` is a test split.
-SPLIT_WORDS = {
-    **{"training": "train", "valid": "validation", "val": "validation", "dev": "validation"},
-    **dict.fromkeys(("testing", "eval", "evaluation"), "test"),
-}
+SPLIT_WORDS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "test"}
 _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])((?:split_)?)({'|'.join((*SPLITS, *SPLIT_WORDS))})(?![a-z])")
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".zip")
 #: Property files without captions, by their names in L+M-24's release; the older one has no header line.
@@ -99,59 +95,43 @@ def _split_of(name: str) -> str | None:
     return found[-1][0] + SPLIT_WORDS.get(found[-1][1], found[-1][1]) if found else None
 
 
-def select(names: Sequence[str], splits: Sequence[str] | None, source: str) -> tuple[dict[str, str | None], list[str]]:
+def select(names: Sequence[str], splits: Sequence[str], source: str) -> tuple[dict[str, str | None], list[str]]:
     """Which files are read, with their split (``None``: the rows say it, or it is drawn), and which are not.
 
-    ``splits`` ``None`` asks for the test split, or the only one there is. Raises :class:`DataError` when none of
-    ``splits`` has a file, or the names do not say: no other file is left out of a corpus without a word.
+    Raises :class:`DataError` when none of ``splits`` has a file, or the names do not say: no other file is left out of
+    a corpus without a word.
     """
     words = {name: word for name in names if (word := _split_of(name))}
     if not words:
-        released = [name for name in names if PROPERTY_FILE.search(name)]
-        if len(names) != 1 and len(released) != 1:
+        only = [name for name in names if PROPERTY_FILE.search(name)] or names
+        if len(only) != 1:
             listed = ", ".join(names[:8]) or f"no file ending in {', '.join(FORMATS)}"
             raise DataError(
                 f"{source}: cannot tell which file is which ({listed}): give one file, or name them train, "
                 "validation and test"
             )
-        only = (released or names)[0]
-        return {only: None}, [name for name in names if name != only]
-    marked = {word for word in words.values() if word.startswith("split_")}
-    tagged = {name: word.removeprefix("split_") for name, word in words.items() if word != "train" or not marked}
-    _refuse_unclear(names, words, tagged, splits or ("test",), source)
-    there = set(tagged.values())
-    if splits is None and "test" not in there and len(there) > 1:
-        raise DataError(f"{source} has no test split; it has {', '.join(sorted(there))}: give one file")
-    wanted = splits or (("test",) if len(there) > 1 else there)
-    chosen: dict[str, str | None] = {name: split for name, split in tagged.items() if split in wanted}
-    if not chosen:
-        found = ", ".join(sorted(there))
-        raise DataError(f"data set {source!r} has none of the splits {', '.join(wanted)}; it has {found}")
-    return chosen, [name for name in names if name not in chosen]
-
-
-def _refuse_unclear(
-    names: Sequence[str], words: dict[str, str], tagged: dict[str, str], needed: Iterable[str], source: str
-) -> None:
-    """Raise for a file that may be part of ``needed`` or may hold its rows again."""
-    needed, there, marked = set(needed), set(tagged.values()), set(words.values())
-    unclear = [name for name in names if name not in words and not _RELEASED.search(name)]
-    if "train" not in needed and there >= needed:
-        unclear = []
-    unclear += [name for name, word in words.items() if word in needed - {"train"} and f"split_{word}" in marked]
-    if "train" in needed and "train" not in there:  # beside split_valid, train may hold the validation rows again
-        unclear += [name for name, word in words.items() if word == "train"]
-    if unclear:
+        return {only[0]: None}, [name for name in names if name not in only]
+    marked = {name for name, word in words.items() if word.startswith("split_")}
+    tagged = {name: words[name].removeprefix("split_") for name in names if name in (marked or words)}
+    chosen: dict[str, str | None] = {name: split for name, split in tagged.items() if split in splits}
+    unclear = [name for name in names if name not in tagged and not _RELEASED.search(name)]
+    if "train" in tagged.values():  # beside split_train, train holds all rows again; without it, nobody knows
+        unclear = [name for name in unclear if words.get(name) != "train"]
+    if unclear and ("train" in splits or not chosen):
         raise DataError(
             f"{source}: cannot tell what {', '.join(unclear[:8])} is beside {', '.join(list(tagged)[:8])}: "
             "name each file train, validation or test, one of each, or move it elsewhere"
         )
+    if not chosen:
+        there = ", ".join(sorted(set(tagged.values())))
+        raise DataError(f"data set {source!r} has none of the splits {', '.join(splits)}; it has {there}")
+    return chosen, [name for name in names if name not in chosen]
 
 
 # ---- the hub ----
 
 
-def fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
+def fetched(source: Source, splits: Sequence[str]) -> tuple[Path, str]:
     """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
     if source.name.count("/") != 1 or source.name.startswith((".", "~")):
         raise DataError(f"there is no file or folder {source.name!r} (from {root()}), and it is no hub id (owner/name)")
@@ -175,13 +155,11 @@ def fetched(source: Source, splits: Sequence[str] | None) -> tuple[Path, str]:
         folder = Path(fetch(revision=source.revision, local_files_only=True))
         kept, _ = select(data_files(folder), splits, source.name)
         # A cache may hold part of a data set: a corpus without its training split is no corpus.
-        if set(kept) >= set(wanted) and ("train" not in (splits or ()) or {"train", None} & set(kept.values())):
+        if set(kept) >= set(wanted) and ("train" not in splits or {"train", None} & set(kept.values())):
             return folder, folder.name
-    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}" / "snapshots"
-    needed = ", ".join(wanted) or f"the data files of {', '.join(splits or ('test',))}"
+    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}"
     raise DataError(
-        f"data set {source.name!r} (revision {source.revision or 'newest'}) is neither a local path nor to be had from "
-        f"the hub ({reason}), and its cache lacks it. Needed: {needed}, in {cache / (source.revision or '<commit>')}. "
-        f"Where there is a network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give the "
-        "folder's path as corpus (or test_corpus)"
+        f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, the hub cannot be asked "
+        f"({reason}), and {cache} lacks {', '.join(wanted) or 'files of ' + ', '.join(splits)}. Where there is a "
+        f"network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give FOLDER as corpus"
     )

@@ -2,7 +2,7 @@
 
 JSON lines or an array of JSON objects; a header of known names with tabs, commas or semicolons; or one text per line.
 Any of them may be gzipped, or lie in a zip. With commas and semicolons quotes are CSV's. With tabs they are
-characters of the text (MolT5's and L+M-24's files need that), unless the file is written the way pandas writes one.
+characters of the text, as in MolT5's and L+M-24's files.
 """
 
 import csv
@@ -23,8 +23,6 @@ from lmolt_utils.files import BadFileError
 #: Bytes of an unpacked file: L+M-24's train-extra, 802,800 rows, stays below.
 MAX_BYTES = 1 << 30
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
-#: The most lines that one record of a corpus is looked for on.
-_LONGEST_RECORD = 100
 ABSENT = object()  # a field that a JSON object lacks; null is a missing answer
 #: A bad row: its line (or row) number, what is wrong, and the details.
 Bad = tuple[int, str, str]
@@ -85,14 +83,12 @@ def read_table(
     """Read a file of any of the formats; ``-`` is standard input. known: names that make a first line a header.
 
     member: the file of a zip that is meant; without it the zip must hold a single one. bad: where bad rows are listed;
-    without it the first one stops the reading. Raises BadFileError for a file that is missing, damaged, too large or no
-    text, and for the first bad row.
+    without it the first one stops the reading, as any file that is missing, damaged, too large or no text.
     """
     if str(path) == "-":
         path = Path("/dev/stdin")
     data, name = unpacked(path, member)
-    reader = _Reader(path, bad)
-    text = reader.decoded(data)
+    reader, text = _Reader(path, bad), _decoded(path, data)
     if not text:
         raise BadFileError(f"{path} is empty")
     ending = PurePath(name.lower().removesuffix(".gz")).suffix
@@ -181,20 +177,6 @@ class _Reader:
             raise BadFileError(f"{self.path} {self.unit} {number}: {reason} ({detail})" + (remedy and f": {remedy}"))
         self.bad.append((number, reason, detail))
 
-    def decoded(self, data: bytes) -> str:
-        """UTF-8 text; bytes that are none become lone surrogates where bad rows may be listed."""
-        problem = ""
-        try:
-            text = data.decode("utf-8-sig", "strict" if self.bad is None else "surrogateescape")
-            problem = "it holds NUL characters" if "\0" in text[:64] or (self.bad is None and "\0" in text) else ""
-        except UnicodeDecodeError as error:
-            before = data[: error.start].count(b"\n")
-            problem = f"line {before + 1}: {error}"
-        if problem:
-            kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
-            raise BadFileError(f"{self.path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
-        return text
-
     def lines(self, text: str) -> list[str]:
         """The lines of a text without their ends; one with a carriage return inside is bad."""
         lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
@@ -208,88 +190,63 @@ class _Reader:
 
     def separated(self, text: str, separator: str) -> Table:
         """A table with a header; every row has as many cells as that, and blank lines are no rows."""
-        as_pandas = separator == "\t" and _as_pandas_writes(text)
-        quoted = separator != "\t" or as_pandas
-        records = self._quoted(text, separator) if quoted else self._unquoted(text, separator)
+        quoted = separator != "\t"
+        records = self._quoted(text, separator) if quoted else self._unquoted(text)
         _, header = next(records, (1, []))
         table = Table(self.path, header, [], [])
         for number, row in records:
-            if len(row) == len(header):
-                table.rows.append(row)
+            cells = row or [""] * (len(header) == 1)
+            if len(cells) == len(header):
+                table.rows.append(cells)
                 table.numbers.append(number)
-            elif row:
-                remedy = "a tab inside an answer must be escaped" if not quoted else "a comma inside one needs quotes"
-                self.reject(number, "wrong number of cells", f"{len(row)} instead of {len(header)}", remedy)
+            elif cells:
+                remedy = "a comma inside one needs quotes" if quoted else "a tab inside an answer must be escaped"
+                self.reject(number, "wrong number of cells", f"{len(cells)} instead of {len(header)}", remedy)
+        literal = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in table.rows for cell in row)
+        if literal and not quoted:
+            table.notes.append(f"{literal} cells begin and end with a quote; it is read as part of the text")
         several = [n for n, row in zip(table.numbers, table.rows, strict=True) if any("\n" in cell for cell in row)]
         if several:
             table.notes.append(f"{len(several)} rows have a cell of several lines, the first in line {several[0]}")
-        if as_pandas:
-            table.notes.append("cells in quotes are read as pandas writes them: without the quotes")
-        elif not quoted:
-            literal = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in table.rows for cell in row)
-            if literal:
-                table.notes.append(f"{literal} cells begin and end with a quote; it is read as part of the text")
         return table
 
-    def _unquoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-        lines = self.lines(text)
-        one_column = separator not in lines[0]
-        for number, line in enumerate(lines, start=1):
-            yield number, line.split(separator) if line or one_column else []
+    def _unquoted(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        for number, line in enumerate(self.lines(text), start=1):
+            yield number, line.split("\t") if line else []
 
     def _quoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-        """Records by CSV's rules. A record ends where its quotes are balanced; a corpus's has to end on its line."""
+        """Records by CSV's rules; a stray quote may hide any number of rows, so it stops the reading."""
         csv.field_size_limit(MAX_BYTES)
-        lines = text.removesuffix("\n").split("\n")
-        width, start = 0, 0
-        while start < len(lines):
-            end, quotes = start + 1, lines[start].count('"')
-            last = len(lines) if self.bad is None else min(len(lines), start + _LONGEST_RECORD)
-            while quotes % 2 and end < last:
-                quotes += lines[end].count('"')
-                end += 1
-            record, number = "\n".join(lines[start:end]).removesuffix("\r"), start + 1
-            start = end
-            try:
-                row = _cells(record, separator)
-            except csv.Error as error:
-                remedy = "a cell with a quote, a separator or a line break stands in quotes, and a quote is doubled"
-                self.reject(number, "unbalanced quotes", f"{error}: {ascii(record)[:60]}", remedy)
-                start = number  # a stray quote costs its own line only
-                continue
-            width = width or len(row)
-            if end > number and self.bad is not None and len(row) == width:
-                for place in range(number, end + 1):
-                    self.reject(place, "cell over several lines", ascii(lines[place - 1])[:60])
-            elif end > number and self.bad is not None:
-                self.reject(number, "unbalanced quotes", ascii(record)[:60])
-                start = number
-            else:
-                yield number, row if row or width > 1 else [""]
+        records = csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
+        number = 1
+        try:
+            for row in records:
+                yield number, row
+                number = records.line_num + 1
+        except csv.Error as error:
+            remedy = "a cell with a quote, a separator or a line break stands in quotes, and a quote is doubled"
+            raise BadFileError(f"{self.path} line {number}: unbalanced quotes ({error}): {remedy}") from None
 
     # ---- JSON ----
 
     def objects(self, text: str) -> Table:
         """An array of objects, or one object per line; the columns are those of all of them."""
-        records: list[tuple[int, Any]] = []
-        if text.lstrip().startswith("["):
-            self.unit = "row"
+        array = text.lstrip().startswith("[")
+        self.unit = "row" if array else "line"
+        try:
+            records = json.loads(text) if array else text.split("\n")
+        except (ValueError, RecursionError) as error:
+            raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
+        kept: list[tuple[int, dict[str, Any]]] = []
+        for number, record in enumerate(records, start=1):
             try:
-                records = list(enumerate(_parsed(text), start=1))
+                if array or record.strip():
+                    found = record if array else json.loads(record)
+                    if not isinstance(found, dict):
+                        raise ValueError(f"no object but {type(found).__name__}")
+                    kept.append((number, found))
             except (ValueError, RecursionError) as error:
-                raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
-        else:
-            for number, line in enumerate(text.split("\n"), start=1):
-                try:
-                    if line.strip():
-                        records.append((number, _parsed(line)))
-                except (ValueError, RecursionError) as error:
-                    remedy = "an array of objects or one object per line is needed"
-                    self.reject(number, "not JSON", str(error), remedy)
-        for number, record in records:
-            if not isinstance(record, dict):
-                self.reject(number, "not JSON", f"no object but {type(record).__name__}")
-        kept = [(number, record) for number, record in records if isinstance(record, dict)]
+                self.reject(number, "not JSON", str(error), "an array of objects or one object per line is needed")
         header = list(dict.fromkeys(name for _, record in kept for name in record))
         if not header:
             raise BadFileError(f"{self.path} has no rows: it is neither a JSON array of objects nor JSON lines")
@@ -297,38 +254,13 @@ class _Reader:
         return Table(self.path, header, rows, [number for number, _ in kept], self.unit)
 
 
-def _cells(record: str, separator: str) -> list[str]:
-    # The csv module only where it is needed: most lines of long files have no quote, and split is ten times faster.
-    if '"' not in record and "\r" not in record:
-        return record.split(separator) if record else []
-    return next(csv.reader([record], delimiter=separator, strict=True))
-
-
-def _parsed(text: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a name stands twice in one object")
-        return found
-
-    return json.loads(text, object_pairs_hook=once)
-
-
-def _as_pandas_writes(text: str) -> bool:
-    """Whether reading by CSV's rules and writing again gives the same text, or every name in the header is quoted.
-
-    A quoted cell that covers whole rows does not count: two stray quotes would read and write alike.
-    """
-    first = text.split("\n", 1)[0]
-    end = "\r\n" if first.endswith("\r") else "\n"
-    names = first.removesuffix("\r").split("\t")
-    if '"' not in text or all(len(cell) > 2 and cell[0] == cell[-1] == '"' for cell in names):
-        return '"' in text
-    csv.field_size_limit(MAX_BYTES)
-    written = io.StringIO()
+def _decoded(path: Path, data: bytes) -> str:
     try:
-        rows = list(csv.reader(io.StringIO(text, newline="\n"), delimiter="\t", strict=True))
-        csv.writer(written, delimiter="\t", lineterminator=end).writerows(rows)
-    except csv.Error:
-        return False
-    covering = any("\n" in c and c.count("\t") == c.count("\n") * (len(names) - 1) for row in rows for c in row)
-    return written.getvalue() == text.rstrip("\r\n") + end and not covering
+        text = data.decode("utf-8-sig")
+        problem = "it holds NUL characters" if "\0" in text else ""
+    except UnicodeDecodeError as error:
+        problem = "line {}: {}".format(1 + data.count(b"\n", 0, error.start), error)
+    if problem:
+        kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
+        raise BadFileError(f"{path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
+    return text

@@ -38,7 +38,7 @@ COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
 _MAX_MISSES = 5_000
 
 
-def generate(rows: int, seed: int, caption_variant: int = 0) -> pd.DataFrame:
+def generate(rows: int, seed: int) -> pd.DataFrame:
     """A corpus of ``rows`` (100 at least) distinct molecules, the same bytes for the same arguments.
 
     Small molecules repeat sooner than lipids, so the lipids' share grows in large corpora: cardiolipins are 42 % of
@@ -66,7 +66,7 @@ def generate(rows: int, seed: int, caption_variant: int = 0) -> pd.DataFrame:
                 "id": f"e{len(records):06d}",
                 "split": _split(rng, properties),
                 "molecule": smiles,
-                "caption": caption_for(smiles, properties, seed, caption_variant),
+                "caption": caption_for(smiles, properties, seed),
                 "properties": "|".join(properties),
                 "families": "|".join(families),
             }

@@ -41,8 +41,6 @@ def _any_of(phrases: Iterable[str]) -> str:
 
 
 _SUBJECT = re.compile(rf"(?:{_any_of(SUBJECTS)})(?= |$)", re.IGNORECASE)
-#: "The anti viral molecule impacts ...", "the anti viral class molecule ...": the subject states a property.
-_NAMED_SUBJECT = re.compile(r"the (.{3,80}?)(?: class)? molecule(?= )", re.IGNORECASE)
 _CONNECTIVE = "".join(f"(?:(?:{_any_of(words)}) )?" for words in CONNECTIVES)
 _VERBS = {head: verb for verb, heads in HEADS.items() for head in heads}
 _CLAUSE = re.compile(rf"[,;:]? {_CONNECTIVE}({_any_of(_VERBS)})(?= |$)")
@@ -154,23 +152,6 @@ def _article(slot: str) -> str:
     return (found[1] or "").lower().replace("the ", "") if found else ""
 
 
-def _unclosed(text: str) -> int:
-    return text.count("(") + text.count("[") - text.count(")") - text.count("]")
-
-
-def _balanced(items: Sequence[str]) -> list[str]:
-    """The list with items rejoined that a separator inside brackets had split."""
-    joined = list(items)
-    for index in range(0, len(items), 2):
-        if index < len(joined) and _unclosed(joined[index]) > 0:
-            for end in range(index + 3, min(index + 9, len(joined) + 1), 2):
-                whole = "".join(joined[index:end])
-                if _unclosed(whole) == 0:
-                    joined[index:end] = [whole]
-                    break
-    return joined
-
-
 class Decomposer:
     """Reads captions with a vocabulary, by default the shipped one; what was read before is remembered.
 
@@ -227,23 +208,17 @@ class Decomposer:
 
     def _read(self, sentence: str) -> _Sentence:
         subject = _SUBJECT.match(sentence)
-        named = None if subject else _NAMED_SUBJECT.match(sentence)
-        if named and not self.vocabulary.find(named[1]):
-            named = None
-        body = sentence[subject.end() :] if subject else sentence[named.end() :] if named else f" {sentence}"
-        body, quotes = self._had(body.rstrip(_STOP))
+        body, quotes = self._had((sentence[subject.end() :] if subject else f" {sentence}").rstrip(_STOP))
         # One group in the pattern: head words at odd places, what follows each at even ones.
         start, *rest = _CLAUSE.split(body)
         atoms: list[Atom] = []
         whole = bool(rest or quotes)
-        if named:
-            whole &= self._list(named[1], "is", atoms)
         if start.strip():
             # Text before the first head: a sentence that lost its "The molecule is a", or ordinary prose.
-            whole &= not (subject or named) and self._list(start.strip(_STOP), "is", atoms)
+            whole &= not subject and self._list(start.strip(_STOP), "is", atoms)
         for head, slot in zip(rest[::2], rest[1::2], strict=True):
             whole &= self._list(slot.strip(_STOP), _VERBS[head], atoms)
-        if not (subject or named) and not (whole and all(atom.property in self.vocabulary.kinds for atom in atoms)):
+        if not subject and not (whole and all(atom.property in self.vocabulary.kinds for atom in atoms)):
             hazard = _hazard(sentence)
             return _Sentence((Atom(sentence, None, ""),), hazard is not None, quoted=True)
         if not whole or sentence[:6].lower() == "it is ":
@@ -283,8 +258,6 @@ class Decomposer:
         article = _article(slot)  # that of a list's first item holds for the others: "is a X, Y, Z"
         # Names at even places, the separators between them at odd ones.
         items = LIST_SEPARATOR.split(slot)
-        if "(" in slot or "[" in slot:
-            items = _balanced(items)
         whole = True
         index = 0
         while index < len(items):

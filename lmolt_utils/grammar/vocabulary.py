@@ -64,13 +64,6 @@ def canonical(name: str) -> str:
     return " ".join(name.split()).lower()
 
 
-def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """Finds whole names in a text of any case, the longest first: no ``inflammatory`` in ``anti inflammatory``."""
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    any_of = "|".join(map(re.escape, longest_first)) or "(?!)"  # of no names, none is found
-    return re.compile(rf"(?<![\w-])(?:{any_of})(?![\w-])", re.IGNORECASE)
-
-
 def _loose(name: str) -> str:
     """The name without Greek letters, which no T5 vocabulary has, and hyphens: ``tnf inhibitor``, ``anti viral``."""
     return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))
@@ -99,7 +92,7 @@ class Vocabulary:
             if name := canonical(name):
                 table.setdefault(name, "free text" if name in FREE_TEXT else kind)
         if not table:
-            raise VocabularyError("the vocabulary has no names: give a property tree or one name per line")
+            raise VocabularyError("the vocabulary has no names")
         return cls(table)
 
     @classmethod
@@ -109,13 +102,10 @@ class Vocabulary:
 
     @classmethod
     def from_tree(cls, tree: Any) -> Self:
-        """From L+M-24's property tree."""
+        """From L+M-24's property tree; raises TypeError for anything else."""
         kinds: dict[str, Kind] = {}
-        try:
-            for groups, name in leaves(tree):
-                kinds.setdefault(name, GROUP_KINDS.get(groups[-1] if groups else "", "role"))
-        except TypeError as error:
-            raise VocabularyError(f"{error}: get nested_props.json again") from None
+        for groups, name in leaves(tree):
+            kinds.setdefault(name, GROUP_KINDS.get(groups[-1] if groups else "", "role"))
         return cls.of(kinds)
 
     @classmethod
@@ -126,12 +116,9 @@ class Vocabulary:
             if text.lstrip()[:1] in ("{", "["):
                 return cls.from_tree(json.loads(text))
             return cls.from_names(line for line in text.splitlines() if line.strip())
-        except json.JSONDecodeError as error:
-            raise VocabularyError(f"vocabulary {path} is not JSON ({error}): get nested_props.json again") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): give a UTF-8 text file") from None
-        except VocabularyError as error:
-            raise VocabularyError(f"vocabulary {path}: {error}") from None
+        except (OSError, ValueError, TypeError) as error:
+            told = "give L+M-24's nested_props.json, or one name per line in UTF-8"
+            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): {told}") from None
 
     @classmethod
     @cache

@@ -4,14 +4,13 @@ The papers ask MolT5, fine-tuned on all of L+M-24, for its own training molecule
 unfiltered (audit D24).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
-from lmolt_utils.data.captioner import kept_captioner
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
@@ -35,7 +34,6 @@ def generate_negatives(
     sources: Sequence[str],
     work: Path,
     shard_rows: int,
-    *,
     title: str,
     device: str,
     dtype: str,
@@ -59,26 +57,23 @@ def generate_negatives(
 def make_negatives(run: Run, task: Task, generator: str) -> None:
     """The rejected answers for the sample, one file per task: columns id, rejected (and origin where drawn).
 
-    ``run.params.negatives`` says which: ``translator`` asks the model ``generator``, in shards of
-    ``run.params.negatives_shard_rows`` rows, so that a killed run goes on where it was; the others
-    (:data:`lmolt_utils.negatives.drawn.Kind`) are drawn from the corpus.
+    ``run.params.negatives`` says which: ``translator`` asks the model ``generator``, in shards, so that a killed run
+    goes on where it was; the others are drawn from the corpus (:mod:`lmolt_utils.negatives.drawn`).
     """
     sampled, corpus = run.path("data", "sample.jsonl"), run.path("data", "corpus.jsonl")
     output, kind = run.path("data", f"negatives.{task}.jsonl"), run.params.negatives
     limits: dict[str, Any] = {"max_new_tokens": run.params.max_new_tokens, "batch_size": run.params.generation_batch}
-    machine: dict[str, Any] = {"device": run.params.device, "dtype": run.params.dtype}
+    limits |= {"device": run.params.device, "dtype": run.params.dtype}
 
-    def generate(work: Path) -> None:
+    def make(work: Path) -> None:
         rows = for_task(read_rows(sampled, SAMPLE_COLUMNS), task)
-        sources, shard_rows = list(rows[SIDES[task][0]]), run.params.negatives_shard_rows
-        answers = generate_negatives(
-            generator, sources, work, shard_rows, title=f"negatives {task}", **limits, **machine
-        )
-        write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
-
-    def draw_them(_: Path) -> None:
-        rows, everything = for_task(read_rows(sampled, SAMPLE_COLUMNS), task), read_rows(corpus, CORPUS_COLUMNS)
-        drawn = draw(kind, rows, everything, task, run.params.seed, kept_captioner(run.path("data")))
+        if kind == "translator":
+            sources, shard_rows = list(rows[SIDES[task][0]]), run.params.negatives_shard_rows
+            answers = generate_negatives(generator, sources, work, shard_rows, f"negatives {task}", **limits)
+            write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
+            return
+        everything = read_rows(corpus, CORPUS_COLUMNS)
+        drawn = draw(kind, rows, everything, task, run.params.seed)
         write_rows(output, drawn)
         print(
             f"{kind} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
@@ -86,19 +81,13 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
             + run.property_note
         )
 
-    make: Callable[[Path], None]
-    if kind == "translator":
-        make, params = generate, limits | machine
-        inputs: dict[str, Path | str] = {"translator": model_identity(generator)}
-    else:
-        make, params = draw_them, {"seed": run.params.seed}
-        inputs = {"corpus": corpus, "manifest": run.path("data", "corpus.manifest.json")}
+    generated = kind == "translator"
     run.step(
         f"negatives {task}",
         make,
         outputs=[output],
-        params={"negatives": kind, **params},
-        inputs={"sample": sampled, **inputs},
+        params={"negatives": kind, **(limits if generated else {"seed": run.params.seed})},
+        inputs={"sample": sampled, **({"translator": model_identity(generator)} if generated else {"corpus": corpus})},
     )
 
 

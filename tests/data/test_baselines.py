@@ -7,10 +7,9 @@ import pytest
 
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS
-from lmolt_utils.config.systems import BASELINES, chosen, load_systems
+from lmolt_utils.config.systems import BASELINES, load_systems
 from lmolt_utils.data.baselines import (
     ANSWERS,
-    BaselineError,
     Sample,
     constant,
     fit_tree,
@@ -23,7 +22,7 @@ from lmolt_utils.data.baselines import (
 from lmolt_utils.data.sample import held_out, sample
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_rows, write_rows
-from lmolt_utils.metrics.scoring import Scorer, predicted
+from lmolt_utils.metrics.scoring import predicted
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 
@@ -35,7 +34,6 @@ ROWS = pd.DataFrame(
         ("Oc1ccccc1", "It is an anti bacterial.", "anti bacterial"),
         ("Cc1ccccc1O", "It is an anti bacterial.", "anti bacterial"),
         ("NCC(=O)O", "It is a nutrient.", "nutrient"),
-        ("unreadable", "It is nothing.", "nothing"),
     ],
     columns=["molecule", "caption", "properties"],
 )
@@ -61,20 +59,18 @@ def test_a_frequent_caption_beats_the_medoid() -> None:
 
 
 def test_nearest_neighbour_repeats_the_most_similar_row(few: Sample) -> None:
-    answers = nearest_neighbour(few, "mol2cap", ["CCc1ccccc1O", "CCCCCCO", "NCC(=O)OC", "junk"])
+    answers = nearest_neighbour(few, "mol2cap", ["CCc1ccccc1O", "CCCCCCO", "NCC(=O)OC"])
     assert answers[0] == "It is an anti bacterial."
     assert "fuel" in answers[1]
     assert answers[2] == "It is a nutrient."
-    assert answers[3] == constant(few, "mol2cap", ["x"])[0], "an unreadable molecule"
     asked = ["This is a nutrient!", "it is an ANTI BACTERIAL", "fuel and solvent", ""]
     assert nearest_neighbour(few, "cap2mol", asked) == ["NCC(=O)O", "Oc1ccccc1", "CCCCO", "CCCCO"]
 
 
 def test_rule_goes_from_functional_groups_to_a_property_set(few: Sample) -> None:
-    answers = rule(few, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O", "junk"])
+    answers = rule(few, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O"])
     assert "fuel" in answers[0]
     assert answers[1:3] == ["It is an anti bacterial.", "It is a nutrient."]
-    assert answers[3] == constant(few, "mol2cap", ["x"])[0]
     assert "class: anti bacterial" in tree_text(fit_tree(few))
 
 
@@ -93,10 +89,6 @@ def test_rule_goes_from_property_names_to_a_molecule(few: Sample) -> None:
 def test_without_property_sets_the_sample_is_one_set() -> None:
     bare = Sample(ROWS.assign(properties=""))
     assert constant(bare, "mol2cap", ["C"]) == ["It is an anti bacterial."], "the most frequent caption"
-    with pytest.raises(BaselineError, match="states no property sets"):
-        rule(bare, "cap2mol", ["text"])
-    with pytest.raises(BaselineError, match="none of the 1 sampled molecules"):
-        Sample(ROWS.tail(1))
 
 
 # ---- as systems ----
@@ -144,17 +136,6 @@ def test_rows_of_the_systems_table_are_predicted_from_the_sample_alone(tmp_path:
     assert all(line.endswith("up to date") for line in said)
 
 
-def test_baselines_are_ordered_as_one_expects(tmp_path: Path) -> None:
-    run = a_run(tmp_path)
-    values = {}
-    for system in run.systems:
-        make_baseline(run, system, lambda _: None)
-        frame = read_rows(prediction_path(run, system.name, "mol2cap"), PREDICTION_COLUMNS)
-        values[system.name] = Scorer("regex", meteor="exact+stem").score(frame, "mol2cap").metrics["BLEU-2"]
-    assert values["constant"] < values["nearest-neighbour"]
-    assert values["constant"] < values["rule"]
-
-
 def test_rule_is_not_run_where_no_property_sets_are_stated(tmp_path: Path) -> None:
     run = a_run(tmp_path, properties=False)
     said: list[str] = []
@@ -182,8 +163,3 @@ def test_wrong_baseline_rows_are_named(tmp_path: Path, row: str, message: str) -
     path.write_text(f"- {row}\n")
     with pytest.raises(ParameterError, match=message):
         load_systems(path)
-
-
-def test_every_table_has_the_baselines_as_controls() -> None:
-    for system in chosen(load_systems(), "01_data", None):
-        assert set(system.rows) == {"T2", "T3", "T4", "T5"}

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from lmolt_utils.embedded.corpus import generate
-from lmolt_utils.grammar import forms
-from lmolt_utils.grammar.compose import ComposeError, Composer, compose
+from lmolt_utils.grammar.compose import Composer, compose
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
-from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical, name_pattern
+from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "lpm24"
 needs_lpm24 = pytest.mark.skipif(not SHARED.is_dir(), reason=f"L+M-24's public files are not in {SHARED}")
@@ -75,24 +74,6 @@ def test_the_embedded_corpus_is_what_the_embedded_models_were_trained_on() -> No
     assert sha256(text.encode()).hexdigest() == "b3c1e99a181ca411196cdeba4691f7bbbbbb36b00a08feb62bc50cc66738bc3e"
 
 
-def test_every_form_is_read_back() -> None:
-    """Both directions share the forms: each, with placeholder names, is a sentence the decomposer explains."""
-    names = ["emulsifier", "nutrient", "fat storage", "energy storage"]
-    decompose = Decomposer(NAMES)
-    heads = [*forms.ROLES, *forms.EFFECTS_ALONE, *forms.QUALITIES_ALONE]
-    tails = [*forms.EFFECTS_AFTER_ROLES, *forms.EFFECTS_AFTER_QUALITIES]
-    tails += [*forms.QUALITIES_AFTER_ROLES, *forms.QUALITIES_AFTER_EFFECTS]
-    composer, rng = Composer(NAMES), random.Random(0)
-    for form in heads + tails:
-        used = names[: max(form.least, min(form.most, 3))]
-        if form.of_class:
-            used = [*used[:-1], "anti viral"]
-        text, expected = composer._state(rng, used, (form,)), set(used)
-        sentence = f"The molecule {text}." if form in heads else f"The molecule is smooth{text}."
-        assert decompose.properties(sentence) - {"smooth"} == expected, sentence
-        assert decompose.parsed(sentence), sentence
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
     """A seeded sample of sets from the shipped vocabulary and of awkward names, several captions each."""
@@ -141,13 +122,7 @@ def test_kinds_decide_the_slot() -> None:
         assert "a nutrient" in caption or "is nutrient" in caption
 
 
-def test_nothing_to_state_is_refused() -> None:
-    with pytest.raises(ComposeError, match="at least one property"):
-        compose([], random.Random(0))
-
-
 # ---- decomposing ----
-
 
 #: Captions, each followed by the names that it states.
 BY_HAND = """
@@ -250,18 +225,18 @@ def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) ->
     assert decompose.parsed("Will polymerize when hot.")
 
 
-def test_of_two_quotes_one_is_the_odour_and_one_the_taste(decompose: Decomposer) -> None:
-    for text, senses in {
-        "both a Oily ham and a Sweet clover odor": ["taste_evaluation", "odor_evaluation"],
-        "both a Powerful, citrus odor and a Grapefruit and bitter": ["odor_evaluation", "taste_evaluation"],
-        "both a Odorless and a Tasteless": ["odor_evaluation", "taste_evaluation"],
-    }.items():
-        assert [atom.property for atom in decompose(f"The molecule has {text}.")] == senses
-
-
-def test_a_free_text_fact_has_no_property_where_the_vocabulary_has_none() -> None:
-    decompose = Decomposer(Vocabulary.from_names(["nutrient"]))
-    assert decompose("The molecule has Odorless.") == [Atom("The molecule has Odorless.", None, "has")]
+@pytest.mark.parametrize(
+    ("text", "senses"),
+    [
+        ("both a Oily ham and a Sweet clover odor", ["taste_evaluation", "odor_evaluation"]),
+        ("both a Powerful, citrus odor and a Grapefruit and bitter", ["odor_evaluation", "taste_evaluation"]),
+        ("both a Odorless and a Tasteless", ["odor_evaluation", "taste_evaluation"]),
+    ],
+)
+def test_of_two_quotes_one_is_the_odour_and_one_the_taste(text: str, senses: list[str]) -> None:
+    assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
+    none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
+    assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
 
 
 def test_unknown_names_need_the_open_vocabulary() -> None:
@@ -282,16 +257,13 @@ def test_unknown_names_need_the_open_vocabulary() -> None:
     [
         "CC(=O)Oc1ccccc1C(=O)O",
         "<html><body><p>The molecule is <b>smooth</b> and has a low odor.</p></body></html>",
-        "<p>The molecule is a nutrient</p>",
         "Das Molekül ist ein Nährstoff, wirkt auf Krebs und riecht nach cat, pea und low.",
         "该分子是一种营养物质，影响肥胖。",
         "The low cat ate a pea. It is low. It has a role as a cat and belongs here. " * 600,
-        "It has a role as a metabolite. A member of that family, it may also bind.",
         "It was heated in a fire, and toxic gases that emit fumes polymerize. " * 200,
         "( " * 5_000,
         "that impacts " * 2_000,
         ", and a " * 2_000,
-        "The molecule is a resin derived from trees. The molecule is a glycoside (cut.",
         "\x00\ud800 \n\t",
     ],
     ids=lambda text: ascii(text[:20]),
@@ -397,23 +369,13 @@ def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no names"), (b"{bad", "not JSON"), (b'{"a": [1.5]}', "holds 1.5"), (b"\xff\xfe", "cannot be read")],
+    [(b"", "no names"), (b"{bad", "Expecting property"), (b'{"a": [1.5]}', "holds 1.5"), (b"\xff\xfe", "decode")],
 )
 def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "names.txt"
     path.write_bytes(content)
-    with pytest.raises(VocabularyError, match=message) as caught:
+    with pytest.raises(VocabularyError, match=rf"{path} cannot be read .*{message}"):
         Vocabulary.read(path)
-    assert str(path) in str(caught.value)
-    with pytest.raises(VocabularyError, match="cannot be read"):
-        Vocabulary.read(tmp_path / "none.txt")
-
-
-def test_names_are_found_whole_and_the_longest_first() -> None:
-    find = name_pattern(["inflammatory", "anti inflammatory", "alzheimer's disease", "c++ (x)"]).findall
-    assert find("anti inflammatory, Alzheimer's disease") == ["anti inflammatory", "Alzheimer's disease"]
-    assert find("inflammatory; non-inflammatory, inflammatorys, c++ (x)") == ["inflammatory", "c++ (x)"]
-    assert name_pattern([]).findall("anything") == []
 
 
 def test_abbreviations_end_no_sentence() -> None:

@@ -108,7 +108,6 @@ def test_references_by_id(tmp_path: Path) -> None:
         ("a.jsonl", '{"prediction": "C"}\n["C"]\n', r"line 2: not JSON \(no object but list"),
         ("a.jsonl", '{"answer": "C"}\n', "has the columns answer; a table of predictions has"),
         ("a.jsonl", '{"reference": "C", "prediction": "C"}\n{"reference": "C"}\n', "line 2: 'prediction' is missing"),
-        ("a.jsonl", '{"prediction": "C", "prediction": "N"}\n', "a name stands twice"),
         ("a.json", '["C"]', r"row 1: not JSON \(no object but str"),
         ("a.tsv", "reference\tprediction\tprediction\nC\tC\tN\n", r"2 columns .*'prediction', 'prediction'"),
         ("a.csv", "reference,ground truth,output\nC,C,N\n", r"2 columns .*'reference', 'ground truth'"),
@@ -211,20 +210,15 @@ def test_a_header_is_known_by_its_names_and_an_unknown_one_is_refused(tmp_path: 
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
-def test_a_table_with_tabs_as_pandas_writes_it_is_the_same_as_with_commas(
-    tmp_path: Path, quoting: Any, ending: str
-) -> None:
-    table = pd.DataFrame(
-        {"id": [5, 6, 7], "reference": ['a "drug", it is', "b\tc", "d\ne"], "prediction": ["a", "b", "c"]}
-    )
-    for name, separator in {"a.tsv": "\t", "a.csv": ",", "a.txt": ";"}.items():
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_quotes_are_csvs_with_commas_and_characters_with_tabs(tmp_path: Path, quoting: Any, ending: str) -> None:
+    table = pd.DataFrame({"id": [5, 6], "reference": ['a "drug", it is', "d\ne"], "prediction": ["a", "b"]})
+    for name, separator in {"a.csv": ",", "a.txt": ";"}.items():
         table.to_csv(tmp_path / name, sep=separator, index=False, quoting=quoting, lineterminator=ending)
         frame = read_predictions(tmp_path / name, task="mol2cap")
         assert frame["reference"].tolist() == table["reference"].tolist(), name
-        assert [str(name) for name in frame["id"]] == ["5", "6", "7"]
-        assert "a cell of several lines, the first in line 4" in "; ".join(frame.attrs["notes"])
-    # One cell that pandas would have written otherwise: then all quotes are characters, as in MolT5's files.
+        assert [str(name) for name in frame["id"]] == ["5", "6"]
+        assert "a cell of several lines, the first in line 3" in "; ".join(frame.attrs["notes"])
     literal = write(tmp_path / "b.tsv", 'reference\tprediction\n"a ""b"" c"\td\nC6"-modified\te\n')
     assert read_predictions(literal)["reference"].tolist() == ['"a ""b"" c"', 'C6"-modified']
     assert "1 cells begin and end with a quote" in notes(literal)

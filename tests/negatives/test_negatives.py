@@ -19,15 +19,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, Task
-from lmolt_utils.data.captioner import captioner
 from lmolt_utils.data.sample import for_task
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
-from lmolt_utils.grammar.rules import EFFECTS, QUALITIES
 from lmolt_utils.models.generation import batches
 from lmolt_utils.models.loading import load_tokenizer
 from lmolt_utils.negatives import pairs as negatives
-from lmolt_utils.negatives.drawn import SIDES, draw, property_kinds, same_properties
+from lmolt_utils.negatives.drawn import SIDES, draw, same_properties
 from lmolt_utils.negatives.pairs import (
     LONGEST_SOURCE,
     NegativesError,
@@ -55,23 +53,16 @@ def sampled(corpus: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_pairs_hold_both_directions_and_drop_what_prefers_nothing() -> None:
-    sampled = pd.DataFrame({"id": ["a", "b"], "molecule": ["CCO", "CCN"], "caption": ["one", "two"]})
+    columns = {"id": ["a", "b", "c"], "molecule": ["CCO", "CCN", "C"], "caption": ["one", "two", "three"]}
+    sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
     pairs = preference_pairs(sampled, {"mol2cap": ["one", "uno"], "cap2mol": ["", "CCC"]})
-    assert list(pairs["task"]) == ["mol2cap", "mol2cap", "cap2mol", "cap2mol"]
+    assert list(pairs["id"] + " " + pairs["task"]) == ["a mol2cap", "b mol2cap", "b cap2mol", "c cap2mol"]
     assert pairs.iloc[1].tolist() == ["b", "mol2cap", "CCN", "two", "uno"]
     assert usable(pairs)["rejected"].tolist() == ["uno", "CCC"]
     assert usable(pairs, drop_equal=False)["rejected"].tolist() == ["one", "uno", "CCC"], "as released"
     counts = triple_counts(pairs, usable(pairs))
-    assert counts["both"] == {"molecules": 2, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
+    assert counts["both"] == {"molecules": 3, "triples": 4, "equal": 1, "empty": 1, "kept": 2}
     assert counts["cap2mol"]["kept"] == 1
-
-
-def test_a_row_takes_part_in_its_tasks_only() -> None:
-    columns = {"id": ["a", "b", "c"], "molecule": ["C", "CC", "CCC"], "caption": ["one", "two", "three"]}
-    sampled = pd.DataFrame({**columns, "tasks": ["mol2cap", "mol2cap|cap2mol", "cap2mol"]})
-    pairs = preference_pairs(sampled, {"mol2cap": ["x", "y"], "cap2mol": ["N", "O"]})
-    found = (pairs["id"] + " " + pairs["task"] + " " + pairs["rejected"]).tolist()
-    assert found == ["a mol2cap x", "b mol2cap y", "b cap2mol N", "c cap2mol O"]
 
 
 def test_unpaired_answers_alternate_and_no_batch_is_of_one_class() -> None:
@@ -196,7 +187,7 @@ def test_molt5s_layout_is_read_and_answers(molt5: Path, tmp_path: Path, sampled:
         assert found == generate_negatives(str(molt5), sources, tmp_path / "alone", 5, **{**LIMITS, "batch_size": 1})
 
 
-@pytest.mark.parametrize("kind", ["shuffled", "random", "property_edited", "nearest"])
+@pytest.mark.parametrize("kind", ["shuffled", "nearest"])
 @pytest.mark.parametrize("task", TASKS)
 def test_drawn_answers_are_the_same_twice_and_never_the_rows_own(
     kind: Any, task: Task, sampled: pd.DataFrame, corpus: pd.DataFrame
@@ -204,18 +195,14 @@ def test_drawn_answers_are_the_same_twice_and_never_the_rows_own(
     drawn = draw(kind, sampled, corpus, task, 0)
     assert drawn.equals(draw(kind, sampled, corpus, task, 0))
     own = list(sampled[SIDES[task][1]])
-    assert (drawn["rejected"] != "").all()
-    assert all(text != mine for text, mine in zip(drawn["rejected"], own, strict=True))
-    if kind != "nearest":
-        assert not drawn["rejected"].equals(draw(kind, sampled, corpus, task, 1)["rejected"])
-    if kind == "shuffled":
-        assert sorted(drawn["rejected"]) == sorted(own)
-    if (kind, task) != ("property_edited", "mol2cap"):
-        train = corpus[corpus["split"] == "train"].set_index("id")
-        assert train.loc[drawn["origin"], SIDES[task][1]].tolist() == list(drawn["rejected"])
-    if kind in ("property_edited", "nearest"):
+    assert all(text and text != mine for text, mine in zip(drawn["rejected"], own, strict=True))
+    train = corpus[corpus["split"] == "train"].set_index("id")
+    assert train.loc[drawn["origin"], SIDES[task][1]].tolist() == list(drawn["rejected"])
+    if kind == "nearest":
         assert same_properties(drawn, sampled, corpus) == 0
     else:
+        assert sorted(drawn["rejected"]) == sorted(own)
+        assert not drawn["rejected"].equals(draw(kind, sampled, corpus, task, 1)["rejected"])
         assert same_properties(drawn, sampled, corpus) > 0, "a third of the corpus has one property set"
 
 
@@ -232,55 +219,6 @@ def test_a_permutation_that_equal_texts_forbid_leaves_rows_without_an_answer() -
         assert set(drawn[2:]) == {"w", "x"}
 
 
-def test_an_edited_caption_states_one_other_property_of_the_same_kind(
-    sampled: pd.DataFrame, corpus: pd.DataFrame
-) -> None:
-    kinds = property_kinds(corpus)
-    train = corpus[corpus["split"] == "train"]
-    known = {name for text in train["properties"] for name in text.split("|")}
-    drawn = draw("property_edited", sampled, corpus, "mol2cap", 0)
-    for text, origin, caption, own in zip(
-        drawn["rejected"], drawn["origin"], sampled["caption"], sampled["properties"], strict=True
-    ):
-        old, new = origin.split(" -> ")
-        assert old in own.split("|")
-        assert new in known - set(own.split("|"))
-        assert kinds[old] == kinds[new]
-        assert text.replace(new, old) == caption, "nothing else is changed"
-    truth = {name: "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role" for name in kinds}
-    agree = [kinds[name] == truth[name] for name in kinds]
-    assert sum(agree) / len(agree) > 0.97
-
-
-def test_an_edit_replaces_whole_properties_only() -> None:
-    """One name ends with another, one begins with another."""
-    for longer, shorter in (("Anti inflammatory", "Inflammatory"), ("Liver disease", "Liver")):
-        caption = f"The molecule is a {longer.lower()} and a {shorter.lower()}."
-        rows = [("a", "C", caption, f"{longer}|{shorter}"), ("b", "N", "It is a solvent.", "Solvent")]
-        corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
-        found = {draw("property_edited", corpus, corpus, "mol2cap", seed)["rejected"].iloc[0] for seed in range(20)}
-        assert found == {
-            f"The molecule is a solvent and a {shorter.lower()}.",
-            f"The molecule is a {longer.lower()} and a solvent.",
-        }
-
-
-def test_molecules_with_the_fewest_other_properties_by_hand() -> None:
-    rows = [
-        ("a", "C", "1", "p|q|r"),
-        ("b", "N", "2", "p|q|r"),
-        ("c", "O", "3", "p|q"),
-        ("d", "F", "4", "p|s|t"),
-        ("e", "S", "5", "p|q|r|s"),
-        ("f", "P", "6", ""),
-    ]
-    corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
-    seen = [draw("property_edited", corpus, corpus, "cap2mol", seed)["origin"].tolist() for seed in range(20)]
-    assert {row[0] for row in seen} == {"c", "e"}, "one property apart, either way; never b with the same set"
-    assert {row[3] for row in seen} == {"c", "e"} or {row[3] for row in seen} == {"c"}
-    assert {row[5] for row in seen} == {""}, "no properties: nothing to edit"
-
-
 def test_the_nearest_molecule_by_hand() -> None:
     rows = [
         ("a", "CCCCCCO", "1", "p"),
@@ -288,25 +226,20 @@ def test_the_nearest_molecule_by_hand() -> None:
         ("c", "OCCCCC", "3", "q"),
         ("d", "c1ccccc1", "4", "r"),
         ("e", "OCCCCCC", "5", "s"),  # the same molecule, spelled otherwise
-        ("f", "not a molecule", "6", "t"),
     ]
     corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
     for task in TASKS:
-        drawn = draw("nearest", corpus, corpus, task, 0)
-        assert drawn["origin"].iloc[0] == "c"
-        assert drawn["rejected"].iloc[5] == ""
-    tested = corpus.assign(split=["train", "train", "test", "train", "train", "train"])
+        assert draw("nearest", corpus, corpus, task, 0)["origin"].iloc[0] == "c"
+    tested = corpus.assign(split=["train", "train", "test", "train", "train"])
     assert draw("nearest", tested.iloc[:1], tested, "mol2cap", 0)["origin"].iloc[0] != "c", "no test molecule"
 
 
-@pytest.mark.parametrize("kind", ["property_edited", "shuffled"])
+@pytest.mark.parametrize("kind", ["nearest", "shuffled"])
 def test_the_switch_makes_pairs_of_both_tasks_from_files(
     kind: str, tmp_path: Path, sampled: pd.DataFrame, corpus: pd.DataFrame
 ) -> None:
-    marked = sampled.assign(
-        tasks=["mol2cap", "cap2mol", "mol2cap|cap2mol", "cap2mol"] * (len(sampled) // 4)
-        + ["mol2cap"] * (len(sampled) % 4)
-    )
+    marked = sampled.assign(tasks="mol2cap|cap2mol")
+    marked.loc[::3, "tasks"] = "mol2cap"
     run = _run(tmp_path, marked, negatives=kind, drop_equal=False)
     write_rows(run.path("data", "corpus.jsonl"), corpus)
     write_json(run.path("data", "corpus.manifest.json"), {"source": "embedded", "properties": "stated"})
@@ -326,14 +259,3 @@ def test_rejected_answers_that_are_all_useless_are_said_to_be(tmp_path: Path, sa
         write_rows(run.path("data", f"negatives.{task}.jsonl"), pd.DataFrame({"id": rows["id"], "rejected": ""}))
     with pytest.raises(NegativesError, match="each is empty or equals its reference"):
         make_pairs(run)
-
-
-def test_a_caption_written_anew_states_names_as_the_corpus_has_them(sampled: pd.DataFrame) -> None:
-    """L+M-24's ``Odor_evaluation`` is no name of the embedded vocabulary, and its captions never spell it out."""
-    rows = sampled.assign(properties="Odor_evaluation|Tangier disease", caption="The molecule has Odorless.")
-    pool = rows.assign(split="train")
-    other = pool.assign(id=[f"o{index}" for index in range(len(pool))], properties="Aging|Barth syndrome")
-    corpus = pd.concat([pool, other], ignore_index=True)
-    edited = draw("property_edited", rows, corpus, "mol2cap", 0, captioner("l+m-24"))
-    assert edited["origin"].str.contains(" -> ").all()
-    assert edited["rejected"].str.contains("aging|barth syndrome").all()

@@ -68,7 +68,7 @@ def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path) -> None:
         handle.writestr("train_props.txt", "\n".join(lines) + "\n")
         handle.writestr("nested_props.json", json.dumps(embedded_tree() | {"Odor": ["Odor_evaluation"]}))
         handle.writestr("train_withheld_combos.txt", "".join(f"{pair!r}\t1\n" for pair in WITHHELD_PAIRS))
-    environment = repository(tmp_path, "release", corpus=archive, test_set="extra_valid", negatives="property_edited")
+    environment = repository(tmp_path, "release", corpus=archive, test_set="extra_valid", negatives="nearest")
     command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", "release", "--cores", "2"]
     done = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,7 +118,6 @@ def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
     for shown in (
         "skew = ",
         "shared_table(overlap",
-        "shared_table(possible",
         "make_card(",
         "behaviour_table(",
         "bands",

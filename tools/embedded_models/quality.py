@@ -9,12 +9,12 @@ from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.grammar.rules import vocabulary
-from lmolt_utils.grammar.vocabulary import name_pattern
 
 
 @cache
 def _names() -> re.Pattern[str]:
-    return name_pattern(vocabulary())
+    longest_first = sorted(map(re.escape, vocabulary()), key=lambda name: (-len(name), name))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
 
 
 def properties_in(caption: str) -> set[str]:
