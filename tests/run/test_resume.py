@@ -1,6 +1,7 @@
 """A training killed with SIGKILL goes on, and ends where one never killed ends; damaged checkpoints do not count."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,21 +54,18 @@ def test_killed_and_continued_equals_never_killed(method: str, tmp_path: Path) -
     write_rows(tmp_path / "pairs.jsonl", rows)
     killed_after(tmp_path, method, step=6)
     torch.rand(7)  # whatever random numbers this process has drawn
-    said: list[str] = []
-    common = {"say": said.append, "save_steps": 3}
-    continued = trained(recipe(method, **SETTINGS), tmp_path / "killed", rows, **common)
-    assert continued.resumed_at >= 6
-    assert any("goes on after step" in line for line in said)
-    whole = trained(recipe(method, **SETTINGS), tmp_path / "whole", rows, **common)
-    assert whole.resumed_at == 0
+    (goes_on, _) = trained(recipe(method, **SETTINGS), tmp_path / "killed", rows, save_steps=3)
+    assert re.match(rf"{method}: goes on after step ([6-9]|\d\d), from checkpoint-", goes_on)
+    trained(recipe(method, **SETTINGS), tmp_path / "whole", rows, save_steps=3)
     steps = 24 if method == "kto" else 12  # KTO's rows are single answers
-    assert continued.steps == whole.steps == steps
     for name in ("a/adapter_model.safetensors", "a/adapter_config.json", "l.jsonl"):  # the log is whole too
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    times = read_rows(tmp_path / "killed" / "l.seconds.jsonl", ("step", "seconds", "tokens", "peak_mb"))
+    times, whole = (
+        read_rows(tmp_path / name / "l.seconds.jsonl", ("step", "seconds", "tokens")) for name in ("killed", "whole")
+    )
     assert list(times["step"]) == list(range(1, steps + 1))
     assert times["seconds"].is_monotonic_increasing
-    assert times["tokens"].iloc[-1] == whole.tokens, "tokens before the kill count once"
+    assert times["tokens"].iloc[-1] == whole["tokens"].iloc[-1], "tokens before the kill count once"
 
 
 def checkpoint(folder: Path, step: int, text: str = "weights") -> Path:

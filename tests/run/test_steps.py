@@ -161,7 +161,7 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
 
     def b(text: str) -> None:
         (package / "b.py").write_text(text)
-        steps._imports.cache_clear()
+        steps._read.cache_clear()
         steps.code_hash.cache_clear()
 
     b("def f():\n    return 1\n")
@@ -183,7 +183,7 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
     b("def f():\n    return 3\n")
     monkeypatch.delenv("LMOLT_REDO")
     assert _step_of(package, "a", output, redo_below_s=120.0) == (True, "train x: its code changed")
-    steps._imports.cache_clear()
+    steps._read.cache_clear()
     steps.code_hash.cache_clear()
 
 
