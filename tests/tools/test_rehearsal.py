@@ -95,10 +95,9 @@ def test_a_models_own_code_runs_only_where_a_parameter_names_it(hub: Path) -> No
     assert generate(model, tokenizer, ["CCO"], max_new_tokens=4, batch_size=1)
 
 
-@pytest.mark.parametrize("first", ["entailment", "contradiction"])
-def test_labels_in_either_order(first: str, tmp_path: Path) -> None:
-    other = "contradiction" if first == "entailment" else "entailment"
-    rehearsal.classifier(tmp_path, ["The molecule is a toxin."], (first, "neutral", other))
+def test_labels_in_another_order(tmp_path: Path) -> None:
+    """The run above has entailment first."""
+    rehearsal.classifier(tmp_path, ["The molecule is a toxin."], ("contradiction", "neutral", "entailment"))
     for dtype in ("float32", "bfloat16"):
         nli = Classifier(str(tmp_path), dtype=dtype)
         answers = nli.probabilities(["The molecule is a nutrient."], ["The molecule is a nutrient."], progress=False)
