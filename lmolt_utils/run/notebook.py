@@ -96,7 +96,6 @@ class Run:
         return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def path(self, *parts: str) -> Path:
-        """A path in the run's folder."""
         return self.folder.joinpath(*parts)
 
     def step(self, name: str, make: Callable[[Path], object], *, outputs: Sequence[Path], **key: Any) -> bool:
@@ -172,10 +171,7 @@ def _cost(path: Path) -> dict[str, Any]:
 
 
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
-    """Check the parameters, prepare libraries (threads, seed, quiet hub) and return the :class:`Run`.
-
-    Raises :class:`~lmolt_utils.config.params.ParameterError`; says which profile runs and where its files are.
-    """
+    """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where; the :class:`Run`."""
     _short_errors()
     profile, wanted, values = given(namespace)
     params = with_data_switches(load(profile, values))

@@ -72,10 +72,7 @@ def _arguments(
 
 
 def load_initial(recipe: Recipe, initial: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model that a training starts from, and its tokenizer.
-
-    Raises :class:`~lmolt_utils.models.loading.ModelError` when there are none, or they do not fit each other.
-    """
+    """The model that a training starts from, and its tokenizer; ``ModelError`` if they do not fit each other."""
     tokenizer = load_tokenizer(initial)
     model = load_model(initial, "causal", device=recipe.device, dtype=recipe.dtype, quantize=recipe.quantize)
     check_vocabulary(model, tokenizer, initial)
@@ -146,13 +143,9 @@ def train(
     say: Callable[[str], None] = print,
     save_steps: int | None = None,
 ) -> None:
-    """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``.
+    """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``, a row per step.
 
-    The log has one row per optimiser step (step, loss, learning rate, gradient norm, the trainer's own measures);
-    seconds, tokens and peak memory per step lie beside it (:func:`~lmolt_utils.training.progress.timing_path`).
-
-    With ``save_steps`` a checkpoint is kept every so many steps in ``work``, the step's work folder, and a training
-    that was killed goes on from its last whole one.
+    With ``save_steps`` a checkpoint is kept every so many steps in ``work``; a killed training goes on from the last.
 
     Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is not finite or runs away (the
     last good checkpoint stays), and when the adapter did not move: a training that does nothing is an error.
