@@ -52,7 +52,7 @@ rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and 
 	@.venv/bin/python -m tools.rehearsal
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
 
-test: .venv/.installed ## run all tests, notebooks included (about 13 minutes)
+test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
@@ -167,4 +167,4 @@ lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade) and wr
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $$backend -o "$$new/pins" $(ARGS); \
 	{ grep '^#' requirements.lock; sed -n 's/+.*//; /^[^#]*==/p' "$$new/pins"; } >requirements.lock.part; \
 	mv requirements.lock.part requirements.lock; \
-	"$(PYTHON)" -m tools.environment --write
+	"$(PYTHON)" -m tools.environment

@@ -221,9 +221,9 @@ class _TimeIsUpError(Exception):
     """The seconds of one measurement are over."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
-    """One trainer at one micro-batch."""
+    """One trainer at one micro-batch; ``hours``: of one training of the whole experiment."""
 
     method: str
     trainer: str
@@ -237,39 +237,41 @@ class Measured:
     note: str = ""
 
 
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def measure(
     build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], sizes: pd.DataFrame, seconds: float
 ) -> Measured:
     """Build a model and a trainer, train on pairs of ``sizes`` for at most ``seconds``; what failed is noted."""
     found = Measured(recipe.method, build.__name__, recipe.micro_batch)
-    on_gpu = recipe.device == "cuda"
-    if on_gpu:
+    if recipe.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
-        found = replace(found, **_train(build, recipe, shape, sizes, seconds))
+        _train(found, build, recipe, shape, sizes, seconds)
     except torch.OutOfMemoryError:
-        found = replace(found, note="out of memory")
+        found.note = "out of memory"
     except Exception as error:  # one trainer that fails on a machine must not cost the others' figures
-        found = replace(found, note=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:120])
-    if on_gpu:
-        found = replace(found, peak_gib=torch.cuda.max_memory_allocated() / 2**30)
+        found.note = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:120]
+    found.peak_gib = torch.cuda.max_memory_allocated() / 2**30  # 0 on a CPU
     gc.collect()
-    if on_gpu:
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return found
 
 
 def _train(
-    build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], sizes: pd.DataFrame, seconds: float
-) -> dict[str, Any]:
-    """What :func:`measure` measures while training; everything on the device is this function's."""
+    found: Measured,
+    build: Callable[..., Any],
+    recipe: Recipe,
+    shape: dict[str, int],
+    sizes: pd.DataFrame,
+    seconds: float,
+) -> None:
+    """Fill in what :func:`measure` measures while training; everything on the device is this function's."""
     losses, stamps, tokens = [], [], []
+
+    def now() -> float:
+        if recipe.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     torch.manual_seed(recipe.seed)
     model, tokenizer = random_model(shape, recipe.device), word_tokenizer(shape["vocab_size"])
     with tempfile.TemporaryDirectory() as folder:
@@ -280,7 +282,7 @@ def _train(
             tokens.append(counted(inputs, recipe.method))
             loss = usual(model, inputs, *args, **kwargs)
             losses.append(float(loss))
-            stamps.append(_now(recipe.device))
+            stamps.append(now())
             if stamps[-1] - stamps[0] > seconds:
                 raise _TimeIsUpError
             return loss
@@ -289,19 +291,16 @@ def _train(
         trainer.remove_callback(PrinterCallback)
         with suppress(_TimeIsUpError):
             trainer.train()
-            stamps[-1] = _now(recipe.device)  # with the last optimiser step
+            stamps[-1] = now()  # with the last optimiser step
+    found.tokens = sum(tokens)
+    found.tokens_per_s = sum(tokens[1:]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else math.nan
+    found.reference_s = getattr(trainer, "reference_s", 0.0)
     micro_batches = trainer.current_gradient_accumulation_steps
     step = losses[:micro_batches]  # a step's loss is the sum over its micro-batches
-    reference_s = getattr(trainer, "reference_s", 0.0)
-    rate = sum(tokens[1:]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else math.nan
-    return {
-        "tokens": sum(tokens),
-        "tokens_per_s": rate,
-        "reference_s": reference_s,
-        "loss": sum(step) / len(step) * micro_batches,
-        "hours": (mean_tokens(recipe.method) * EPOCHS / rate + reference_s / len(sizes)) * PAIRS / 3600,
-        "note": "" if all(math.isfinite(loss) for loss in losses) else "a loss is not finite",
-    }
+    found.loss = sum(step) / len(step) * micro_batches
+    per_pair = mean_tokens(recipe.method) * EPOCHS / found.tokens_per_s + found.reference_s / len(sizes)
+    found.hours = per_pair * PAIRS / 3600
+    found.note = "" if all(math.isfinite(loss) for loss in losses) else "a loss is not finite"
 
 
 @cache
@@ -332,10 +331,10 @@ def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> lis
                 longest = max(longest, time.monotonic() - begin)
                 rows.append(found)
                 print("  ".join(f"{_shown(value):>12}" for value in asdict(found).values()), flush=True)
-                if not found.tokens_per_s > 1.03 * best.get(key, 0.0):  # slower, or not a number
-                    over.add(key)
-                else:
+                if found.tokens_per_s > 1.03 * best.get(key, 0.0):
                     best[key] = found.tokens_per_s
+                else:  # slower, or not a number
+                    over.add(key)
     return rows
 
 

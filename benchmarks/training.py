@@ -24,10 +24,10 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from benchmarks import gpu
 from benchmarks.timing import compare, show
 from lmolt_utils.config.params import Params, load
-from lmolt_utils.config.prompts import answer, prompt
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.training.recipes import Recipe
+from lmolt_utils.training.rows import lengths
 from lmolt_utils.training.trainers import build_trainer
 
 EPOCHS = 3
@@ -43,16 +43,6 @@ def make_pairs(rows: int, seed: int) -> pd.DataFrame:
             pd.DataFrame({"task": task, "source": corpus[source], "chosen": corpus[target], "rejected": rejected})
         )
     return pd.concat(parts, ignore_index=True)
-
-
-def counts(pairs: pd.DataFrame, tokenizer: Any, layout: Any = "printed") -> pd.DataFrame:
-    """Tokens of each pair's prompt (BOS included), chosen and rejected answer (EOS not included)."""
-    prompts = [prompt(task, source, layout) for task, source in zip(pairs["task"], pairs["source"], strict=True)]
-    found = {"prompt": [len(ids) for ids in tokenizer(prompts).input_ids]}
-    for side in ("chosen", "rejected"):
-        answers = [answer(text, layout) for text in pairs[side]]
-        found[side] = [len(ids) for ids in tokenizer(answers, add_special_tokens=False).input_ids]
-    return pd.DataFrame(found)
 
 
 class First(TrainerCallback):
@@ -83,10 +73,8 @@ def trained(build: Callable[[str], Any]) -> tuple[float, torch.Tensor]:
 def measure(params: Params, method: str, rows: int, repeats: int) -> dict[str, Any]:
     """Tokens per second of stock and ours (medians), their ratio, and how far the first steps differ."""
     pairs, initial = make_pairs(rows, params.seed), params.cap2mol_model
-    names = [name for name in Recipe.__dataclass_fields__ if name != "method"]
-    recipe = Recipe(method=method, **{name: getattr(params, name) for name in names})
-    # No dropout: it draws differently in other micro-batches.
-    recipe = replace(recipe, effective_batch=rows, epochs=float(EPOCHS), cpo_nll="row_mean", lora_dropout=0.0)
+    recipe = replace(Recipe.of(method, params), effective_batch=rows, epochs=float(EPOCHS), cpo_nll="row_mean")
+    recipe = replace(recipe, lora_dropout=0.0)  # it draws differently in other micro-batches
 
     def stock(folder: str) -> Any:
         alone = replace(recipe, micro_batch=2 if method == "kto" else 1)
@@ -99,7 +87,7 @@ def measure(params: Params, method: str, rows: int, repeats: int) -> dict[str, A
         model, tokenizer = load_model(initial, "causal", dtype=recipe.dtype), load_tokenizer(initial)
         return build_trainer(recipe, model, tokenizer, pairs, Path(folder))
 
-    tokens = EPOCHS * gpu.row_tokens(counts(pairs, load_tokenizer(initial)), method)
+    tokens = EPOCHS * gpu.row_tokens(lengths(pairs, load_tokenizer(initial)), method)
     ways = {"stock": (tokens, lambda: trained(stock)), "ours": (tokens, lambda: trained(ours))}
     row, found = compare(ways, repeats, each="token")
     (loss, gradient), (own_loss, own_gradient) = found["stock"], found["ours"]
@@ -121,10 +109,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=gpu.METHODS, default=gpu.METHODS, help="default: all four")
     parser.add_argument("--rows", type=int, default=64, help="pairs, all in each step (default: 64)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; medians are shown (default: 3)")
-    parser.add_argument("--threads", type=int, help="of torch, for both (default: the profile's)")
     given = parser.parse_args()
     params = load(given.profile)
-    torch.set_num_threads(given.threads or params.threads)
+    torch.set_num_threads(params.threads)
     torch.set_flush_denormal(True)  # as in every training here; for both
     show([measure(params, method, given.rows, given.repeats) for method in given.methods])
 

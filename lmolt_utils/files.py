@@ -66,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; keys sorted, so that equal values give equal bytes."""
+    """Keys sorted, so that equal values give equal bytes."""
     write_text(path, as_json(value))
 
 

@@ -1,11 +1,9 @@
-"""The numbers of README.md, written from result files: ``python -m tools.readme --write`` (a test compares).
+"""The numbers of README.md, written from result files: ``python -m tools.readme`` (a test compares).
 
 Each block stands between ``<!-- NAME -->`` and ``<!-- end -->``.
 """
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -62,19 +60,6 @@ def render(text: str, figures: Path) -> str:
     return text
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write README.md; else only say whether it is up to date")
-    path = root() / "README.md"
-    text = path.read_text(encoding="utf-8")
-    new = render(text, root() / "figures")
-    if parser.parse_args().write:
-        write_text(path, new)
-    elif new != text:
-        print("README.md is not what figures/ say: python -m tools.readme --write", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    path = root() / "README.md"
+    write_text(path, render(path.read_text(encoding="utf-8"), root() / "figures"))

@@ -96,7 +96,6 @@ class Run:
         return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
     def path(self, *parts: str) -> Path:
-        """A path in the run's folder."""
         return self.folder.joinpath(*parts)
 
     def step(self, name: str, make: Callable[[Path], object], *, outputs: Sequence[Path], **key: Any) -> bool:
@@ -128,18 +127,9 @@ class Run:
 
     def settings(self) -> HTML:
         """The dozen parameters that matter in this notebook, the value beside the paper's; all others folded away."""
-        paper = load("paper")
-        rows = {
-            name: {
-                "here": getattr(self.params, name),
-                "paper profile": getattr(paper, name),
-                "source": describe(name)["source"],
-                "unit": describe(name)["unit"],
-                "meaning": describe(name)["meaning"],
-            }
-            for name in Params.model_fields
-        }
-        every = pd.DataFrame.from_dict(rows, orient="index")
+        values = {"here": self.params.model_dump(), "paper profile": load("paper").model_dump()}
+        told = {name: describe(name) for name in Params.model_fields}
+        every = pd.DataFrame(values, dtype=object).join(pd.DataFrame(told).T[["source", "unit", "meaning"]])
         first = list(HEADLINE[self.notebook])
         rest = every.drop(index=first)
         folded = f"<details><summary>{len(rest)} more parameters</summary>{rest.to_html()}</details>"
@@ -181,10 +171,7 @@ def _cost(path: Path) -> dict[str, Any]:
 
 
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
-    """Check the parameters, prepare libraries (threads, seed, quiet hub) and return the :class:`Run`.
-
-    Raises :class:`~lmolt_utils.config.params.ParameterError`; says which profile runs and where its files are.
-    """
+    """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where; the :class:`Run`."""
     _short_errors()
     profile, wanted, values = given(namespace)
     params = with_data_switches(load(profile, values))
@@ -212,18 +199,14 @@ def given(namespace: MutableMapping[str, Any]) -> tuple[str, tuple[str, ...] | N
     """
     if "_injected" not in namespace:
         own = {*_CELL, "In", "Out"}
-        plain = {
-            name: value
-            for name, value in namespace.items()
-            if not name.startswith("_")
-            and name not in own
-            and not callable(value)
-            and not isinstance(value, ModuleType)
-        }
-        for name in plain:
+        injected = {}
+        for name, value in namespace.items():
+            if name.startswith("_") or name in own or callable(value) or isinstance(value, ModuleType):
+                continue
             if name not in Params.model_fields:
                 raise ParameterError(f"unknown parameter {name!r}{nearest(name, [*_CELL, *Params.model_fields])}")
-        namespace["_injected"] = plain
+            injected[name] = value
+        namespace["_injected"] = injected
     profile, systems, overrides = (namespace.get(name) for name in _CELL)
     if not isinstance(profile, str):
         raise ParameterError(f"profile = {profile!r}: give the name of a file in params/, such as cpu")
@@ -242,12 +225,8 @@ def _check_earlier(run: Run) -> None:
     for notebook in reversed(NOTEBOOKS):
         earlier |= set(AFTER[notebook]) if notebook in earlier else set()
     for notebook in sorted(earlier):
-        record = read_notebook_record(run.folder, notebook)
-        if record is None:
-            continue
-        now = depends_on(notebook, run.params)
-        names = [name for name, value in now.items() if record["params"].get(name) != value]
-        if names:
+        record, now = read_notebook_record(run.folder, notebook), depends_on(notebook, run.params)
+        if record and (names := [name for name, value in now.items() if record["params"].get(name) != value]):
             raise ParameterError(
                 f"{notebook} was run with another {' and '.join(names)} than profile {run.title} has now: run it again "
                 "before this one (what is unaffected is kept), or lmolt reproduce, which runs all that changed"
@@ -276,20 +255,20 @@ def _take_over(run: Run) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """``target`` as another name of ``source`` (a copy on another disk): files are replaced, never written into."""
+    """``target`` as another name of ``source``: files are replaced, never written into."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target, copy_function=_link_file)
     else:
         target.unlink(missing_ok=True)
-        _link_file(str(source), str(target))
+        _link_file(source, target)
 
 
-def _link_file(source: str, target: str) -> None:
+def _link_file(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
-    except OSError:
+    except OSError:  # a disk that knows no links
         shutil.copy2(source, target)
 
 

@@ -6,6 +6,7 @@ made from has changed.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +25,23 @@ def answered(texts: Sequence[str], ask: Ask, work: Path, shard_rows: int, title:
 
     A kill loses the rows since the last shard, ``shard_rows`` and one batch at most.
     """
-    answers = _read_shards(work)
+    answers: dict[int, str] = {}
+    shards = sorted(work.glob("[0-9]*.jsonl"))
+    for path in shards:
+        with suppress(BadFileError):  # the answers of a damaged file are asked for again
+            shard = read_rows(path, ("row", "answer"))
+            answers |= dict(zip(shard["row"].astype(int), shard["answer"], strict=True))
     left = [row for row in range(len(texts)) if row not in answers]
-    waiting: dict[int, str] = {}
+    written, waiting = len(shards), dict[int, str]()
     with tqdm(total=len(texts), initial=len(answers), desc=title, unit="row", leave=False, mininterval=5) as bar:
         for batch in ask([texts[row] for row in left]) if left else ():
             waiting |= {left[index]: text for index, text in batch}
             bar.update(len(batch))
-            if len(waiting) >= shard_rows:
-                _write_shard(work, waiting)
-                answers |= waiting
-                waiting = {}
-    if waiting:
-        _write_shard(work, waiting)
-    answers |= waiting
+            if len(waiting) >= shard_rows or len(answers) + len(waiting) == len(texts):
+                frame = pd.DataFrame({"row": list(waiting), "answer": list(waiting.values())})
+                write_rows(work / f"{written:05d}.jsonl", frame)
+                answers, written, waiting = answers | waiting, written + 1, {}
     return [answers[row] for row in range(len(texts))]
-
-
-def _shards(work: Path) -> list[Path]:
-    return sorted(work.glob("[0-9]*.jsonl"))
-
-
-def _write_shard(work: Path, answers: dict[int, str]) -> None:
-    frame = pd.DataFrame({"row": list(answers), "answer": list(answers.values())})
-    write_rows(work / f"{len(_shards(work)):05d}.jsonl", frame)
-
-
-def _read_shards(work: Path) -> dict[int, str]:
-    """Every answer written so far; those of a damaged file are asked for again."""
-    answers: dict[int, str] = {}
-    for path in _shards(work):
-        try:
-            shard = read_rows(path, ("row", "answer"))
-        except BadFileError:
-            continue
-        answers |= dict(zip(shard["row"].astype(int), shard["answer"], strict=True))
-    return answers
 
 
 class Checkpoints(TrainerCallback):

@@ -1,14 +1,10 @@
 """Steps: work that is done once, recorded, and not done again while what it is made from is the same.
 
-A step's provenance record, ``<first output>.record.json``, keeps its key (parameters, hashes of inputs, revisions of
-models), the hashes of its outputs, the code that ran, versions, hardware, time and memory. The key decides whether
-the step runs again. Code is recorded, not part of the key: a changed line must not throw away days of training. When
-only code changed, a step that took less than ``redo_below_s`` is made again, a longer one is kept and said to be made
-by older code (:func:`made_by_older_code`) until ``LMOLT_REDO`` asks (``1``, or a pattern of
-names such as ``train*``).
+The key in its record, ``<first output>.record.json``, decides. Code is recorded, not part of the key: a changed line
+must not throw away days of training. When only code changed, a step that took less than ``redo_below_s`` is made again,
+a longer one is kept and said to be made by older code until ``LMOLT_REDO`` asks (``1``, or a pattern, ``train*``).
 
-While a step runs it has a work folder, ``.<first output>.work``, that survives a kill and is emptied when the key
-changed. What can go on from the middle keeps its shards or checkpoints there (:mod:`lmolt_utils.run.resume`).
+The work folder, ``.<first output>.work``, survives a kill and is emptied when the key changed.
 """
 
 import ast
@@ -43,37 +39,27 @@ _WORK_KEY = "key.json"
 
 def _source(module: str) -> Path | None:
     base = Path(__file__).resolve().parents[2] / module.replace(".", "/")
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 @cache
-def _imports(module: str) -> frozenset[str]:
-    """Modules of this package that ``module`` imports, found in its source without running it."""
+def _read(module: str) -> tuple[bytes, frozenset[str]]:
+    """What a module of this package says to Python, and which others it imports; nothing for other names."""
     source = _source(module)
     if source is None:
-        return frozenset()
-    found = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        return b"", frozenset()
+    tree, found = ast.parse(source.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(name for name in found if name.startswith(PACKAGE) and _source(name))
-
-
-def closure(modules: Sequence[str]) -> list[str]:
-    """``modules`` and every module of this package they import, directly or not; sorted."""
-    seen: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            waiting += _imports(module)
-    return sorted(seen)
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[:1] = []  # its docstring
+    return ast.dump(tree).encode(), frozenset(name for name in found if name.startswith(PACKAGE))
 
 
 @cache
@@ -82,23 +68,16 @@ def code_hash(module: str) -> str:
 
     Comments, docstrings and layout do not count.
     """
+    seen: dict[str, bytes] = {}
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        seen[name], imports = _read(name)
+        waiting |= imports - seen.keys()
     whole = hashlib.sha256()
-    for name in closure([module]):
-        path = _source(name)
-        if path:
-            whole.update(_meaning(path))
+    for name in sorted(seen):
+        whole.update(seen[name])
     return whole.hexdigest()[:16]
-
-
-def _meaning(path: Path) -> bytes:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[:1] = []
-    return ast.dump(tree).encode()
 
 
 # ---- what is recorded ----
@@ -172,8 +151,7 @@ def _record(output: Path) -> dict[str, Any] | None:
 
 def why_not(outputs: Sequence[Path], key: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Why a step must run: ``None`` when its outputs are there, whole and made from exactly ``key``."""
-    missing = [shown(output) for output in outputs if not output.exists()]
-    if missing:
+    if missing := [shown(output) for output in outputs if not output.exists()]:
         return f"{missing[0]} is not there yet"
     record = _record(outputs[0])
     if record is None:
@@ -181,16 +159,10 @@ def why_not(outputs: Sequence[Path], key: Mapping[str, Mapping[str, Any]]) -> st
         return f"{shown(outputs[0])} has {'a damaged' if damaged else 'no'} record of what made it"
     for part, now in key.items():
         before = record["key"].get(part) or {}
-        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        if names:
+        if names := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
             return f"changed {part}: {', '.join(names)}"
     changed = [output for output in outputs if fingerprint(output) != record["outputs"].get(output.name)]
     return f"{shown(changed[0])} was changed after it was made" if changed else None
-
-
-def _asked_again(name: str) -> bool:
-    asked = os.environ.get("LMOLT_REDO", "")
-    return asked == "1" or fnmatch(name, asked)
 
 
 def _work_folder(output: Path, key: Mapping[str, Any], code: str) -> tuple[Path, str, float]:
@@ -229,12 +201,13 @@ def step(
         reason = why_not(outputs, key)
         if reason is None:
             record = _record(outputs[0]) or {}
-            same, seconds = record["code"]["hash"] == code, float(record["wall_s"])
-            if same or (seconds >= redo_below_s and not _asked_again(name)):
-                older = (
-                    "" if same else f", made by older code ({record['code']['commit'][:7]}; LMOLT_REDO makes it again)"
-                )
-                say(f"{name}: up to date{older}")
+            if record["code"]["hash"] == code:
+                say(f"{name}: up to date")
+                return False
+            asked = os.environ.get("LMOLT_REDO", "")
+            if record["wall_s"] >= redo_below_s and asked != "1" and not fnmatch(name, asked):
+                commit_then = record["code"]["commit"][:7]
+                say(f"{name}: up to date, made by older code ({commit_then}; LMOLT_REDO makes it again)")
                 return False
             reason = "its code changed"
         say(f"{name}: {reason}")
@@ -243,20 +216,18 @@ def step(
         start = time.perf_counter()
         forget_peak()
         make(work)
-        write_json(
-            record_path(outputs[0]),
-            {
-                "step": name,
-                "notebook": notebook,
-                "key": key,
-                "outputs": {output.name: fingerprint(output) for output in outputs},
-                "code": {"module": make.__module__, "hash": began_with, "commit": commit()},
-                "versions": versions(),
-                "hardware": {"machine": platform.machine(), "system": platform.system()},
-                "wall_s": round(before + time.perf_counter() - start, 2),
-                "peak_mb": round(peak_memory_mb()),
-            },
-        )
+        record = {
+            "step": name,
+            "notebook": notebook,
+            "key": key,
+            "outputs": {output.name: fingerprint(output) for output in outputs},
+            "code": {"module": make.__module__, "hash": began_with, "commit": commit()},
+            "versions": versions(),
+            "hardware": {"machine": platform.machine(), "system": platform.system()},
+            "wall_s": round(before + time.perf_counter() - start, 2),
+            "peak_mb": round(peak_memory_mb()),
+        }
+        write_json(record_path(outputs[0]), record)
         shutil.rmtree(work)
     return True
 

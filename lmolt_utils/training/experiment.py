@@ -1,20 +1,11 @@
 """From a row of the systems table to its predictions: merge, train, predict, each done once.
 
-Notebooks 03 to 06 go through :func:`make_system`, or step by step through what it calls::
-
-    todo = plan(run, system)  # parameters, recipe and merge of the row
-    initial = initial_model(run, todo, "cap2mol")  # merged if the row says so
-    trainer = trainer_for(run, todo, initial)  # TRL's trainer, to look at
-    train_system(run, todo, initial)  # trains one like it, unless that was done
-    predict(run, todo, "cap2mol")
-
 A row's init decides whether something is merged, its method whether something is trained.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -31,7 +22,7 @@ from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.recipes import Recipe
-from lmolt_utils.training.trainers import build_trainer, load_initial, train
+from lmolt_utils.training.trainers import train
 
 Say = Callable[[str], None]
 
@@ -44,11 +35,6 @@ class Plan:
     params: Params
     recipe: Recipe
     merge: Merge | None
-
-    @property
-    def name(self) -> str:
-        """The system's."""
-        return self.system.name
 
     @property
     def published_model(self) -> str | None:
@@ -73,25 +59,18 @@ def initial_model(run: Run, todo: Plan, task: Task, say: Say = print) -> str:
     return own[task if todo.system.init == "per_task" else todo.system.init]
 
 
-def trainer_for(run: Run, todo: Plan, initial: str, folder: Path | None = None, say: Say = print) -> Any:
-    """TRL's trainer for ``todo`` on the run's pairs, as :func:`train_system` builds it."""
-    pairs = read_rows(run.path("data", "pairs.jsonl"), PAIR_COLUMNS)
-    model, tokenizer = load_initial(todo.recipe, with_weights(todo.merge, initial))
-    return build_trainer(todo.recipe, model, tokenizer, pairs, folder or run.path("models"), say=say)
-
-
 def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
     """Train the adapter of ``todo`` unless that was done; returns its folder."""
-    pairs, adapter = run.path("data", "pairs.jsonl"), run.path("models", todo.name)
-    log = run.path("logs", f"{todo.name}.training.jsonl")
+    name, save_steps = todo.system.name, todo.params.save_steps
+    pairs, adapter = run.path("data", "pairs.jsonl"), run.path("models", name)
+    log = run.path("logs", f"{name}.training.jsonl")
 
     def make(work: Path) -> None:
         rows, start = read_rows(pairs, PAIR_COLUMNS), with_weights(todo.merge, initial)
-        save_steps = todo.params.save_steps
-        train(todo.recipe, start, rows, adapter, log, work, title=todo.name, say=say, save_steps=save_steps)
+        train(todo.recipe, start, rows, adapter, log, work, title=name, say=say, save_steps=save_steps)
 
     run.step(
-        f"train {todo.name}",
+        f"train {name}",
         make,
         outputs=[adapter, log],
         params=todo.recipe.relevant(),
@@ -114,42 +93,42 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
     """
     initial = initial_model(run, todo, task, lambda _: None)
     adapter = run.path("models", todo.system.adapter_of) if todo.system.method != "none" else None
-    test, output, params = run.path("data", "test.jsonl"), prediction_path(run, todo.name, task), todo.params
+    name, params = todo.system.name, todo.params
+    test, output = run.path("data", "test.jsonl"), prediction_path(run, name, task)
+
+    machine = ("device", "dtype", "quantize")
 
     def make(_: Path) -> None:
         kind: Kind = "translator" if todo.system.init == "txtchem" else "causal"
-        machine = {name: getattr(params, name) for name in ("device", "dtype", "quantize")}
-        own_code = initial in params.remote_code
         model, tokenizer = load_trained(
-            with_weights(todo.merge, initial), adapter, kind=kind, remote_code=own_code, **machine
+            with_weights(todo.merge, initial),
+            adapter,
+            kind=kind,
+            remote_code=initial in params.remote_code,
+            **{each: getattr(params, each) for each in machine},
         )
         rows = read_rows(test, TEST_COLUMNS)
-        columns = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-        source, reference = rows[columns[0]], rows[columns[1]]
+        given, wanted = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
         raw = generate(
             model,
             tokenizer,
-            [_asked(todo, task, text) for text in source],
+            [_asked(todo, task, text) for text in rows[given]],
             max_new_tokens=params.max_new_tokens,
             batch_size=params.generation_batch,
-            title=f"{todo.name} {task}",
+            title=f"{name} {task}",
         )
-        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": source, "reference": reference, "raw": raw})
-        frame["prediction"] = [clean(text) for text in raw]
+        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": rows[given], "reference": rows[wanted]})
+        frame = frame.assign(raw=raw, prediction=[clean(text) for text in raw])
         write_rows(output, frame[list(PREDICTION_COLUMNS)])
 
     run.step(
-        f"predict {todo.name} {task}",
+        f"predict {name} {task}",
         make,
         outputs=[output],
         params={
             "task": task,
             "prompt": params.test_prompt if todo.published_model is None else params.baseline_prompt,
-            "max_new_tokens": params.max_new_tokens,
-            "generation_batch": params.generation_batch,
-            "dtype": params.dtype,
-            "quantize": params.quantize,
-            "device": params.device,
+            **{each: getattr(params, each) for each in ("max_new_tokens", "generation_batch", *machine)},
         },
         inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
         say=say,

@@ -50,23 +50,18 @@ def kto_pair(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch
     return (up + down) / 2
 
 
-def negative_log_likelihood(log_probs: torch.Tensor, tokens: torch.Tensor, kind: str) -> torch.Tensor:
-    """The SFT term per row from log π(y_w|x) and the answer's tokens (both per row); audit D9.
-
-    ``sum``: as Eq. 4 prints it. ``row_mean``: per token of the answer, which is what the released code ran (TRL's mean
-    over a micro-batch's tokens, at one row per micro-batch); weaker by a factor of the answer's length.
-    """
-    return -log_probs if kind == "sum" else -log_probs / tokens
-
-
 def sigmoid_and_nll(beta: float, alpha: float, nll: str) -> Objective:
-    """Eq. 3 with an NLL term; Eq. 4 where there is no reference. ``nll``: see :func:`negative_log_likelihood`."""
+    """Eq. 3 with an NLL term; Eq. 4 where there is no reference.
+
+    ``nll`` (audit D9): ``sum``, as Eq. 4 prints it; ``row_mean``, per token of the answer, which is what the released
+    code ran (TRL's mean over a micro-batch's tokens, at one row per micro-batch), weaker by the answer's length.
+    """
 
     def losses(
         chosen: torch.Tensor, rejected: torch.Tensor, log_probs: torch.Tensor, tokens: torch.Tensor
     ) -> torch.Tensor:
         preference = -functional.logsigmoid(beta * (chosen - rejected))
-        return preference + alpha * negative_log_likelihood(log_probs, tokens, nll)
+        return preference + alpha * (-log_probs if nll == "sum" else -log_probs / tokens)
 
     return losses
 
@@ -119,7 +114,6 @@ class Monitored:
         self.precision = same_precision(self.model)  # type: ignore[attr-defined]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of the next step."""
         self.micro = 0
         return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
 
@@ -142,7 +136,6 @@ class RowMean(Monitored):
     rows_in_step: int | None = None  # known while training
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of the next step; their rows are counted."""
         found = super().get_batch_samples(*args, **kwargs)
         self.rows_in_step = sum(len(batch["input_ids"]) for batch in found[0])
         return found

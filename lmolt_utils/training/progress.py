@@ -15,28 +15,25 @@ from lmolt_utils.training.losses import Monitored, TrainingError
 
 
 class Progress(TrainerCallback):
-    """A progress bar with loss and time left."""
+    """A progress bar with loss and time left; after a kill it does not begin at 0."""
 
     def __init__(self, title: str) -> None:
         self.title = title
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A bar that begins where the training does: after a kill not at 0."""
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", mininterval=5)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """The loss, beside the bar."""
         if logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close it."""
         self.bar.close()
 
 
 class Clock(TrainerCallback):
-    """Per step: seconds of training, tokens read, peak memory; ``rows``: those of before a kill.
+    """Per step: seconds and tokens since the beginning, peak memory; ``rows``: those of before a kill.
 
     Seconds include the reference's log-probabilities and the time before a kill, but not the pause.
     """
@@ -47,11 +44,9 @@ class Clock(TrainerCallback):
             trainer.tokens = int(self.rows[-1]["tokens"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on."""
         self.start = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else self.trainer.reference_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One row."""
         on_gpu = args.device.type == "cuda"
         self.rows.append(
             {
@@ -62,10 +57,6 @@ class Clock(TrainerCallback):
             }
         )
 
-    def frame(self) -> pd.DataFrame:
-        """Columns step, seconds, tokens (both since the beginning), peak_mb."""
-        return pd.DataFrame(self.rows, columns=["step", "seconds", "tokens", "peak_mb"])
-
 
 class StopOnDivergence(TrainerCallback):
     """Stops a training whose gradient is not finite or whose loss runs away, before that is saved anywhere."""
@@ -74,11 +65,9 @@ class StopOnDivergence(TrainerCallback):
         self.stop_above = stop_above
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on with the losses of before a kill."""
         self.losses = [float(row["loss"]) for row in state.log_history if "loss" in row]
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Look at the gradient."""
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise TrainingError(f"the gradient of {name} is not finite at step {state.global_step + 1}")

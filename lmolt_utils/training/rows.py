@@ -76,10 +76,6 @@ def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable
     ``counts``: their :func:`lengths`. A cut answer has lost its EOS. Raises :class:`TrainingError` when fewer than two
     pairs are left.
     """
-    if len(pairs) < 2:
-        raise TrainingError(
-            f"the training set has {len(pairs)} pairs: a training needs at least 2; see data/pairs.jsonl"
-        )
     lost = counts["prompt"] >= limit
     answers = counts[["chosen", "rejected"]].max(axis=1)
     cut = ~lost & (counts["prompt"] + answers + 1 > limit)  # EOS

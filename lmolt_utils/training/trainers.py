@@ -11,7 +11,6 @@ neighbours. Transformers would shuffle at each epoch.
 import gc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,7 @@ def _arguments(
 
 
 def load_initial(recipe: Recipe, initial: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model that a training starts from, and its tokenizer.
-
-    Raises :class:`~lmolt_utils.models.loading.ModelError` when there are none, or they do not fit each other.
-    """
+    """The model that a training starts from, and its tokenizer; ``ModelError`` if they do not fit each other."""
     tokenizer = load_tokenizer(initial)
     model = load_model(initial, "causal", device=recipe.device, dtype=recipe.dtype, quantize=recipe.quantize)
     check_vocabulary(model, tokenizer, initial)
@@ -135,19 +131,6 @@ def _pair_trainer(arguments: dict[str, Any], parts: dict[str, Any], objective: O
     return trainer
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training did: the evidence that it did something."""
-
-    steps: int
-    rows: int
-    trainable: int
-    moved: float
-    tokens: int
-    resumed_at: int
-    precision: str
-
-
 def train(
     recipe: Recipe,
     initial: str,
@@ -159,14 +142,10 @@ def train(
     title: str,
     say: Callable[[str], None] = print,
     save_steps: int | None = None,
-) -> Trained:
-    """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``.
+) -> None:
+    """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``, a row per step.
 
-    The log has one row per optimiser step (step, loss, learning rate, gradient norm, the trainer's own measures);
-    seconds, tokens and peak memory per step lie beside it (:func:`~lmolt_utils.training.progress.timing_path`).
-
-    With ``save_steps`` a checkpoint is kept every so many steps in ``work``, the step's work folder, and a training
-    that was killed goes on from its last whole one.
+    With ``save_steps`` a checkpoint is kept every so many steps in ``work``; a killed training goes on from the last.
 
     Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is not finite or runs away (the
     last good checkpoint stays), and when the adapter did not move: a training that does nothing is an error.
@@ -181,41 +160,32 @@ def train(
     try:
         model, tokenizer = load_initial(recipe, initial)
         trainer = build_trainer(recipe, model, tokenizer, pairs, work, save_steps=save_steps, say=say)
-        times, resumed_at = _run(trainer, recipe, work, title, say)
+        times = _run(trainer, recipe, work, title, say)
         moved = _moved(trainer.model)
         if not moved > 0:
             raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
         with atomic_folder(adapter) as part:
             save_adapter(trainer.model, tokenizer, part, initial)
+        # Times lie apart: the logs of equal trainings are equal byte for byte.
         history = _history(trainer)
-        result = Trained(
-            steps=int(trainer.state.global_step),
-            rows=len(trainer.train_dataset),
-            trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            moved=moved,
-            tokens=trainer.tokens,
-            resumed_at=resumed_at,
-            precision=trainer.precision,
+        write_rows(log, history)
+        write_rows(timing_path(log), times)
+        seconds, losses = times["seconds"].iloc[-1], history["loss"]
+        weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        say(
+            f"{title}: {trainer.state.global_step} steps over {len(trainer.train_dataset)} rows in {seconds:.0f} s "
+            f"({trainer.tokens / seconds:,.0f} tokens/s), loss {losses.iloc[0]:.3f} -> {losses.iloc[-1]:.3f}, "
+            f"{weights:,} weights trained, mean |B| {moved:.2e}, {trainer.precision}"
         )
     finally:
         # A trainer and its model refer to each other: without this, the next 7B model would be loaded beside this one.
         model = trainer = None
         gc.collect()
         torch.cuda.empty_cache()
-    # Times lie apart: the logs of equal trainings are equal byte for byte.
-    write_rows(log, history)
-    write_rows(timing_path(log), times)
-    seconds, losses = times["seconds"].iloc[-1], history["loss"]
-    say(
-        f"{title}: {result.steps} steps over {result.rows} rows in {seconds:.0f} s "
-        f"({result.tokens / seconds:,.0f} tokens/s), loss {losses.iloc[0]:.3f} -> {losses.iloc[-1]:.3f}, "
-        f"{result.trainable:,} weights trained, mean |B| {moved:.2e}, {result.precision}"
-    )
-    return result
 
 
-def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[str], None]) -> tuple[pd.DataFrame, int]:
-    """Train, from the last checkpoint in ``work`` if they are kept; costs per step, and the step it went on from."""
+def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[str], None]) -> pd.DataFrame:
+    """Train, from the last checkpoint in ``work`` if they are kept; costs per step."""
     checkpoints = Checkpoints(work)
     keeps = trainer.args.save_strategy == "steps"
     found = checkpoints.last() if keeps else None
@@ -224,14 +194,13 @@ def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[st
     trainer.remove_callback(PrinterCallback)
     for callback in (clock, Progress(title), StopOnDivergence(recipe.stop_above), *([checkpoints] if keeps else [])):
         trainer.add_callback(callback)
-    resumed_at = int(found[1][-1]["step"]) if found else 0
     if found:
-        say(f"{title}: goes on after step {resumed_at}, from {found[0].name}")
+        say(f"{title}: goes on after step {found[1][-1]['step']}, from {found[0].name}")
     try:
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except TrainingError as error:
         raise TrainingError(f"{title}: {error}; {checkpoints.left()} Try a smaller learning_rate.") from error
-    return clock.frame(), resumed_at
+    return pd.DataFrame(clock.rows)
 
 
 def _history(trainer: Any) -> pd.DataFrame:

@@ -1,25 +1,18 @@
 """Corpora as they are released, through all eight notebooks: L+M-24's archive, and molecules with captions only."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.metrics.analysis import embedded_tree
-from lmolt_utils.paths import root
-from lmolt_utils.run.notebooks import NOTEBOOKS
+from tests.run.executing import in_one_kernel, repository_with
 
 #: One system per way of making one: what a layout may break is the data's way, not the number of systems.
 SYSTEMS = ("meditron", "cpo", "slerp", "slerp+cpo", "cpo-mol2cap", "constant", "nearest-neighbour", "rule")
@@ -27,19 +20,8 @@ SCRIPT = "<script>alert(1)</script>"
 READ_OFF = "read off the captions"
 
 
-def repository_with(systems: Sequence[str], folder: Path) -> None:
-    """A copy of the repository whose systems table has these rows only."""
-    for name in ("notebooks", "Snakefile", "profiles", "lmolt_utils", "pyproject.toml"):
-        (folder / name).symlink_to(root() / name)
-    shutil.copytree(root() / "params", folder / "params")
-    table = folder / "params" / "systems.yaml"
-    rows = table.read_text().splitlines(keepends=True)
-    named = [re.match(r"- \{name: ([^,]+)", row) for row in rows]
-    table.write_text("".join(row for row, name in zip(rows, named, strict=True) if not name or name[1] in systems))
-
-
-def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
-    """A copy of the repository with few systems and one more profile, ``smoke`` but for ``values``; its environment."""
+def execute(folder: Path, profile: str, monkeypatch: pytest.MonkeyPatch, **values: object) -> nbformat.NotebookNode:
+    """All notebooks in a copy of the repository with few systems and one more profile, ``smoke`` but for ``values``."""
     repository_with(SYSTEMS, folder)
     text = (folder / "params" / "smoke.yaml").read_text()
     small = {"test_rows": 8, "max_new_tokens": 16, "effective_batch": 4, "micro_batch": 4, "epochs": 0.5}
@@ -47,7 +29,9 @@ def repository(folder: Path, profile: str, **values: object) -> dict[str, str]:
         text, found = re.subn(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
         assert found == 1, key
     (folder / "params" / f"{profile}.yaml").write_text(text)
-    return {"LMOLT_ROOT": str(folder), "LMOLT_RUNS": str(folder / "runs"), "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("LMOLT_ROOT", str(folder))
+    monkeypatch.setenv("LMOLT_RUNS", str(folder / "runs"))
+    return in_one_kernel(profile, folder)
 
 
 def html_of(book: nbformat.NotebookNode) -> str:
@@ -56,7 +40,7 @@ def html_of(book: nbformat.NotebookNode) -> str:
 
 
 @pytest.mark.slow
-def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path) -> None:
+def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python sets, a tree and withheld pairs in the zip, no captions, no splits; names as L+M-24 writes them."""
     frame = generate(300, 5)
     lines = []
@@ -68,10 +52,8 @@ def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path) -> None:
         handle.writestr("train_props.txt", "\n".join(lines) + "\n")
         handle.writestr("nested_props.json", json.dumps(embedded_tree() | {"Odor": ["Odor_evaluation"]}))
         handle.writestr("train_withheld_combos.txt", "".join(f"{pair!r}\t1\n" for pair in WITHHELD_PAIRS))
-    environment = repository(tmp_path, "release", corpus=archive, test_set="extra_valid", negatives="nearest")
-    command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", "release", "--cores", "2"]
-    done = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    values = {"corpus": archive, "test_set": "extra_valid", "negatives": "nearest"}
+    whole = execute(tmp_path, "release", monkeypatch, **values)
     run = tmp_path / "runs" / "release"
     facts = read_json(run / "data" / "manifest.json")["corpus"]
     assert facts["property_tree"]["from"] == "additional_data.zip: nested_props.json"
@@ -83,31 +65,19 @@ def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path) -> None:
     assert {"Overall", "Odor"} <= {line["category"] for line in behaviour["categories"]}, "the archive's tree"
     assert set(behaviour["combinations"]) == {"precision", "recall", "f1", "accuracy"}, "the archive's pairs"
     assert (run / "figures" / "table_T2.md").stat().st_size > 500
-    for notebook in NOTEBOOKS:
-        executed = (run / "notebooks" / f"{notebook}.ipynb").read_text()
-        assert READ_OFF not in json.dumps([cell.get("outputs", []) for cell in json.loads(executed)["cells"]])
+    assert READ_OFF not in json.dumps([cell.get("outputs", []) for cell in whole.cells])
 
 
 @pytest.mark.slow
 def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two columns, as on the hub; no short molecule, and markup in captions. All in one kernel: one import of torch."""
+    """Two columns, as on the hub; no short molecule, and markup in captions."""
     frame = generate(300, 5)
     frame = frame.loc[frame["molecule"].str.len() > 60, ["molecule", "caption"]]
     frame.loc[frame.index[::3], "caption"] += f" {SCRIPT}"
     frame.to_csv(tmp_path / "mine.csv", index=False)
-    environment = repository(tmp_path, "captions", corpus=tmp_path / "mine.csv", test_set="validation")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    books = {name: nbformat.read(root() / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS}
-    for book in books.values():
-        next(
-            c for c in book.cells if "parameters" in c.metadata.get("tags", [])
-        ).source = 'profile, systems, overrides = "captions", [], {}'
-    forget = nbformat.v4.new_code_cell("%reset -f")  # no notebook sees another's variables
-    whole = nbformat.v4.new_notebook(cells=[cell for book in books.values() for cell in (forget, *book.cells)])
-    NotebookClient(whole, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    whole = execute(tmp_path, "captions", monkeypatch, corpus=tmp_path / "mine.csv", test_set="validation")
     run = tmp_path / "runs" / "captions"
     facts = read_json(run / "data" / "manifest.json")["corpus"]
     assert facts["properties"] == READ_OFF
@@ -115,13 +85,8 @@ def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
     assert (run / "predictions" / "rule.mol2cap.jsonl").exists(), "a baseline that is about property sets"
     assert pd.notna(read_json(run / "scores" / "rule.behaviour.json")["mol2cap"]["omitted"])
     printed = [json.dumps(cell.get("outputs", [])) for cell in whole.cells]
-    for shown in (
-        "skew = ",
-        "shared_table(overlap",
-        "make_card(",
-        "behaviour_table(",
-        "bands",
-    ):
+    tables = "skew = ", "shared_table(overlap", "make_card(", "behaviour_table(", "bands"
+    for shown in tables:
         (place,) = [number for number, cell in enumerate(whole.cells) if shown in cell.source and cell.source]
         assert READ_OFF in printed[place], shown
     assert READ_OFF in (run / "figures" / "table_T2.md").read_text()

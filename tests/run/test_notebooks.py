@@ -12,7 +12,6 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS
@@ -21,6 +20,7 @@ from lmolt_utils.files import fingerprint, read_json
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, notebook_path
+from tests.run.executing import in_one_kernel
 
 LMOLT = [sys.executable, "-m", "lmolt_utils.cli"]
 PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar"]
@@ -97,17 +97,10 @@ def test_plain_nbclient_from_the_notebooks_own_folder_gives_the_same_files(
 ) -> None:
     """Cell by cell, no papermill, one kernel, another working folder: the same bytes, trained adapters included."""
     monkeypatch.setenv("LMOLT_RUNS", str(tmp_path))
-    cells = []
-    for notebook in ("01_data", "02_negatives", "04_alignment"):
-        for cell in nbformat.read(notebook_path(notebook), as_version=4).cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                cell.source = 'profile, systems, overrides = "smoke", [], {}'
-            cells.append(cell)
-        cells.append(nbformat.v4.new_code_cell("%reset -f"))
-    place = {"metadata": {"path": str(root() / "notebooks")}}
-    NotebookClient(nbformat.v4.new_notebook(cells=cells), kernel_name="python3", resources=place).execute()
+    notebooks = "01_data", "02_negatives", "04_alignment"
+    in_one_kernel("smoke", root() / "notebooks", notebooks)
     compared = 0
-    for notebook in ("01_data", "02_negatives", "04_alignment"):
+    for notebook in notebooks:
         first = read_json(notebook_record(reproduced, notebook))["files"]
         again = read_json(notebook_record(tmp_path / "smoke", notebook))["files"]
         assert first == again, notebook
@@ -132,8 +125,6 @@ def test_mistakes_stop_with_the_name_and_the_remedy(reproduced: Path, tmp_path: 
     assert wrong.returncode == 1
     assert "no system 'cpoo'; did you mean 'cpo'" in wrong.stderr
     assert "Passed unknown parameter" not in wrong.stderr
-    early = papermill(tmp_path, "02_negatives", "-p", "profile", "smoke")
-    assert "sample.jsonl is missing: run the notebook that writes it" in early.stderr
     shutil.copytree(reproduced / "data", tmp_path / "smoke" / "data", dirs_exist_ok=True)
     test_file = tmp_path / "smoke" / "data" / "test.jsonl"
     test_file.write_bytes(test_file.read_bytes()[:-20])

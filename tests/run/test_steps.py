@@ -4,7 +4,6 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,14 +22,7 @@ def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str
         calls.append("made")
         output.write_text(source.read_text() + str(changes))
 
-    ran = step(
-        "test",
-        make,
-        outputs=[output],
-        params=changes,
-        inputs={"source": source},
-        say=said.append,
-    )
+    ran = step("test", make, outputs=[output], params=changes, inputs={"source": source}, say=said.append)
     return ran, said[0]
 
 
@@ -132,58 +124,44 @@ def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
     assert asked == [list("abcd"), ["c", "d"]]
 
 
-def _step_of(package: Path, name: str, output: Path, **options: Any) -> tuple[bool, str]:
-    """Run a step whose ``make`` is that of module ``name`` in ``package``, freshly imported."""
-    namespace: dict[str, Any] = {"__name__": f"lmolt_utils.{name}"}
-    exec((package / f"{name}.py").read_text(), namespace)
-    said: list[str] = []
-    make = namespace["make"]
-    ran = step("train x", lambda_of(make, output), outputs=[output], params={}, say=said.append, **options)
-    return ran, said[0]
-
-
-def lambda_of(make: Any, output: Path) -> Any:
-    def wrapped(_: Path) -> None:
-        output.write_text(str(make()))
-
-    wrapped.__module__ = make.__module__
-    return wrapped
-
-
 def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another line in a module that the step's own imports: short steps again, long ones kept and named."""
     import lmolt_utils.run.steps as steps
 
     package, output = tmp_path / "lmolt_utils", tmp_path / "run" / "out.txt"
     (package / "run").mkdir(parents=True)
-    (package / "a.py").write_text("from lmolt_utils.b import f\n\n\ndef make():\n    return 1\n")
+    (package / "a.py").write_text("import lmolt_utils.b\n")
     monkeypatch.setattr(steps, "__file__", str(package / "run" / "steps.py"))
 
-    def b(text: str) -> None:
-        (package / "b.py").write_text(text)
-        steps._imports.cache_clear()
-        steps.code_hash.cache_clear()
+    def make(_: Path) -> None:
+        output.write_text("made")
 
-    b("def f():\n    return 1\n")
-    (package / "a.py").write_text("import lmolt_utils.b\n\n\ndef make():\n    return 1\n")
-    monkeypatch.setitem(__import__("sys").modules, "lmolt_utils.b", __import__("types").ModuleType("lmolt_utils.b"))
-    assert _step_of(package, "a", output)[0]
-    b('def f():\n    """Docs."""\n    # why\n    return 1\n')
-    assert _step_of(package, "a", output) == (False, "train x: up to date")
-    b("def f():\n    return 2\n")
-    kept = _step_of(package, "a", output, redo_below_s=0.0)
-    assert kept[0] is False
-    assert "made by older code" in kept[1]
+    make.__module__ = "lmolt_utils.a"
+
+    def step_with(b: str, redo_below_s: float = 120.0) -> tuple[bool, str]:
+        """The step, with ``b`` in b.py."""
+        (package / "b.py").write_text(b)
+        steps._read.cache_clear()
+        steps.code_hash.cache_clear()
+        said: list[str] = []
+        ran = step("train x", make, outputs=[output], params={}, redo_below_s=redo_below_s, say=said.append)
+        return ran, said[0]
+
+    first, second, third = (f"def f():\n    return {number}\n" for number in (1, 2, 3))
+    assert step_with(first)[0]
+    assert step_with('def f():\n    """Docs."""\n    # why\n    return 1\n') == (False, "train x: up to date")
+    ran, why = step_with(second, redo_below_s=0.0)
+    assert not ran
+    assert "made by older code" in why
     assert list(made_by_older_code(tmp_path / "run")) == ["train x"]
     monkeypatch.setenv("LMOLT_REDO", "predict*")
-    assert _step_of(package, "a", output, redo_below_s=0.0)[0] is False
+    assert step_with(second, redo_below_s=0.0)[0] is False
     monkeypatch.setenv("LMOLT_REDO", "train*")
-    assert _step_of(package, "a", output, redo_below_s=0.0) == (True, "train x: its code changed")
+    assert step_with(second, redo_below_s=0.0) == (True, "train x: its code changed")
     assert made_by_older_code(tmp_path / "run") == {}
-    b("def f():\n    return 3\n")
     monkeypatch.delenv("LMOLT_REDO")
-    assert _step_of(package, "a", output, redo_below_s=120.0) == (True, "train x: its code changed")
-    steps._imports.cache_clear()
+    assert step_with(third) == (True, "train x: its code changed")
+    steps._read.cache_clear()
     steps.code_hash.cache_clear()
 
 

@@ -7,9 +7,10 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import gpu, training
+from benchmarks import gpu
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
+from lmolt_utils.training.rows import lengths
 
 SMALL = {**asdict(gpu.RECIPE), "device": "cpu", "epochs": 1.0}
 
@@ -50,10 +51,8 @@ def test_lengths_have_the_measured_distribution_in_few_rows() -> None:
 
 def test_words_are_tokens() -> None:
     sizes, tokenizer = gpu.lengths(6, 0), gpu.word_tokenizer(500)
-    pairs = gpu.made_up(sizes, 500, 0)
-    assert training.counts(pairs, tokenizer, "card").to_dict("list") == sizes[["prompt", "chosen", "rejected"]].to_dict(
-        "list"
-    )
+    counted = lengths(gpu.made_up(sizes, 500, 0), tokenizer, "card")
+    assert counted.to_dict("list") == sizes[["prompt", "chosen", "rejected"]].to_dict("list")
 
 
 def test_the_model_is_made_in_four_bits() -> None:

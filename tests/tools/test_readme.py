@@ -10,7 +10,7 @@ from tools.readme import render
 
 def test_readme_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     text = (root() / "README.md").read_text(encoding="utf-8")
-    assert render(text, root() / "figures") == text, "python -m tools.readme --write"
+    assert render(text, root() / "figures") == text, "python -m tools.readme"
     other = tmp_path / "figures"
     (other / "seeds").mkdir(parents=True)
     for name in ("nli_correlations.csv", "seeds/effects.csv"):

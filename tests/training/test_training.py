@@ -21,7 +21,7 @@ from lmolt_utils.training.losses import TrainingError
 from lmolt_utils.training.progress import StopOnDivergence, efficiency
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.rows import check_batches, dataset, fitting, lengths
-from lmolt_utils.training.trainers import Trained, build_trainer, load_initial, train
+from lmolt_utils.training.trainers import build_trainer, load_initial, train
 
 PAIRS = pd.DataFrame(
     {
@@ -55,20 +55,21 @@ def trainer_for(
     return build_trainer(settings, *load_initial(settings, start), pairs, folder, say=say)
 
 
-def trained(settings: Recipe, folder: Path, pairs: pd.DataFrame = PAIRS, start: str = START, **more: Any) -> Trained:
-    """A training into ``folder``: adapter a, log l.jsonl, work folder w."""
+def trained(settings: Recipe, folder: Path, pairs: pd.DataFrame = PAIRS, start: str = START, **more: Any) -> list[str]:
+    """A training into ``folder``: adapter a, log l.jsonl, work folder w; what it said."""
+    said: list[str] = []
     places = folder / "a", folder / "l.jsonl", folder / "w"
-    return train(settings, start, pairs, *places, **{"title": settings.method, "say": lambda _: None, **more})
+    train(settings, start, pairs, *places, **{"title": settings.method, "say": said.append, **more})
+    return said
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_trains_and_saves_an_adapter_that_moved(method: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    result = trained(recipe(method), tmp_path, say=said.append)
+    (said,) = trained(recipe(method), tmp_path)
     rows = 16 if method == "kto" else 8
-    assert (result.rows, result.steps) == (rows, rows // 4 * 2)
-    assert result.moved > 0
-    assert len(read_rows(tmp_path / "l.jsonl", ["step", "loss"])) == result.steps
+    assert said.startswith(f"{method}: {rows // 2} steps over {rows} rows in ")
+    assert said.endswith("adapter float32, base float32")
+    assert len(read_rows(tmp_path / "l.jsonl", ["step", "loss"])) == rows // 2
     times = read_rows(tmp_path / "l.seconds.jsonl", ["step", "seconds", "tokens", "peak_mb"])
     assert times["seconds"].is_monotonic_increasing
     assert times["peak_mb"].iloc[-1] > 100
@@ -81,10 +82,7 @@ def test_each_method_trains_and_saves_an_adapter_that_moved(method: str, tmp_pat
         for side in ("chosen", "rejected")
     }
     once = tokens["chosen"] if method == "sft" else tokens["chosen"] + tokens["rejected"]
-    assert times["tokens"].iloc[-1] == result.tokens == 2 * once, "what the model read, in two epochs"
-    assert f"{result.trainable:,} weights trained" in said[-1]
-    assert said[-1].endswith(result.precision)
-    assert result.precision == "adapter float32, base float32"
+    assert times["tokens"].iloc[-1] == 2 * once, "what the model read, in two epochs"
     before, _ = load_trained(START, None, **MACHINE)
     after, _ = load_trained(START, tmp_path / "a", **MACHINE)
     ids = tokenizer(prompt("mol2cap", "CCO"), return_tensors="pt").input_ids
@@ -112,13 +110,8 @@ def test_kto_rows_hold_both_classes_in_every_batch() -> None:
     check_batches(list(data["label"]), 8)
     with pytest.raises(TrainingError, match="batch 0 of 4 rows holds one class only"):
         check_batches([True] * 8 + [False] * 8, 4)
-
-
-@pytest.mark.parametrize(("pairs", "micro"), [(5, 3), (7, 13), (4, 7)])
-def test_kto_never_leaves_a_row_alone(pairs: int, micro: int, tmp_path: Path) -> None:
-    """The last batch would be a single row, whose mismatched answer is its own: z_ref is then its own log-ratio."""
-    with pytest.raises(TrainingError, match=f"of {micro} rows holds one class only, or a row alone"):
-        trainer_for(recipe("kto", micro_batch=micro, effective_batch=micro), tmp_path, PAIRS[:pairs])
+    with pytest.raises(TrainingError, match="of 7 rows holds one class only, or a row alone"):
+        check_batches(list(dataset(PAIRS[:4], recipe("kto"), load_tokenizer(START))["label"]), 7)
 
 
 class Rows(TrainerCallback):
@@ -198,8 +191,7 @@ def test_qlora_as_the_paper_profile_has_it(tmp_path: Path) -> None:
         trainer = trainer_for(settings, tmp_path / method, start=start)
         assert trainer.precision == "adapter float32, base nf4, float32"
         first.append(torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad]).detach())
-        result = trained(settings, tmp_path / method, start=start)
-        assert result.moved > 0
+        trained(settings, tmp_path / method, start=start)
         after, _ = load_trained(start, tmp_path / method / "a", device="cpu", dtype="bfloat16", quantize="nf4")
         assert after.peft_config["default"].r == 64
         config = json.loads((tmp_path / method / "a" / "adapter_config.json").read_text())
@@ -209,22 +201,10 @@ def test_qlora_as_the_paper_profile_has_it(tmp_path: Path) -> None:
         torch.testing.assert_close(first[0], other, rtol=0, atol=0)
 
 
-def test_same_seed_same_adapter(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        trained(recipe("cpo"), tmp_path / name)
-    adapters = [(tmp_path / name / "a" / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
-    assert adapters[0] == adapters[1]
-
-
 def test_a_training_that_does_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="did not move"):
         trained(recipe("sft", learning_rate=0.0), tmp_path)
     assert not (tmp_path / "a").exists()
-
-
-def test_unknown_method_is_named() -> None:
-    with pytest.raises(ValueError, match="no training method 'ppo'"):
-        dataset(PAIRS, recipe("ppo"), load_tokenizer(START))
 
 
 def test_record_ignores_what_a_method_does_not_use() -> None:
@@ -248,12 +228,9 @@ def test_long_sequences_are_counted_and_said(tmp_path: Path) -> None:
     counts = lengths(pairs, load_tokenizer(START))
     with pytest.raises(TrainingError, match=r"0 of 11 pairs fit into 3 tokens: raise max_length"):
         fitting(pairs, counts, 3, said.append)
-
-
-def test_no_sequence_is_longer_than_the_model_whatever_max_length_says(tmp_path: Path) -> None:
-    pairs = PAIRS.copy()
+    pairs = PAIRS.copy()  # the model's own limit holds whatever max_length says
     pairs.loc[0, "chosen"] = "The molecule is a toxin. " * 400
-    said: list[str] = []
+    said.clear()
     trainer = trainer_for(recipe("sft", max_length=100000), tmp_path, pairs, said.append)
     limit = trainer.model.config.max_position_embeddings
     assert said[0].startswith(f"longer than {limit} tokens: 1 of 8 pairs")
@@ -271,25 +248,22 @@ def test_chatml_rows_are_measured_as_they_are_trained_on(tmp_path: Path) -> None
     assert "have an answer that is cut" in said["chatml"][0]
 
 
-def refused(pairs: pd.DataFrame, folder: Path, error: type[Exception], message: str, model: str = START) -> None:
-    with pytest.raises(error, match=message):
-        trained(recipe("cpo"), folder, pairs, model)
-    assert not (folder / "a").exists()
-
-
 @pytest.mark.parametrize("rows", [0, 1])
 def test_an_empty_or_one_row_training_set_stops_before_the_model_is_read(rows: int, tmp_path: Path) -> None:
-    refused(PAIRS[:rows], tmp_path, TrainingError, f"the training set has {rows} pairs", str(tmp_path / "no model"))
+    with pytest.raises(TrainingError, match=f"the training set has {rows} pairs"):
+        trained(recipe("cpo"), tmp_path, PAIRS[:rows], str(tmp_path / "no model"))
 
 
 def test_models_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
     """A tokenizer of another vocabulary, and pickled weights."""
     folder = hub_like(tmp_path, vocab_size=512)
-    refused(PAIRS, tmp_path, ModelError, "ids go up to 1023, the model has 512 embeddings", str(folder))
+    with pytest.raises(ModelError, match="ids go up to 1023, the model has 512 embeddings"):
+        load_initial(recipe("cpo"), str(folder))
     blobs = folder.parents[1] / "blobs"
     for shard in blobs.glob("*.safetensors"):
         shard.rename(shard.with_suffix(".bin"))
-    refused(PAIRS, tmp_path, ModelError, "no safetensors weights", str(blobs))
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        load_initial(recipe("cpo"), str(blobs))
 
 
 def test_adapters_of_another_base_and_pickled_ones_are_refused(tmp_path: Path) -> None:
