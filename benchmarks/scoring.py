@@ -120,7 +120,7 @@ def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]
         wordnet.synsets(word)  # nltk reads its files: nobody's speed
 
     def here() -> Any:  # with a matcher that has met no word yet
-        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
+        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.wordnet))
 
     what = f"captions ({words.name}, {matcher.name})"
     return [compared(what, pairs, lambda: official_captions(pairs, words, wordnet), here, repeats)]

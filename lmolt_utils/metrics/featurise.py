@@ -2,8 +2,8 @@
 
 RDKit can hang: ten wildcard atoms, each bonded to every other (350 characters that parse), keep its path fingerprint
 busy for minutes and fill the memory. No call of it can be interrupted from Python, so the system ends a worker that
-exceeds a limit of processor time; what it had begun is computed again, molecule by molecule and in the end feature by
-feature. A molecule keeps the features that can be computed, and the others go on in a new worker.
+exceeds a limit of processor time; what it had begun is computed again in a new worker, molecule by molecule. A molecule
+that RDKit cannot finish has no fingerprints.
 """
 
 import multiprocessing
@@ -28,7 +28,6 @@ from lmolt_utils.data.molecules import parse
 from lmolt_utils.errors import CompanionError
 
 SECONDS = 10.0  # processor time per molecule; ordinary molecules take 3 ms
-_FIRST_TRY = 0.2  # of these seconds, before a molecule is asked for feature by feature
 MEMORY = 4 << 30  # bytes of data in a worker
 #: Characters: RDKit is not asked about longer strings, for which its time grows with the square of the length. The
 #: longest molecule of L+M-24 has 990.
@@ -40,10 +39,8 @@ _CHUNK = 50  # molecules per task: small enough that the workers end together
 class Molecule:
     """What RDKit makes of one string. A feature is None where there is none (yet).
 
-    valid: it parses. canonical: canonical SMILES, empty for the empty molecule. formula: Hill notation.
-    MACCS, RDK, Morgan: fingerprints (bits, bits, sparse counts). inchi: empty where InChI has no name for it.
-    gave_up: the feature that reached the limit of time or memory, or empty; those after it are missing too.
-    "length": the string is longer than LONGEST, and nothing is known of it.
+    canonical: empty for the empty molecule. MACCS, RDK, Morgan: fingerprints (bits, bits, sparse counts). inchi: empty
+    where InChI has no name for it. gave_up: it is longer than LONGEST or reached the limit of time or memory.
     """
 
     valid: bool = False
@@ -53,7 +50,7 @@ class Molecule:
     RDK: Any = None
     Morgan: Any = None
     inchi: str | None = None
-    gave_up: str = ""
+    gave_up: bool = False
 
 
 # ------------------------------------------------------------------------------------------------ in a worker
@@ -82,7 +79,6 @@ def _inchi(mol: Chem.Mol) -> str:
 
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2)
-#: In order of their cost: a molecule keeps the features before the one that RDKit cannot finish.
 _FEATURES: dict[str, Callable[[Chem.Mol], Any]] = {
     "valid": lambda mol: True,
     "formula": CalcMolFormula,
@@ -93,6 +89,7 @@ _FEATURES: dict[str, Callable[[Chem.Mol], Any]] = {
     "inchi": _inchi,
 }
 BASIC, INCHI = tuple(_FEATURES)[:-1], ("inchi",)
+_CHEAP = BASIC[:3]  # what RDKit does not hang on
 
 
 def _features(chunk: Sequence[str], names: Sequence[str], seconds: float) -> list[dict[str, Any]]:
@@ -123,23 +120,20 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 @dataclass
 class Featuriser:
-    """Molecules by SMILES string: each distinct string is computed once, however many systems give it.
-
-    workers: processes side by side. seconds: processor time per molecule.
-    """
+    """Molecules by SMILES string, each distinct one computed once. seconds: processor time per molecule."""
 
     workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     seconds: float = SECONDS
     table: dict[str, Molecule] = field(default_factory=dict)
 
     def molecules(self, smiles: Iterable[str]) -> dict[str, Molecule]:
-        """Every distinct string of `smiles` with its molecule; all features but InChI.
+        """Every distinct string with its molecule; all features but InChI.
 
         Raises CompanionError where no worker can compute anything.
         """
         wanted = list(dict.fromkeys(smiles))
         new = [text for text in wanted if text not in self.table]
-        self.table |= {text: Molecule(gave_up="length" if len(text) > LONGEST else "") for text in new}
+        self.table |= {text: Molecule(gave_up=len(text) > LONGEST) for text in new}
         self._compute([text for text in new if len(text) <= LONGEST], BASIC)
         return {text: self.table[text] for text in wanted}
 
@@ -150,18 +144,19 @@ class Featuriser:
     def _compute(self, smiles: Sequence[str], names: Sequence[str]) -> None:
         waiting = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
         while waiting:
-            lost = self._ask(waiting, names, _FIRST_TRY * self.seconds)
+            lost = self._ask(waiting, names)
             # Work begins in the order it was given, so the worker that died had one of the first.
-            for chunk in lost[: self.workers]:
-                for text in chunk:
-                    if self._ask([[text]], names, _FIRST_TRY * self.seconds):
-                        self._ask_by_feature(text, names)
+            for text in (text for chunk in lost[: self.workers] for text in chunk):
+                if self._ask([[text]], names):
+                    self._check_workers()
+                    self.table[text].gave_up = True
+                    self._ask([[text]], _CHEAP)
             waiting = lost[self.workers :]
 
-    def _ask(self, chunks: Sequence[Sequence[str]], names: Sequence[str], seconds: float) -> list[Sequence[str]]:
+    def _ask(self, chunks: Sequence[Sequence[str]], names: Sequence[str]) -> list[Sequence[str]]:
         """Fill in features; returns the chunks that were lost with a worker."""
         lost = []
-        tasks = [self._submit(chunk, names, seconds) for chunk in chunks]
+        tasks = [self._submit(chunk, names) for chunk in chunks]
         for chunk, task in zip(chunks, tasks, strict=True):
             try:
                 answers = task.result()
@@ -175,27 +170,19 @@ class Featuriser:
             _pool.cache_clear()  # a pool that lost a worker takes no more work
         return lost
 
-    def _submit(self, chunk: Sequence[str], names: Sequence[str], seconds: float) -> Future[list[dict[str, Any]]]:
+    def _submit(self, chunk: Sequence[str], names: Sequence[str]) -> Future[list[dict[str, Any]]]:
         try:
-            return _pool(self.workers).submit(_features, chunk, names, seconds)
+            return _pool(self.workers).submit(_features, chunk, names, self.seconds)
         except BrokenProcessPool as error:  # by a chunk before this one
             failed: Future[list[dict[str, Any]]] = Future()
             failed.set_exception(error)
             return failed
 
-    def _ask_by_feature(self, text: str, names: Sequence[str]) -> None:
-        for name in names:
-            if self._ask([[text]], [name], self.seconds):
-                self._check_workers()
-                self.table[text].gave_up = name
-                return
-
     def _check_workers(self) -> None:
-        """A molecule was given up: is it its fault? Workers that cannot do methane say nothing of molecules."""
+        """Workers that cannot do methane say nothing of molecules."""
         self.table.setdefault("C", Molecule())
-        if self._ask([["C"]], BASIC, SECONDS):
+        if self._ask([["C"]], BASIC):
             raise CompanionError(
-                "RDKit's worker processes die: no molecule can be judged. Is there too little memory (ulimit -v, a "
-                "batch system's limit), or a system that kills processes? A script that scores needs the usual "
-                "`if __name__ == '__main__':` of programs with processes."
+                "RDKit's worker processes die. Is there too little memory (ulimit -v, a batch system's limit)? A "
+                "script that scores needs the usual `if __name__ == '__main__':` of programs with processes."
             )

@@ -6,14 +6,12 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
 - text after the first whitespace is ignored by the parser, so "CCO is ethanol" is a valid ethanol, while BLEU
   and Levenshtein see the whole string;
 - an empty output is the empty molecule: valid, similar to nothing, and left out of FCD;
-- an output that does not parse is invalid: `lpm24` counts its similarities as 0, `molt5` leaves the row out;
-- a fingerprint that RDKit cannot finish within a limit of time (`lmolt_utils.metrics.featurise`) is treated like one
-  of an invalid output, and counted.
+- a fingerprint that RDKit cannot finish within a limit of time (:mod:`lmolt_utils.metrics.featurise`) is treated like
+  one of an invalid output, and counted.
 """
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,10 +24,7 @@ from rdkit import DataStructs
 from lmolt_utils.metrics.featurise import Featuriser, Molecule
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics
 
-MOLECULE_METRICS = (
-    *("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity"),
-    *("Uniqueness", "Validity-pairs"),
-)
+MOLECULE_METRICS = ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity", "Uniqueness")
 SIMILARITIES = ("MACCS", "RDK", "Morgan")
 
 InvalidConvention = Literal["lpm24", "molt5"]
@@ -53,12 +48,10 @@ class FCDStatistics:
 
 @dataclass(frozen=True, eq=False)
 class FCD:
-    """Fréchet ChemNet Distance: 0 is best, no upper bound; NaN where it is not defined.
+    """Fréchet ChemNet Distance, NaN where it is not defined; then there are no ``statistics`` for a resample either.
 
-    counts: what went into it: fcd_references, fcd_predictions (molecules), fcd_dropped_empty, fcd_dropped_invalid
-    (on both sides), fcd_over_349_characters (of which ChemNet may not read the end), fcd_several_fragments (of which
-    it reads the first), fcd_note (a warning for the reader, or empty).
-    statistics: what the value of a resample of the rows needs, or None where it is not defined.
+    counts: fcd_references, fcd_predictions (molecules that count), fcd_dropped_empty, fcd_over_349_characters (of which
+    ChemNet may not read the end), fcd_several_fragments (of which it reads the first), fcd_note (a warning, or empty).
     """
 
     value: float
@@ -70,11 +63,9 @@ class FCD:
 class MoleculeScores:
     """metrics: corpus value per name of `MOLECULE_METRICS`, NaN where undefined.
 
-    samples: per-row values, arrays of shape (n,), whose mean without NaN is the corpus value: Exact,
-    Levenshtein, MACCS, RDK, Morgan, Validity, Validity-pairs; and length_deviation (output minus reference, in
-    characters). bleu: the counts behind BLEU. fcd: what a resample of FCD needs, None where it is undefined.
-    counts: FCD's; invalid_predictions; unparsable_references; rdkit_gave_up: rows where a feature of one of the two
-    molecules reached RDKit's limit of time or memory; rdkit_gave_up_on: which.
+    samples: per-row values, arrays of shape (n,), whose mean without NaN is the corpus value; and length_deviation
+    (output minus reference, in characters). counts: FCD's; invalid_predictions; unparsable_references; rdkit_gave_up:
+    rows with a molecule that is too long for RDKit or reached its limit of time or memory.
     """
 
     metrics: dict[str, float]
@@ -97,15 +88,11 @@ def molecule_scores(
 
     invalid: "lpm24" means similarities over all rows with 0 where one of the two does not parse (L+M-24's
     tables), "molt5" over the rows where both parse (MolT5's and ChEBI-20's tables), NaN where there is none.
-    BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs
-    that parse (the fingerprint script's), Validity-pairs the share of rows where output and reference do (the
-    string script's; the two agree where every reference parses). Uniqueness is distinct valid outputs, as
-    strings, over valid ones.
-    featuriser, chemnet: what earlier calls computed is taken from them (a test set's references, say).
-    fcd: False leaves FCD out (NaN), and with it the import of torch.
+    featuriser, chemnet: what earlier calls computed is taken from them. fcd: False leaves FCD out (NaN).
 
-    Exact is equality of InChI. Two molecules that InChI cannot name are equal only if their canonical SMILES
-    are (the official script takes any two such molecules as equal; there is none in its published outputs).
+    BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs that parse,
+    Uniqueness distinct valid outputs, as strings, over valid ones. Exact is equality of InChI; two molecules that InChI
+    cannot name are equal only if their canonical SMILES are (the official script takes any two such as equal).
 
     Raises ValueError where the lists are empty or differ in length, or for another convention.
     """
@@ -128,7 +115,6 @@ def molecule_scores(
     for name in SIMILARITIES:
         columns[name] = [_tanimoto(getattr(r, name), getattr(p, name), missing) for r, p in pairs]
     columns["Validity"] = [p.valid for _, p in pairs]
-    columns["Validity-pairs"] = [r.valid and p.valid for r, p in pairs]
     samples = {name: np.array(column, dtype=float) for name, column in columns.items()}
 
     counts = bleu_statistics(references, predictions)
@@ -142,13 +128,11 @@ def molecule_scores(
     }
     values |= {name: _mean(column) for name, column in samples.items()}
     samples["length_deviation"] = np.array([len(p) - len(r) for r, p in rows])
-    limits = Counter(name for pair in pairs for name in {molecule.gave_up for molecule in pair} - {""})
     odd: dict[str, str | int] = {
         **distance.counts,
         "invalid_predictions": sum(not p.valid for _, p in pairs),
         "unparsable_references": sum(not r.valid for r, _ in pairs),
-        "rdkit_gave_up": limits.total(),
-        "rdkit_gave_up_on": ", ".join(f"{name}: {limits[name]}" for name in sorted(limits)),
+        "rdkit_gave_up": sum(r.gave_up or p.gave_up for r, p in pairs),
     }
     metrics = {name: values[name] for name in MOLECULE_METRICS}
     return MoleculeScores(metrics, samples, counts, distance.statistics, odd)
@@ -232,11 +216,10 @@ def frechet_chemnet_distance(
 ) -> FCD:
     """FCD of two sets of canonical SMILES, as fcd 1.1 and fcd_torch define it (unpaired; duplicates count).
 
-    None stands for a string that does not parse, "" for an empty molecule: both are left out and counted.
-    ChemNet's activations come from fcd_torch. The Fréchet distance is computed here, from the factors of the
-    covariances: unlike the usual matrix square root of their product (a SciPy call on its way out) this stays
-    exact when a covariance is singular, as it is with fewer than 513 molecules. Such small sets give large
-    values that compare only with sets of the same size; fewer than two molecules on a side are refused (NaN).
+    None stands for a string that does not parse, "" for an empty molecule: both are left out. The distance is computed
+    here, from the factors of the covariances: unlike the usual matrix square root of their product this stays exact
+    when a covariance is singular, as with fewer than 513 molecules. Such small sets give large values that compare only
+    with sets of the same size.
     """
     sides = (list(references), list(predictions))
     kept = [[smiles for smiles in side if smiles] for side in sides]
@@ -263,7 +246,6 @@ def frechet_chemnet_distance(
         "fcd_references": len(kept[0]),
         "fcd_predictions": len(kept[1]),
         "fcd_dropped_empty": sum(smiles == "" for side in sides for smiles in side),
-        "fcd_dropped_invalid": sum(smiles is None for side in sides for smiles in side),
         "fcd_over_349_characters": sum(len(smiles) >= FCD_WIDTH for smiles in everything),
         "fcd_several_fragments": sum("." in smiles for smiles in everything),
         "fcd_note": note,

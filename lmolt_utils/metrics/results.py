@@ -25,7 +25,7 @@ SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "se
 QUANTITIES = ("length_deviation", "chr_f", "entailment")
 NOT_RUN = "not run"
 #: What scores must have in common to stand in one table.
-COMPARABLE = ("tokenizer", "meteor_matcher", "wordnet", "invalid")
+COMPARABLE = ("tokenizer", "meteor_matcher", "invalid")
 
 
 class MixedScoresError(CompanionError, ValueError):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lmolt_utils.metrics.captions import (
     meteor_matcher,
     strip_cls,
 )
-from lmolt_utils.metrics.distributions import character_edits, character_ter, word_count, wrong_modality_rate
+from lmolt_utils.metrics.distributions import character_ter, wrong_modality_rate
 from lmolt_utils.metrics.featurise import Featuriser
 from lmolt_utils.metrics.intervals import Scored, Statistics, intervals, write_statistics
 from lmolt_utils.metrics.molecules import ChemNet, InvalidConvention, molecule_scores
@@ -38,12 +39,10 @@ Conventions = dict[str, str | int | float]
 class Scores(Scored):
     """What one system got on one task.
 
-    metrics: corpus values by name, NaN where undefined (`conventions` says why).
-    conventions: everything a value depends on besides the data: tokenizer, METEOR matcher, convention for
-    invalid molecules, post-processing, what went into FCD, library versions; and counts of what was odd.
-    samples: one row per prediction, in the order given: id, the per-row metrics, length_deviation (prediction minus
-    reference: pieces for captions, characters for molecules) and length_deviation_characters, chr_f, word_count, and
-    the edits and reference_characters whose sums give CER. NaN marks a row that a metric leaves out.
+    metrics: corpus values by name, NaN where undefined. conventions: what a value depends on besides the data
+    (tokenizer, METEOR matcher, convention for invalid molecules, post-processing, library versions), and counts of what
+    was odd. samples: one row per prediction, in the order given: id, the per-row metrics (NaN: left out), chr_f and
+    length_deviation (prediction minus reference: pieces for captions, characters for molecules).
     """
 
     task: Task
@@ -51,7 +50,7 @@ class Scores(Scored):
     conventions: Conventions
 
     def to_dict(self) -> dict[str, Any]:
-        """Metrics and conventions, fit for strict JSON: an undefined value is null."""
+        """Fit for strict JSON: an undefined value is null."""
         metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
         return {"task": self.task, "n": self.n, "metrics": metrics, "conventions": dict(self.conventions)}
 
@@ -64,16 +63,14 @@ ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence
 
 @dataclass
 class Scorer:
-    """Settings, and what can be kept from one system to the next: models, molecules, words.
+    """Settings, and what is kept from one system to the next: every distinct molecule is featurised once.
 
-    With one scorer for the systems of one test set, its references and every distinct output are parsed and
-    featurised once. tokenizer, meteor: for captions, see `caption_tokenizer` and `meteor_matcher`. invalid: for
-    molecules, see `molecule_scores`. featuriser: how many processes, and how long one molecule may take.
+    tokenizer, meteor: see `caption_tokenizer` and `meteor_matcher`. invalid: see `molecule_scores`.
     """
 
-    tokenizer: str | CaptionTokenizer = "auto"
+    tokenizer: str = "auto"
     invalid: InvalidConvention = "lpm24"
-    meteor: str | MeteorMatcher = "auto"
+    meteor: str = "auto"
     featuriser: Featuriser = field(default_factory=Featuriser)
     chemnet: ChemNet = field(default_factory=ChemNet)
 
@@ -84,11 +81,9 @@ class Scorer:
         numbered from 0). A missing prediction (None, NaN) is scored as an empty one.
         task: "mol2cap" or "cap2mol"; None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
-        (`prediction` where there is none), `clean` to the references too; what it changed is counted in the
-        conventions.
+        (`prediction` where there is none), `clean` to the references too.
 
-        Raises ValueError for a missing column, no rows, an id that comes twice, a missing reference, a cell that is
-        no text, another task's rows or an unknown setting.
+        Raises ValueError for a table that cannot be scored or an unknown setting.
 
         >>> Scorer().score(pd.DataFrame({"reference": ["CCO"], "prediction": ["OCC"]}), "cap2mol").metrics["Exact"]
         1.0
@@ -97,7 +92,6 @@ class Scorer:
         ids = _ids(frame)
         references, mended = postprocess_references(_texts(frame, "reference"), rule or "none")
         column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
-        missing = int(frame[column].isna().sum())
         outputs, changes = postprocess(_texts(frame, column), rule or "none")
         if known == "mol2cap":
             metrics, conventions, columns, statistics = self._captions(references, outputs)
@@ -105,7 +99,7 @@ class Scorer:
         else:
             metrics, conventions, columns, statistics = self._molecules(references, outputs)
         conventions |= {
-            "missing_predictions": missing,
+            "missing_predictions": int(frame[column].isna().sum()),
             "empty_predictions": sum(not text.strip() for text in outputs),
             "wrong_modality_rate": wrong_modality_rate(outputs, known),
             "postprocess": rule or "as given",
@@ -116,19 +110,8 @@ class Scorer:
         doubled = sum(_backslashes(r) * _backslashes(o) < 0 for r, o in zip(references, outputs, strict=True))
         if doubled:
             conventions["doubled_backslashes_on_one_side"] = doubled  # as edits; the rule `clean` makes them single
-        edits = character_edits(references, outputs)
-        columns |= {
-            "chr_f": chr_f(references, outputs),
-            "word_count": word_count(outputs),
-            "length_deviation_characters": np.array([len(text) for text in outputs]) - edits[:, 1],
-            "edits": edits[:, 0],
-            "reference_characters": edits[:, 1],
-        }
-        # The papers' own, of single predictions: mean Chr-F, character error rate of the corpus, mean CharacTER.
-        columns["Chr-F"] = columns["chr_f"]
+        columns["chr_f"] = columns["Chr-F"] = chr_f(references, outputs)
         metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
-        characters = edits[:, 1].sum()
-        metrics["CER"] = float(edits[:, 0].sum() / characters) if characters else math.nan
         for name, (tasks, of_rows) in ROW_METRICS.items():
             if known in tasks:
                 columns[name] = of_rows(references, outputs)
@@ -138,18 +121,15 @@ class Scorer:
 
     def caption_conventions(self) -> dict[str, str]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
-        tokenizer, matcher = self._words()
-        return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name, "wordnet": matcher.version}
+        tokenizer, matcher = self._words
+        return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name}
 
+    @cached_property
     def _words(self) -> tuple[CaptionTokenizer, MeteorMatcher]:
-        if isinstance(self.tokenizer, str):
-            self.tokenizer = caption_tokenizer(self.tokenizer)
-        if isinstance(self.meteor, str):
-            self.meteor = meteor_matcher(self.meteor)
-        return self.tokenizer, self.meteor
+        return caption_tokenizer(self.tokenizer), meteor_matcher(self.meteor)
 
     def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
-        scores = caption_scores(references, outputs, *self._words())
+        scores = caption_scores(references, outputs, *self._words)
         conventions: Conventions = {**self.caption_conventions(), **_versions("nltk", "rapidfuzz", "tokenizers")}
         return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu)
 
@@ -158,7 +138,6 @@ class Scorer:
         conventions: Conventions = {
             "invalid": self.invalid,
             **scores.counts,
-            "rdkit_seconds_per_molecule": self.featuriser.seconds,
             **_versions("rdkit", "fcd_torch", "rapidfuzz"),
         }
         return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu, scores.fcd)
@@ -172,17 +151,13 @@ def _task(frame: pd.DataFrame, task: str | None) -> Task:
     absent = [column for column in ("reference", "prediction") if column not in frame.columns]
     if absent:
         raise ValueError(
-            f"predictions lack the column(s) {', '.join(absent)}; needed are reference, prediction, "
-            f"given are {', '.join(map(str, frame.columns))}"
+            f"predictions lack the column(s) {', '.join(absent)}; they have {', '.join(map(str, frame.columns))}"
         )
     if frame.empty:
-        raise ValueError("there are no predictions to score: the table has no rows")
+        raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
     if task is None and len(told) != 1:
-        raise ValueError(
-            f"the predictions do not say which task they are of (column task: {', '.join(told) or 'none'}): "
-            "give task='mol2cap' or task='cap2mol'"
-        )
+        raise ValueError("the predictions do not say which task they are of: give task='mol2cap' or task='cap2mol'")
     name = task or told[0]
     if set(told) - {name}:
         raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")
@@ -197,13 +172,10 @@ def _ids(frame: pd.DataFrame) -> np.ndarray:
     twice = ids.duplicated()
     if twice.any():
         place = int(np.flatnonzero(twice)[0])
-        raise ValueError(f"id {ids.iloc[place]!r} comes twice, the second time in row {place + 1}: one row per id")
+        raise ValueError(f"id {ids.iloc[place]!r} comes twice, the second time in row {place + 1}")
     no_reference = frame["reference"].isna()
     if no_reference.any():
-        raise ValueError(
-            f"{int(no_reference.sum())} rows have no reference, the first is "
-            f"id {ids[no_reference].iloc[0]!r}: without one nothing can be scored"
-        )
+        raise ValueError(f"{no_reference.sum()} rows have no reference, the first is id {ids[no_reference].iloc[0]!r}")
     return ids.to_numpy()
 
 
@@ -234,7 +206,7 @@ def predicted(run: Run, systems: Sequence[System]) -> list[System]:
 
 
 def score_systems(run: Run, systems: Sequence[System]) -> None:
-    """All metrics of all systems on both tasks, each step skipped where it is up to date."""
+    """All metrics of all systems on both tasks."""
     scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
     for system in systems:
         for task in TASKS:
@@ -249,8 +221,8 @@ def score_path(run: Run, name: str, task: Task, kind: str) -> Path:
 def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
     """All metrics of one system on one task: the three files of :func:`score_path`.
 
-    Scored are the raw outputs after the system's rule for post-processing. What "auto" means for tokenizer and METEOR
-    is part of what the scores are known by: when SciBERT or WordNet appears, they are made again.
+    What "auto" means for tokenizer and METEOR is part of the step's key: when SciBERT or WordNet appears, scores are
+    made again.
     """
     predictions = prediction_path(run, system.name, task)
     whole, rows, statistics = (

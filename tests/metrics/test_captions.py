@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
-from rouge_score.rouge_scorer import RougeScorer
 
 from benchmarks.scoring import NoSynonyms, official_captions
 from lmolt_utils.metrics.captions import (
@@ -24,9 +23,10 @@ from lmolt_utils.metrics.captions import (
     caption_tokenizer,
     meteor,
     meteor_matcher,
+    rouge,
     strip_cls,
 )
-from lmolt_utils.metrics.ngrams import bleu, bleu_statistics, rouge
+from lmolt_utils.metrics.ngrams import bleu, bleu_statistics
 from tests.metrics.shared_data import oracle, read_pairs, shared
 
 REGEX = caption_tokenizer("regex")
@@ -125,15 +125,6 @@ def test_bleu_of_a_resample_is_that_of_its_rows() -> None:
     assert bleu(weights @ bleu_statistics(references, outputs).rows(), 4).tolist() == again
 
 
-def test_rouge_equals_rouge_score_to_the_last_bit() -> None:
-    references, outputs = ([" ".join(words) for words in side] for side in random_pairs(2, 300))
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    official = [scorer.score(r, o) for r, o in zip(references, outputs, strict=True)]
-    ours = rouge(references, outputs)
-    for name, key in (("ROUGE-1", "rouge1"), ("ROUGE-2", "rouge2"), ("ROUGE-L", "rougeL")):
-        assert ours[name].tolist() == [row[key].fmeasure for row in official]
-
-
 # ---- tokenizers ----
 
 
@@ -197,7 +188,7 @@ def test_auto_takes_the_local_hub_cache_and_no_network(
 def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown caption tokenizer 'scibret'"):
         caption_tokenizer("scibret")
-    with pytest.raises(FileNotFoundError, match=r"no vocab\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*vocab\.txt"):
         caption_tokenizer(str(tmp_path))
     (tmp_path / "vocab.txt").write_text("only\nwords\n")
     with pytest.raises(ValueError, match=r"vocab\.txt.*lacks \[UNK\]"):
@@ -222,7 +213,7 @@ def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
     (folder / "index.sense").write_text("")
     program = (
         "from lmolt_utils.metrics.captions import meteor, meteor_matcher as m; "
-        "print(m().name, m().version, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
+        "print(m().name, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
     )
     environment = os.environ | {"NLTK_DATA": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
@@ -235,7 +226,7 @@ def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=missing))
     assert meteor_matcher().name == "exact+stem"
-    with pytest.raises(FileNotFoundError, match="wordnet-base"):
+    with pytest.raises(FileNotFoundError, match="README says how"):
         meteor_matcher("wordnet")
     with pytest.raises(ValueError, match="unknown METEOR matcher"):
         meteor_matcher("stem")
@@ -275,7 +266,7 @@ def test_captions_agree_with_the_official_scripts(official: list[tuple[dict[str,
     for ours, theirs in official:
         for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
-        if meteor_matcher().name == "wordnet":
+        if meteor_matcher().wordnet:
             assert ours["METEOR"] == pytest.approx(theirs["METEOR"], abs=1e-6)
         else:
             assert theirs["METEOR"] - 0.002 < ours["METEOR"] < theirs["METEOR"], "synonyms add little here"

@@ -94,10 +94,9 @@ def test_conventions_for_invalid_outputs() -> None:
         molecule_scores(references, outputs, "zero")  # type: ignore[arg-type]
 
 
-def test_both_validities_and_uniqueness() -> None:
-    # The string script counts a row whose reference does not parse as bad; the fingerprint script does not.
+def test_uniqueness_and_unreadable_references() -> None:
     scores = molecule_scores(["junk", "CC", "CC", "CC"], ["CC", "CC", "C1CC", "C-C"], fcd=False)
-    assert (scores.metrics["Validity"], scores.metrics["Validity-pairs"]) == (3 / 4, 2 / 4)
+    assert scores.metrics["Validity"] == 3 / 4
     assert scores.metrics["Uniqueness"] == pytest.approx(2 / 3)  # of strings: "C-C" is not "CC"
     assert (scores.counts["unparsable_references"], scores.samples["RDK"].tolist()) == (1, [0, 1, 0, 1])
     assert math.isnan(molecule_metrics(["CC"], ["C1CC"])["Uniqueness"])
@@ -162,11 +161,11 @@ def test_a_molecule_that_rdkit_hangs_on_is_left_after_its_time() -> None:
     outputs = ["CCN", hangs, "CCO", hangs, *more]
     featuriser = Featuriser(workers=1, seconds=0.5)
     scores = molecule_scores(["CCO"] * len(outputs), outputs, featuriser=featuriser, fcd=False)
-    assert (scores.counts["rdkit_gave_up"], scores.counts["rdkit_gave_up_on"]) == (2, "RDK: 2")
+    assert scores.counts["rdkit_gave_up"] == 2
     assert scores.metrics["Validity"] == 1
     assert scores.samples["RDK"].tolist()[1:4] == [0, 1, 0]
     assert scores.samples["RDK"][4:].min() > 0, "the others are not lost with it"
-    assert featuriser.table[hangs].MACCS is not None  # what came before is kept
+    assert featuriser.table[hangs].canonical, "its fingerprints are missing, not the molecule"
     left_out = molecule_scores(["CCO"] * 4, outputs[:4], "molt5", featuriser=featuriser, fcd=False)
     assert np.isnan(left_out.samples["RDK"]).tolist() == [False, True, False, True]
     assert left_out.metrics["RDK"] == pytest.approx(np.mean(left_out.samples["RDK"][[0, 2]]))
@@ -204,7 +203,7 @@ def test_rdkit_is_not_asked_about_endless_strings() -> None:
     # Each would take RDKit seconds, or all of its time.
     outputs = ["C" * 30_000, "c1ccccc1" * 2_500, "(" * 20_000, "CCO"]
     scores = molecule_scores(["CCO"] * 4, outputs, fcd=False)
-    assert scores.counts["rdkit_gave_up_on"] == "length: 3"
+    assert scores.counts["rdkit_gave_up"] == 3
     assert scores.samples["Validity"].tolist() == [0, 0, 0, 1]
 
 
@@ -243,7 +242,7 @@ def test_fcd_formula_on_known_gaussians() -> None:
 
 def test_fcd_counts_what_it_cannot_read_in_full() -> None:
     fcd = frechet_chemnet_distance(["C" * 349, "C" * 350, "CC.O"], ["CC", "CCO", "", None])
-    assert list(fcd.counts.values())[:6] == [3, 2, 1, 1, 1, 1]
+    assert list(fcd.counts.values())[:5] == [3, 2, 1, 1, 1]
     assert fcd.statistics is not None
     assert fcd.statistics.references.tolist() == [0, 1, 2]
     assert fcd.statistics.predictions.tolist() == [3, 4, -1, -1]
@@ -286,7 +285,6 @@ def test_molecules_agree_with_the_official_script_of_molt5_in_both_conventions()
     scores = molecule_scores(*pairs, "molt5", featuriser=featuriser)
     for name, value in official["metrics"].items():
         assert scores.metrics[name] == pytest.approx(value, abs=1e-6), name
-    assert scores.metrics["Validity-pairs"] == scores.metrics["Validity"]  # every reference parses
     counts = scores.counts
     assert (counts["fcd_references"], counts["fcd_predictions"], counts["fcd_note"]) == (3300, 3163, "")
     zeros = molecule_scores(*pairs, "lpm24", featuriser=featuriser, fcd=False)
