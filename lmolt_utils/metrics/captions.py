@@ -15,11 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
-from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics
+from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
@@ -171,19 +173,6 @@ def rouge(references: Sequence[str], outputs: Sequence[str]) -> dict[str, np.nda
     return {f"ROUGE-{n}": np.array([row[f"rouge{n}"].fmeasure for row in rows]) for n in ("1", "2", "L")}
 
 
-@dataclass(frozen=True, eq=False)
-class CaptionScores:
-    """metrics: corpus value per name of `CAPTION_METRICS`.
-
-    samples: per-row values, arrays of shape (n,), whose mean is the corpus value: ROUGE-1/2/L, METEOR; and
-    length_deviation (output minus reference, in pieces, uncut).
-    """
-
-    metrics: dict[str, float]
-    samples: dict[str, np.ndarray]
-    bleu: BleuStatistics
-
-
 def strip_cls(caption: str) -> str:
     """The caption without one leading "[CLS] ", as the official script reads outputs."""
     return caption.removeprefix("[CLS] ")
@@ -191,10 +180,11 @@ def strip_cls(caption: str) -> str:
 
 def caption_scores(
     references: Sequence[str], predictions: Sequence[str], tokenizer: CaptionTokenizer, matcher: MeteorMatcher
-) -> CaptionScores:
+) -> Scored:
     """All caption metrics of n pairs, as the L+M-24 evaluation computes them (all in 0..1, higher is better).
 
     BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR and ROUGE: mean over rows. An empty prediction scores 0.
+    length_deviation: output minus reference, in pieces, uncut.
 
     Raises ValueError where the two lists are empty or differ in length.
     """
@@ -204,10 +194,10 @@ def caption_scores(
     sides = [tokenizer.split(side) for side in (references, outputs)]
     # Cut first, then drop the special tokens: the official order.
     cut = [[_without_special(pieces[:CUT]) for pieces in side] for side in sides]
-    samples = {**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)}
+    samples = pd.DataFrame({**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)})
     counts = bleu_statistics(cut[0], cut[1])
     metrics = {name: counts.score(BLEU_ORDERS[name]) for name in ("BLEU-2", "BLEU-4")}
-    metrics |= {name: float(np.mean(values)) for name, values in samples.items()}
+    metrics |= {name: float(values.to_numpy().mean()) for name, values in samples.items()}
     lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
     samples["length_deviation"] = lengths[1] - lengths[0]
-    return CaptionScores({name: metrics[name] for name in CAPTION_METRICS}, samples, counts)
+    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, Statistics(counts))

@@ -86,10 +86,10 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 def molecule_wins(samples: pd.DataFrame, chr_f: float = CHR_F, length: float = LENGTH) -> np.ndarray:
     """Which molecules win, shape (n,), bool: Chr-F and length pass their (strict) thresholds and RDKit reads them.
 
-    samples: columns chr_f (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
+    samples: columns Chr-F (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
     empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses at any threshold >= 0.
     """
-    similar = samples["chr_f"].to_numpy(dtype=float) > chr_f
+    similar = samples["Chr-F"].to_numpy(dtype=float) > chr_f
     near = np.abs(samples["length_deviation"].to_numpy(dtype=float)) < length
     return similar & near & (samples["Validity"].to_numpy(dtype=float) == 1)
 

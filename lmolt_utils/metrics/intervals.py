@@ -20,7 +20,7 @@ from scipy import special, stats
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import BadFileError, atomic
-from lmolt_utils.metrics.molecules import FCDStatistics, fcd_influence
+from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu
 
 Array = np.ndarray
@@ -47,11 +47,15 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A scored system: corpus value by metric, per-row values (with their ``id``), per-row statistics."""
+    """metrics: corpus values, NaN where undefined. samples: per-row values, NaN where a metric leaves a row out.
+
+    conventions: what the values depend on besides the data, and counts of what was odd.
+    """
 
     metrics: dict[str, float]
     samples: pd.DataFrame
     statistics: Statistics = field(default_factory=Statistics)
+    conventions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

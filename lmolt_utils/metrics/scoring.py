@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -23,31 +23,24 @@ from lmolt_utils.metrics.captions import (
     strip_cls,
 )
 from lmolt_utils.metrics.distributions import character_ter, wrong_modality_rate
-from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.intervals import Scored, Statistics, intervals, write_statistics
-from lmolt_utils.metrics.molecules import ChemNet, InvalidConvention, molecule_scores
+from lmolt_utils.metrics.intervals import Scored, intervals, write_statistics
+from lmolt_utils.metrics.molecules import InvalidConvention, molecule_scores
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
-Conventions = dict[str, str | int | float]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores(Scored):
-    """What one system got on one task.
-
-    metrics: corpus values by name, NaN where undefined. conventions: what a value depends on besides the data
-    (tokenizer, METEOR matcher, convention for invalid molecules, post-processing, library versions), and counts of what
-    was odd. samples: one row per prediction, in the order given: id, the per-row metrics (NaN: left out), chr_f and
-    length_deviation (prediction minus reference: pieces for captions, characters for molecules).
-    """
+    """What one system got on one task; ``samples``: one row per prediction, in the order given, with its id."""
 
     task: Task
-    n: int
-    conventions: Conventions
+
+    @property
+    def n(self) -> int:
+        return len(self.samples)
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for strict JSON: an undefined value is null."""
@@ -57,22 +50,18 @@ class Scores(Scored):
 
 #: Further metrics that are a mean over rows: their tasks, and the value of each row from references and outputs.
 ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence[str]], np.ndarray]]] = {
+    "Chr-F": (TASKS, chr_f),
     "CharacTER": (("cap2mol",), character_ter),
 }
 
 
 @dataclass
 class Scorer:
-    """Settings, and what is kept from one system to the next: every distinct molecule is featurised once.
-
-    tokenizer, meteor: see `caption_tokenizer` and `meteor_matcher`. invalid: see `molecule_scores`.
-    """
+    """tokenizer, meteor: see `caption_tokenizer` and `meteor_matcher`. invalid: see `molecule_scores`."""
 
     tokenizer: str = "auto"
     invalid: InvalidConvention = "lpm24"
     meteor: str = "auto"
-    featuriser: Featuriser = field(default_factory=Featuriser)
-    chemnet: ChemNet = field(default_factory=ChemNet)
 
     def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scores:
         """Score the predictions of one system on one task.
@@ -94,11 +83,13 @@ class Scorer:
         column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
         outputs, changes = postprocess(_texts(frame, column), rule or "none")
         if known == "mol2cap":
-            metrics, conventions, columns, statistics = self._captions(references, outputs)
+            scored = caption_scores(references, outputs, *self._words)
+            conventions = {**self.caption_conventions(), **_versions("nltk", "rouge_score", "tokenizers")}
             outputs = [strip_cls(text) for text in outputs]  # as caption_scores does
         else:
-            metrics, conventions, columns, statistics = self._molecules(references, outputs)
-        conventions |= {
+            scored = molecule_scores(references, outputs, self.invalid)
+            conventions = {"invalid": self.invalid, **_versions("rdkit", "fcd_torch", "rapidfuzz")}
+        conventions |= scored.conventions | {
             "missing_predictions": int(frame[column].isna().sum()),
             "empty_predictions": sum(not text.strip() for text in outputs),
             "wrong_modality_rate": wrong_modality_rate(outputs, known),
@@ -110,16 +101,12 @@ class Scorer:
         doubled = sum(_backslashes(r) * _backslashes(o) < 0 for r, o in zip(references, outputs, strict=True))
         if doubled:
             conventions["doubled_backslashes_on_one_side"] = doubled  # as edits; the rule `clean` makes them single
-        columns["chr_f"] = columns["Chr-F"] = chr_f(references, outputs)
-        metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
-        for name, (tasks, of_rows) in ROW_METRICS.items():
-            if known in tasks:
-                columns[name] = of_rows(references, outputs)
-                metrics[name] = float(np.mean(columns[name]))
-        samples = pd.DataFrame({"id": ids, **columns})
-        return Scores(metrics, samples, statistics, task=known, n=len(ids), conventions=conventions)
+        rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
+        metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
+        samples = pd.DataFrame({"id": ids, **scored.samples, **rows})
+        return Scores(metrics, samples, scored.statistics, conventions, task=known)
 
-    def caption_conventions(self) -> dict[str, str]:
+    def caption_conventions(self) -> dict[str, Any]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
         tokenizer, matcher = self._words
         return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name}
@@ -127,23 +114,6 @@ class Scorer:
     @cached_property
     def _words(self) -> tuple[CaptionTokenizer, MeteorMatcher]:
         return caption_tokenizer(self.tokenizer), meteor_matcher(self.meteor)
-
-    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
-        scores = caption_scores(references, outputs, *self._words)
-        conventions: Conventions = {**self.caption_conventions(), **_versions("nltk", "rapidfuzz", "tokenizers")}
-        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu)
-
-    def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
-        scores = molecule_scores(references, outputs, self.invalid, featuriser=self.featuriser, chemnet=self.chemnet)
-        conventions: Conventions = {
-            "invalid": self.invalid,
-            **scores.counts,
-            **_versions("rdkit", "fcd_torch", "rapidfuzz"),
-        }
-        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu, scores.fcd)
-
-
-_Parts = tuple[dict[str, float], Conventions, dict[str, Any], Statistics]
 
 
 def _task(frame: pd.DataFrame, task: str | None) -> Task:

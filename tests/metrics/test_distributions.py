@@ -99,7 +99,7 @@ def test_modality_knows_real_data() -> None:
 def test_molecules_win_by_strict_thresholds() -> None:
     samples = pd.DataFrame(
         {
-            "chr_f": [0.31, 0.30, 0.9, 0.9, 0.9, 0.0],
+            "Chr-F": [0.31, 0.30, 0.9, 0.9, 0.9, 0.0],
             "length_deviation": [4, 0, 5, -4, 0, 0],
             "Validity": [1, 1, 1, 1, 0, 1],
         }
@@ -121,7 +121,7 @@ def test_captions_win_where_entailment_is_likeliest() -> None:
 def test_curves_fall_with_stricter_thresholds_and_pass_through_the_papers() -> None:
     rng = np.random.default_rng(0)
     samples = pd.DataFrame(
-        {"chr_f": rng.random(300), "length_deviation": rng.integers(-30, 30, 300), "Validity": rng.integers(0, 2, 300)}
+        {"Chr-F": rng.random(300), "length_deviation": rng.integers(-30, 30, 300), "Validity": rng.integers(0, 2, 300)}
     )
     curve = molecule_curve(samples)
     here = curve[np.isclose(curve["chr_f"], 0.3) & (curve["length"] == 5)]

@@ -10,6 +10,7 @@ from nltk.translate.bleu_score import corpus_bleu
 from scipy import stats
 
 from lmolt_utils.files import BadFileError
+from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence, frechet_distance
 from lmolt_utils.metrics.intervals import (
     ComparisonError,
     Scored,
@@ -22,7 +23,6 @@ from lmolt_utils.metrics.intervals import (
     wilson,
     write_statistics,
 )
-from lmolt_utils.metrics.molecules import FCDStatistics, fcd_influence, frechet_distance
 from lmolt_utils.metrics.ngrams import bleu_statistics
 
 
