@@ -1,7 +1,6 @@
 """``lmolt nli FILE``: atomic cross-NLI of one file of captions, and its baselines."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
 
     print(f"{file.name}: {len(frame)} captions, judged by {model} ({classifier.identity['precision']})")
     print(table.to_string(index=False, na_rep="-", float_format="%.4f"))
-    print(f"pairs: {pairs.naive} naive, {pairs.distinct} distinct")
+    print(f"pairs: {pairs['naive']} naive, {pairs['distinct']} distinct")
     for name, count in counts.items():
         if count:
             print(f"{name}: {count}")
@@ -49,7 +48,7 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
         print("the embedded model knows the facts of the embedded corpus; give --model for other captions")
     report: dict[str, Any] = {
         "model": classifier.identity,
-        "pairs": asdict(pairs),
+        "pairs": pairs,
         "counts": counts,
         "not_run": {"SummaC-Conv": left_out} if left_out else {},
         "means": plain(table),

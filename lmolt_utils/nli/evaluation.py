@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
 
 
 def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
-    """All NLI methods on all systems in one step, so that equal pairs are asked once over all of them.
+    """All NLI methods on all systems in one step, so that equal pairs are asked once.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
     ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). With
@@ -115,11 +114,9 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
         write_json(
             report_path(run),
             {
-                "systems": list(rows),
-                "model": scorer.model.identity,
                 "decomposer": run.params.decomposer,
                 "captions_without_facts": len(model.unanswered(captions)) if model else 0,
-                "pairs": asdict(pairs),
+                "pairs": pairs,
                 "truncated_pairs": scorer.model.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
                 "correlations": plain(correlations(pd.concat(rows.values()), seed=run.params.seed)),
@@ -164,8 +161,6 @@ def divergence_systems(run: Run, systems: Sequence[System]) -> None:
         write_json(
             divergence_path(run),
             {
-                "preferred": PREFERRED,
-                "dispreferred": DISPREFERRED,
                 "not_run": f"{' and '.join(missing)} not run" if missing else "",
                 "table": plain(table),
                 "sensitivity": plain(moved),

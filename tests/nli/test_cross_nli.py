@@ -137,9 +137,9 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     a = pd.DataFrame({"id": [0, 1], "reference": both, "prediction": outputs})
     table = Table()
     rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
-    assert counts.naive == 2 * (2 * 2 + 2 * 2)
+    assert counts["naive"] == 2 * (2 * 2 + 2 * 2)
     # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.
-    assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
+    assert counts["distinct"] == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
     assert rows["a"]["coverage"].tolist() == rows["b"]["coverage"].tolist()[::-1]
     assert list(rows["b"]["id"]) == [1, 0]
 
