@@ -29,7 +29,7 @@ CAPTION_METRICS = ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR"
 
 _VOCABULARY = "vocab.txt"
 _SPECIAL = frozenset({"[PAD]", "[CLS]", "[SEP]"})
-# Known by content (less the last newline), not by path: one vocabulary has one name on every machine.
+# Known by content (less the last newline): one vocabulary has one name on every machine.
 _SCIBERT_SHA256 = "cf28af60d3f93fbd0503d74b4fba2ea5adf4e9ba5d272bebd2a9dad1e38d2da4"
 
 
@@ -56,7 +56,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     - "regex": the offline rule, lower-cased runs of word characters and single other characters;
     - lower-cased BERT word pieces by a `vocab.txt`: the file, its folder, or a hub id that is in the local cache.
 
-    Raises FileNotFoundError where the folder or the cache lacks that file, ValueError for any other word.
+    Raises FileNotFoundError where there is no such file, ValueError where it is no vocabulary.
     """
     if name_or_folder == "auto":
         cached = _in_hub_cache(SCIBERT)
@@ -66,27 +66,20 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
         path /= _VOCABULARY
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}: name a folder with BERT's {_VOCABULARY}")
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_folder):
-        cached = _in_hub_cache(name_or_folder)
-        if cached is None:
-            raise FileNotFoundError(
-                f"caption tokenizer {name_or_folder!r} is neither a path nor in the local hub cache: "
-                f"run `hf download {name_or_folder} vocab.txt`, or choose 'auto' or 'regex'"
-            )
+    if cached := _in_hub_cache(name_or_folder):
         return _from_file(cached, name_or_folder)
-    raise ValueError(
-        f"unknown caption tokenizer {name_or_folder!r}: give 'auto', 'regex', a folder, a vocab.txt or a hub id"
+    raise FileNotFoundError(
+        f"caption tokenizer {name_or_folder!r}: no {_VOCABULARY} there, nor in the local hub cache: run `hf download "
+        f"{SCIBERT} {_VOCABULARY}`, or choose 'auto' or 'regex'"
     )
 
 
 def _in_hub_cache(hub_id: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(hub_id, _VOCABULARY)
+    found = try_to_load_from_cache(hub_id, _VOCABULARY) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) else None
     return Path(found) if isinstance(found, str) else None
 
 

@@ -8,7 +8,7 @@ what other test molecules would give, not another training seed: for that there 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -60,19 +60,18 @@ class Scored:
 
 @dataclass(frozen=True)
 class Interval:
-    """The value of ``n`` rows with its interval; without one ``low`` and ``high`` are NaN, and ``reason`` says why."""
+    """The value of ``n`` rows with its interval; ``low`` and ``high`` are NaN where the rows know of no spread."""
 
     value: float
     low: float
     high: float
     n: int
-    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for strict JSON: an undefined number is null."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         shown = {name: None if math.isnan(number) else number for name, number in numbers.items()}
-        return {**shown, "n": self.n, "reason": self.reason}
+        return {**shown, "n": self.n}
 
 
 # ---- metrics as functions of sums ----
@@ -151,47 +150,32 @@ def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0) -> dict[s
     """An interval for every metric of ``scored``: rows resampled with replacement, the same draws for all metrics.
 
     Where all rows are 0, or all are 1, a bootstrap knows no spread: there Wilson's bound stands, which also bounds the
-    mean of any metric within 0 and 1. Raises ValueError for fewer than 100 resamples.
+    mean of any metric within 0 and 1.
     """
-    if resamples < 100:
-        raise ValueError(f"give at least 100 resamples, not {resamples}")
     parts = {name: part for name in scored.metrics if (part := additive(scored, name))}
     drawn = dict(zip(parts, resampled(list(parts.values()), resamples, seed), strict=True))
     result = {}
     for name, value in scored.metrics.items():
-        if name == "FCD":
-            result[name] = _fcd_interval(scored, value)
-        elif name not in parts:
-            reason = "no function of sums over rows: resampled rows would repeat and change what it counts"
-            result[name] = _none(value, len(scored.samples), reason)
-        else:
+        if name in parts:
             result[name] = _interval(name, parts[name], value, drawn[name])
+        elif name == "FCD" and scored.statistics.fcd is not None:
+            half = _Z * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
+            used = int(np.sum(scored.statistics.fcd.predictions >= 0))
+            result[name] = Interval(value, max(0.0, value - half), value + half, used)
+        else:  # uniqueness: resampled rows would repeat and change what it counts
+            result[name] = Interval(value, math.nan, math.nan, 0 if name == "FCD" else len(scored.samples))
     return result
 
 
-def _none(value: float, n: int, reason: str) -> Interval:
-    return Interval(value, math.nan, math.nan, n, reason)
-
-
 def _interval(name: str, part: Additive, value: float, drawn: Array) -> Interval:
-    if math.isnan(value) or not part.used:
-        return _none(value, part.used, "undefined for these rows")
-    if part.used == 1:
-        return _none(value, 1, "a single row has no spread")
+    ends = percentiles(drawn)
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
-    if counted.size and (counted == counted[0]).all() and (part.rows[:, 1] <= 1).all():
-        if counted[0] in (0.0, 1.0) and name not in UNBOUNDED:
-            return Interval(value, *wilson(value, part.used), part.used)
-        return _none(value, part.used, "every row has the same value: the rows know nothing of a spread")
-    return Interval(value, *percentiles(drawn), part.used)
-
-
-def _fcd_interval(scored: Scored, value: float) -> Interval:
-    fcd = scored.statistics.fcd
-    if math.isnan(value) or fcd is None:
-        return _none(value, 0, "FCD is undefined for these molecules")
-    half = _Z * math.sqrt(np.sum(fcd_influence(fcd) ** 2))
-    return Interval(value, max(0.0, value - half), value + half, int(np.sum(fcd.predictions >= 0)))
+    if part.used < 2:
+        ends = math.nan, math.nan
+    elif counted.size and (counted == counted[0]).all():
+        rate = counted[0] in (0.0, 1.0) and name not in UNBOUNDED
+        ends = wilson(value, part.used) if rate else (math.nan, math.nan)
+    return Interval(value, *ends, part.used)
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
@@ -303,12 +287,8 @@ _PARTS: dict[str, type[BleuStatistics] | type[FCDStatistics]] = {"bleu": BleuSta
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Write per-row statistics as a compressed ``.npz``, atomically."""
-    arrays: dict[str, Array] = {
-        f"{part}.{column.name}": getattr(getattr(statistics, part), column.name)
-        for part, kind in _PARTS.items()
-        if getattr(statistics, part) is not None
-        for column in fields(kind)
-    }
+    kept = {part: vars(held) for part, held in vars(statistics).items() if held is not None}
+    arrays: dict[str, Array] = {f"{part}.{name}": values for part in kept for name, values in kept[part].items()}
     with atomic(path) as half, open(half, "wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
@@ -318,7 +298,7 @@ def read_statistics(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as stored:
             parts: dict[str, Any] = {
-                part: kind(*(stored[f"{part}.{column.name}"] for column in fields(kind)))
+                part: kind(**{name: stored[f"{part}.{name}"] for name in kind.__annotations__})
                 for part, kind in _PARTS.items()
                 if any(name.startswith(f"{part}.") for name in stored.files)
             }

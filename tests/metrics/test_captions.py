@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
 
@@ -26,7 +25,7 @@ from lmolt_utils.metrics.captions import (
     rouge,
     strip_cls,
 )
-from lmolt_utils.metrics.ngrams import bleu, bleu_statistics
+from lmolt_utils.metrics.ngrams import bleu_statistics
 from tests.metrics.shared_data import oracle, read_pairs, shared
 
 REGEX = caption_tokenizer("regex")
@@ -117,14 +116,6 @@ def test_bleu_equals_nltk_to_the_last_bit() -> None:
             assert characters.score(order) == corpus_bleu(*lists, weights)
 
 
-def test_bleu_of_a_resample_is_that_of_its_rows() -> None:
-    references, outputs = random_pairs(1, 20)
-    drawn = np.random.default_rng(0).integers(0, 20, (3, 20))
-    weights = np.array([np.bincount(rows, minlength=20) for rows in drawn])
-    again = [bleu_statistics([references[i] for i in r], [outputs[i] for i in r]).score(4) for r in drawn]
-    assert bleu(weights @ bleu_statistics(references, outputs).rows(), 4).tolist() == again
-
-
 # ---- tokenizers ----
 
 
@@ -186,10 +177,9 @@ def test_auto_takes_the_local_hub_cache_and_no_network(
 
 
 def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown caption tokenizer 'scibret'"):
-        caption_tokenizer("scibret")
-    with pytest.raises(FileNotFoundError, match=r"there is no .*vocab\.txt"):
-        caption_tokenizer(str(tmp_path))
+    for name in ("scibret", str(tmp_path)):
+        with pytest.raises(FileNotFoundError, match=rf"'{name}': no vocab\.txt there"):
+            caption_tokenizer(name)
     (tmp_path / "vocab.txt").write_text("only\nwords\n")
     with pytest.raises(ValueError, match=r"vocab\.txt.*lacks \[UNK\]"):
         caption_tokenizer(str(tmp_path))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fcd_torch import FCD
-from rdkit import Chem, rdBase
+from rdkit import Chem
 
 from benchmarks.scoring import official_molecules
 from lmolt_utils.data.molecules import parse
@@ -109,28 +109,6 @@ def test_empty_output_is_a_valid_empty_molecule_outside_fcd() -> None:
     assert (counts["fcd_references"], counts["fcd_predictions"], counts["fcd_dropped_empty"]) == (3, 2, 1)
 
 
-def test_no_garbage_raises_and_rdkit_is_silent_only_inside(capfd: pytest.CaptureFixture[str]) -> None:
-    before = rdBase.LogStatus()
-    garbage = ["(" * 3000, "\0", "C\0C", "é", "   ", "['CCO']", "CCO\\n", "\ud800", "CCO |bad", "C" * 2000]
-    scores = molecule_scores(["*CC"] * len(garbage), garbage, fcd=False)
-    assert scores.samples["Validity"].tolist() == [0] * 9 + [1]
-    assert 0 < scores.metrics["Levenshtein"] < math.inf
-    assert (capfd.readouterr().err, rdBase.LogStatus()) == ("", before)
-
-
-def test_order_and_side_do_not_matter() -> None:
-    references = ["CCO", "c1ccccc1", "CCN(CC)CC", "CC(=O)O", "CCCl"]
-    outputs = ["CCN", "c1ccncc1", "CCN(C)C", "CC(=O)O", "C1CC"]
-    scores = molecule_scores(references, outputs)
-    turned = molecule_scores(references[::-1], outputs[::-1])
-    swapped = molecule_scores(outputs, references)
-    for name, value in scores.metrics.items():
-        assert turned.metrics[name] == pytest.approx(value, abs=1e-6), name
-    for name in ("MACCS", "RDK", "Morgan", "Levenshtein", "Exact"):
-        assert swapped.samples[name].tolist() == scores.samples[name].tolist(), name
-    assert swapped.metrics["FCD"] == pytest.approx(scores.metrics["FCD"], abs=1e-6)
-
-
 # ---- what RDKit cannot finish ----
 
 
@@ -156,13 +134,6 @@ def test_a_molecule_with_too_many_paths_has_no_path_fingerprint() -> None:
     assert left_out.metrics["RDK"] == pytest.approx(np.mean(left_out.samples["RDK"][[0, 2]]))
     # Two bonds, three atoms: walks of length 7 from an end are forced at every other step.
     assert _walks(parse("CCC")) == 2 * 2**3 + 2**4
-
-
-def test_rdkit_is_not_asked_about_endless_strings() -> None:
-    outputs = ["C" * 30_000, "c1ccccc1" * 2_500, "(" * 20_000, "CCO"]
-    scores = molecule_scores(["CCO"] * 4, outputs, fcd=False)
-    assert scores.conventions["rdkit_gave_up"] == 3
-    assert scores.samples["Validity"].tolist() == [0, 0, 0, 1]
 
 
 # ---- FCD ----

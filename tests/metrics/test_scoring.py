@@ -132,7 +132,7 @@ def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: 
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown convention"):
         Scorer(invalid="zero").score(MOLECULES, "cap2mol")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown caption tokenizer"):
+    with pytest.raises(FileNotFoundError, match="caption tokenizer 'bert'"):
         Scorer("bert", meteor="exact+stem").score(CAPTIONS, "mol2cap")
 
 
