@@ -190,7 +190,7 @@ def caption_scores(
     samples = pd.DataFrame({**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)})
     counts = bleu_statistics(cut[0], cut[1])
     metrics = {name: counts.score(BLEU_ORDERS[name]) for name in ("BLEU-2", "BLEU-4")}
-    metrics |= {name: float(values.to_numpy().mean()) for name, values in samples.items()}
+    metrics |= {str(name): float(values.to_numpy().mean()) for name, values in samples.items()}
     lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
     samples["length_deviation"] = lengths[1] - lengths[0]
     return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, Statistics(counts))

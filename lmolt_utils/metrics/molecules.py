@@ -85,7 +85,7 @@ def features(smiles: str) -> Features:
 def _walks(mol: Chem.Mol) -> float:
     """Walks of seven bonds through a molecule."""
     ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], dtype=np.int64).reshape(-1, 2)
-    counts = np.ones(mol.GetNumAtoms())
+    counts: np.ndarray = np.ones(mol.GetNumAtoms())
     for _ in range(7):
         counts = np.bincount(ends.ravel(), counts[ends[:, ::-1].ravel()], minlength=len(counts))
     return float(counts.sum())

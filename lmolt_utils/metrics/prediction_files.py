@@ -37,8 +37,8 @@ _TASK_BY_SOURCE = {"smiles": "mol2cap", "description": "cap2mol"}
 
 
 def read_predictions(path: str | Path, *, task: str | None = None, reference: str | Path | None = None) -> pd.DataFrame:
-    """The predictions of one system: a frame with id, source, reference and prediction, and `task` and `raw`
-    where the file has them. Rows without an id are numbered from 0; `-` is standard input.
+    """The predictions of one system: a frame with id, reference and prediction, and `task` and `raw` where the file
+    has them. Rows without an id are numbered from 0; `-` is standard input.
 
     reference: a file with the references; it also replaces those the predictions come with. Rows are matched by id
     where both files have ids, else one by one. Its column is `reference`, `ground truth`, or the task's own name
@@ -48,7 +48,7 @@ def read_predictions(path: str | Path, *, task: str | None = None, reference: st
     """
     table = read_table(Path(path), _KNOWN)
     ids = _ids(table)
-    columns = {name: table.column(_NAMES[name], null=name != "task") for name in ("task", "source", "raw")}
+    columns = {"task": table.column(_NAMES["task"]), "raw": table.column(_NAMES["raw"], null=True)}
     predictions = table.column(_NAMES["prediction"], null=True)
     if predictions is None:
         predictions = columns["raw"] or _only_column(table, without=_NAMES["reference"])
@@ -57,15 +57,12 @@ def read_predictions(path: str | Path, *, task: str | None = None, reference: st
             f"{table.path} has the columns {table.told}; a table of predictions has SMILES or description, ground "
             "truth, output; or prediction (or raw), and reference or a second file with it"
         )
-    if columns["task"] is None:
-        told = _task_by_header(table)
-        columns["task"] = [told or task] * len(predictions) if told or task else None
-        if told and columns["source"] is None:
-            columns["source"] = table.column([name for name, of in _TASK_BY_SOURCE.items() if of == told])
-    columns["source"] = columns["source"] or [""] * len(predictions)
+    if columns["task"] is None and (told := _task_by_header(table) or task):
+        columns["task"] = [told] * len(predictions)
+    references: list[Any] | None
     if reference is not None:
-        told = columns["task"][0] if columns["task"] else None
-        references = _partners(table, ids, len(predictions), read_table(Path(reference), _KNOWN), told)
+        first = columns["task"][0] if columns["task"] else None
+        references = _partners(table, ids, len(predictions), read_table(Path(reference), _KNOWN), first)
     else:
         references = table.column(_NAMES["reference"])
     if references is None:

@@ -62,8 +62,9 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     """Means of one file's rows with 95 % intervals, a line per method and quantity; n: rows that count."""
     groups = rows.groupby("method", sort=False)
     columns = {(method, name): group[name].to_numpy() for method, group in groups for name in QUANTITIES}
-    samples = pd.DataFrame({"/".join(key): values for key, values in columns.items()})
-    found = intervals(Scored(samples.mean().to_dict(), samples)).values()
+    samples = pd.DataFrame({f"{method}/{name}": values for (method, name), values in columns.items()})
+    metrics = {str(name): float(value) for name, value in samples.mean().items()}
+    found = intervals(Scored(metrics, samples)).values()
     numbers = [(i.value, i.low, i.high, i.n) for i in found]
     lines = [(*key, *line) for key, line in zip(columns, numbers, strict=True)]
     return pd.DataFrame(lines, columns=["method", "quantity", "mean", "low", "high", "n"])

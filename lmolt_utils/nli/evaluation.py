@@ -108,7 +108,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
             frame = frames[system.name]
             texts = texts_and_rules(frame)[0]
             captions += [text for pair in texts for text in pair]
-            known = truth(texts, rules).assign(words=frame["reference"].str.split().str.len())
+            known = truth(texts, rules).assign(words=[len(text.split()) for text in frame["reference"]])
             rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))
             write_rows(rows_path(run, system), rows[system.name])
         write_json(

@@ -63,15 +63,6 @@ def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
     assert found.low <= found.value <= found.high
 
 
-def test_blocks_and_seeds_decide_nothing_else() -> None:
-    rng = np.random.default_rng(0)
-    scored = of_rows(METEOR=rng.random(60))
-    assert intervals(scored, seed=1) == intervals(scored, seed=1)
-    assert intervals(scored, seed=1) != intervals(scored, seed=2)
-    shared = of_rows(METEOR=scored.samples["METEOR"].to_numpy(), MACCS=rng.random(60))
-    assert intervals(shared, seed=1)["METEOR"] == intervals(scored, seed=1)["METEOR"]
-
-
 def test_rows_that_a_metric_leaves_out_do_not_count() -> None:
     rng = np.random.default_rng(0)
     kept = rng.random(80)

@@ -77,16 +77,6 @@ def test_the_mean_of_the_rows_is_the_corpus_value(scorer: Scorer) -> None:
         assert captions.samples[name].mean() == pytest.approx(captions.metrics[name]), name
 
 
-def test_row_order_does_not_change_corpus_values() -> None:
-    turned = score(CAPTIONS[::-1], "mol2cap").metrics
-    assert turned == pytest.approx(score(CAPTIONS, "mol2cap").metrics, abs=1e-12)
-    before = MOLECULES.copy(deep=True)
-    scores = score(MOLECULES.iloc[[2, 0, 3, 1]], "cap2mol")
-    pd.testing.assert_frame_equal(MOLECULES, before)
-    assert scores.samples["id"].tolist() == ["row-2", "row-0", "row-3", "row-1"]
-    assert scores.metrics == pytest.approx(score(MOLECULES, "cap2mol").metrics, abs=1e-6)
-
-
 @pytest.mark.parametrize("gone", [None, np.nan, pd.NA])
 def test_missing_prediction_is_an_empty_one(gone: Any) -> None:
     scores = score(frame(["CCO", "CC"], ["CCO", gone]), "cap2mol")
@@ -129,20 +119,10 @@ def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: 
         score(table, task)
 
 
-def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown convention"):
-        Scorer(invalid="zero").score(MOLECULES, "cap2mol")  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError, match="caption tokenizer 'bert'"):
-        Scorer("bert", meteor="exact+stem").score(CAPTIONS, "mol2cap")
-
-
 def test_statistics_give_the_corpus_values_again() -> None:
     captions = score(CAPTIONS, "mol2cap")
     bleu = captions.statistics.bleu
     assert (float(bleu.score(2)), float(bleu.score(4))) == (captions.metrics["BLEU-2"], captions.metrics["BLEU-4"])
-    assert bleu.prediction_lengths.tolist() == [7, 7, 1]
-    assert bleu.reference_lengths.tolist() == [7, 4, 4]
-    assert captions.statistics.fcd is None
     molecules = score(MOLECULES, "cap2mol")
     assert float(molecules.statistics.bleu.score(4)) == molecules.metrics["BLEU"]
     fcd = molecules.statistics.fcd
