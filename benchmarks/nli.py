@@ -90,7 +90,17 @@ def main() -> None:
     scores, counts = found["each pair once"]
     told, expected = scores["system"][list(QUANTITIES)].to_numpy()[some], found["naive loop"]
     worst = float(np.nanmax(np.where(np.isnan(expected), np.nan, np.abs(expected - told))))
-    show([{"rows": given.rows, "pairs": counts.naive, "distinct": counts.distinct, **row, "scores differ by": worst}])
+    show(
+        [
+            {
+                "rows": given.rows,
+                "pairs": counts["naive"],
+                "distinct": counts["distinct"],
+                **row,
+                "scores differ by": worst,
+            }
+        ]
+    )
     if worst > TOLERANCE:
         raise SystemExit(f"scores differ by {worst}, more than {TOLERANCE}")
 

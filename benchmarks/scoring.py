@@ -30,8 +30,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from benchmarks.timing import compare, show
 from lmolt_utils.metrics.captions import CaptionTokenizer, caption_scores, caption_tokenizer, meteor_matcher
-from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.molecules import molecule_scores
+from lmolt_utils.metrics.molecules import features, molecule_scores
 from lmolt_utils.metrics.prediction_files import read_predictions
 
 Pairs = list[tuple[str, str]]
@@ -120,21 +119,22 @@ def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]
         wordnet.synsets(word)  # nltk reads its files: nobody's speed
 
     def here() -> Any:  # with a matcher that has met no word yet
-        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.version, matcher.wordnet))
+        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.wordnet))
 
     what = f"captions ({words.name}, {matcher.name})"
     return [compared(what, pairs, lambda: official_captions(pairs, words, wordnet), here, repeats)]
 
 
-def molecules(pairs: Pairs, workers: int, repeats: int) -> list[dict[str, Any]]:
+def molecules(pairs: Pairs, _: str, repeats: int) -> list[dict[str, Any]]:
     """All molecule metrics, without and with FCD."""
     references, outputs = map(list, zip(*pairs, strict=True))
     chemnet = fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
 
     def here(fcd: bool) -> Any:
-        return molecule_scores(references, outputs, featuriser=Featuriser(workers), fcd=fcd)
+        features.cache_clear()
+        return molecule_scores(references, outputs, fcd=fcd)
 
-    molecule_scores(references[:2], outputs[:2], featuriser=Featuriser(workers))  # starts the processes and ChemNet
+    molecule_scores(references[:2], outputs[:2])  # loads ChemNet
     rows = []
     for what, fcd in (("molecules without FCD", False), ("molecules with FCD", True)):
         official = partial(official_molecules, pairs, chemnet if fcd else None)
@@ -149,18 +149,14 @@ def main() -> None:
     parser.add_argument("--molecules", type=Path, help="predictions of a molecule generator")
     parser.add_argument("--tokenizer", default="auto", help="of BLEU and METEOR")
     parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--workers", type=int, default=2, help="processes for RDKit (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names, nltk's of empty outputs
     rdBase.DisableLog("rdApp.*")
-    for path, ways, setting in (
-        (given.captions, captions, given.tokenizer),
-        (given.molecules, molecules, given.workers),
-    ):
+    for path, ways in ((given.captions, captions), (given.molecules, molecules)):
         if path is not None:
             frame = read_predictions(path)[: given.rows]
-            show(ways(list(zip(frame["reference"], frame["prediction"], strict=True)), setting, given.repeats))
+            show(ways(list(zip(frame["reference"], frame["prediction"], strict=True)), given.tokenizer, given.repeats))
 
 
 if __name__ == "__main__":

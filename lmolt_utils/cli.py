@@ -1,14 +1,18 @@
 """The ``lmolt`` command. Each subcommand is one call into the package; errors end in one clear message."""
 
 import argparse
+import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lmolt_utils.errors import CompanionError, remedy
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -56,17 +60,27 @@ def _switches(_: argparse.Namespace) -> int:
 
 
 def _atoms(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.nli.atoms import print_atoms
+    from lmolt_utils.metrics.prediction_files import read_captions
 
-    _check_device(arguments.device)
-    return print_atoms(arguments.file, arguments.vocabulary, arguments.decomposer, arguments.device, arguments.dtype)
+    decompose = _rules(arguments.vocabulary)
+    for caption in read_captions(arguments.file):
+        rows = [{"text": atom.text, "property": atom.property} for atom in decompose(caption)]
+        print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
+    return 0
 
 
 def _nli(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.nli.command import run
+    from lmolt_utils.nli.command import judge
 
     _check_device(arguments.device)
-    return run(arguments)
+    return judge(arguments, _rules(arguments.vocabulary))
+
+
+def _rules(vocabulary: str | None) -> Decomposer:
+    """With a vocabulary file: its names only. Without: the shipped names, and any phrase in a name's place."""
+    if vocabulary is None:
+        return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
+    return Decomposer(Vocabulary.read(Path(vocabulary)))
 
 
 def _check_device(name: str) -> None:
@@ -82,16 +96,6 @@ def _check_device(name: str) -> None:
         raise CompanionError(f"--device {name} is not to be had here ({reason}): leave it out, for the CPU") from None
 
 
-#: Two digits more than the third one that is shown need; a thousand million would fill the memory.
-_MOST_RESAMPLES = 100_000
-
-
-def _resamples(text: str) -> int:  # fewer than 100 give no 95 % interval
-    if not text.isdecimal() or not 100 <= int(text) <= _MOST_RESAMPLES:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 100 to {_MOST_RESAMPLES:,}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
@@ -105,20 +109,6 @@ def _parser() -> argparse.ArgumentParser:
 
     def profile(sub: Any) -> None:
         sub.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
-
-    def resamples(sub: Any) -> None:
-        told = "of the bootstrap, 100 at least (default: %(default)s)"
-        sub.add_argument("--resamples", type=_resamples, default=1000, help=told)
-
-    def by_model(sub: Any) -> None:
-        sub.add_argument(
-            "--decomposer",
-            metavar="MODEL",
-            help="decompose captions by this language model, asked as in the paper: folder or hub id "
-            "(default: by the rules of L+M-24's grammar)",
-        )
-        sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
-        sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
 
     sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
     profile(sub)
@@ -150,10 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("clean", "as_released", "none"),
         help="applied to the raw outputs (default: none, as given)",
     )
-    resamples(sub)
-    sub.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes for RDKit")
     sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
-    sub.add_argument("--csv", metavar="OUT", help="write the metrics as a table")
     sub = command("atoms", _atoms, "split captions, one per line, into atomic facts: one JSON object per line")
     sub.add_argument("file", help="one caption per line, or predictions as for lmolt score; - for standard input")
     sub.add_argument(
@@ -162,16 +149,14 @@ def _parser() -> argparse.ArgumentParser:
         help="property names: nested_props.json of L+M-24 or one name per line, and no others count "
         "(default: the shipped names, and whatever stands in a name's place)",
     )
-    by_model(sub)
     sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and baselines")
     sub.add_argument("file", help="JSON lines, a table or a submission, as for lmolt score")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--model", default="embedded:nli", help="folder or hub id (default: %(default)s)")
     sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
-    sub.add_argument("--cache", metavar="FILE", help="keep the model's answers in this file (JSON lines)")
-    by_model(sub)
+    sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
-    resamples(sub)
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")
     return parser
 

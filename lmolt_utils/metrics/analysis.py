@@ -1,12 +1,10 @@
-"""What stands beside the scores: tests between systems, behaviour of the outputs, effects of single changes.
-
-Each is made from files that prediction, scoring and entailment wrote, so that tables and figures only read.
-"""
+"""What stands beside the scores: tests between systems, behaviour of the outputs, effects of single changes."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from lmolt_utils.metrics.distributions import (
     caption_curve,
     caption_wins,
     copied,
-    modality,
     molecule_curve,
     molecule_wins,
     right_modality,
@@ -51,31 +48,30 @@ _TREE, _WITHHELD = "property_tree.json", "withheld_pairs.json"
 # ---- significance ----
 
 
-def significance(
-    run: Run, systems: Sequence[System], task: Task, *, reference: str = REFERENCE, permutations: int = PERMUTATIONS
-) -> None:
+def significance(run: Run, systems: Sequence[System], task: Task) -> None:
     """Test the pairs of systems that the tables compare: ``scores/significance.<task>.json``.
 
-    Systems without scores are left out, and so are their pairs; the file names the pairs that were tested.
+    Systems without scores are left out, and so are their pairs.
     """
     scored = [system for system in systems if score_path(run, system.name, task, "statistics.npz").exists()]
-    pairs = pairs_to_test(scored, task, reference=reference)
+    pairs = pairs_to_test(scored, task, reference=REFERENCE)
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
     output = run.path("scores", f"significance.{task}.json")
 
     def make(_: Path) -> None:
-        read = {name: read_scores(run, name, task) for name in dict.fromkeys(name for pair in pairs for name in pair)}
-        frame = compare_all(read, pairs, permutations=permutations).assign(task=task)
+        read = {name: read_scores(run, name, task) for name in names}
+        frame = compare_all(read, pairs, permutations=PERMUTATIONS).assign(task=task)
         lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        write_json(output, {"reference": reference, "permutations": permutations, "tests": lines})
+        write_json(output, {"permutations": PERMUTATIONS, "tests": lines})
 
     run.step(
         f"significance {task}",
         make,
         outputs=[output],
-        params={"reference": reference, "permutations": permutations, "pairs": [list(pair) for pair in pairs]},
+        params={"permutations": PERMUTATIONS, "pairs": [list(pair) for pair in pairs]},
         inputs={
             f"{name} {kind.split('.')[-1]}": score_path(run, name, task, kind)
-            for name in sorted({name for pair in pairs for name in pair})
+            for name in sorted(names)
             for kind in ("samples.jsonl", "statistics.npz")
         },
     )
@@ -84,12 +80,9 @@ def significance(
 def all_significance(run: Run) -> pd.DataFrame:
     """Every test of :func:`significance` that there is, both tasks; without any a frame without rows."""
     paths = [run.path("scores", f"significance.{task}.json") for task in TASKS]
-    frames = [pd.DataFrame(read_json(path)["tests"]) for path in paths if path.exists()]
-    kept = [frame for frame in frames if len(frame)]
-    if not kept:
-        return pd.DataFrame(columns=["task", *COMPARISON_COLUMNS])
+    lines = [line for path in paths if path.exists() for line in read_json(path)["tests"]]
     numbers = ["difference", "low", "high", "p", "p_holm"]
-    return pd.concat(kept, ignore_index=True).astype(dict.fromkeys(numbers, float))
+    return pd.DataFrame(lines, columns=["task", *COMPARISON_COLUMNS]).astype(dict.fromkeys(numbers, float))
 
 
 # ---- behaviour: properties, copies, modality, wins ----
@@ -113,7 +106,7 @@ class _Training:
         return cls(
             captions=list(train["caption"]),
             molecules=canonical(train["molecule"]),
-            tree=property_tree(run, corpus),
+            tree=_property_tree(run, corpus),
             withheld=[(first, second) for first, second in read_json(withheld)] if withheld.exists() else [],
             frequency=Counter(name.lower() for line in train["properties"] for name in line.split("|") if name),
         )
@@ -125,10 +118,9 @@ def embedded_tree() -> dict[str, list[str]]:
     return {kind: properties_of(rule.family for rule in rules) for kind, rules in kinds.items()}
 
 
-def property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
+def _property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
     """The tree that properties are averaged up: the one that 01 kept, else the embedded one, else one category."""
-    kept = kept_tree(run.path("data"))
-    if kept:
+    if kept := kept_tree(run.path("data")):
         return kept
     if run.params.corpus == "embedded":
         return embedded_tree()
@@ -139,12 +131,12 @@ def property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
 def behaviour(run: Run, systems: Sequence[System]) -> None:
     """What each system says besides its scores: ``scores/<system>.behaviour.json``.
 
-    Outputs are those that were scored: the raw ones after the run's rule for post-processing. mol2cap: L+M-24's
-    property metrics, omitted and hallucinated properties (mean per caption, and by how often training has them),
-    outputs that are no caption, copies of training captions, NLI win rate with its curve. cap2mol: outputs that are no
-    molecule, copies of training molecules (as canonical SMILES), win rate with its curve.
+    Outputs are those that were scored: the raw ones after the run's rule for post-processing. Both tasks: outputs of
+    the wrong modality, copies of training targets (molecules as canonical SMILES), win rate with its curve. mol2cap
+    also: L+M-24's property metrics, omitted and hallucinated properties (per caption, and by how often training has
+    them).
     """
-    training: list[_Training] = []  # read once, and only if a step is to be done
+    training = cache(lambda: _Training.read(run))  # only if a step is to be done
     tokenizer = caption_tokenizer(from_root(run.params.caption_tokenizer))
     kept = {Path(name).stem: run.path("data", name) for name in (_TREE, _WITHHELD)}
     for system in systems:
@@ -156,17 +148,22 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
             files["nli"] = nli
 
         def make(_: Path, files: dict[str, Path] = files, output: Path = output, system: System = system) -> None:
-            training[:] = training or [_Training.read(run)]
-            captions, molecules = (scored_answers(run, system, task) for task in TASKS)
-            spoken = _captions(captions, training[0], tokenizer)
+            answers, drawings = (scored_answers(run, system, task) for task in TASKS)
+            captions, molecules = list(answers["prediction"]), list(drawings["prediction"])
+            samples = read_rows(files["rows"], ("id",))
+            spoken: dict[str, Any] = {
+                "wrong_modality": wrong_modality_rate(captions, "mol2cap"),
+                "copied": float(copied(captions, training().captions).mean()),
+                **_properties(list(answers["reference"]), captions, training(), tokenizer),
+            }
             if "nli" in files:
                 probabilities = read_rows(files["nli"], ("id",))
                 spoken |= _wins(caption_wins(probabilities), caption_curve(probabilities))
-            outputs = list(molecules["prediction"])
-            samples = read_rows(files["rows"], ("id",))
-            drawn = _modality(outputs, "cap2mol")
-            drawn["copied"] = float(copied(canonical(outputs), training[0].molecules).mean())
-            drawn |= _wins(molecule_wins(samples), molecule_curve(samples))
+            drawn = {
+                "wrong_modality": wrong_modality_rate(molecules, "cap2mol"),
+                "copied": float(copied(canonical(molecules), training().molecules).mean()),
+                **_wins(molecule_wins(samples), molecule_curve(samples)),
+            }
             write_json(output, _plain({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
         run.step(
@@ -191,28 +188,18 @@ def canonical(molecules: Iterable[str]) -> list[str]:
     return [spelt[text] for text in texts]
 
 
-def _captions(answers: pd.DataFrame, training: _Training, tokenizer: CaptionTokenizer) -> dict[str, Any]:
-    captions = list(answers["prediction"])
-    found = {**_modality(captions, "mol2cap"), "copied": float(copied(captions, training.captions).mean())}
+def _properties(
+    references: Sequence[str], captions: Sequence[str], training: _Training, tokenizer: CaptionTokenizer
+) -> dict[str, Any]:
     if not training.tree:  # a corpus may state no properties, and the grammar find none
-        return found
-    scores = property_scores(
-        list(answers["reference"]), captions, training.tree, tokenizer, combinations=training.withheld
-    )
-    return found | {
-        "tokenizer": scores.tokenizer,
+        return {}
+    scores = property_scores(references, captions, training.tree, tokenizer, combinations=training.withheld)
+    return {
         "categories": scores.categories.reset_index().to_dict("records"),
         "combinations": scores.combinations,
         "bands": by_frequency(scores, training.frequency).to_dict("records"),
         "omitted": float(scores.rows["omitted"].mean()),
         "hallucinated": float(scores.rows["hallucinated"].mean()),
-    }
-
-
-def _modality(outputs: Sequence[str], task: Task) -> dict[str, Any]:
-    return {
-        "wrong_modality": wrong_modality_rate(outputs, task),
-        "empty": float(np.mean([modality(text) == "empty" for text in outputs])),
     }
 
 
@@ -265,7 +252,7 @@ def behaviour_table(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Win rates against their thresholds, long: system, task, threshold, length, value, low, high, n.
+    """Win rates against their thresholds, long.
 
     threshold: Chr-F (cap2mol; length is the other threshold, "any" for none) or entailment (mol2cap).
     """
@@ -282,15 +269,15 @@ def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 # ---- ablation: what one change does to the answers, row by row ----
 
 ABLATION_COLUMNS = ("system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n")
+_RESAMPLES = 2000
 
 
-def ablation(run: Run, systems: Sequence[System], *, resamples: int = 2000) -> pd.DataFrame:
+def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """:data:`ABLATION_COLUMNS`: per system with ``against``, task and measure the paired difference of row means.
 
     Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. ``low``
-    and ``high`` bound the difference at 95 % (percentile bootstrap over test rows, seed of the run). Raises
-    :class:`~lmolt_utils.files.BadFileError` when either system has no predictions, ``ValueError`` when they are of
-    different rows.
+    and ``high`` bound the difference at 95 % (bootstrap over test rows). Raises ``ValueError`` when the two systems
+    answered different rows.
     """
     by_name = {system.name: system for system in (*load_systems(), *systems)}
     lines = []
@@ -300,7 +287,7 @@ def ablation(run: Run, systems: Sequence[System], *, resamples: int = 2000) -> p
             if list(before.index) != list(after.index):
                 raise ValueError(f"{against} and {system.name} answered different test rows: run both again")
             moved = after - before
-            drawn = resampled([mean_of(moved[name].to_numpy()) for name in moved], resamples, run.params.seed)
+            drawn = resampled([mean_of(moved[name].to_numpy()) for name in moved], _RESAMPLES, run.params.seed)
             for measure, values in zip(moved, drawn, strict=True):
                 names = (system.label, by_name[against].label, task, measure)
                 means = (before[measure].mean(), after[measure].mean(), moved[measure].mean())

@@ -1,9 +1,8 @@
 """Caption metrics as the L+M-24 evaluation defines them: BLEU-2/4, ROUGE-1/2/L and METEOR.
 
-BLEU and METEOR compare lists of word pieces, so their values belong to a tokenizer; ROUGE has its own. The
-official tokenizer is SciBERT (uncased). Where its vocabulary is not at hand a rule replaces it, and because
-the two give different numbers for the same captions (MolT5-Large on ChEBI-20: BLEU-2 .588 and .592), the name
-of the one used travels with every score. The same holds for METEOR with and without WordNet (.001 lower there).
+BLEU and METEOR compare lists of word pieces, officially SciBERT's (uncased). Where its vocabulary is not at hand a rule
+replaces it, and because the two give different numbers for the same captions (MolT5-Large on ChEBI-20: BLEU-2 .588 and
+.592), the name of the one used travels with every score; likewise METEOR with and without WordNet (.001 lower).
 """
 
 import hashlib
@@ -13,21 +12,24 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
+from rouge_score.rouge_scorer import RougeScorer
 
-from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu_statistics, rouge
+from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
 CAPTION_METRICS = ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")
 
-_FILES = ("vocab.txt", "tokenizer.json")
+_VOCABULARY = "vocab.txt"
 _SPECIAL = frozenset({"[PAD]", "[CLS]", "[SEP]"})
-# Known by content (less the last newline), not by path: one vocabulary has one name on every machine.
+# Known by content (less the last newline): one vocabulary has one name on every machine.
 _SCIBERT_SHA256 = "cf28af60d3f93fbd0503d74b4fba2ea5adf4e9ba5d272bebd2a9dad1e38d2da4"
 
 
@@ -52,11 +54,9 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     name_or_folder:
     - "auto": SciBERT if it is in the local hub cache, else "regex";
     - "regex": the offline rule, lower-cased runs of word characters and single other characters;
-    - a folder, or the file itself, of a tokenizer: `vocab.txt` as lower-cased BERT word pieces (SciBERT's),
-      else `tokenizer.json` as it is;
-    - a hub id whose files are already in the local cache.
+    - lower-cased BERT word pieces by a `vocab.txt`: the file, its folder, or a hub id that is in the local cache.
 
-    Raises FileNotFoundError where the folder or the cache lacks those files, ValueError for any other word.
+    Raises FileNotFoundError where there is no such file, ValueError where it is no vocabulary.
     """
     if name_or_folder == "auto":
         cached = _in_hub_cache(SCIBERT)
@@ -65,52 +65,33 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         return CaptionTokenizer("regex", _regex_split)
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
-        files = [path / name for name in _FILES if (path / name).is_file()]
-        if not files:
-            raise FileNotFoundError(f"no {' and no '.join(_FILES)} in the tokenizer folder {path}")
-        path = files[0]
+        path /= _VOCABULARY
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_folder):
-        cached = _in_hub_cache(name_or_folder)
-        if cached is None:
-            raise FileNotFoundError(
-                f"caption tokenizer {name_or_folder!r} is neither a path nor in the local hub cache: "
-                f"run `hf download {name_or_folder} vocab.txt`, or choose 'auto' or 'regex'"
-            )
+    if cached := _in_hub_cache(name_or_folder):
         return _from_file(cached, name_or_folder)
-    raise ValueError(
-        f"unknown caption tokenizer {name_or_folder!r}: give 'auto', 'regex', a folder, a vocab.txt or a hub id"
+    raise FileNotFoundError(
+        f"caption tokenizer {name_or_folder!r}: no {_VOCABULARY} there, nor in the local hub cache: run `hf download "
+        f"{SCIBERT} {_VOCABULARY}`, or choose 'auto' or 'regex'"
     )
 
 
 def _in_hub_cache(hub_id: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(hub_id, name) for name in _FILES)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    found = try_to_load_from_cache(hub_id, _VOCABULARY) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) else None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _from_file(file: Path, label: str) -> CaptionTokenizer:
-    from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
 
     content = file.read_bytes().rstrip(b"\n")
     digest = hashlib.sha256(content).hexdigest()
-    try:
-        if file.suffix == ".json":
-            tokenizer: Any = Tokenizer.from_file(str(file))
-            tokenizer.no_truncation()  # settings a saved tokenizer may carry; the cut is ours
-            tokenizer.no_padding()
-        else:
-            vocabulary = content.decode("utf-8").split("\n")
-            missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            ids = {token: i for i, token in enumerate(vocabulary)}
-            tokenizer = BertWordPieceTokenizer(ids, lowercase=True)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ValueError(f"{file} is not a tokenizer.json or a BERT vocab.txt: {error}") from error
+    vocabulary = content.decode("utf-8", "replace").split("\n")
+    if missing := [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]:
+        raise ValueError(f"{file} is no BERT {_VOCABULARY}: it lacks {', '.join(missing)}")
+    tokenizer = BertWordPieceTokenizer({token: i for i, token in enumerate(vocabulary)}, lowercase=True)
 
     def split(texts: Sequence[str]) -> list[list[str]]:
         # A lone surrogate (from broken JSON, say) has no UTF-8 form.
@@ -133,14 +114,12 @@ def _without_special(pieces: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class MeteorMatcher:
-    """How METEOR may match two words. `name` is printed with the score.
+    """How METEOR may match two words; ``name`` is printed with the score.
 
-    name: "wordnet" (exact, stem, synonym: the official way) or "exact+stem".
-    version: WordNet's version, empty without WordNet. wordnet: nltk's reader, or None.
+    "wordnet 3.0" (exact, stem, synonym: the official way; with nltk's reader) or "exact+stem".
     """
 
-    name: Literal["wordnet", "exact+stem"]
-    version: str
+    name: str
     wordnet: Any = None
 
 
@@ -161,14 +140,13 @@ def meteor_matcher(name: str = "auto") -> MeteorMatcher:
     if name != "exact+stem":
         try:
             wordnet.ensure_loaded()
-            return MeteorMatcher("wordnet", str(wordnet.get_version()), wordnet)
+            return MeteorMatcher(f"wordnet {wordnet.get_version()}", wordnet)
         except (LookupError, OSError) as error:  # none, or one that nltk will not read
             if name == "wordnet":
                 raise FileNotFoundError(
-                    "WordNet was not found in nltk's data folders: run `python -m nltk.downloader wordnet` (README "
-                    "says how Debian's wordnet-base is used), or choose 'exact+stem'"
+                    "WordNet is not in nltk's data folders: README says how to get it, or choose 'exact+stem'"
                 ) from error
-    return MeteorMatcher("exact+stem", "")
+    return MeteorMatcher("exact+stem")
 
 
 def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]], matcher: MeteorMatcher) -> np.ndarray:
@@ -181,17 +159,11 @@ def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]
 # -------------------------------------------------------------------------------------------------- scores
 
 
-@dataclass(frozen=True, eq=False)
-class CaptionScores:
-    """metrics: corpus value per name of `CAPTION_METRICS`.
-
-    samples: per-row values, arrays of shape (n,), whose mean is the corpus value: ROUGE-1/2/L, METEOR; and
-    length_deviation (output minus reference, in pieces, uncut). bleu: the counts behind BLEU-2 and BLEU-4.
-    """
-
-    metrics: dict[str, float]
-    samples: dict[str, np.ndarray]
-    bleu: BleuStatistics
+def rouge(references: Sequence[str], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    """rouge_score's ROUGE-1, ROUGE-2 and ROUGE-L (F, no stemmer) of each row, 0..1, shape (n,) each. Raw strings in."""
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    rows = [scorer.score(r, o) for r, o in zip(references, outputs, strict=True)]
+    return {f"ROUGE-{n}": np.array([row[f"rouge{n}"].fmeasure for row in rows]) for n in ("1", "2", "L")}
 
 
 def strip_cls(caption: str) -> str:
@@ -201,11 +173,11 @@ def strip_cls(caption: str) -> str:
 
 def caption_scores(
     references: Sequence[str], predictions: Sequence[str], tokenizer: CaptionTokenizer, matcher: MeteorMatcher
-) -> CaptionScores:
+) -> Scored:
     """All caption metrics of n pairs, as the L+M-24 evaluation computes them (all in 0..1, higher is better).
 
-    BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR: nltk's, mean over rows. ROUGE: F of rouge_score on the raw
-    strings, no stemmer, mean over rows. An empty prediction scores 0.
+    BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR and ROUGE: mean over rows. An empty prediction scores 0.
+    length_deviation: output minus reference, in pieces, uncut.
 
     Raises ValueError where the two lists are empty or differ in length.
     """
@@ -215,10 +187,10 @@ def caption_scores(
     sides = [tokenizer.split(side) for side in (references, outputs)]
     # Cut first, then drop the special tokens: the official order.
     cut = [[_without_special(pieces[:CUT]) for pieces in side] for side in sides]
-    samples = {**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)}
+    samples = pd.DataFrame({**rouge(references, outputs), "METEOR": meteor(cut[0], cut[1], matcher)})
     counts = bleu_statistics(cut[0], cut[1])
     metrics = {name: counts.score(BLEU_ORDERS[name]) for name in ("BLEU-2", "BLEU-4")}
-    metrics |= {name: float(np.mean(values)) for name, values in samples.items()}
+    metrics |= {str(name): float(values.to_numpy().mean()) for name, values in samples.items()}
     lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
     samples["length_deviation"] = lengths[1] - lengths[0]
-    return CaptionScores({name: metrics[name] for name in CAPTION_METRICS}, samples, counts)
+    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, Statistics(counts))

@@ -12,16 +12,6 @@ from rapidfuzz.distance import Levenshtein
 from lmolt_utils.metrics.intervals import wilson
 
 
-def character_edits(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
-    """Character edits (Levenshtein) and characters of the reference, shape (n, 2).
-
-    The character error rate of a corpus is the sum of the first over the sum of the second: jiwer's and
-    torchmetrics' definition, without a cap, so a long wrong output costs more than 1.
-    """
-    pairs = zip(references, predictions, strict=True)
-    return np.array([(Levenshtein.distance(r, p), len(r)) for r, p in pairs], dtype=np.int64).reshape(-1, 2)
-
-
 def character_ter(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
     """CharacTER of each row, shape (n,), 0..1, lower is better (Wang et al. 2016; ALMol, section 4.5), of SMILES.
 
@@ -45,11 +35,6 @@ def copied(predictions: Sequence[str], training: Iterable[str]) -> np.ndarray:
     return np.array([" ".join(text.split()) in seen for text in predictions], dtype=bool)
 
 
-def word_count(texts: Sequence[str]) -> np.ndarray:
-    """Whitespace-separated words of each text, shape (n,)."""
-    return np.array([len(text.split()) for text in texts], dtype=np.int64)
-
-
 # ---- modality ----
 
 Modality = Literal["molecule", "caption", "empty", "other"]
@@ -67,8 +52,7 @@ def modality(text: str) -> Modality:
     """What a text looks like, by its words alone (it need not be a valid molecule or a good caption).
 
     "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise, every word
-    is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl"). Nothing else
-    in the package decides the modality of an output.
+    is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl").
     """
     words = text.split()
     if not words:
@@ -102,10 +86,10 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 def molecule_wins(samples: pd.DataFrame, chr_f: float = CHR_F, length: float = LENGTH) -> np.ndarray:
     """Which molecules win, shape (n,), bool: Chr-F and length pass their (strict) thresholds and RDKit reads them.
 
-    samples: columns chr_f (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
+    samples: columns Chr-F (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
     empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses at any threshold >= 0.
     """
-    similar = samples["chr_f"].to_numpy(dtype=float) > chr_f
+    similar = samples["Chr-F"].to_numpy(dtype=float) > chr_f
     near = np.abs(samples["length_deviation"].to_numpy(dtype=float)) < length
     return similar & near & (samples["Validity"].to_numpy(dtype=float) == 1)
 

@@ -1,20 +1,18 @@
 """How sure a score is: intervals per system, tests between systems.
 
-Every metric here is a function of sums over rows: a mean is a sum and a count, corpus BLEU a function of summed
-n-gram counts. A resample of the rows is then a weighted sum, and a thousand of them one matrix product. FCD is no
-function of a few sums; its interval comes from the derivative of the distance with respect to each row's weight.
-
-Intervals say what other test molecules of the same kind would give, for the same outputs of the same model. They
-know nothing of another training seed: for that there is :func:`~lmolt_utils.metrics.results.seed_spread`.
+A mean is a function of sums over rows, and so is corpus BLEU: a resample of the rows is a weighted sum, a thousand of
+them one matrix product. FCD's interval comes from its derivative by each row's weight. Intervals are of 95 % and say
+what other test molecules would give, not another training seed: for that there is
+:func:`~lmolt_utils.metrics.results.seed_spread`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +20,17 @@ from scipy import special, stats
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import BadFileError, atomic
-from lmolt_utils.metrics.molecules import FCDStatistics, fcd_influence
+from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, BleuStatistics, bleu
 
-Method = Literal["bootstrap", "wilson", "delta", "none"]
 Array = np.ndarray
 
 UNBOUNDED = frozenset({"Levenshtein"})  # row values may exceed 1
-#: Metrics that are a sum over a sum, with their columns of ``samples``: numerator, denominator.
-RATIOS = {"CER": ("edits", "reference_characters")}
 #: Weights (resamples times rows) held at a time: 32 MB.
 _CELLS = 4_000_000
+#: Ends of an interval of 95 %, and standard errors on either side of a normal one.
+_LOW, _HIGH = (1 - 0.95) / 2, (1 + 0.95) / 2
+_Z = float(special.ndtri(_HIGH))
 
 
 class ComparisonError(CompanionError, ValueError):
@@ -41,10 +39,7 @@ class ComparisonError(CompanionError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Per row, and without the texts: what the metrics that are no mean of rows need; None where there is no such one.
-
-    bleu: n-gram counts, of word pieces (captions) or characters (molecules). fcd: ChemNet's activations.
-    """
+    """Per row, what the metrics that are no mean of rows need."""
 
     bleu: BleuStatistics | None = None
     fcd: FCDStatistics | None = None
@@ -52,34 +47,31 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A scored system: corpus value by metric, per-row values (with their ``id``), per-row statistics."""
+    """metrics: corpus values, NaN where undefined. samples: per-row values, NaN where a metric leaves a row out.
+
+    conventions: what the values depend on besides the data, and counts of what was odd.
+    """
 
     metrics: dict[str, float]
     samples: pd.DataFrame
     statistics: Statistics = field(default_factory=Statistics)
+    conventions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A corpus value with its interval; ``low`` and ``high`` are NaN where there is none, and ``reason`` says why.
-
-    n: rows that count. method: ``bootstrap`` (percentiles over resampled rows), ``wilson`` (every row is 0, or every
-    row 1, of which a bootstrap knows no spread: Wilson's bound for such a rate, which also bounds the mean of any
-    metric within 0 and 1), ``delta`` (FCD: derivative by row), ``none``.
-    """
+    """The value of ``n`` rows with its interval; ``low`` and ``high`` are NaN where the rows know of no spread."""
 
     value: float
     low: float
     high: float
     n: int
-    method: Method
-    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for strict JSON: an undefined number is null."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         shown = {name: None if math.isnan(number) else number for name, number in numbers.items()}
-        return {**shown, "n": self.n, "method": self.method, "reason": self.reason}
+        return {**shown, "n": self.n}
 
 
 # ---- metrics as functions of sums ----
@@ -114,9 +106,6 @@ def mean_of(values: Array) -> Additive:
 
 def additive(scored: Scored, name: str) -> Additive | None:
     """The metric ``name`` as a function of sums over rows; None if it is none (FCD, uniqueness)."""
-    if name in RATIOS and set(RATIOS[name]) <= set(scored.samples.columns):
-        rows = scored.samples[list(RATIOS[name])].to_numpy(dtype=float)
-        return Additive(rows, _ratio, len(rows))
     if name in scored.samples:
         return mean_of(scored.samples[name].to_numpy(dtype=float))
     if name in BLEU_ORDERS and scored.statistics.bleu is not None:
@@ -148,81 +137,58 @@ def resampled(parts: Sequence[Additive], resamples: int, seed: int) -> list[Arra
     return [part.value(sums[:, a:b]) for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True)]
 
 
-def percentiles(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """The interval that holds ``level`` of the defined values; NaN without any."""
+def percentiles(values: Array) -> tuple[float, float]:
+    """The interval that holds 95 % of the defined values; NaN without any."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return math.nan, math.nan
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [_LOW, _HIGH])
     return float(low), float(high)
 
 
-def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
+def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """An interval for every metric of ``scored``: rows resampled with replacement, the same draws for all metrics.
 
-    Values are those of ``scored.metrics``. A metric without a usable interval keeps its place, with the reason.
-    Raises ValueError for fewer than 100 resamples or a level outside (0, 1).
+    Where all rows are 0, or all are 1, a bootstrap knows no spread: there Wilson's bound stands, which also bounds the
+    mean of any metric within 0 and 1.
     """
-    if resamples < 100 or not 0 < level < 1:
-        raise ValueError(f"give at least 100 resamples and a level within (0, 1), not {resamples} and {level}")
     parts = {name: part for name in scored.metrics if (part := additive(scored, name))}
     drawn = dict(zip(parts, resampled(list(parts.values()), resamples, seed), strict=True))
     result = {}
     for name, value in scored.metrics.items():
-        if name == "FCD":
-            result[name] = _fcd_interval(scored, value, level)
-        elif name not in parts:
-            reason = "no function of sums over rows: resampled rows would repeat and change what it counts"
-            result[name] = _none(value, len(scored.samples), reason)
-        else:
-            result[name] = _interval(name, parts[name], value, drawn[name], level)
+        if name in parts:
+            result[name] = _interval(name, parts[name], value, drawn[name])
+        elif name == "FCD" and scored.statistics.fcd is not None:
+            half = _Z * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
+            used = int(np.sum(scored.statistics.fcd.predictions >= 0))
+            result[name] = Interval(value, max(0.0, value - half), value + half, used)
+        else:  # uniqueness: resampled rows would repeat and change what it counts
+            result[name] = Interval(value, math.nan, math.nan, 0 if name == "FCD" else len(scored.samples))
     return result
 
 
-def _none(value: float, n: int, reason: str) -> Interval:
-    return Interval(value, math.nan, math.nan, n, "none", reason)
-
-
-def _interval(name: str, part: Additive, value: float, drawn: Array, level: float) -> Interval:
-    if math.isnan(value) or not part.used:
-        return _none(value, part.used, "undefined for these rows")
-    if part.used == 1:
-        return _none(value, 1, "a single row has no spread")
+def _interval(name: str, part: Additive, value: float, drawn: Array) -> Interval:
+    ends = percentiles(drawn)
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
-    if counted.size and (counted == counted[0]).all() and (part.rows[:, 1] <= 1).all():
-        if counted[0] in (0.0, 1.0) and name not in UNBOUNDED:
-            return Interval(value, *wilson(value, part.used, level), part.used, "wilson")
-        return _none(value, part.used, "every row has the same value: the rows know nothing of a spread")
-    return Interval(value, *percentiles(drawn, level), part.used, "bootstrap")
+    if part.used < 2:
+        ends = math.nan, math.nan
+    elif counted.size and (counted == counted[0]).all():
+        rate = counted[0] in (0.0, 1.0) and name not in UNBOUNDED
+        ends = wilson(value, part.used) if rate else (math.nan, math.nan)
+    return Interval(value, *ends, part.used)
 
 
-def _fcd_interval(scored: Scored, value: float, level: float) -> Interval:
-    if math.isnan(value):
-        return _none(value, 0, "FCD is undefined for these molecules")
-    if scored.statistics.fcd is None:
-        return _none(value, 0, "the activations were not kept: score again")
-    half = _z(level) * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
-    used = int(np.sum(scored.statistics.fcd.predictions >= 0))
-    return Interval(value, max(0.0, value - half), value + half, used, "delta")
-
-
-def _z(level: float) -> float:
-    """Standard errors on either side of a normal interval."""
-    return float(special.ndtri((1 + level) / 2))
-
-
-def wilson(rate: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(rate: float, n: int) -> tuple[float, float]:
     """Wilson's score interval of a rate (0..1) over ``n`` rows (Wilson 1927)."""
-    z = _z(level)
-    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
     # By the formula the ends are exactly 0 and 1 there; rounding may say otherwise.
     return (0.0 if rate == 0 else middle - half), (1.0 if rate == 1 else middle + half)
 
 
 # ---- between systems ----
 
-COMPARISON_COLUMNS = ("metric", "a", "b", "difference", "low", "high", "p", "p_holm", "method")
+COMPARISON_COLUMNS = ("metric", "a", "b", "difference", "low", "high", "p", "p_holm")
 
 
 def compare_all(
@@ -232,14 +198,13 @@ def compare_all(
     permutations: int = 9999,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """Every pair of systems on every metric both have: :data:`COMPARISON_COLUMNS`, one line per pair and metric.
 
     difference: a minus b. low, high: paired bootstrap (both systems on the same drawn rows). p: paired permutation
     test, the outputs of the two systems swapped row by row with probability 1/2, p = (1 + swaps at least as far
-    apart) / (1 + permutations). FCD: interval and p from the normal approximation of its derivative by row
-    (method ``delta``). p_holm: Holm's correction over the pairs, metric by metric.
+    apart) / (1 + permutations). FCD: interval and p from the normal approximation of its derivative by row. p_holm:
+    Holm's correction over the pairs, metric by metric.
 
     Raises :class:`ComparisonError` if the systems of a pair were not run on the same rows.
     """
@@ -256,16 +221,12 @@ def compare_all(
         drawn = resampled([*lefts, *rights], resamples, seed)
         tested = permuted(lefts, rights, permutations, seed)
         for number, (left, right, p) in enumerate(zip(lefts, rights, tested, strict=True)):
-            low, high = percentiles(drawn[number] - drawn[number + len(lefts)], level)
-            lines.append((name, *usable[number], left.total() - right.total(), low, high, p, "permutation"))
+            low, high = percentiles(drawn[number] - drawn[number + len(lefts)])
+            lines.append((name, *usable[number], left.total() - right.total(), low, high, p))
         if name == "FCD":
-            influence = {
-                system: fcd_influence(fcd)
-                for system in systems
-                if (fcd := scored[system].statistics.fcd) is not None
-                and not math.isnan(scored[system].metrics.get("FCD", math.nan))
-            }
-            lines += [_fcd_difference(scored, pair, influence, level) for pair in pairs]
+            kept = {system: scored[system].statistics.fcd for system in systems}
+            influence = {system: fcd_influence(fcd) for system, fcd in kept.items() if fcd is not None}
+            lines += [_fcd_difference(scored, pair, influence) for pair in pairs]
     frame = pd.DataFrame(lines, columns=[c for c in COMPARISON_COLUMNS if c != "p_holm"])
     corrected = frame.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
     return frame.assign(p_holm=corrected)[list(COMPARISON_COLUMNS)]
@@ -295,17 +256,17 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
 
 
 def _fcd_difference(
-    scored: Mapping[str, Scored], pair: tuple[str, str], influence: Mapping[str, Array], level: float
+    scored: Mapping[str, Scored], pair: tuple[str, str], influence: Mapping[str, Array]
 ) -> tuple[Any, ...]:
     """The line of one pair for FCD; ``influence``: how much each row moves the FCD of each system that has one."""
     values = [scored[system].metrics.get("FCD", math.nan) for system in pair]
     difference = values[0] - values[1]
     if any(system not in influence for system in pair):
-        return ("FCD", *pair, difference, math.nan, math.nan, math.nan, "none")
+        return ("FCD", *pair, difference, math.nan, math.nan, math.nan)
     error = math.sqrt(np.sum((influence[pair[0]] - influence[pair[1]]) ** 2))
-    half = _z(level) * error
+    half = _Z * error
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
-    return ("FCD", *pair, difference, difference - half, difference + half, float(p), "delta")
+    return ("FCD", *pair, difference, difference - half, difference + half, float(p))
 
 
 def holm(p: Array) -> Array:
@@ -326,12 +287,8 @@ _PARTS: dict[str, type[BleuStatistics] | type[FCDStatistics]] = {"bleu": BleuSta
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Write per-row statistics as a compressed ``.npz``, atomically."""
-    arrays: dict[str, Array] = {
-        f"{part}.{column.name}": getattr(getattr(statistics, part), column.name)
-        for part, kind in _PARTS.items()
-        if getattr(statistics, part) is not None
-        for column in fields(kind)
-    }
+    kept = {part: vars(held) for part, held in vars(statistics).items() if held is not None}
+    arrays: dict[str, Array] = {f"{part}.{name}": values for part in kept for name, values in kept[part].items()}
     with atomic(path) as half, open(half, "wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
@@ -341,7 +298,7 @@ def read_statistics(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as stored:
             parts: dict[str, Any] = {
-                part: kind(*(stored[f"{part}.{column.name}"] for column in fields(kind)))
+                part: kind(**{name: stored[f"{part}.{name}"] for name in kind.__annotations__})
                 for part, kind in _PARTS.items()
                 if any(name.startswith(f"{part}.") for name in stored.files)
             }

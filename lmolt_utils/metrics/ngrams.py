@@ -1,18 +1,15 @@
-"""Metrics of n-grams: corpus BLEU as nltk defines it, ROUGE as rouge_score does, Chr-F as sacrebleu does.
+"""Metrics of n-grams: corpus BLEU as nltk defines it, Chr-F as sacrebleu does.
 
-Counts are kept per row: they give the BLEU of any resample of the rows by addition (Papineni et al. 2002 define it
-over sums), which is what a bootstrap needs.
+Counts are kept per row: added up they give the BLEU of any resample of the rows, which is what a bootstrap needs.
 """
 
 import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rapidfuzz.distance import LCSseq
 
 ORDER = 4  # longest n-grams counted
 BLEU_ORDERS = {"BLEU-2": 2, "BLEU-4": 4, "BLEU": 4}  # longest n-gram of each metric by name
@@ -65,12 +62,7 @@ def _bleu(sums: list[float], order: int) -> float:
 
 
 def bleu_statistics(references: Texts, predictions: Texts, orders: int = ORDER) -> BleuStatistics:
-    """The counts of n pairs of texts; matches of n-grams longer than `orders` are not counted and stay 0.
-
-    Raises ValueError where the two differ in number.
-    """
-    if len(references) != len(predictions):
-        raise ValueError(f"{len(references)} references and {len(predictions)} predictions")
+    """The counts of n pairs of texts; matches of n-grams longer than `orders` are not counted and stay 0."""
     matches = np.zeros((len(references), ORDER), dtype=np.int64)
     for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
         for order in range(1, orders + 1):
@@ -88,38 +80,12 @@ def _grams(text: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(text[start:] for start in range(order)), strict=False))
 
 
-_WORD = re.compile(r"[a-z0-9]+")
-
-
-def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, np.ndarray]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L (F) of each row, 0..1, shape (n,) each (Lin 2004). Raw strings in.
-
-    Equal to rouge_score's without a stemmer, to the last bit; its table for the longest common subsequence is filled
-    in Python, rapidfuzz has the same length in microseconds.
-    """
-    wanted, words = ([_WORD.findall(text.lower()) for text in side] for side in (references, predictions))
-    counts = bleu_statistics(wanted, words, orders=2)
-    lengths = counts.reference_lengths, counts.prediction_lengths
-    values = {
-        f"ROUGE-{n}": _f(counts.matches[:, n - 1], *(np.maximum(side - n + 1, 1) for side in lengths)) for n in (1, 2)
-    }
-    common = np.array([LCSseq.similarity(r, p) for r, p in zip(wanted, words, strict=True)], dtype=np.int64)
-    return values | {"ROUGE-L": _f(common, *(np.maximum(side, 1) for side in lengths))}
-
-
-def _f(matches: np.ndarray, reference_total: np.ndarray, prediction_total: np.ndarray) -> np.ndarray:
-    precision, recall = matches / prediction_total, matches / reference_total
-    both = precision + recall
-    return np.divide(2 * precision * recall, both, out=np.zeros(len(both)), where=both > 0)
-
-
 def chr_f(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
     """Chr-F of each row, shape (n,), 0..1: the mean of the F1 of character uni-, bi- and trigrams.
 
     Equal to sacrebleu's sentence CHRF with char_order 3, word_order 0, beta 1 (the papers do not state it) and
     eps_smoothing (without that it gives the F of averaged precision and recall, not the average of three Fs).
     Whitespace is not counted. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
-    Raises ValueError where the two differ in number.
     """
     wanted, given = (["".join(text.split()) for text in side] for side in (references, predictions))
     counts = bleu_statistics(wanted, given, CHR_F_ORDER)

@@ -3,9 +3,6 @@
 A property is present where its lower-cased word pieces occur one after the other in the caption's. Every name that
 occurs counts, so "kinase inhibitor" is also found inside "tyrosine kinase inhibitor". Counts are taken per property
 over the corpus and averaged up the tree of categories; what is undefined (0 / 0) is left out.
-
-All names are looked up in one pass over a caption with a tree of tokens; checking 3,400 names one by one takes about a
-hundred times longer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +29,10 @@ BANDS = (1, 10, 100, 1000)
 
 
 class Finder:
-    """Which of ``names`` occur in a text, by their lower-cased pieces; names of no pieces occur nowhere."""
+    """Which of ``names`` occur in a text, by their lower-cased pieces.
+
+    A tree of pieces finds all in one pass; asking for 3,400 names one by one takes a hundred times longer.
+    """
 
     def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer) -> None:
         self.names, self._tokenizer = tuple(names), tokenizer
@@ -74,17 +74,15 @@ class PropertyScores:
     """properties: one line per path with tp, fp, fn, tn and :data:`MEASURES` (NaN where undefined).
 
     categories: one line per category path and "Overall", :data:`MEASURES` macro-averaged up the tree.
-    combinations: micro precision, recall, f1 and accuracy of withheld pairs (NaN where undefined), empty without.
-    rows: per caption gold, predicted (properties named), omitted and hallucinated (shares 0..1 of those; NaN where
-    there are none); by distinct name, not by path.
-    tokenizer: whose pieces were compared.
+    combinations: micro :data:`MEASURES` of withheld pairs (NaN where undefined), empty without.
+    rows: per caption omitted (share of the reference's properties) and hallucinated (share of its own), NaN where there
+    are none; by distinct name, not by path.
     """
 
     properties: pd.DataFrame
     categories: pd.DataFrame
     combinations: dict[str, float]
     rows: pd.DataFrame
-    tokenizer: str
 
 
 def property_scores(
@@ -95,20 +93,13 @@ def property_scores(
     *,
     combinations: Sequence[tuple[str, str]] = (),
 ) -> PropertyScores:
-    """Compare the properties that n references and n predictions name.
+    """Compare the properties that references and predictions name, row by row.
 
     combinations: pairs that training withholds; a caption has one where it names both.
-
-    Raises ValueError where the lists are empty or differ in length, or the tree is empty.
     """
-    if len(references) != len(predictions) or not references:
-        raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")
     leaves = paths(tree)
-    if not leaves:
-        raise ValueError("the tree has no properties")
     by_path = [leaf.split(SEPARATOR)[-1] for leaf in leaves]
-    paired = [name for pair in combinations for name in pair]
-    names = list(dict.fromkeys([*by_path, *paired]))
+    names = list(dict.fromkeys([*by_path, *(name for pair in combinations for name in pair)]))
     column = {name: index for index, name in enumerate(names)}
     finder = Finder(names, tokenizer)
     gold = finder.presence(references)
@@ -123,7 +114,6 @@ def property_scores(
         categories.rename_axis("category"),
         _combinations(gold, said, [(column[a], column[b]) for a, b in combinations]),
         _rows(gold[:, named], said[:, named]),
-        tokenizer.name,
     )
 
 
@@ -177,17 +167,15 @@ def _combinations(gold: Any, said: Any, pairs: Sequence[tuple[int, int]]) -> dic
 def _rows(gold: Any, said: Any) -> pd.DataFrame:
     both, wanted, given = (np.asarray(x.sum(axis=1)) for x in (gold.multiply(said), gold, said))
     with np.errstate(invalid="ignore"):
-        shares = {"omitted": (wanted - both) / wanted, "hallucinated": (given - both) / given}
-    return pd.DataFrame({"gold": wanted.astype(int), "predicted": given.astype(int), **shares})
+        return pd.DataFrame({"omitted": (wanted - both) / wanted, "hallucinated": (given - both) / given})
 
 
 def by_frequency(scores: PropertyScores, frequency: Mapping[str, int]) -> pd.DataFrame:
     """Omitted and hallucinated properties by how often training has them.
 
-    frequency: molecules per property in training, by lower-case name; a name it lacks has 0.
-    Columns: trained (the band), properties (that references or predictions name), named (mentions in references),
-    omitted (share of those missing from the prediction), said (mentions in predictions), hallucinated (share of
-    those missing from the reference). Shares are NaN where there is nothing to share.
+    frequency: molecules per property in training, by lower-case name. Columns: trained (the band), properties (that
+    references or predictions name), named (mentions in references), omitted (share of those missing from the
+    prediction), said (mentions in predictions), hallucinated (share of those missing from the reference).
     """
     names = [path.split(SEPARATOR)[-1].lower() for path in scores.properties.index]
     counts = scores.properties[["tp", "fp", "fn"]].set_axis(names, axis=0)

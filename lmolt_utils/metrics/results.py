@@ -25,7 +25,7 @@ SEED_COLUMNS = ("system", "task", "metric", "mean", "spread", "low", "high", "se
 QUANTITIES = ("length_deviation", "chr_f", "entailment")
 NOT_RUN = "not run"
 #: What scores must have in common to stand in one table.
-COMPARABLE = ("tokenizer", "meteor_matcher", "wordnet", "invalid")
+COMPARABLE = ("tokenizer", "meteor_matcher", "invalid")
 
 
 class MixedScoresError(CompanionError, ValueError):
@@ -71,7 +71,7 @@ def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
         files = [(task, score_path(run, system.name, task, "samples.jsonl")) for task in TASKS]
         for task, path in (*files, ("mol2cap", run.path("scores", f"{system.name}.nli.jsonl"))):
             if path.exists():
-                rows = read_rows(path, ("id",))
+                rows = read_rows(path, ("id",)).rename(columns={"Chr-F": "chr_f"})
                 kept = [name for name in QUANTITIES if name in rows]
                 long = rows.melt(id_vars=["id"], value_vars=kept, var_name="quantity", value_name="value")
                 frames.append(long.assign(system=system.name, task=task))

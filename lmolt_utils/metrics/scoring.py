@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,61 +22,46 @@ from lmolt_utils.metrics.captions import (
     meteor_matcher,
     strip_cls,
 )
-from lmolt_utils.metrics.distributions import character_edits, character_ter, word_count, wrong_modality_rate
-from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.intervals import Scored, Statistics, intervals, write_statistics
-from lmolt_utils.metrics.molecules import ChemNet, InvalidConvention, molecule_scores
+from lmolt_utils.metrics.distributions import character_ter, wrong_modality_rate
+from lmolt_utils.metrics.intervals import Scored, intervals, write_statistics
+from lmolt_utils.metrics.molecules import InvalidConvention, molecule_scores
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
 
-Conventions = dict[str, str | int | float]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores(Scored):
-    """What one system got on one task.
-
-    metrics: corpus values by name, NaN where undefined (`conventions` says why).
-    conventions: everything a value depends on besides the data: tokenizer, METEOR matcher, convention for
-    invalid molecules, post-processing, what went into FCD, library versions; and counts of what was odd.
-    samples: one row per prediction, in the order given: id, the per-row metrics, length_deviation (prediction minus
-    reference: pieces for captions, characters for molecules) and length_deviation_characters, chr_f, word_count, and
-    the edits and reference_characters whose sums give CER. NaN marks a row that a metric leaves out.
-    """
+    """What one system got on one task; ``samples``: one row per prediction, in the order given, with its id."""
 
     task: Task
-    n: int
-    conventions: Conventions
+
+    @property
+    def n(self) -> int:
+        return len(self.samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """Metrics and conventions, fit for strict JSON: an undefined value is null."""
+        """Fit for strict JSON: an undefined value is null."""
         metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
         return {"task": self.task, "n": self.n, "metrics": metrics, "conventions": dict(self.conventions)}
 
 
 #: Further metrics that are a mean over rows: their tasks, and the value of each row from references and outputs.
 ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence[str]], np.ndarray]]] = {
+    "Chr-F": (TASKS, chr_f),
     "CharacTER": (("cap2mol",), character_ter),
 }
 
 
 @dataclass
 class Scorer:
-    """Settings, and what can be kept from one system to the next: models, molecules, words.
+    """tokenizer, meteor: see `caption_tokenizer` and `meteor_matcher`. invalid: see `molecule_scores`."""
 
-    With one scorer for the systems of one test set, its references and every distinct output are parsed and
-    featurised once. tokenizer, meteor: for captions, see `caption_tokenizer` and `meteor_matcher`. invalid: for
-    molecules, see `molecule_scores`. featuriser: how many processes, and how long one molecule may take.
-    """
-
-    tokenizer: str | CaptionTokenizer = "auto"
+    tokenizer: str = "auto"
     invalid: InvalidConvention = "lpm24"
-    meteor: str | MeteorMatcher = "auto"
-    featuriser: Featuriser = field(default_factory=Featuriser)
-    chemnet: ChemNet = field(default_factory=ChemNet)
+    meteor: str = "auto"
 
     def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scores:
         """Score the predictions of one system on one task.
@@ -84,11 +70,9 @@ class Scorer:
         numbered from 0). A missing prediction (None, NaN) is scored as an empty one.
         task: "mol2cap" or "cap2mol"; None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
-        (`prediction` where there is none), `clean` to the references too; what it changed is counted in the
-        conventions.
+        (`prediction` where there is none), `clean` to the references too.
 
-        Raises ValueError for a missing column, no rows, an id that comes twice, a missing reference, a cell that is
-        no text, another task's rows or an unknown setting.
+        Raises ValueError for a table that cannot be scored or an unknown setting.
 
         >>> Scorer().score(pd.DataFrame({"reference": ["CCO"], "prediction": ["OCC"]}), "cap2mol").metrics["Exact"]
         1.0
@@ -97,15 +81,16 @@ class Scorer:
         ids = _ids(frame)
         references, mended = postprocess_references(_texts(frame, "reference"), rule or "none")
         column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
-        missing = int(frame[column].isna().sum())
         outputs, changes = postprocess(_texts(frame, column), rule or "none")
         if known == "mol2cap":
-            metrics, conventions, columns, statistics = self._captions(references, outputs)
+            scored = caption_scores(references, outputs, *self._words)
+            conventions = {**self.caption_conventions(), **_versions("nltk", "rouge_score", "tokenizers")}
             outputs = [strip_cls(text) for text in outputs]  # as caption_scores does
         else:
-            metrics, conventions, columns, statistics = self._molecules(references, outputs)
-        conventions |= {
-            "missing_predictions": missing,
+            scored = molecule_scores(references, outputs, self.invalid)
+            conventions = {"invalid": self.invalid, **_versions("rdkit", "fcd_torch", "rapidfuzz")}
+        conventions |= scored.conventions | {
+            "missing_predictions": int(frame[column].isna().sum()),
             "empty_predictions": sum(not text.strip() for text in outputs),
             "wrong_modality_rate": wrong_modality_rate(outputs, known),
             "postprocess": rule or "as given",
@@ -116,55 +101,19 @@ class Scorer:
         doubled = sum(_backslashes(r) * _backslashes(o) < 0 for r, o in zip(references, outputs, strict=True))
         if doubled:
             conventions["doubled_backslashes_on_one_side"] = doubled  # as edits; the rule `clean` makes them single
-        edits = character_edits(references, outputs)
-        columns |= {
-            "chr_f": chr_f(references, outputs),
-            "word_count": word_count(outputs),
-            "length_deviation_characters": np.array([len(text) for text in outputs]) - edits[:, 1],
-            "edits": edits[:, 0],
-            "reference_characters": edits[:, 1],
-        }
-        # The papers' own, of single predictions: mean Chr-F, character error rate of the corpus, mean CharacTER.
-        columns["Chr-F"] = columns["chr_f"]
-        metrics["Chr-F"] = float(np.mean(columns["chr_f"]))
-        characters = edits[:, 1].sum()
-        metrics["CER"] = float(edits[:, 0].sum() / characters) if characters else math.nan
-        for name, (tasks, of_rows) in ROW_METRICS.items():
-            if known in tasks:
-                columns[name] = of_rows(references, outputs)
-                metrics[name] = float(np.mean(columns[name]))
-        samples = pd.DataFrame({"id": ids, **columns})
-        return Scores(metrics, samples, statistics, task=known, n=len(ids), conventions=conventions)
+        rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
+        metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
+        samples = pd.DataFrame({"id": ids, **scored.samples, **rows})
+        return Scores(metrics, samples, scored.statistics, conventions, task=known)
 
-    def caption_conventions(self) -> dict[str, str]:
+    def caption_conventions(self) -> dict[str, Any]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
-        tokenizer, matcher = self._words()
-        return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name, "wordnet": matcher.version}
+        tokenizer, matcher = self._words
+        return {"tokenizer": tokenizer.name, "meteor_matcher": matcher.name}
 
+    @cached_property
     def _words(self) -> tuple[CaptionTokenizer, MeteorMatcher]:
-        if isinstance(self.tokenizer, str):
-            self.tokenizer = caption_tokenizer(self.tokenizer)
-        if isinstance(self.meteor, str):
-            self.meteor = meteor_matcher(self.meteor)
-        return self.tokenizer, self.meteor
-
-    def _captions(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
-        scores = caption_scores(references, outputs, *self._words())
-        conventions: Conventions = {**self.caption_conventions(), **_versions("nltk", "rapidfuzz", "tokenizers")}
-        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu)
-
-    def _molecules(self, references: Sequence[str], outputs: Sequence[str]) -> "_Parts":
-        scores = molecule_scores(references, outputs, self.invalid, featuriser=self.featuriser, chemnet=self.chemnet)
-        conventions: Conventions = {
-            "invalid": self.invalid,
-            **scores.counts,
-            "rdkit_seconds_per_molecule": self.featuriser.seconds,
-            **_versions("rdkit", "fcd_torch", "rapidfuzz"),
-        }
-        return scores.metrics, conventions, {**scores.samples}, Statistics(scores.bleu, scores.fcd)
-
-
-_Parts = tuple[dict[str, float], Conventions, dict[str, Any], Statistics]
+        return caption_tokenizer(self.tokenizer), meteor_matcher(self.meteor)
 
 
 def _task(frame: pd.DataFrame, task: str | None) -> Task:
@@ -172,17 +121,13 @@ def _task(frame: pd.DataFrame, task: str | None) -> Task:
     absent = [column for column in ("reference", "prediction") if column not in frame.columns]
     if absent:
         raise ValueError(
-            f"predictions lack the column(s) {', '.join(absent)}; needed are reference, prediction, "
-            f"given are {', '.join(map(str, frame.columns))}"
+            f"predictions lack the column(s) {', '.join(absent)}; they have {', '.join(map(str, frame.columns))}"
         )
     if frame.empty:
-        raise ValueError("there are no predictions to score: the table has no rows")
+        raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
     if task is None and len(told) != 1:
-        raise ValueError(
-            f"the predictions do not say which task they are of (column task: {', '.join(told) or 'none'}): "
-            "give task='mol2cap' or task='cap2mol'"
-        )
+        raise ValueError("the predictions do not say which task they are of: give task='mol2cap' or task='cap2mol'")
     name = task or told[0]
     if set(told) - {name}:
         raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")
@@ -197,13 +142,10 @@ def _ids(frame: pd.DataFrame) -> np.ndarray:
     twice = ids.duplicated()
     if twice.any():
         place = int(np.flatnonzero(twice)[0])
-        raise ValueError(f"id {ids.iloc[place]!r} comes twice, the second time in row {place + 1}: one row per id")
+        raise ValueError(f"id {ids.iloc[place]!r} comes twice, the second time in row {place + 1}")
     no_reference = frame["reference"].isna()
     if no_reference.any():
-        raise ValueError(
-            f"{int(no_reference.sum())} rows have no reference, the first is "
-            f"id {ids[no_reference].iloc[0]!r}: without one nothing can be scored"
-        )
+        raise ValueError(f"{no_reference.sum()} rows have no reference, the first is id {ids[no_reference].iloc[0]!r}")
     return ids.to_numpy()
 
 
@@ -234,7 +176,7 @@ def predicted(run: Run, systems: Sequence[System]) -> list[System]:
 
 
 def score_systems(run: Run, systems: Sequence[System]) -> None:
-    """All metrics of all systems on both tasks, each step skipped where it is up to date."""
+    """All metrics of all systems on both tasks."""
     scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
     for system in systems:
         for task in TASKS:
@@ -249,8 +191,8 @@ def score_path(run: Run, name: str, task: Task, kind: str) -> Path:
 def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
     """All metrics of one system on one task: the three files of :func:`score_path`.
 
-    Scored are the raw outputs after the system's rule for post-processing. What "auto" means for tokenizer and METEOR
-    is part of what the scores are known by: when SciBERT or WordNet appears, they are made again.
+    What "auto" means for tokenizer and METEOR is part of the step's key: when SciBERT or WordNet appears, scores are
+    made again.
     """
     predictions = prediction_path(run, system.name, task)
     whole, rows, statistics = (

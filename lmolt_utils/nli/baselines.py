@@ -26,7 +26,7 @@ class FitError(CompanionError):
 
 
 def summac(name: str, consistency: Callable[[np.ndarray], float]) -> Method:
-    """A SummaC method. consistency: 0..1 of answers of shape (hypotheses, premises, 3)."""
+    """consistency: 0..1 of answers of shape (hypotheses, premises, 3)."""
 
     def pool(forward: np.ndarray, backward: np.ndarray) -> Scores:
         wrong = 1 - consistency(forward)
@@ -39,7 +39,7 @@ def zero_shot(answers: np.ndarray) -> float:
     """SummaC-ZS, brought from -1..1 to 0..1 by (s + 1) / 2.
 
     Per hypothesis sentence the highest entailment minus the highest contradiction, whichever premises give them;
-    their mean. No sentence is dropped (the released code drops those of up to ten characters: captions have none).
+    their mean.
     """
     best = answers.max(axis=1)
     return (float((best[:, ENTAILMENT] - best[:, CONTRADICTION]).mean()) + 1) / 2
@@ -80,8 +80,7 @@ def fitted_convolution(references: Sequence[str], decomposer: Decomposer, scorer
     another reference (consistent only where it states all their facts, as the property sets tell). A logistic
     regression tells the two apart. At most 200 distinct references, drawn with ``seed``.
 
-    Raises :class:`FitError` for fewer than 20 distinct references with known properties, or if no sentence is of one
-    of the two kinds.
+    Raises :class:`FitError` for too few references, or if no sentence is of one of the two kinds.
     """
     rng = random.Random(f"convolution {seed}")
     known = [text for text in sorted(set(references)) if decomposer.properties(text)]
@@ -112,10 +111,7 @@ def methods_for(
     *,
     atoms: Callable[[str], Sequence[str]] | None = None,
 ) -> tuple[list[Method], str]:
-    """The atomic method and its baselines, and why the convolution is not among them (empty where it is).
-
-    atoms: what decomposes captions for the atomic method, by default ``decomposer``.
-    """
+    """The atomic method (``atoms``: by what, else by ``decomposer``) and its baselines; why there is no convolution."""
     methods = [Method("atomic", atoms or canonical_atoms(decomposer)), FULL_TEXT, SENTENCE, SUMMAC_ZS]
     try:
         return [*methods, fitted_convolution(references, decomposer, scorer, seed)], ""

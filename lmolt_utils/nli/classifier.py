@@ -4,7 +4,6 @@ Captions of one corpus share most of their atomic facts: the pairs of thousands 
 Full-text NLI (Feedback-aligned Mixed LLMs § 3.4), atomic cross-NLI (Less for More) and its baselines all ask here.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from lmolt_utils.files import BadFileError, fingerprint
+from lmolt_utils.files import fingerprint
 from lmolt_utils.models.loading import ModelError, labels, load_model, load_tokenizer, model_identity, split_hub_id
 
 #: Columns of all probabilities, in this order whatever the model's own is.
@@ -42,7 +41,6 @@ class Classifier:
     Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More: a
     fixed index would swap them silently. ``batch_tokens``: premise and hypothesis tokens per forward pass, padding
     included. ``truncated``: how many distinct pairs were longer than the model reads.
-    Raises :class:`~lmolt_utils.models.loading.ModelError` for other labels, or when the self-test fails.
     """
 
     def __init__(
@@ -144,8 +142,7 @@ def _columns(reference: str, names: dict[int, str]) -> dict[str, int]:
 class PairScorer:
     """Asks a model about pairs, each distinct one once, and none whose answer is in the file ``cache``.
 
-    asked: pairs that went through the model; cached: pairs that the file answered. Several processes may add to the
-    file. A line that a kill cut short is skipped, and so is the one that was joined to it.
+    asked: pairs that went through the model; cached: pairs that the file answered.
     """
 
     #: Forward passes between two writes to the file: what a kill may lose.
@@ -183,12 +180,10 @@ class PairScorer:
     def _read(self, cache: Path) -> dict[Pair, Answer]:
         answers: dict[Pair, Answer] = {}
         with open(cache, encoding="utf-8", errors="replace") as handle:
-            for number, line in enumerate(handle):
-                if number == 0 and not line.startswith('{"nli": "'):
-                    raise BadFileError(f"{cache} holds no NLI answers: name another file for them, or delete it")
+            for line in handle:
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                except ValueError:  # a kill cut it short, and the next was joined to it
                     continue
                 if entry["nli"] == self._identity:
                     answers[tuple(entry["pair"])] = tuple(entry["answer"])
@@ -197,6 +192,5 @@ class PairScorer:
     def _add(self, cache: Path, answers: Mapping[Pair, Answer]) -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with open(cache, "a", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             for pair, answer in answers.items():
                 handle.write(json.dumps({"nli": self._identity, "pair": pair, "answer": answer}) + "\n")

@@ -61,22 +61,14 @@ def canonical_atoms(decomposer: Decomposer) -> Callable[[str], list[str]]:
     return lambda text: [decomposer.canonical(atom) for atom in decomposer(text)]
 
 
-@dataclass(frozen=True)
-class PairCounts:
-    """How many questions there were. naive: one per row, unit and direction. distinct: after taking equal ones
-    together over all rows, methods and systems. cached: of those, answered from the file."""
-
-    naive: int
-    distinct: int
-    cached: int
-
-
 def cross_nli(
     systems: Mapping[str, pd.DataFrame], methods: Sequence[Method], scorer: PairScorer
-) -> tuple[dict[str, pd.DataFrame], PairCounts]:
+) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Every method on every system (a frame with id, reference and prediction), all new pairs asked in one go.
 
-    Returns per system a frame with :data:`COLUMNS`, one line per method and row, and the counts.
+    Returns per system a frame with :data:`COLUMNS`, one line per method and row; and how many questions there were:
+    naive (one per row, unit and direction), distinct (equal ones taken together over all rows, methods and systems) and
+    cached (of those, answered from the file).
     """
     texts = {name: texts_and_rules(frame) for name, frame in systems.items()}
     captions = Counter(pair for pairs, _ in texts.values() for pair in pairs)
@@ -89,7 +81,7 @@ def cross_nli(
             needed.update(product(of[reference], of[output]), product(of[output], of[reference]))
     before = scorer.cached
     answers = scorer(sorted(needed))
-    counts = PairCounts(naive, len(needed), scorer.cached - before)
+    counts = {"naive": naive, "distinct": len(needed), "cached": scorer.cached - before}
     scored = {
         (method.name, (reference, output)): _score(method, of[reference], of[output], answers)
         for method, of in zip(methods, units.values(), strict=True)

@@ -25,15 +25,14 @@ FEWEST = 30
 CUTS = (50, 70)
 #: What :func:`by_length` tells of the rows whose reference has at least so many ``words``.
 COLUMNS = (
-    *("words", "n", "dropped"),  # dropped: rows left out because a score is undefined
+    *("words", "n"),  # n: rows with a score on both sides
     *("kl", "low", "high"),  # D(preferred || dispreferred), nats; 95 % over resampled rows
     *("null", "p"),  # mean when each row's labels are swapped at random; share of swaps with at least this kl
     *("reverse", "js"),  # D(dispreferred || preferred); Jensen-Shannon, nats, at most ln 2
     "wasserstein",  # distance of the scores themselves, in their unit
     *("difference", "difference_low", "difference_high"),  # mean of preferred minus dispreferred, and its interval
     "reason",  # why the numbers are NaN, empty where they are not
-    # What random subsets of as many rows give: mean, 95 % of them, share with at least the cut's kl.
-    *("random", "random_low", "random_high", "random_p"),
+    *("random", "random_low", "random_high"),  # what random subsets of as many rows give: mean, and 95 % of them
 )
 
 Scores = Sequence[float] | np.ndarray
@@ -74,11 +73,11 @@ def _counts(places: np.ndarray, bins: int = BINS) -> np.ndarray:
 def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Compare two systems' scores, 0..1, of the same rows in the same order: :data:`COLUMNS` from n to reason.
 
-    Rows with a NaN on either side are left out and counted. Fewer than 30 rows have no numbers, but a reason.
+    Rows with a NaN on either side are left out. Fewer than 30 rows have no numbers, but a reason.
     """
     p, q = _defined(preferred, dispreferred)
     n = len(p)
-    told: dict[str, Any] = {"n": n, "dropped": len(preferred) - n, "reason": ""}
+    told: dict[str, Any] = {"n": n, "reason": ""}
     if n < FEWEST:
         return told | {"reason": f"{n} rows, and a histogram of {BINS} bins needs {FEWEST}"}
     p_places, q_places = bin_of(p), bin_of(q)
@@ -98,7 +97,8 @@ def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000
         "low": float(ends.low[0]),
         "high": float(ends.high[0]),
         "null": float(swapped.mean()),
-        "p": _share_as_high(swapped, kl),
+        # Sums in another order may differ in the last digit and are equal.
+        "p": float((1 + (swapped >= kl - 1e-12).sum()) / (1 + resamples)),
         "reverse": float(entropy(q_counts, p_counts)),
         "js": float(jensenshannon(p_counts + JEFFREYS, q_counts + JEFFREYS) ** 2),
         "wasserstein": float(stats.wasserstein_distance(p, q)),
@@ -115,11 +115,6 @@ def _defined(preferred: Scores, dispreferred: Scores) -> tuple[np.ndarray, np.nd
     return p[defined], q[defined]
 
 
-def _share_as_high(drawn: np.ndarray, kl: float) -> float:
-    """Of random values and ``kl`` itself; sums in another order may differ in the last digit and are equal."""
-    return float((1 + (drawn >= kl - 1e-12).sum()) / (1 + len(drawn)))
-
-
 def by_length(
     preferred: Scores,
     dispreferred: Scores,
@@ -129,10 +124,7 @@ def by_length(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """All rows, and those whose reference has at least so many words: a line each, :data:`COLUMNS`.
-
-    A cut discriminates better than the rows at large only if its kl is above random_high.
-    """
+    """All rows, and those whose reference has at least so many words: a line each, :data:`COLUMNS`."""
     p, q, length = (np.asarray(side, dtype=float) for side in (preferred, dispreferred, words))
     p_places, q_places = (bin_of(side) for side in _defined(p, q))
     lines = []
@@ -144,8 +136,7 @@ def by_length(
             some = [rng.choice(len(p_places), line["n"], replace=False) for _ in range(resamples)]
             drawn = np.array([entropy(_counts(p_places[rows]), _counts(q_places[rows])) for rows in some])
             low, high = np.quantile(drawn, [0.025, 0.975])
-            share = _share_as_high(drawn, line["kl"])
-            line |= {"random": drawn.mean(), "random_low": low, "random_high": high, "random_p": share}
+            line |= {"random": drawn.mean(), "random_low": low, "random_high": high}
         lines.append(line)
     return pd.DataFrame(lines).reindex(columns=list(COLUMNS))
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_json, write_rows
-from lmolt_utils.metrics.distributions import word_count
+from lmolt_utils.metrics.scoring import only_news
 from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import LABELS, Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, cross_nli, texts_and_rules
 from lmolt_utils.nli.divergence import divergences, sensitivity
-from lmolt_utils.nli.llm import answers_path, decomposer, kept_decomposer
+from lmolt_utils.nli.llm import LlmAnswerError, answers_path, decomposer, kept_decomposer
 from lmolt_utils.nli.results import (
     DISPREFERRED,
     PREFERRED,
@@ -36,7 +35,7 @@ _NEUTRAL = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
 def _scorer(run: Run) -> PairScorer:
-    """The run's NLI model; full-text entailment and cross-NLI share the answers in ``cache/nli.jsonl``."""
+    """Full-text entailment and cross-NLI share the answers in ``cache/nli.jsonl``."""
     return PairScorer(Classifier(run.params.nli_model, **_settings(run)), run.path("cache", "nli.jsonl"))
 
 
@@ -48,10 +47,9 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
     """Probability that the reference entails the caption, per row: ``scores/<system>.nli.jsonl``.
 
     By the rules of :mod:`~lmolt_utils.nli.cross_nli`: the model is not asked about an output that is empty or no
-    caption, its entailment is 0 (neutral 1); with an empty reference all three are undefined. ``rule`` says so. The
-    model is loaded once, and only if a system needs it.
+    caption, its entailment is 0 (neutral 1); with an empty reference all three are undefined. ``rule`` says so.
     """
-    scorer = cache(lambda: _scorer(run))
+    scorer = cache(lambda: _scorer(run))  # only if a system needs it
     for system in systems:
         output = run.path("scores", f"{system.name}.nli.jsonl")
 
@@ -76,29 +74,29 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
                 "predictions": prediction_path(run, system.name, "mol2cap"),
                 "model": model_identity(run.params.nli_model),
             },
-            say=_only_news,
+            say=only_news,
         )
 
 
-def _only_news(line: str) -> None:
-    if not line.endswith("up to date"):
-        print(line)
-
-
 def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
-    """All NLI methods on all systems in one step, so that equal pairs are asked once over all of them.
+    """All NLI methods on all systems in one step, so that equal pairs are asked once.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
-    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). A system
-    added later costs its new pairs only. With ``decomposer: llm`` the atomic method compares the language model's
-    facts; what is known of the captions still comes from the rules.
+    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). With
+    ``decomposer: llm`` the atomic method compares the language model's facts; what is known of the captions still comes
+    from the rules.
     """
     by_model = run.params.decomposer == "llm"
     tree = run.path("data", "property_tree.json")
 
     def make(_: Path) -> None:
         rules = decomposer(run)
-        model = kept_decomposer(run).checked(str(run.params.decomposer_model)) if by_model else None
+        model = kept_decomposer(run) if by_model else None
+        if model and len(model.unanswered(model.answers)) == len(model.answers):
+            raise LlmAnswerError(
+                f"{run.params.decomposer_model} named no fact of any of {len(model.answers)} captions: choose an "
+                "instruction-tuned model, or decomposer: rules"
+            )
         scorer = _scorer(run)
         frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
@@ -110,17 +108,15 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
             frame = frames[system.name]
             texts = texts_and_rules(frame)[0]
             captions += [text for pair in texts for text in pair]
-            known = truth(texts, rules).assign(words=word_count(list(frame["reference"])))
+            known = truth(texts, rules).assign(words=[len(text.split()) for text in frame["reference"]])
             rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))
             write_rows(rows_path(run, system), rows[system.name])
         write_json(
             report_path(run),
             {
-                "systems": list(rows),
-                "model": scorer.model.identity,
                 "decomposer": run.params.decomposer,
                 "captions_without_facts": len(model.unanswered(captions)) if model else 0,
-                "pairs": asdict(pairs),
+                "pairs": pairs,
                 "truncated_pairs": scorer.model.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
                 "correlations": plain(correlations(pd.concat(rows.values()), seed=run.params.seed)),
@@ -165,8 +161,6 @@ def divergence_systems(run: Run, systems: Sequence[System]) -> None:
         write_json(
             divergence_path(run),
             {
-                "preferred": PREFERRED,
-                "dispreferred": DISPREFERRED,
                 "not_run": f"{' and '.join(missing)} not run" if missing else "",
                 "table": plain(table),
                 "sensitivity": plain(moved),

@@ -9,7 +9,6 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_json, read_kept, write_json
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
-from lmolt_utils.models.generation import generate, stream
+from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import load_model, load_tokenizer, model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
 from lmolt_utils.nli.cross_nli import texts_and_rules
@@ -60,26 +59,6 @@ class LlmAnswerError(CompanionError):
     """A language model that named no fact of any caption, or was not asked about one."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Of two sets of facts per caption, the rules' and the model's: how far they agree, means over captions.
-
-    exact: share of captions with equal sets. precision: share of the model's facts that the rules have too, over
-    captions where the model named one. recall: share of the rules' facts that the model has too, over captions where
-    the rules found one. NaN over no caption. unanswered: captions without a fact by the model.
-    """
-
-    captions: int
-    unanswered: int
-    exact: float
-    precision: float
-    recall: float
-
-    def __str__(self) -> str:
-        shares = f"exact {self.exact:.3f}, precision {self.precision:.3f}, recall {self.recall:.3f}"
-        return f"agreement with the rules over {self.captions} captions ({self.unanswered} without a fact): {shares}"
-
-
 def prompt(caption: str) -> str:
     """The prompt of Fig. 11 for a caption: its example with the answer, then the request."""
     return f"{_ANSWERED}\n{_REQUEST.format(text=caption)}"
@@ -88,7 +67,7 @@ def prompt(caption: str) -> str:
 def facts(answer: str) -> list[str]:
     """The facts of an answer: its bulleted or numbered items, else its sentences about the molecule.
 
-    Whatever follows the answer (a next turn that the model made up) is dropped, as are introductions and "none".
+    A next turn that the model made up is dropped, as are introductions and "none".
     """
     turn = _NEXT_TURN.search(answer.lstrip())
     answer = answer.lstrip()[: turn.start()] if turn else answer
@@ -101,10 +80,7 @@ def facts(answer: str) -> list[str]:
 
 
 class LlmDecomposer:
-    """Captions to atomic facts by a language model's answers, each with the property that ``rules`` read in it.
-
-    answers: caption to answer; an empty caption needs none. A fact that names no property the rules know has none.
-    """
+    """Captions to atomic facts by a language model's answers, each with the property that ``rules`` read in it."""
 
     def __init__(self, answers: Mapping[str, str], rules: Decomposer) -> None:
         self.answers = answers
@@ -126,41 +102,13 @@ class LlmDecomposer:
         return atoms
 
     def units(self, caption: str) -> list[str]:
-        """What cross-NLI compares: the facts in canonical words.
-
-        A caption whose answer holds no fact is its sentences, as one that the grammar cannot read is: a silent model
-        must not turn a caption into an empty one.
-        """
+        """What cross-NLI compares: the facts in canonical words; without any the sentences, so that no silent model
+        turns a caption into an empty one."""
         return [self.rules.canonical(atom) for atom in self(caption)] or sentences(caption)
 
     def unanswered(self, captions: Iterable[str]) -> list[str]:
         """The distinct captions, empty ones apart, whose answers hold no fact."""
         return [text for text in dict.fromkeys(captions) if text.strip() and not self(text)]
-
-    def checked(self, model: str) -> "LlmDecomposer":
-        """Itself; raises :class:`LlmAnswerError` when no caption got a fact: such a ``model`` evaluates nothing."""
-        if self.answers and len(self.unanswered(self.answers)) == len(self.answers):
-            raise LlmAnswerError(
-                f"{model} named no fact of any of {len(self.answers)} captions (first answer: "
-                f"{next(iter(self.answers.values()))[:80]!r}); choose an instruction-tuned model, or let "
-                "the rules decompose captions (in a profile, decomposer: rules)"
-            )
-        return self
-
-
-def decomposer_by_model(
-    reference: str, captions: Iterable[str], rules: Decomposer, *, device: str = "cpu", dtype: str = "float32"
-) -> LlmDecomposer:
-    """Ask a causal model (a folder, a hub id or ``embedded:NAME``) about every distinct caption.
-
-    Raises :class:`LlmAnswerError` where it names no fact at all.
-    """
-    answers = dict.fromkeys((text for text in captions if text.strip()), "")
-    asked = [text for text in answers if len(text) <= LONGEST_CAPTION]
-    model = load_model(reference, "causal", device=device, dtype=dtype)
-    limits: dict[str, Any] = {"max_new_tokens": 256, "batch_size": 8, "title": "asking for facts"}
-    given = generate(model, load_tokenizer(reference), [prompt(text) for text in asked], **limits)
-    return LlmDecomposer(answers | dict(zip(asked, given, strict=True)), rules).checked(reference)
 
 
 def fact_set(atoms: Iterable[Atom]) -> set[str]:
@@ -168,17 +116,18 @@ def fact_set(atoms: Iterable[Atom]) -> set[str]:
     return {atom.property or atom.text.casefold().strip(" .") for atom in atoms}
 
 
-def agreement(model: LlmDecomposer, captions: Iterable[str] | None = None) -> Agreement:
-    """Of a model's facts with the rules', over ``captions``, by default all that the model was asked about."""
-    texts = model.answers if captions is None else captions
+def agreement(model: LlmDecomposer, texts: Iterable[str]) -> dict[str, float]:
+    """Of a model's facts with the rules', means over captions; NaN over none.
+
+    exact: equal sets. precision: the model's facts that the rules have too, where the model named one. recall: the
+    rules' facts that the model has too, where the rules found one.
+    """
     pairs = [(fact_set(model.rules(text)), fact_set(model(text))) for text in texts]
-    return Agreement(
-        captions=len(pairs),
-        unanswered=sum(not theirs for _, theirs in pairs),
-        exact=_mean([float(ours == theirs) for ours, theirs in pairs]),
-        precision=_mean([len(ours & theirs) / len(theirs) for ours, theirs in pairs if theirs]),
-        recall=_mean([len(ours & theirs) / len(ours) for ours, theirs in pairs if ours]),
-    )
+    return {
+        "exact": _mean([float(ours == theirs) for ours, theirs in pairs]),
+        "precision": _mean([len(ours & theirs) / len(theirs) for ours, theirs in pairs if theirs]),
+        "recall": _mean([len(ours & theirs) / len(ours) for ours, theirs in pairs if ours]),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -189,12 +138,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def decomposer(run: Run) -> Decomposer:
-    """Reads captions with L+M-24's property tree where the run has one, else with the shipped names and others."""
+    """The rules, with L+M-24's property tree where the run has one."""
     return reader(kept_tree(run.path("data")))
 
 
 def answers_path(run: Run) -> Path:
-    """Where the language model's answers are."""
     return run.path("scores", "decomposition.json")
 
 
@@ -209,10 +157,7 @@ def captions(run: Run, systems: Sequence[System]) -> dict[str, list[str]]:
 
 
 def ask_language_model(run: Run, systems: Sequence[System]) -> None:
-    """Ask ``decomposer_model`` about every distinct caption once; says so where there is no model.
-
-    The answers are kept as they come: a killed run goes on, and a system added later costs its new captions only.
-    """
+    """Ask ``decomposer_model`` about every distinct caption once; a system added later costs its new captions only."""
     if run.params.decomposer_model is None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
@@ -262,27 +207,23 @@ def kept_decomposer(run: Run) -> LlmDecomposer:
 def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
     """The model's facts against the rules', over distinct captions: of the references, of each system, of all.
 
-    Columns: captions, no answer (empty ones), no fact (text without any), and the exact, precision and recall of
-    :class:`Agreement`. None where no model was asked.
+    Columns: captions, no answer (empty ones), no fact (text without any), and those of :func:`agreement`. None where no
+    model was asked.
     """
     if run.params.decomposer_model is None:
         return None
     model = kept_decomposer(run)
-    lines = []
+    lines = {}
     for name, texts in {**captions(run, systems), "all, each once": list(model.answers)}.items():
         if texts:
-            found = asdict(agreement(model, texts))
             silent = sum(not model.answers[text].strip() for text in texts)
-            counts = {"captions": len(texts), "no answer": silent, "no fact": found["unanswered"] - silent}
-            lines.append({"of": name, **counts, **{key: found[key] for key in ("exact", "precision", "recall")}})
-    return pd.DataFrame(lines).set_index("of")
+            counts = {"no answer": silent, "no fact": len(model.unanswered(texts)) - silent}
+            lines[name] = {"captions": len(texts), **counts, **agreement(model, texts)}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("of")
 
 
 def differences(run: Run) -> pd.DataFrame | None:
-    """Five captions on which the two differ: what only the rules and what only the model found; answered ones first.
-
-    None where no model was asked.
-    """
+    """Five captions on which the two differ, answered ones first. None where no model was asked."""
     if run.params.decomposer_model is None:
         return None
     model = kept_decomposer(run)

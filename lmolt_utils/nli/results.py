@@ -19,17 +19,16 @@ NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
 
 
 def rows_path(run: Run, system: System) -> Path:
-    """Where a system's rows are: one line per NLI method and caption."""
+    """One line per NLI method and caption."""
     return run.path("scores", f"{system.name}.crossnli.jsonl")
 
 
 def report_path(run: Run) -> Path:
-    """Where pair counts and correlations are."""
+    """Pair counts and correlations."""
     return run.path("scores", "crossnli.json")
 
 
 def divergence_path(run: Run) -> Path:
-    """Where the relative entropies are."""
     return run.path("scores", "divergence.json")
 
 
@@ -40,7 +39,7 @@ def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """The rows of all systems that have them: system, id, method, :data:`NUMBERS`, unit counts, rule and words."""
+    """The rows of all systems that have them, with the column ``system``."""
     frames = [
         read_rows(rows_path(run, system), ("id", "method", *NUMBERS, "words")).assign(system=system.name)
         for system in systems
@@ -52,16 +51,11 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def cross_nli_report(run: Run) -> dict[str, Any]:
-    """Whose facts were compared, pair counts, correlations, methods that did not run."""
     return dict(read_json(report_path(run)))
 
 
 def correlation_table(run: Run) -> pd.DataFrame:
-    """How far each method's scores follow what is known from the property sets, over all systems' captions.
-
-    Columns: :data:`~lmolt_utils.nli.truth.COLUMNS`; no rows before 07 ran. Where the corpus states no property sets,
-    ``truth`` says that they were read off the captions.
-    """
+    """What :func:`~lmolt_utils.nli.truth.correlations` gave; no rows before 07 ran."""
     found = cross_nli_report(run)["correlations"] if report_path(run).exists() else []
     table = pd.DataFrame(found, columns=list(COLUMNS))
     if run.property_note:
@@ -92,10 +86,7 @@ def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def divergence_report(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Relative entropies (a line per method and cut), the atomic one under other choices, and why there are none.
-
-    The frames have no rows where the reason is not empty; before 07 ran, that is the reason.
-    """
+    """Relative entropies (a line per method and cut), the atomic one under other choices, and why there are none."""
     if not divergence_path(run).exists():
         return pd.DataFrame(), pd.DataFrame(), "07_nli_evaluation has not run"
     found = read_json(divergence_path(run))

@@ -1,8 +1,7 @@
 """NLI scores against what is known: on L+M-24 both captions' property sets can be read off.
 
-Less for More judges its method by how far it drives two systems apart, which a wrong method can do too. Here the
-question is whether coverage follows property recall, and hallucination the share of invented properties, caption by
-caption.
+Less for More judges its method by how far it drives two systems apart, which a wrong method can do too. Here coverage
+should follow property recall, and hallucination the share of invented properties, caption by caption.
 """
 
 import math
@@ -19,7 +18,7 @@ from lmolt_utils.nli.cross_nli import UNJUDGED
 
 #: Which truth each score ought to follow.
 TRUTH_OF = {"coverage": "recall", "hallucination": "hallucinated", "unsupported": "hallucinated"}
-COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high", "pearson", "pearson_low", "pearson_high")
+COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high")
 
 
 def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
@@ -37,13 +36,12 @@ def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
 
 
 def correlations(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Per method and score the correlation with its truth over rows: :data:`COLUMNS`.
+    """Per method and score the rank correlation with its truth over rows: :data:`COLUMNS`.
 
     rows: those of :func:`~lmolt_utils.nli.cross_nli.cross_nli`, of one or several systems, with the columns of
     :func:`truth`. Rows that a rule decides are left out: they say nothing of a method, and 0 for SMILES on both sides
-    would flatter every one of them. So are rows where the score or the truth is undefined.
-    low, high: 95 % of resampled ids (an id's outputs by several systems are drawn together). A correlation
-    is NaN where the score or the truth is the same in every row.
+    would flatter every one of them. low, high: 95 % of resampled ids (an id's outputs by several systems are drawn
+    together). NaN where the score or the truth is the same in every row.
     """
     judged = rows[~rows["rule"].isin(UNJUDGED)]
     lines = []
@@ -57,27 +55,25 @@ def correlations(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) ->
 
 
 def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: int, seed: int) -> list[float]:
-    """Spearman, low, high, Pearson, low, high."""
+    """Spearman, low, high."""
     codes, names = pd.factorize(ids)
     if len(x) < 3 or len(names) < 2:
-        return [math.nan] * 6
+        return [math.nan] * 3
     rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     x_order, y_order = (np.unique(side, return_inverse=True)[1] for side in (x, y))
 
-    def both(drawn: np.ndarray) -> tuple[float, float]:
+    def spearman(drawn: np.ndarray) -> float:
         rows = np.concatenate([rows_of[code] for code in drawn])
-        return _pearson(_ranks(x_order[rows]), _ranks(y_order[rows])), _pearson(x[rows], y[rows])
+        return _pearson(_ranks(x_order[rows]), _ranks(y_order[rows]))
 
     everyone = np.arange(len(names))
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # resamples in which a column is constant are left out
-        found = bootstrap((everyone,), both, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
-    result: list[float] = []
-    for value, drawn in zip(both(everyone), found.bootstrap_distribution, strict=True):
-        ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
-        result += [value, float(ends[0]), float(ends[1])]
-    return result
+        found = bootstrap((everyone,), spearman, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
+    drawn = found.bootstrap_distribution
+    ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
+    return [spearman(everyone), float(ends[0]), float(ends[1])]
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:

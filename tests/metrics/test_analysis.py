@@ -68,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_significance_of_what_ran(run: Run, tmp_path: Path) -> None:
     for task in ("mol2cap", "cap2mol"):
-        significance(run, SYSTEMS, task, permutations=199)  # type: ignore[arg-type]
+        significance(run, SYSTEMS, task)  # type: ignore[arg-type]
     tests = all_significance(run).set_index(["task", "metric"])
     assert set(tests["a"]) == {"cpo"}  # kto did not run
     assert tests.loc[("mol2cap", "ROUGE-1"), "difference"] == pytest.approx(-0.5)
@@ -205,7 +205,7 @@ def test_scores_are_keyed_by_what_auto_meant_and_never_mixed(tmp_path: Path, mon
         monkeypatch.setattr("lmolt_utils.metrics.scoring.caption_tokenizer", lambda _: tokenizer)
 
     plain, words = meteor_matcher("exact+stem"), caption_tokenizer("regex")
-    wordnet = MeteorMatcher("wordnet", "3.0", SimpleNamespace(synsets=lambda _: []))
+    wordnet = MeteorMatcher("wordnet 3.0", SimpleNamespace(synsets=lambda _: []))
     scibert = CaptionTokenizer("scibert", words.split)
     appears(plain, words)
     for one in both:

@@ -10,10 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
-from rouge_score.rouge_scorer import RougeScorer
 
 from benchmarks.scoring import NoSynonyms, official_captions
 from lmolt_utils.metrics.captions import (
@@ -24,9 +22,10 @@ from lmolt_utils.metrics.captions import (
     caption_tokenizer,
     meteor,
     meteor_matcher,
+    rouge,
     strip_cls,
 )
-from lmolt_utils.metrics.ngrams import bleu, bleu_statistics, rouge
+from lmolt_utils.metrics.ngrams import bleu_statistics
 from tests.metrics.shared_data import oracle, read_pairs, shared
 
 REGEX = caption_tokenizer("regex")
@@ -117,23 +116,6 @@ def test_bleu_equals_nltk_to_the_last_bit() -> None:
             assert characters.score(order) == corpus_bleu(*lists, weights)
 
 
-def test_bleu_of_a_resample_is_that_of_its_rows() -> None:
-    references, outputs = random_pairs(1, 20)
-    drawn = np.random.default_rng(0).integers(0, 20, (3, 20))
-    weights = np.array([np.bincount(rows, minlength=20) for rows in drawn])
-    again = [bleu_statistics([references[i] for i in r], [outputs[i] for i in r]).score(4) for r in drawn]
-    assert bleu(weights @ bleu_statistics(references, outputs).rows(), 4).tolist() == again
-
-
-def test_rouge_equals_rouge_score_to_the_last_bit() -> None:
-    references, outputs = ([" ".join(words) for words in side] for side in random_pairs(2, 300))
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    official = [scorer.score(r, o) for r, o in zip(references, outputs, strict=True)]
-    ours = rouge(references, outputs)
-    for name, key in (("ROUGE-1", "rouge1"), ("ROUGE-2", "rouge2"), ("ROUGE-L", "rougeL")):
-        assert ours[name].tolist() == [row[key].fmeasure for row in official]
-
-
 # ---- tokenizers ----
 
 
@@ -195,10 +177,9 @@ def test_auto_takes_the_local_hub_cache_and_no_network(
 
 
 def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown caption tokenizer 'scibret'"):
-        caption_tokenizer("scibret")
-    with pytest.raises(FileNotFoundError, match=r"no vocab\.txt"):
-        caption_tokenizer(str(tmp_path))
+    for name in ("scibret", str(tmp_path)):
+        with pytest.raises(FileNotFoundError, match=rf"'{name}': no vocab\.txt there"):
+            caption_tokenizer(name)
     (tmp_path / "vocab.txt").write_text("only\nwords\n")
     with pytest.raises(ValueError, match=r"vocab\.txt.*lacks \[UNK\]"):
         caption_tokenizer(str(tmp_path))
@@ -222,7 +203,7 @@ def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
     (folder / "index.sense").write_text("")
     program = (
         "from lmolt_utils.metrics.captions import meteor, meteor_matcher as m; "
-        "print(m().name, m().version, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
+        "print(m().name, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
     )
     environment = os.environ | {"NLTK_DATA": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
@@ -235,7 +216,7 @@ def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=missing))
     assert meteor_matcher().name == "exact+stem"
-    with pytest.raises(FileNotFoundError, match="wordnet-base"):
+    with pytest.raises(FileNotFoundError, match="README says how"):
         meteor_matcher("wordnet")
     with pytest.raises(ValueError, match="unknown METEOR matcher"):
         meteor_matcher("stem")
@@ -275,7 +256,7 @@ def test_captions_agree_with_the_official_scripts(official: list[tuple[dict[str,
     for ours, theirs in official:
         for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
-        if meteor_matcher().name == "wordnet":
+        if meteor_matcher().wordnet:
             assert ours["METEOR"] == pytest.approx(theirs["METEOR"], abs=1e-6)
         else:
             assert theirs["METEOR"] - 0.002 < ours["METEOR"] < theirs["METEOR"], "synonyms add little here"

@@ -28,19 +28,9 @@ def test_published_tables_say_their_task(tmp_path: Path, first: str, task: str) 
     for path in (write(tmp_path / "a.txt", rows), write(tmp_path / "b.tsv", rows.replace("\n", "\r\n"))):
         frame = read_predictions(path)
         assert frame["task"].tolist() == [task] * 2
-        assert frame["source"].tolist() == ["s", "t"]
         assert frame["reference"].tolist() == ['"CC"', "CCO"]
         assert frame["prediction"].tolist() == ["C/C=C\\C", ""]
         assert frame["id"].tolist() == [0, 1]
-
-
-def test_gzip_and_byte_order_mark(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv.gz"
-    path.write_bytes(gzip.compress("\ufeffdescription\tground truth\toutput\nd\tCC\tCCO\n".encode()))
-    assert read_predictions(path)["task"].tolist() == ["cap2mol"]
-    path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(BadFileError, match="cannot be read"):
-        read_predictions(path)
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -52,14 +42,6 @@ def test_json_lines(tmp_path: Path) -> None:
     frame = read_predictions(path)
     assert frame["task"].tolist() == ["cap2mol"] * 2
     assert frame[["raw", "prediction"]].to_numpy().tolist() == [[" CC", "CC"], ["", None]]
-
-
-def test_own_names_and_commas(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", 'id,reference,prediction\nx,"an acid, fatty","an ""acid"""\n')
-    frame = read_predictions(path, task="mol2cap")
-    assert frame.loc[0, ["id", "reference", "prediction", "task"]].tolist() == [
-        *("x", "an acid, fatty", 'an "acid"', "mol2cap")
-    ]
 
 
 def test_submission_with_references(tmp_path: Path) -> None:
@@ -93,7 +75,7 @@ def test_references_by_id(tmp_path: Path) -> None:
         with pytest.raises(BadFileError, match="line 1: the id is"):
             read_predictions(write(tmp_path / "a.jsonl", f'{{"id": {bad}, "prediction": "C"}}\n'), reference=references)
     more = write(tmp_path / "more.tsv", "id\treference\n7\tC\n9\tOCC\n5\tN\n4\tO\n")
-    with pytest.raises(BadFileError, match=r"2 ids without a prediction.*the first is '5'"):
+    with pytest.raises(BadFileError, match="2 ids have no prediction; the first is '5'"):
         read_predictions(outputs, reference=more)
     fewer = write(tmp_path / "fewer.tsv", "id\treference\n7\tC\n")
     with pytest.raises(BadFileError, match="line 3: id '9' is not in"):
@@ -125,12 +107,6 @@ def test_references_by_id(tmp_path: Path) -> None:
 def test_bad_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(BadFileError, match=message):
         read_predictions(write(tmp_path / name, text))
-
-
-def test_row_counts_must_match(tmp_path: Path) -> None:
-    outputs, references = write(tmp_path / "o.txt", "C\nC\nC\n"), write(tmp_path / "r.txt", "C\nC\n")
-    with pytest.raises(BadFileError, match=r"3 predictions and .* 2 references: the first without a partner is line 3"):
-        read_predictions(outputs, task="cap2mol", reference=references)
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
@@ -200,10 +176,6 @@ def test_a_header_is_known_by_its_names_and_an_unknown_one_is_refused(tmp_path: 
     plain = write(tmp_path / "plain.txt", "answers\nCCO\nCCC\n")
     with pytest.raises(BadFileError, match="Is a first line a header"):
         read_predictions(plain, task="cap2mol", reference=references)
-    gold = write(tmp_path / "gold.txt", "gold\nCCO\nCCC\n")
-    for task in ("cap2mol", "mol2cap"):
-        with pytest.raises(BadFileError, match=r"line 1 \('gold'\).*looks like a header"):
-            read_predictions(plain, task=task, reference=gold)
     ids = write(tmp_path / "ids.csv", "ID;Canonical_Smiles\n7;CCO\n8;CCC\n")
     assert read_predictions(outputs, task="cap2mol", reference=ids)["reference"].tolist() == ["CCO", "CCC"]
     assert "in the order of the files" in notes(outputs, task="cap2mol", reference=ids)
@@ -251,10 +223,10 @@ def test_json_arrays_and_text_only(tmp_path: Path) -> None:
 
 def test_captions_come_from_lines_or_from_their_column(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.txt", "one, two\n\nthree\n")
-    assert read_captions(lines) == (["one, two", "", "three"], [])
+    assert read_captions(lines) == ["one, two", "", "three"]
     table = write(tmp_path / "a.csv", 'id,caption,output\n1,x,"one, two"\n')
-    assert read_captions(table) == (["one, two"], [])
-    assert read_captions(write(tmp_path / "b.csv", "smiles,caption\nC,x\n")) == (["x"], [])
+    assert read_captions(table) == ["one, two"]
+    assert read_captions(write(tmp_path / "b.csv", "smiles,caption\nC,x\n")) == ["x"]
     with pytest.raises(BadFileError, match="has the columns smiles, id"):
         read_captions(write(tmp_path / "c.csv", "smiles,id\nC,x\n"))
 
@@ -271,11 +243,4 @@ def test_captions_come_from_lines_or_from_their_column(tmp_path: Path) -> None:
 def test_published_files(name: str, task: str, rows: int) -> None:
     frame = read_predictions(shared(name))
     assert (set(frame["task"]), len(frame)) == ({task}, rows)
-    assert not frame[["source", "reference"]].eq("").any(axis=None)
-
-
-def test_published_submission() -> None:
-    path = shared("lpm24/submission_molgen_dimitris.txt.gz")
-    frame = read_predictions(path, task="cap2mol", reference=path)
-    assert len(frame) == 21_805
-    assert (frame["prediction"] == frame["reference"]).all()
+    assert not frame["reference"].eq("").any()

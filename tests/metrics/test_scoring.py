@@ -39,25 +39,22 @@ MOLECULES = frame(["CCO", "CC", "CCC", "c1ccccc1"], ["OCC", "CCC", "C1CC", "the 
 def test_captions() -> None:
     scores = score(CAPTIONS, "mol2cap")
     assert (scores.task, scores.n) == ("mol2cap", 3)
-    assert tuple(scores.metrics) == (*CAPTION_METRICS, "Chr-F", "CER")
+    assert tuple(scores.metrics) == (*CAPTION_METRICS, "Chr-F")
     assert scores.metrics["ROUGE-1"] == pytest.approx((1 + 2 * 3 / 9 + 0) / 3)
     assert scores.conventions["tokenizer"] == "regex"
     assert scores.conventions["meteor_matcher"] == "exact+stem"
     assert scores.conventions["wrong_modality_rate"] == pytest.approx(1 / 3)
     assert scores.conventions["nltk_version"]
-    assert list(scores.samples.columns) == [
-        *("id", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "length_deviation", "chr_f", "word_count"),
-        *("length_deviation_characters", "edits", "reference_characters", "Chr-F"),
-    ]
+    columns = ["id", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR", "length_deviation", "Chr-F"]
+    assert list(scores.samples.columns) == columns
     assert scores.samples["id"].tolist() == ["row-0", "row-1", "row-2"]
     assert scores.samples["length_deviation"].tolist() == [0, 3, -3]  # pieces: 7 - 7, 7 - 4, 1 - 4
-    assert scores.samples["word_count"].tolist() == [6, 6, 1]
-    assert scores.samples["chr_f"].iloc[0] == pytest.approx(1)
+    assert scores.samples["Chr-F"].iloc[0] == pytest.approx(1)
 
 
 def test_molecules() -> None:
     scores = score(MOLECULES, "cap2mol")
-    assert tuple(scores.metrics) == (*MOLECULE_METRICS, "Chr-F", "CER", "CharacTER")
+    assert tuple(scores.metrics) == (*MOLECULE_METRICS, "Chr-F", "CharacTER")
     assert scores.metrics["Exact"] == 0.25
     assert scores.metrics["Validity"] == 0.5
     assert scores.metrics["RDK"] == pytest.approx((1 + 0.5) / 4)
@@ -73,21 +70,11 @@ def test_molecules() -> None:
 @pytest.mark.parametrize("scorer", [KEPT, MOLT5])
 def test_the_mean_of_the_rows_is_the_corpus_value(scorer: Scorer) -> None:
     scores = scorer.score(MOLECULES, "cap2mol")
-    for name in ("Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "Validity-pairs", "CharacTER"):
+    for name in ("Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "CharacTER"):
         assert scores.samples[name].mean() == pytest.approx(scores.metrics[name]), name
     captions = score(CAPTIONS, "mol2cap")
     for name in ("ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR"):
         assert captions.samples[name].mean() == pytest.approx(captions.metrics[name]), name
-
-
-def test_row_order_does_not_change_corpus_values() -> None:
-    turned = score(CAPTIONS[::-1], "mol2cap").metrics
-    assert turned == pytest.approx(score(CAPTIONS, "mol2cap").metrics, abs=1e-12)
-    before = MOLECULES.copy(deep=True)
-    scores = score(MOLECULES.iloc[[2, 0, 3, 1]], "cap2mol")
-    pd.testing.assert_frame_equal(MOLECULES, before)
-    assert scores.samples["id"].tolist() == ["row-2", "row-0", "row-3", "row-1"]
-    assert scores.metrics == pytest.approx(score(MOLECULES, "cap2mol").metrics, abs=1e-6)
 
 
 @pytest.mark.parametrize("gone", [None, np.nan, pd.NA])
@@ -132,20 +119,10 @@ def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: 
         score(table, task)
 
 
-def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown convention"):
-        Scorer(invalid="zero").score(MOLECULES, "cap2mol")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown caption tokenizer"):
-        Scorer("bert", meteor="exact+stem").score(CAPTIONS, "mol2cap")
-
-
 def test_statistics_give_the_corpus_values_again() -> None:
     captions = score(CAPTIONS, "mol2cap")
     bleu = captions.statistics.bleu
     assert (float(bleu.score(2)), float(bleu.score(4))) == (captions.metrics["BLEU-2"], captions.metrics["BLEU-4"])
-    assert bleu.prediction_lengths.tolist() == [7, 7, 1]
-    assert bleu.reference_lengths.tolist() == [7, 4, 4]
-    assert captions.statistics.fcd is None
     molecules = score(MOLECULES, "cap2mol")
     assert float(molecules.statistics.bleu.score(4)) == molecules.metrics["BLEU"]
     fcd = molecules.statistics.fcd
@@ -174,15 +151,8 @@ def test_bad_outputs_are_scored_and_counted(task: str) -> None:
         assert scores.conventions["invalid_predictions"] == 9
         assert scores.conventions["fcd_dropped_empty"] == 3
         assert scores.conventions["fcd_over_349_characters"] == 1
-        assert scores.conventions["rdkit_gave_up_on"] == "length: 3"
+        assert scores.conventions["rdkit_gave_up"] == 3
         assert scores.samples["Levenshtein"].tolist()[:4] == [3, 3, 3, 3]
-
-
-def test_one_scorer_for_several_systems_gives_the_same_values() -> None:
-    kept = Scorer()
-    for outputs in (["OCC", "CCC"], ["CCO", "C1CC"], ["OCC", "CCC"]):
-        table = frame(["CCO", "CC"], outputs)
-        assert kept.score(table, "cap2mol").to_dict() == Scorer().score(table, "cap2mol").to_dict()
 
 
 # ----------------------------------------------------------------------------------------- post-processing

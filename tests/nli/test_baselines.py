@@ -8,8 +8,6 @@ import pytest
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.nli.baselines import (
-    FULL_TEXT,
-    SENTENCE,
     SUMMAC_ZS,
     FitError,
     convolution,
@@ -35,12 +33,6 @@ class Facts(PairScorer):
             share = len(wanted & stated) / max(1, len(wanted))
             answers[premise, hypothesis] = (0.0, 0.9 * share, 1 - 0.9 * share)
         return answers
-
-
-def test_units() -> None:
-    caption = "The molecule is a nutrient.  It impacts aging."
-    assert FULL_TEXT.units(caption) == ("The molecule is a nutrient. It impacts aging.",)
-    assert SENTENCE.units(caption) == ["The molecule is a nutrient.", "It impacts aging."]
 
 
 def test_zero_shot_takes_the_two_maxima_apart() -> None:

@@ -92,12 +92,10 @@ def test_empty_captions_by_rule() -> None:
     assert list(rows["coverage"][:3]) == [0.0, 0.0, 0.0]
     assert rows[["hallucination", "unsupported"]][:5].isna().all(axis=None)
     assert rows["coverage"][3:5].isna().all()
-    table = means(rows, resamples=100).set_index("quantity")
+    table = means(rows).set_index("quantity")
     assert list(table["n"]) == [1, 4, 1]
     assert table["mean"]["coverage"] == pytest.approx(0.95 / 4)
     assert table["mean"]["hallucination"] == pytest.approx(0.01)
-    assert table["mean_empty_as_0"]["hallucination"] == pytest.approx(0.01 / 4)
-    assert (table["empty_outputs"].iloc[0], table["empty_references"].iloc[0]) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +129,6 @@ def test_what_is_no_caption_states_nothing_in_every_method() -> None:
     assert list(others["rule"]) == [EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY] * len(methods)
     assert (others[["coverage", "output_units"]] == 0).all(axis=None)
     assert others[["hallucination", "unsupported"]].isna().all(axis=None)
-    counts = means(found, resamples=100)
-    assert (set(counts["wrong_modality"]), set(counts["empty_outputs"])) == ({3}, {1})
 
 
 def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> None:
@@ -141,9 +137,9 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     a = pd.DataFrame({"id": [0, 1], "reference": both, "prediction": outputs})
     table = Table()
     rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
-    assert counts.naive == 2 * (2 * 2 + 2 * 2)
+    assert counts["naive"] == 2 * (2 * 2 + 2 * 2)
     # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.
-    assert counts.distinct == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
+    assert counts["distinct"] == len(table.seen) == len(set(table.seen)) == 1 + 2 + 4
     assert rows["a"]["coverage"].tolist() == rows["b"]["coverage"].tolist()[::-1]
     assert list(rows["b"]["id"]) == [1, 0]
 
@@ -173,10 +169,8 @@ def test_correlations_equal_scipys() -> None:
     table: Any = correlations(pd.concat([rows, decided]), resamples=200).set_index("quantity")
     found = table.loc["coverage"]
     assert found["spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    assert found["pearson"] == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
-    assert found["low"] < found["spearman"] < found["high"]
-    fisher = np.tanh(np.arctanh(found["pearson"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
-    assert [found["pearson_low"], found["pearson_high"]] == pytest.approx(fisher, abs=0.04)
+    fisher = np.tanh(np.arctanh(found["spearman"]) + np.array([-1.96, 1.96]) / np.sqrt(197))
+    assert [found["low"], found["high"]] == pytest.approx(fisher, abs=0.05)
     assert table.loc["unsupported", "spearman"] == pytest.approx(-1)
     assert table.loc["unsupported", "n"] == 190
     assert math.isnan(table.loc["hallucination", "spearman"]), "the score is the same in every row"
@@ -190,24 +184,19 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     lines = [{"id": f"m{i}", "reference": FACT, "prediction": text} for i, text in enumerate(captions)]
     file, out = tmp_path / "p.jsonl", tmp_path / "out.json"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    arguments = ["nli", str(file), "--json", str(out), "--cache", str(tmp_path / "c.jsonl"), "--resamples", "100"]
-    assert main(arguments) == 0
+    assert main(["nli", str(file), "--json", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "empty outputs: 1" in shown
+    assert "empty output: 1" in shown
+    assert "wrong modality: 1" in shown
     assert "SummaC-Conv: not run" in shown
-    first = json.loads(out.read_text())
-    assert first["pairs"]["cached"] == 0
-    assert first["pairs"]["naive"] > first["pairs"]["distinct"] > 0
-    atomic = {row["id"]: row for row in first["rows"] if row["method"] == "atomic"}
+    report = json.loads(out.read_text())
+    assert report["pairs"]["naive"] > report["pairs"]["distinct"] > 0
+    atomic = {row["id"]: row for row in report["rows"] if row["method"] == "atomic"}
     assert atomic["m0"]["coverage"] > 0.9 > 0.1 > atomic["m0"]["hallucination"]
     assert atomic["m3"]["hallucination"] > 0.9
     scores = {"hallucination": None, "coverage": 0.0, "unsupported": None}
     units = {"reference_units": 1, "output_units": 0}
     assert atomic["m2"] == {"id": "m2", "method": "atomic", **scores, **units, "rule": EMPTY_OUTPUT}
-    assert main(arguments) == 0
-    again = json.loads(out.read_text())
-    assert again["pairs"]["cached"] == again["pairs"]["distinct"] == first["pairs"]["distinct"]
-    assert again["rows"] == first["rows"]
 
 
 @pytest.mark.parametrize(

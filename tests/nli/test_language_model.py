@@ -1,18 +1,14 @@
-"""Atomic facts of a language model's answers, alone and in ``lmolt atoms`` and ``lmolt nli``."""
+"""Atomic facts of a language model's answers, and of ``lmolt atoms``."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lmolt_utils.cli import main
-from lmolt_utils.files import read_json
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
-from lmolt_utils.nli import llm
-from lmolt_utils.nli.llm import Agreement, LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
+from lmolt_utils.nli.llm import LlmAnswerError, LlmDecomposer, agreement, fact_set, facts, prompt
 
 
 def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +25,8 @@ def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         {"caption": "CCO", "atoms": [{"text": "CCO", "property": None}]},
     ]
     assert main(["atoms", str(path), "--vocabulary", str(names)]) == 0
-    output = capsys.readouterr()
-    assert [atom["property"] for atom in json.loads(output.out.splitlines()[0])["atoms"]] == [None, "aging"]
-    assert "3 captions, 3 atoms, 2 of them without a known property" in output.err
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert [atom["property"] for atom in first["atoms"]] == [None, "aging"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,7 @@ def test_the_papers_own_answer_is_read_and_compared() -> None:
     assert len(model(caption)) == 7
     assert model("") == []
     assert model.unanswered([caption, ""]) == []
-    assert agreement(model) == Agreement(captions=1, unanswered=0, exact=1, precision=1, recall=1)
+    assert agreement(model, [caption]) == {"exact": 1, "precision": 1, "recall": 1}
 
 
 def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_caption() -> None:
@@ -80,40 +75,3 @@ def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_captio
     assert model.units("x") == ["The molecule is a anti viral."]
     with pytest.raises(LlmAnswerError, match="no answer about 'z'"):
         model("z")
-
-
-TOLD = {  # the model's own mistakes: it misses the toxin, and has a fact of its own
-    "The molecule is a nutrient and a toxin.": "- The molecule is a nutrient.\n",
-    "It impacts pancreatitis.": "- The molecule impacts pancreatitis.\n- The molecule is a nutrient.\n",
-}
-
-
-def test_the_commands_by_a_language_models_facts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def generate(model: Any, tokenizer: Any, prompts: Sequence[str], **_: Any) -> list[str]:
-        answer_to = {prompt(caption): answer for caption, answer in TOLD.items()}
-        return [answer_to[text] for text in prompts]
-
-    monkeypatch.setattr(llm, "generate", generate)  # in place of training a model
-    taught = "embedded:base"
-    first, second = TOLD
-    file = tmp_path / "captions.txt"
-    file.write_text("\n".join([first, second, "", first]) + "\n")
-    assert main(["atoms", str(file), "--decomposer", taught]) == 0
-    out, err = capsys.readouterr()
-    found = [[atom["property"] for atom in json.loads(line)["atoms"]] for line in out.splitlines()]
-    assert found == [["nutrient"], ["pancreatitis", "nutrient"], [], ["nutrient"]]
-    # By hand: no set is equal; precision 1 and 1/2, recall 1/2 and 1.
-    shares = "exact 0.000, precision 0.750, recall 0.750"
-    assert f"agreement with the rules over 2 captions (0 without a fact): {shares}" in err
-
-    file, report = tmp_path / "predictions.jsonl", tmp_path / "out.json"
-    pairs = [{"id": i, "reference": text, "prediction": second} for i, text in enumerate(TOLD)]
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    assert main(["nli", str(file), "--decomposer", taught, "--json", str(report)]) == 0
-    told = read_json(report)
-    atomic = [row for row in told["rows"] if row["method"] == "atomic"]
-    assert [(row["reference_units"], row["output_units"]) for row in atomic] == [(1, 2), (2, 2)]
-    assert (told["decomposer"], told["agreement_with_rules"]["recall"]) == (taught, 0.75)
-    assert shares in capsys.readouterr().out
