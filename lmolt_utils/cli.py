@@ -49,6 +49,12 @@ def _score(arguments: argparse.Namespace) -> int:
     return score_file(arguments)
 
 
+def _claims(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.figures.claims import decide
+
+    return decide(arguments.profile)
+
+
 def _switches(_: argparse.Namespace) -> int:
     from lmolt_utils.config.switches import shown, switches
 
@@ -125,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
+    profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
     sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
@@ -162,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 0: done; 1: a step failed; 2: something asked for or given is wrong; 130: interrupted."""
+    """Exit status 0: done; 1: a step failed; 2: something asked for or given is wrong; 3: a claim's verdict is not
+    the one in the figures folder any more; 130: interrupted."""
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does

@@ -12,22 +12,23 @@ from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
 
 
-def effects(figures: Path) -> str:
+def claims(figures: Path) -> str:
     """What the papers claim and what the default profile shows, with three training seeds where systems are trained."""
-    table = pd.read_csv(figures / "seeds" / "effects.csv")
-    lines = ["| effect | stated in | here | seen |", "|---|---|---|---|"]
-    for row in table.itertuples(index=False):
-        lines.append(f"| {row.effect} | {row.source} | {row.here} | {row.seen} |")
+    table = pd.read_csv(figures / "seeds" / "claims.csv", dtype=str)
+    lines = ["| | claim | stated in | verdict |", "|---|---|---|---|"]
+    for row in table[table["verdict"] != "not decidable"].itertuples(index=False):
+        lines.append(f"| {row.id} | {row.claim} | {row.source} | {row.verdict} |")
     return "\n".join(lines)
 
 
 def summary(figures: Path) -> str:
-    """How many of the effects are seen, in one sentence."""
-    seen = pd.read_csv(figures / "seeds" / "effects.csv")["seen"].str.split().str[0]
-    yes, no, undecided = ((seen == word).sum() for word in ("yes", "no", "undecided"))
+    """How many of the claims hold, in one sentence."""
+    verdicts = pd.read_csv(figures / "seeds" / "claims.csv", dtype=str)["verdict"]
+    count = {name: int((verdicts == name).sum()) for name in ("holds", "does not hold", "within noise")}
     return (
-        f"Of {len(seen)} effects looked for at this small scale, {yes} are seen, {no} are not, and {undecided} are "
-        "undecided with three training seeds."
+        f"Of {sum(count.values())} claims and controls that this small scale can decide, {count['holds']} hold, "
+        f"{count['does not hold']} do not, and\n{count['within noise']} are within noise, with three training seeds: "
+        "[RESULTS.md](RESULTS.md)."
     )
 
 
@@ -46,7 +47,7 @@ def correlations(figures: Path) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"summary": summary, "effects": effects, "correlations": correlations}
+BLOCKS = {"summary": summary, "claims": claims, "correlations": correlations}
 
 
 def render(text: str, figures: Path) -> str:

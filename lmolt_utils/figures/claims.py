@@ -14,17 +14,18 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_published
 from lmolt_utils.config.reading import Strict, read_yaml
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.files import read_json, read_rows
+from lmolt_utils.files import read_json, read_rows, write_text
 from lmolt_utils.metrics.intervals import Additive, additive, mean_of, resampled
 from lmolt_utils.metrics.results import read_scores, seeds_of
 from lmolt_utils.metrics.scoring import score_path
 from lmolt_utils.nli.results import divergence_path, rows_path
-from lmolt_utils.paths import root
+from lmolt_utils.paths import figures_folder, root, run_folder
 from lmolt_utils.run.notebook import Run
 
 Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
@@ -82,11 +83,16 @@ def load_claims() -> list[Claim]:
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """A mean over ``seeds`` training seeds, its values under other draws (None: no spread is known)."""
+    """A mean over ``seeds`` training seeds, its values under other draws (None: no spread is known), and the seeds'
+    standard deviation (NaN: of one seed)."""
 
     mean: float
     seeds: int
     draws: np.ndarray | None
+    spread: float = math.nan
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g}" + ("" if math.isnan(self.spread) else f" ± {self.spread:.2g}")
 
 
 @dataclass
@@ -151,10 +157,13 @@ class Evidence:
             return None
         values, drawn = [value for value, _ in found], [draws for _, draws in found if draws is not None]
         draws = np.mean(drawn, axis=0) if drawn else None
-        if (count := len(values)) > 1:
-            spread = float(np.std(values, ddof=1)) / math.sqrt(count)
-            draws = (np.mean(values) if draws is None else draws) + self.rng.standard_t(count - 1, DRAWS) * spread
-        return Number(float(np.mean(values)), count, draws)
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        if len(values) > 1:
+            of_mean = spread / math.sqrt(len(values))
+            draws = (np.mean(values) if draws is None else draws) + self.rng.standard_t(
+                len(values) - 1, DRAWS
+            ) * of_mean
+        return Number(float(np.mean(values)), len(values), draws, spread)
 
     def _divergence(self, method: str, cut: int) -> Number | None:
         if not divergence_path(self.run).exists():
@@ -204,7 +213,7 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
         there = [number for number in numbers if number is not None]
         for (name, place), number in zip(asked, there, strict=True):
             title = condition.metric + ("" if condition.metric != "KL" else f", cut {place}")
-            told.setdefault(title, []).append(f"{name} {number.mean:.3g}{evidence.printed(name, condition.metric)}")
+            told.setdefault(title, []).append(f"{name} {number}{evidence.printed(name, condition.metric)}")
         seeds |= {name: n.seeds for (name, _), n in zip(asked, there, strict=True) if name in evidence.trained}
         point &= bool(condition.holds(np.array(_difference([n.mean for n in there], condition.times))))
         known &= all(number.draws is not None for number in there)
@@ -243,6 +252,20 @@ def flipped(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     ]
 
 
+def decide(profile: str) -> int:
+    """Print the verdicts of a profile's run; 3 where one differs from the claims.csv that 08 wrote before, else 0."""
+    params = load(profile)
+    run = Run("08_figures", run_folder(profile, {}), params)
+    now, kept = verdicts(run, run.table), run.figures / "claims.csv"
+    for line in now.itertuples():
+        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}")
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts(now).items()))
+    changed = flipped(pd.read_csv(kept, dtype=str), now) if kept.exists() else []
+    for text in changed:
+        print(f"changed: {text}")
+    return 3 if changed else 0
+
+
 _HEAD = """# Results: what holds of the papers' claims
 
 Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
@@ -255,13 +278,31 @@ of other seeds) say otherwise. A verdict says what is so in these runs, with the
 """
 
 
+#: Whose verdicts the page shows, where 08 has written them.
+PROFILES = ("study", "seeds", "cpu")
+
+
+def write_results(run: Run) -> None:
+    """``RESULTS.md`` beside README, from the verdicts of every profile that has some; only for tracked figures."""
+    if not run.figures.is_relative_to(root() / "figures"):
+        return
+    tables = {}
+    for profile in PROFILES:
+        params = root() / "params" / f"{profile}.yaml"
+        path = figures_folder(root() / "runs" / profile, load(profile).figures_dir) / "claims.csv"
+        if path.exists():
+            what = params.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(".")
+            tables[profile] = what, pd.read_csv(path, dtype=str)
+    write_text(root() / "RESULTS.md", page(tables))
+
+
 def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
     """``RESULTS.md``: the ledger with a column of verdicts per profile, then the numbers behind each verdict.
 
     tables: profile -> (what it is, its verdicts).
     """
     profiles = [
-        f"- **{name}**: {what} " + ", ".join(f"{count} {verdict}" for verdict, count in counts(table).items()) + "."
+        f"- **{name}**: {what}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts(table).items()) + "."
         for name, (what, table) in tables.items()
     ]
     by_id = {name: table.fillna("").set_index("id").to_dict("index") for name, (_, table) in tables.items()}

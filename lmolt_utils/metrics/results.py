@@ -1,23 +1,20 @@
-"""The scores of all systems, read back from their files: tables, spread over seeds, the papers' headline effects."""
+"""The scores of all systems, read back from their files: tables, spread over seeds."""
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, read_rows
-from lmolt_utils.metrics.intervals import Scored, additive, read_statistics, resampled
+from lmolt_utils.metrics.intervals import Scored, read_statistics
 from lmolt_utils.metrics.scoring import score_path
-from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 
 SCORE_COLUMNS = ("system", "task", "metric", "value", "n", "low", "high")
@@ -145,131 +142,3 @@ def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     half = stats.t.ppf(0.975, frame["seeds"] - 1) * frame["spread"] / np.sqrt(frame["seeds"])
     frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half)
     return frame.assign(wanted=[len(copies[name]) for name in frame["system"]])[list(SEED_COLUMNS)]
-
-
-# ---- the papers' headline effects ----
-
-#: Share of the draws on either side of a 95 % interval: where more say otherwise, an effect is undecided.
-UNDECIDED = 0.025
-RULES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "below": np.less,
-    "above": np.greater,
-    "at_least": np.greater_equal,
-    "within": lambda number, bound: np.abs(number) <= bound,
-}
-_TASK_OF: dict[str, Task] = {"BLEU-2": "mol2cap", "MACCS": "cap2mol", "Validity": "cap2mol"}
-
-
-def effects(
-    run: Run, systems: Sequence[System], scores: pd.DataFrame, *, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Each effect of ``params/effects.yaml`` with the numbers it rests on and whether it is seen: see :func:`judge`.
-
-    scores: :func:`all_scores` of ``systems``, their copies for further seeds among them.
-    """
-    names = [system.name for system in systems]
-    rests_on = {(name, effect["metric"]) for effect in _effects() for name in effect["systems"]}
-    drawn = {}
-    for system, metric in sorted((copy, metric) for name, metric in rests_on for copy in seeds_of(name, names)):
-        task = _TASK_OF[metric]
-        if score_path(run, system, task, "statistics.npz").exists():
-            part = additive(read_scores(run, system, task), metric)
-            assert part is not None
-            drawn[system, metric] = resampled([part], draws, 0)[0]
-    return judge(scores, systems, drawn, draws=draws, seed=seed)
-
-
-def _effects() -> list[dict[str, Any]]:
-    return list(yaml.safe_load((root() / "params" / "effects.yaml").read_text(encoding="utf-8")))
-
-
-def judge(
-    scores: pd.DataFrame,
-    systems: Sequence[System],
-    replicates: Mapping[tuple[str, str], np.ndarray],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Whether each effect is seen, in which share of the draws, over how many seeds: one line of text per effect.
-
-    replicates: values by (system, metric) under the same draws of the test rows. Of a system with several seeds the
-    mean counts; each draw moves it by what other test rows would do (the mean of its seeds' replicates) and,
-    independently of other systems, by what other training seeds would do (Student's t times standard deviation over
-    the root of the number of seeds). An effect is undecided where more than 2.5 % of the draws say otherwise;
-    ``draws`` is the share in which it is seen, "–" where neither spread is known. Where a trained system has one seed
-    its verdict knows the test rows only, and says so.
-    """
-    rng = np.random.default_rng(seed)
-    names = [system.name for system in systems]
-    trained = {system.name for system in systems if system.method != "none"}
-    values = scores.dropna(subset="value").set_index(["system", "metric"])["value"].to_dict()
-    numbers: dict[tuple[str, str], _Number] = {}
-    lines = []
-    for effect in _effects():
-        rests_on = [(name, effect["metric"]) for name in effect["systems"]]
-        for key in rests_on:
-            if key not in numbers:
-                copies = [(copy, key[1]) for copy in seeds_of(key[0], names)]
-                numbers[key] = _number(
-                    [values[copy] for copy in copies if copy in values],
-                    [replicates[copy] for copy in copies if copy in replicates],
-                    draws,
-                    rng,
-                )
-        lines.append(_line(effect, {name: numbers[name, effect["metric"]] for name in effect["systems"]}, trained))
-    return pd.DataFrame(lines)
-
-
-@dataclass(frozen=True, eq=False)
-class _Number:
-    """A system's number: its mean over ``seeds``, their standard deviation, its draws (None: no spread is known)."""
-
-    mean: float
-    spread: float
-    seeds: int
-    draws: np.ndarray | None
-
-    def __str__(self) -> str:
-        if not self.seeds:
-            return NOT_RUN
-        return f"{self.mean:.2f}" + ("" if math.isnan(self.spread) else f" ± {self.spread:.2f}")
-
-
-def _number(values: Sequence[float], replicates: Sequence[np.ndarray], draws: int, rng: np.random.Generator) -> _Number:
-    k = len(values)
-    mean = float(np.mean(values)) if k else math.nan
-    spread = float(np.std(values, ddof=1)) if k > 1 else math.nan
-    if not k or (k == 1 and not replicates):
-        return _Number(mean, spread, k, None)
-    drawn = np.mean(replicates, axis=0) if replicates else np.full(draws, mean)
-    if k > 1:
-        drawn = drawn + rng.standard_t(k - 1, len(drawn)) * spread / math.sqrt(k)
-    return _Number(mean, spread, k, drawn)
-
-
-def _line(effect: Mapping[str, Any], numbers: Mapping[str, _Number], trained: set[str]) -> dict[str, str]:
-    missing = not all(number.seeds for number in numbers.values())
-    drawn = [number.draws for number in numbers.values() if number.draws is not None]
-    share = float(np.mean(_holds(effect, drawn))) if len(drawn) == len(numbers) else math.nan
-    if missing:
-        seen = NOT_RUN
-    elif UNDECIDED < share < 1 - UNDECIDED:
-        seen = "undecided"
-    else:
-        seen = "yes" if _holds(effect, [np.array(number.mean) for number in numbers.values()]).all() else "no"
-    seeds = {name: number.seeds for name, number in numbers.items() if name in trained}
-    return {
-        "effect": effect["effect"],
-        "source": effect["source"],
-        "here": ", ".join(f"{name} {number}" for name, number in numbers.items()),
-        "seen": f"{seen} (one seed)" if not missing and 1 in seeds.values() else seen,
-        "draws": "–" if math.isnan(share) else f"{share:.0%}",
-        "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()) or "none trained",
-    }
-
-
-def _holds(effect: Mapping[str, Any], values: Sequence[np.ndarray]) -> np.ndarray:
-    """Where the value, or the difference of the two values, is what the effect's rule asks for."""
-    number = values[0] - values[1] if len(values) == 2 else values[0]
-    return next(np.asarray(holds(number, effect[rule])) for rule, holds in RULES.items() if rule in effect)

@@ -119,7 +119,7 @@ def package_hash() -> str:
     """
     package = root() / "lmolt_utils"
     files = [*package.rglob("*.py"), *package.rglob("*.mplstyle"), package / "embedded" / "models" / "hashes.json"]
-    files += [root() / "params" / f"{name}.yaml" for name in ("published", "switches", "effects")]
+    files += [root() / "params" / f"{name}.yaml" for name in ("published", "switches", "claims")]
     whole = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):
         whole.update(f"{path.relative_to(root()).as_posix()}\0{fingerprint(path)}\n".encode())

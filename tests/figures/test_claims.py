@@ -3,13 +3,26 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.published import METRICS
 from lmolt_utils.config.reading import ParameterError
 from lmolt_utils.config.systems import load_systems
-from lmolt_utils.figures.claims import DRAWS, Claim, Condition, Evidence, Number, judge, load_claims, verdicts
+from lmolt_utils.figures.claims import (
+    DRAWS,
+    Claim,
+    Condition,
+    Evidence,
+    Number,
+    flipped,
+    judge,
+    load_claims,
+    page,
+    verdicts,
+)
 from lmolt_utils.run.notebook import Run
 
 EVEN = np.linspace(-1, 1, DRAWS)
@@ -93,3 +106,30 @@ def test_the_ledger_asks_for_what_exists() -> None:
 def test_a_misspelt_bound_is_refused() -> None:
     with pytest.raises((ParameterError, ValueError), match="at_leats"):
         claim(of="cpo", metric="BLEU-2", at_leats=0.1)
+
+
+def test_seeds_widen_a_verdict(run: Run) -> None:
+    """Student's t of the mean with two degrees of freedom: P(t > -(0.52 - 0.5) / (0.06 / sqrt(3))) = 0.69."""
+    number = Evidence(run, load_systems())._over_seeds([(value, np.full(DRAWS, value)) for value in (0.52, 0.58, 0.46)])
+    assert number is not None
+    assert (number.mean, number.seeds, str(number)) == (pytest.approx(0.52), 3, "0.52 ± 0.06")
+    assert number.draws is not None
+    expected = stats.t.sf(-0.02 * 3**0.5 / 0.06, 2)
+    assert float((number.draws > 0.5).mean()) == pytest.approx(expected, abs=0.04)
+
+
+def test_a_verdict_that_changed_is_told() -> None:
+    before = pd.DataFrame({"id": ["C1", "C2", "C3"], "verdict": ["holds", "holds", "not run"]})
+    now = pd.DataFrame({"id": ["C1", "C2", "C3", "C4"], "verdict": ["holds", "within noise", "holds", "holds"]})
+    assert flipped(before, now) == ["C2: holds -> within noise"]
+
+
+def test_the_page_shows_every_claim_and_profile(run: Run) -> None:
+    table = verdicts(run, load_systems())
+    text = page({"study": ("real molecules", table), "cpu": ("a toy", table)})
+    for one in load_claims():
+        assert f"### {one.id}\n" in text
+        assert f"(#{one.id.lower()})" in text
+    assert "| study" in text
+    assert "| cpu" in text
+    assert text.count("- study: **not run**") == sum(bool(one.all) for one in load_claims())

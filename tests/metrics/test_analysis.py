@@ -1,13 +1,10 @@
-"""From score files to tests between systems, spread over seeds, effects, behaviour and ablation."""
+"""From score files to tests between systems, spread over seeds, behaviour and ablation."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import System, replicas
@@ -23,7 +20,7 @@ from lmolt_utils.metrics.analysis import (
     win_curves,
 )
 from lmolt_utils.metrics.captions import CaptionTokenizer, MeteorMatcher, caption_tokenizer, meteor_matcher
-from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, effects, judge, overview, seed_spread
+from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, overview, seed_spread
 from lmolt_utils.metrics.scoring import Scorer, score_system, score_systems
 from lmolt_utils.run.notebook import Run
 
@@ -119,75 +116,6 @@ def test_ablation_by_hand(tmp_path: Path) -> None:
     assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)
     for unchanged in (("mol2cap", "right language"), ("cap2mol", "characters")):
         assert found.loc[unchanged, ["difference", "low", "high"]].tolist() == [0.0, 0.0, 0.0]
-
-
-# ---- effects ----
-
-BEATS = "CPO beats the per-task model in captions (BLEU-2)"
-HALF = np.full(1000, 0.5)
-
-
-def verdict(
-    cpo: Sequence[float], draws: Mapping[tuple[str, str], np.ndarray] | None = None, meditron: float = 0.5
-) -> dict[str, str]:
-    """The line of :data:`BEATS` for BLEU-2 values of CPO, one per seed, against the per-task model's."""
-    untrained = system("meditron").model_copy(update={"method": "none"})
-    rows = [system("cpo" if seed == 0 else f"cpo@seed{seed}") for seed in range(len(cpo))]
-    names = [row.name for row in rows]
-    values = [*cpo, meditron]
-    scores = pd.DataFrame({"system": [*names, "meditron"], "task": "mol2cap", "metric": "BLEU-2", "value": values})
-    return dict(judge(scores, [*rows, untrained], draws or {}).set_index("effect").loc[BEATS])
-
-
-def test_effects_say_in_how_many_draws_they_are_seen(run: Run) -> None:
-    seen = effects(run, SYSTEMS, all_scores(run, SYSTEMS)).set_index("effect")
-    assert (seen.loc[BEATS, "seen"], seen.loc[BEATS, "draws"]) == ("no (one seed)", "0%")
-    kto = seen.loc["KTO from cap2mol cannot caption (BLEU-2 below 0.05)"]
-    assert (kto["seen"], kto["here"], kto["draws"]) == ("not run", "kto not run", "–")
-    # Seen or not in the point values, it is undecided where the draws of the test rows do not agree.
-    for above, told in ((0, "no"), (20, "no"), (500, "undecided"), (980, "yes")):
-        of_cpo = np.where(np.arange(1000) < above, 0.9, 0.1)
-        line = verdict([0.6 if told == "yes" else 0.4], {("cpo", "BLEU-2"): of_cpo, ("meditron", "BLEU-2"): HALF})
-        assert line["seen"] == f"{told} (one seed)"
-
-
-@pytest.mark.parametrize(
-    ("effect", "values", "seen"),
-    [
-        ("DPO from cap2mol cannot caption", {"dpo": 0.049}, "yes"),
-        ("DPO from cap2mol cannot caption", {"dpo": 0.05}, "no"),
-        ("CPO from cap2mol can caption", {"cpo": 0.5, "dpo": 0.25}, "yes"),
-        ("CPO from cap2mol can caption", {"cpo": 0.3, "dpo": 0.25}, "no"),
-        ("... and so can the TIES merge", {"ties": 0.4, "ties+dpo": 0.44}, "yes"),
-        ("... and so can the TIES merge", {"ties": 0.4, "ties+dpo": 0.34}, "no"),
-        ("SFT is below CPO", {"sft": 0.4, "cpo": 0.4}, "no"),
-    ],
-)
-def test_the_rules_of_effects(effect: str, values: dict[str, float], seen: str) -> None:
-    scores = pd.DataFrame({"system": list(values), "metric": "BLEU-2", "value": list(values.values())})
-    lines = judge(scores, [], {})
-    assert lines[lines["effect"].str.startswith(effect)]["seen"].item() == seen
-
-
-def test_a_verdict_takes_the_spread_over_seeds_into_account() -> None:
-    # All test rows agree with every seed's own value: with one seed that is "yes, 100 %".
-    sure: dict[tuple[str, str], np.ndarray] = {("meditron", "BLEU-2"): HALF, ("cpo", "BLEU-2"): np.full(1000, 0.52)}
-    line = verdict([0.52], sure)
-    assert (line["seen"], line["draws"], line["seeds"]) == ("yes (one seed)", "100%", "cpo 1")
-    spread = [0.52, 0.58, 0.46]
-    of_seeds = {("cpo" if k == 0 else f"cpo@seed{k}", "BLEU-2"): np.full(1000, v) for k, v in enumerate(spread)}
-    line = verdict(spread, {**sure, **of_seeds})
-    assert (line["seen"], line["seeds"], line["here"]) == ("undecided", "cpo 3", "cpo 0.52 ± 0.06, meditron 0.50")
-    # Student's t of the mean with two degrees of freedom: P(t > -(0.52 - 0.5) / (0.06 / sqrt(3))) = 0.69.
-    assert float(line["draws"].rstrip("%")) / 100 == pytest.approx(stats.t.sf(-0.02 * 3**0.5 / 0.06, 2), abs=0.04)
-    assert verdict([0.72, 0.71, 0.73])["seen"] == "yes", "far beyond the seeds' spread; no draws of rows are needed"
-    assert verdict([0.30, 0.29, 0.31])["seen"] == "no"
-    assert verdict([0.52])["draws"] == "–", "one seed and no draws of the rows: no spread is known"
-    # Rows that disagree are not hidden by seeds that agree.
-    rows = {**sure, **{name: np.where(np.arange(1000) < 500, 0.3, 0.9) for name in of_seeds}}
-    assert verdict([0.6, 0.6001, 0.5999], rows)["seen"] == "undecided"
-    nothing = verdict([])
-    assert (nothing["seen"], nothing["seeds"]) == ("not run", "none trained")
 
 
 # ---- conventions, seeds ----

@@ -13,7 +13,7 @@ def test_readme_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     assert render(text, root() / "figures") == text, "python -m tools.readme"
     other = tmp_path / "figures"
     (other / "seeds").mkdir(parents=True)
-    for name in ("nli_correlations.csv", "seeds/effects.csv"):
+    for name in ("nli_correlations.csv", "seeds/claims.csv"):
         content = (root() / "figures" / name).read_text(encoding="utf-8")
         (other / name).write_text(content.replace("cpo 0.4", "cpo 0.9").replace(",0.95", ",0.15"), encoding="utf-8")
     changed = render(text, other)

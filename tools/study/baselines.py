@@ -8,6 +8,7 @@ molecules whose property set is rare. Writes ``figures/study/baselines.csv``.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,7 @@ from lmolt_utils.data.sample import draw, property_key, sample
 from lmolt_utils.files import atomic
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.captions import caption_scores, caption_tokenizer, meteor_matcher
-from lmolt_utils.metrics.featurise import Featuriser
-from lmolt_utils.metrics.intervals import Additive, Scored, Statistics, intervals, percentiles, resampled
+from lmolt_utils.metrics.intervals import Additive, intervals, percentiles, resampled
 from lmolt_utils.metrics.molecules import molecule_scores
 from lmolt_utils.paths import from_root, root, run_folder
 from lmolt_utils.run.notebook import Run
@@ -32,8 +32,10 @@ TEST_SETS = ("extra_valid", "test", "withheld_combos")
 SHARES = (0.001, 0.01, 0.1, 1.0)
 #: A property set is rare when fewer training molecules have it.
 RARE = 10
-CAPTION_METRICS = ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")
-MOLECULE_METRICS = ("BLEU", "Exact", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness")
+METRICS = (
+    *("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR"),
+    *("BLEU", "Exact", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness"),
+)
 
 
 def property_columns(references: Sequence[str], outputs: Sequence[str], decomposer: Decomposer) -> pd.DataFrame:
@@ -49,27 +51,18 @@ class Measure:
     """Scores answers with intervals; what does not change from one to the next is kept."""
 
     def __init__(self, decomposer: Decomposer) -> None:
-        self.decomposer, self.featuriser = decomposer, Featuriser()
+        self.decomposer = decomposer
         self.words = caption_tokenizer(from_root(load("study").caption_tokenizer)), meteor_matcher("auto")
 
     def __call__(self, task: Task, tested: pd.DataFrame, answers: Sequence[str]) -> pd.DataFrame:
         """Columns metric, value, low, high, n."""
         references = tested["caption" if task == "mol2cap" else "molecule"].tolist()
         if task == "mol2cap":
-            found = caption_scores(references, answers, *self.words)
-            scored = Scored(
-                {name: found.metrics[name] for name in CAPTION_METRICS},
-                pd.DataFrame(found.samples),
-                Statistics(found.bleu),
-            )
+            scored = caption_scores(references, answers, *self.words)
         else:
-            molecules = molecule_scores(references, answers, featuriser=self.featuriser, fcd=False)
-            names = [name for name in MOLECULE_METRICS if name in molecules.metrics]
-            scored = Scored(
-                {name: molecules.metrics[name] for name in names},
-                pd.DataFrame(molecules.samples),
-                Statistics(molecules.bleu),
-            )
+            scored = molecule_scores(references, answers, fcd=False)
+        kept = {name: scored.metrics[name] for name in METRICS if name in scored.metrics}
+        scored = replace(scored, metrics=kept)
         rows = [(name, one.value, one.low, one.high) for name, one in intervals(scored).items()]
         if task == "mol2cap":
             rows += _property_rows(property_columns(tested["properties"].tolist(), answers, self.decomposer))

@@ -24,9 +24,10 @@ from lmolt_utils.data.sources import Source
 from lmolt_utils.data.text_tables import read_table
 from lmolt_utils.files import atomic
 from lmolt_utils.grammar.compose import Composer
-from lmolt_utils.grammar.vocabulary import Vocabulary, name_pattern
+from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.captions import caption_scores, caption_tokenizer, meteor_matcher
 from lmolt_utils.paths import from_root, root
+from tools.embedded_models.quality import name_pattern
 
 REPEATS = 5
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
