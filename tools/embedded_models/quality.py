@@ -11,10 +11,15 @@ from lmolt_utils.data.molecules import parse
 from lmolt_utils.grammar.rules import vocabulary
 
 
+def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Finds whole names, the longest first."""
+    longest_first = sorted(map(re.escape, names), key=lambda name: (-len(name), name))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
+
+
 @cache
 def _names() -> re.Pattern[str]:
-    longest_first = sorted(map(re.escape, vocabulary()), key=lambda name: (-len(name), name))
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
+    return name_pattern(vocabulary())
 
 
 def properties_in(caption: str) -> set[str]:

@@ -53,7 +53,7 @@ def main(file: str) -> None:
             groups[own].append(text)
         pairs = [pair for group in groups.values() for pair in permutations(group, 2)]
         sentences = [sentence for text in texts for sentence in _SENTENCE.split(text)]
-        forms = {names.sub("X", sentence).lower() for sentence in sentences}
+        forms = {names.sub("X", sentence.lower()) for sentence in sentences}
         two, four = bleu([one for one, _ in pairs], [other for _, other in pairs])
         return {
             "words per caption": fmean(len(text.split()) for text in texts),
