@@ -2,6 +2,7 @@
 #
 # Settings, given as `make TARGET NAME=value`:
 #   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu, rehearsal or paper
+#   DATA, SCIBERT  files that `make study` copies to runs/lpm24: L+M-24's additional_data.zip, SciBERT's vocab.txt
 #   ARGS           more arguments for the target's own command, as in: make test ARGS='-k environment'
 #   PYTHON         the Python that .venv is made from, 3.11 or newer (default: python3)
 #   TORCH_BACKEND  the build of torch: auto (default), cpu, cu128, ... With uv, auto looks for a GPU; with pip, auto
@@ -30,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce rehearse smoke test lab embedded-models bench lint clean FORCE
+.PHONY: help env lock reproduce rehearse smoke study study-check test lab embedded-models bench lint clean FORCE
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=cpu] [ARGS='...'] [PYTHON=python3] [TORCH_BACKEND=auto]; the Makefile's head explains them"
@@ -51,6 +52,15 @@ rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and 
 	@echo "running notebooks 01 to 08 at profile rehearsal"
 	@.venv/bin/python -m tools.rehearsal
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
+
+study: .venv/.installed ## the papers' claims on L+M-24's real molecules; DATA=additional_data.zip SCIBERT=vocab.txt at first
+	@mkdir -p runs/lpm24
+	@if [ -n "$(DATA)" ]; then cp "$(DATA)" runs/lpm24/additional_data.zip; fi
+	@if [ -n "$(SCIBERT)" ]; then cp "$(SCIBERT)" runs/lpm24/vocab.txt; fi
+	@export $(IN_VENV); exec .venv/bin/python -m tools.study $(ARGS)
+
+study-check: .venv/.installed ## decide every claim again from the study's committed numbers
+	@.venv/bin/python -m tools.study check
 
 test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
