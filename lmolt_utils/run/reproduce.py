@@ -13,6 +13,7 @@ import psutil
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import planned
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
+from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
 from lmolt_utils.run.notebooks import NOTEBOOKS
 
@@ -81,7 +82,8 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
-            return 1 if process.wait() else 0
+            if process.wait():
+                return 1
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)  # Snakemake ends its notebooks and unlocks the folder
@@ -89,3 +91,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
                     process.wait(_GRACE)
                 os.killpg(process.pid, signal.SIGKILL)
             raise
+    figures = figures_folder(folder, params.figures_dir)
+    if figures.is_relative_to(root() / "figures") and all(executed(folder, name).exists() for name in NOTEBOOKS):
+        copy_executed(folder, figures)  # tracked, as the figures are
+    return 0

@@ -1,0 +1,66 @@
+"""Executed notebooks to read without running anything: ``figures/notebooks/``, as a repository page shows them."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lmolt_utils.files import write_text
+from lmolt_utils.paths import root
+from lmolt_utils.run.notebooks import NOTEBOOKS
+
+#: What a repository page draws at once.
+MOST_BYTES = 1_000_000
+_WIDGETS = "application/vnd.jupyter.widget"
+
+
+def copy_executed(folder: Path, figures: Path) -> list[Path]:
+    """Write ``notebooks/NAME.ipynb`` into ``figures`` for each executed notebook of a run; returns what was written.
+
+    Left out: widgets, warnings and progress bars, times of execution and paths of this machine. Pictures keep 128
+    colours. Raises ``RuntimeError`` for a copy that is larger than :data:`MOST_BYTES`.
+    """
+    written = []
+    for name in NOTEBOOKS:
+        source = folder / "notebooks" / f"{name}.ipynb"
+        if not source.exists():
+            continue
+        notebook = json.loads(source.read_text(encoding="utf-8"))
+        kept = ("kernelspec", "language_info")
+        notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key in kept}
+        for cell in notebook["cells"]:
+            cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key == "tags"}
+            if cell["cell_type"] == "code":
+                cell["outputs"] = [_shown(output) for output in cell["outputs"] if _wanted(output)]
+        text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        text = re.sub(rf"{re.escape(str(root()))}/?", "", text).replace(str(Path.home()), "~")
+        if len(text.encode()) > MOST_BYTES:
+            raise RuntimeError(f"{name}: its executed copy has {len(text.encode()):,} bytes, more than {MOST_BYTES:,}")
+        write_text(figures / "notebooks" / f"{name}.ipynb", text)
+        written.append(figures / "notebooks" / f"{name}.ipynb")
+    return written
+
+
+def _wanted(output: dict[str, Any]) -> bool:
+    if output["output_type"] == "stream":
+        return bool(output["name"] == "stdout")
+    return not any(kind.startswith(_WIDGETS) for kind in output.get("data", {}))
+
+
+def _shown(output: dict[str, Any]) -> dict[str, Any]:
+    data = output.get("data", {})
+    if "image/png" in data:
+        data = {**data, "image/png": _smaller(data["image/png"])}
+    if "text/html" in data or "image/png" in data:
+        data = {kind: value for kind, value in data.items() if kind in ("text/html", "image/png", "text/markdown")}
+    return {**output, "data": data, "metadata": {}} if data else output
+
+
+def _smaller(encoded: str | list[str]) -> str:
+    with Image.open(io.BytesIO(base64.b64decode("".join(encoded)))) as picture, io.BytesIO() as stream:
+        picture.convert("RGB").quantize(128).save(stream, format="PNG", optimize=True)
+        return base64.b64encode(stream.getvalue()).decode()

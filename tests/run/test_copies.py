@@ -1,0 +1,53 @@
+"""Executed copies: what a repository page can show, and nothing of the machine that made them."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
+from lmolt_utils.paths import root
+from lmolt_utils.run import copies
+from lmolt_utils.run.copies import copy_executed
+
+
+def executed(folder: Path) -> None:
+    stream = io.BytesIO()
+    Image.effect_noise((200, 200), 80).convert("RGB").save(stream, format="PNG")
+    outputs = [
+        new_output("stream", name="stdout", text=f"files in {root()}/runs/cpu\n"),
+        new_output("stream", name="stderr", text="a library's warning\n"),
+        new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0 %"}),
+        new_output("display_data", data={"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": "x"}),
+        new_output("execute_result", data={"text/html": "<b>1</b>", "text/plain": "1"}, execution_count=1),
+    ]
+    cell = new_code_cell("1", outputs=outputs, metadata={"papermill": {"duration": 1.5}, "tags": ["parameters"]})
+    notebook = new_notebook(cells=[cell], metadata={"papermill": {"output_path": str(folder)}, "widgets": {}})
+    (folder / "notebooks").mkdir(parents=True)
+    nbformat.write(notebook, folder / "notebooks" / "01_data.ipynb")
+
+
+def test_a_copy_keeps_what_is_read_and_drops_the_rest(tmp_path: Path) -> None:
+    executed(tmp_path / "run")
+    (path,) = copy_executed(tmp_path / "run", tmp_path / "figures")
+    nbformat.validate(nbformat.read(path, as_version=4))
+    cell = json.loads(path.read_text())["cells"][0]
+    assert cell["metadata"] == {"tags": ["parameters"]}
+    text, picture, html = cell["outputs"]
+    assert "".join(text["text"]) == "files in runs/cpu\n"
+    assert list(html["data"]) == ["text/html"]
+    with Image.open(io.BytesIO(base64.b64decode("".join(picture["data"]["image/png"])))) as image:
+        assert image.size == (200, 200)
+    for gone in (str(root()), "warning", "widget", "papermill"):
+        assert gone not in path.read_text()
+
+
+def test_a_copy_that_no_page_would_show_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executed(tmp_path)
+    monkeypatch.setattr(copies, "MOST_BYTES", 1000)
+    with pytest.raises(RuntimeError, match=r"01_data: its executed copy has [\d,]+ bytes"):
+        copy_executed(tmp_path, tmp_path / "figures")
