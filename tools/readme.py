@@ -1,9 +1,10 @@
-"""The numbers of README.md, written from result files: ``python -m tools.readme`` (a test compares).
+"""The numbers of README.md and docs/study.md, written from result files: ``python -m tools.readme`` (a test compares).
 
 Each block stands between ``<!-- NAME -->`` and ``<!-- end -->``.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -48,20 +49,36 @@ def correlations(figures: Path) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"summary": summary, "claims": claims, "correlations": correlations}
+def captions(figures: Path) -> str:
+    """Composed captions beside real ones."""
+    table = pd.read_csv(figures / "study" / "captions.csv")
+    lines = ["| measure | real | composed (± over repeats) |", "|---|---|---|"]
+    for row in table.itertuples(index=False):
+        digits = 3 if row.real < 1 else 1
+        composed = "" if pd.isna(row.composed) else f"{row.composed:.{digits}f} ± {row.spread:.{digits}f}"
+        lines.append(f"| {row.measure} | {row.real:.{digits}f} | {composed} |")
+    return "\n".join(lines)
 
 
-def render(text: str, figures: Path) -> str:
-    """``text`` with every block made anew; raises ValueError for a block that the text lacks."""
-    for name, make in BLOCKS.items():
+#: Page -> its blocks.
+PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
+    "README.md": {"summary": summary, "claims": claims, "correlations": correlations},
+    "docs/study.md": {"captions": captions},
+}
+
+
+def render(page: str, text: str, figures: Path) -> str:
+    """``text`` of ``page`` with every block made anew; raises ValueError for a block that it lacks."""
+    for name, make in PAGES[page].items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         found = pattern.search(text)
         if not found:
-            raise ValueError(f"README.md has no block {name}: put <!-- {name} --> and <!-- end --> where it belongs")
+            raise ValueError(f"{page} has no block {name}: put <!-- {name} --> and <!-- end --> where it belongs")
         text = text[: found.end(1)] + make(figures) + "\n" + text[found.start(2) :]
     return text
 
 
 if __name__ == "__main__":
-    path = root() / "README.md"
-    write_text(path, render(path.read_text(encoding="utf-8"), root() / "figures"))
+    for page in PAGES:
+        path = root() / page
+        write_text(path, render(page, path.read_text(encoding="utf-8"), root() / "figures"))

@@ -1,26 +1,32 @@
-"""README.md says what the committed result files say, in lines that fit a page."""
+"""README.md and docs/study.md say what the committed result files say, in lines that fit a page."""
 
 from pathlib import Path
 
 import pytest
 
 from lmolt_utils.paths import root
-from tools.readme import render
+from tools.readme import PAGES, render
 
 
-def test_readme_numbers_are_those_of_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_numbers_are_those_of_the_files(page: str) -> None:
+    text = (root() / page).read_text(encoding="utf-8")
+    assert render(page, text, root() / "figures") == text, "python -m tools.readme"
+
+
+def test_other_files_give_other_numbers(tmp_path: Path) -> None:
     text = (root() / "README.md").read_text(encoding="utf-8")
-    assert render(text, root() / "figures") == text, "python -m tools.readme"
-    other = tmp_path / "figures"
-    (other / "seeds").mkdir(parents=True)
+    (tmp_path / "seeds").mkdir()
     for name in ("nli_correlations.csv", "seeds/claims.csv"):
         content = (root() / "figures" / name).read_text(encoding="utf-8")
-        (other / name).write_text(content.replace("cpo 0.4", "cpo 0.9").replace(",0.95", ",0.15"), encoding="utf-8")
-    changed = render(text, other)
-    assert "cpo 0.9" in changed
+        (tmp_path / name).write_text(
+            content.replace("within noise", "holds").replace(",0.95", ",0.15"), encoding="utf-8"
+        )
+    changed = render("README.md", text, tmp_path)
+    assert "0 are within noise" in changed
     assert "| 0.15 |" in changed
     with pytest.raises(ValueError, match="no block summary"):
-        render("# Nothing", other)
+        render("README.md", "# Nothing", tmp_path)
 
 
 def test_readme_lines_fit_and_links_lead_somewhere() -> None:
