@@ -60,8 +60,8 @@ VOCABULARY, TOKENIZER_ROWS = 1536, 40_000
 LLAMA, GENERATOR = Size(hidden=160, layers=4, heads=5, feed_forward=432), Size(128, 2, 4, 344)
 SCHEDULES = {
     "base": Schedule(epochs=1, peak=3.0e-3, batch=128, save_steps=100),
-    "mol2cap": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
-    "cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
+    "mol2cap": Schedule(epochs=3, peak=3.0e-3, batch=64, save_steps=100),
+    "cap2mol": Schedule(epochs=3, peak=3.0e-3, batch=64, save_steps=100),
     "negatives-mol2cap": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
     "negatives-cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
     "nli": Schedule(epochs=1, peak=1.0e-3, batch=32, save_steps=500),
