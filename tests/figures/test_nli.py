@@ -143,7 +143,8 @@ def test_a_pairs_matrices_box_what_the_equations_pool() -> None:
     figure, data = fact_matrices(contradiction, entailment, ["one", "two", "a fact of many words " * 5], ["other"])
     boxes = [[patch.get_xy() for patch in axes.patches] for axes in figure.axes]
     assert boxes == [[(1, 0)], [(0, 0), (0, 1), (0, 2)]]
-    assert "O1" in words(figure) and "…" in words(figure)
+    assert "O1" in words(figure)
+    assert "…" in words(figure)
     assert list(data[0]) == [0.9, 0.2, 0.4, 0.1, 0.8, 0.3]
 
 
