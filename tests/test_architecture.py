@@ -29,7 +29,7 @@ ROOMS = (
 )  # fmt: skip
 #: Which rooms each notebook opens, besides run, config and figures.
 OPENS = {
-    "01_data": {"data"},
+    "01_data": {"data", "grammar"},
     "02_negatives": {"negatives"},
     "03_sft": {"training"},
     "04_alignment": {"training"},

@@ -1,13 +1,17 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1)."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from lmolt_utils.config.published import load_published
 from lmolt_utils.figures.distributions import QUANTITIES, histograms, values_of
@@ -203,3 +207,28 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
     add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))
     return figure, pd.DataFrame(lines).reindex(columns=[*_HISTOGRAM, "note"])
+
+
+@styled
+def fact_matrices(
+    contradiction: np.ndarray, entailment: np.ndarray, reference: Sequence[str], output: Sequence[str]
+) -> Drawn:
+    """All answers about one pair of captions (L4M, Fig. 3), with what Eqs. 6 and 7 pool of each row boxed.
+
+    contradiction: the output's facts by the reference's, shape (L, N). entailment: the other way round, (N, L).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 1.1 + 0.3 * max(contradiction.shape)))
+    known = [f"R{number}" for number in range(1, len(reference) + 1)]
+    stated = [f"O{number}" for number in range(1, len(output) + 1)]
+    one = pd.DataFrame(contradiction, index=stated, columns=known)
+    other = pd.DataFrame(entailment, index=known, columns=stated)
+    for axis, frame, facts, colours in ((axes[0], one, output, "Oranges"), (axes[1], other, reference, "Greens")):
+        named = zip(facts, frame.index, strict=True)
+        rows = [f"{textwrap.shorten(fact, 40, placeholder='…')}  {name}" for fact, name in named]
+        sns.heatmap(frame, cmap=colours, vmin=0, vmax=1, annot=True, fmt=".2f", cbar=False, yticklabels=rows, ax=axis)
+        pooled = frame.to_numpy().argmin(axis=1) if frame is one else frame.to_numpy().argmax(axis=1)
+        for row, column in enumerate(pooled):
+            axis.add_patch(Rectangle((column, row), 1, 1, fill=False, clip_on=False))
+    axes[0].set_title("Contradiction: output (O) by reference (R)")
+    axes[1].set_title("Entailment: reference (R) by output (O)")
+    return figure, pd.concat({"contradiction": one.stack(), "entailment": other.stack()}).reset_index()

@@ -1,11 +1,14 @@
 """What the notebooks show of a run: how training went, what systems answered."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
+from pandas.io.formats.style import Styler
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
@@ -99,3 +102,9 @@ def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
         )
         rows.append({"system": system.label, "captions": captions, "molecules": molecules})
     return pd.DataFrame(rows).set_index("system")
+
+
+def folded(content: pd.DataFrame | Styler | str, summary: str) -> HTML:
+    """A table or a text under a line that opens it: the whole of something of which a notebook shows a part."""
+    inside = f"<pre>{escape(content)}</pre>" if isinstance(content, str) else content.to_html()
+    return HTML(f"<details><summary>{escape(summary)}</summary>{inside}</details>")

@@ -166,7 +166,8 @@ class PairScorer:
         self.asked += len(new) - len(known)
         batches = list(self.model.batches(pair for pair in new if pair not in known))
         fresh: dict[Pair, Answer] = {}
-        shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=not progress)
+        quiet = not progress or len(batches) <= self._BATCHES_PER_WRITE  # soon done: no bar
+        shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet)
         for number, batch in enumerate(shown, start=1):
             for pair, (no, yes, open_) in zip(batch, self.model.forward(batch).tolist(), strict=True):
                 fresh[pair] = no, yes, open_

@@ -8,7 +8,8 @@ import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import read_json, read_rows
-from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY
+from lmolt_utils.models.predictions import scored_answers
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY, texts_and_rules
 from lmolt_utils.nli.truth import COLUMNS, TRUTH_OF
 from lmolt_utils.run.notebook import Run
 
@@ -48,6 +49,13 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=["system", "id", "method", *NUMBERS, "rule", "words"])
     return pd.concat(frames, ignore_index=True).astype(dict.fromkeys(NUMBERS, float))
+
+
+def judged_captions(run: Run, systems: Sequence[System]) -> pd.DataFrame:
+    """The answers of ``systems`` that NLI is asked about, as they are scored, with the system's label."""
+    frames = [scored_answers(run, system, "mol2cap").assign(system=system.label) for system in systems]
+    answers = pd.concat(frames, ignore_index=True)
+    return answers[[not rule for rule in texts_and_rules(answers)[1]]]
 
 
 def cross_nli_report(run: Run) -> dict[str, Any]:

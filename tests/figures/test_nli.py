@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.figures.nli import author_distributions, coverage_contrast, nli_distributions
+from lmolt_utils.figures.nli import author_distributions, coverage_contrast, fact_matrices, nli_distributions
+from lmolt_utils.figures.views import folded
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
 
@@ -135,3 +136,19 @@ def test_a_bad_authors_file_is_refused(tmp_path: Path, content: str | None, mess
         path.write_text(content)
     with pytest.raises(BadFileError, match=message):
         read_author_scores(path)
+
+
+def test_a_pairs_matrices_box_what_the_equations_pool() -> None:
+    contradiction, entailment = np.array([[0.9, 0.2, 0.4]]), np.array([[0.1], [0.8], [0.3]])
+    figure, data = fact_matrices(contradiction, entailment, ["one", "two", "a fact of many words " * 5], ["other"])
+    boxes = [[patch.get_xy() for patch in axes.patches] for axes in figure.axes]
+    assert boxes == [[(1, 0)], [(0, 0), (0, 1), (0, 2)]]
+    assert "O1" in words(figure)
+    assert "…" in words(figure)
+    assert list(data[0]) == [0.9, 0.2, 0.4, 0.1, 0.8, 0.3]
+
+
+def test_what_is_folded_is_text_not_markup() -> None:
+    assert "<pre>a &lt; b</pre>" in str(folded("a < b", "all").data)
+    assert "<td>1</td>" in str(folded(pd.DataFrame({"n": [1]}), "<all>").data)
+    assert "&lt;all&gt;" in str(folded("", "<all>").data)
