@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
-    sub = command("score", _score, "score one predictions file: a table, and JSON or CSV where asked")
+    sub = command("score", _score, "score one predictions file: a table, and JSON where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
     sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from lmolt_utils.config.params import load
+from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_published
 from lmolt_utils.config.reading import Strict, read_yaml
@@ -92,7 +92,7 @@ class Number:
     spread: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g}" + ("" if math.isnan(self.spread) else f" ± {self.spread:.2g}")
+        return f"{round(self.mean, 3):g}" + ("" if math.isnan(self.spread) else f" ± {round(self.spread, 3):g}")
 
 
 @dataclass
@@ -256,6 +256,8 @@ def decide(profile: str) -> int:
     """Print the verdicts of a profile's run; 3 where one differs from the claims.csv that 08 wrote before, else 0."""
     params = load(profile)
     run = Run("08_figures", run_folder(profile, {}), params)
+    if not run.path("scores").is_dir():
+        raise ParameterError(f"profile {profile} has no scores yet: make reproduce PROFILE={profile}")
     now, kept = verdicts(run, run.table), run.figures / "claims.csv"
     for line in now.itertuples():
         print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}")
@@ -269,7 +271,8 @@ def decide(profile: str) -> int:
 _HEAD = """# Results: what holds of the papers' claims
 
 Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
-*control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) has the reasons.
+*control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
+papers and their code disagree.
 "Within noise": more than 2.5 % of 1,000 draws of other test rows (and, where a system was trained with several seeds,
 of other seeds) say otherwise. A verdict says what is so in these runs, with these models:
 

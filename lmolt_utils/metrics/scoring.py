@@ -127,7 +127,7 @@ def _task(frame: pd.DataFrame, task: str | None) -> Task:
         raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
     if task is None and len(told) != 1:
-        raise ValueError("the predictions do not say which task they are of: give task='mol2cap' or task='cap2mol'")
+        raise ValueError("the predictions do not say which task they are of: --task mol2cap or --task cap2mol")
     name = task or told[0]
     if set(told) - {name}:
         raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")

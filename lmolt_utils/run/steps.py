@@ -207,7 +207,7 @@ def step(
             asked = os.environ.get("LMOLT_REDO", "")
             if record["wall_s"] >= redo_below_s and asked != "1" and not fnmatch(name, asked):
                 commit_then = record["code"]["commit"][:7]
-                say(f"{name}: up to date, made by older code ({commit_then}; LMOLT_REDO makes it again)")
+                say(f"{name}: up to date, made by older code ({commit_then}; lmolt reproduce --redo makes it again)")
                 return False
             reason = "its code changed"
         say(f"{name}: {reason}")
