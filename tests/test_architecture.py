@@ -30,7 +30,7 @@ ROOMS = (
 #: Which rooms each notebook opens, besides run, config and figures.
 OPENS = {
     "01_data": {"data"},
-    "02_negatives": {"negatives"},
+    "02_negatives": {"negatives", "models"},
     "03_sft": {"training"},
     "04_alignment": {"training"},
     "05_merging": {"merging", "training"},

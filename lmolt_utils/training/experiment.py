@@ -73,9 +73,20 @@ def initial_model(run: Run, todo: Plan, task: Task, say: Say = print) -> str:
     return own[task if todo.system.init == "per_task" else todo.system.init]
 
 
+def training_pairs(run: Run) -> pd.DataFrame:
+    """The preference pairs that 02 made: id, task, source, chosen, rejected."""
+    return read_rows(run.path("data", "pairs.jsonl"), PAIR_COLUMNS)
+
+
+def short_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One pair of each task to look at: a fifth of its task's pairs are shorter."""
+    length = (pairs["source"] + pairs["chosen"] + pairs["rejected"]).str.len().groupby(pairs["task"]).rank(pct=True)
+    return pairs.loc[(length - 0.2).abs().groupby(pairs["task"]).idxmin()]
+
+
 def trainer_for(run: Run, todo: Plan, initial: str, folder: Path | None = None, say: Say = print) -> Any:
     """TRL's trainer for ``todo`` on the run's pairs, as :func:`train_system` builds it."""
-    pairs = read_rows(run.path("data", "pairs.jsonl"), PAIR_COLUMNS)
+    pairs = training_pairs(run)
     model, tokenizer = load_initial(todo.recipe, with_weights(todo.merge, initial))
     return build_trainer(todo.recipe, model, tokenizer, pairs, folder or run.path("models"), say=say)
 
