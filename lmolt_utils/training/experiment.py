@@ -59,6 +59,17 @@ def initial_model(run: Run, todo: Plan, task: Task, say: Say = print) -> str:
     return own[task if todo.system.init == "per_task" else todo.system.init]
 
 
+def training_pairs(run: Run) -> pd.DataFrame:
+    """The preference pairs that 02 made: id, task, source, chosen, rejected."""
+    return read_rows(run.path("data", "pairs.jsonl"), PAIR_COLUMNS)
+
+
+def short_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One pair of each task to look at: a fifth of its task's pairs are shorter."""
+    length = (pairs["source"] + pairs["chosen"] + pairs["rejected"]).str.len().groupby(pairs["task"]).rank(pct=True)
+    return pairs.loc[(length - 0.2).abs().groupby(pairs["task"]).idxmin()]
+
+
 def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
     """Train the adapter of ``todo`` unless that was done; returns its folder."""
     name, save_steps = todo.system.name, todo.params.save_steps

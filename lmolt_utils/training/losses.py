@@ -184,7 +184,7 @@ class PairTrainer(RowMean, DPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.log_ratios: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.measured: list[tuple[torch.Tensor, ...]] = []
 
     def reference_log_probs(self, model: Any, inputs: Any) -> Any:
         """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
@@ -198,18 +198,21 @@ class PairTrainer(RowMean, DPOTrainer):
         tokens = inputs["completion_mask"].sum(dim=1).chunk(2)[0]
         chosen = log_probs - inputs.get("ref_chosen_logps", 0)
         rejected = other - inputs.get("ref_rejected_logps", 0)
-        self.log_ratios.append((chosen.detach(), rejected.detach()))
+        self.measured.append((chosen.detach(), rejected.detach(), log_probs.detach(), other.detach()))
         return self.objective(chosen, rejected, log_probs, tokens).mean()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the mean implicit rewards β Δ since the last log, under the names that TRL's DPO gives them."""
-        if self.log_ratios:
-            chosen, rejected = (self.beta * torch.cat(part) for part in zip(*self.log_ratios, strict=True))
+        """With the means of log π and of the rewards β Δ since the last log, under the names that TRL's DPO gives."""
+        if self.measured:
+            chosen, rejected, log_probs, other = (torch.cat(part) for part in zip(*self.measured, strict=True))
+            chosen, rejected = self.beta * chosen, self.beta * rejected
             logs |= {
+                "logps/chosen": log_probs.mean().item(),
+                "logps/rejected": other.mean().item(),
                 "rewards/chosen": chosen.mean().item(),
                 "rewards/rejected": rejected.mean().item(),
                 "rewards/margins": (chosen - rejected).mean().item(),
                 "rewards/accuracies": (chosen > rejected).float().mean().item(),
             }
-            self.log_ratios.clear()
+            self.measured.clear()
         super().log(logs, start_time)

@@ -136,6 +136,27 @@ def compare(trainer: Any, oracle: Oracle, kinks: int = 0) -> None:
         assert largest > 1e-4
 
 
+@pytest.mark.parametrize("method", ["dpo", "cpo"])
+def test_the_log_of_a_step_has_the_mean_log_probabilities(method: str, tmp_path: Path) -> None:
+    trainer, settings, tokenizer = run(method, tmp_path, 4)
+    ask = Ask(trainer.model, tokenizer)
+    texts = [(prompt(row.task, row.source), row) for row in pairs(4).itertuples()]
+    with torch.no_grad():
+        means = {
+            which: sum(
+                float(ask({"prompt": text, which: answer(getattr(row, which))}, which)[0]) for text, row in texts
+            )
+            / 4
+            for which in ("chosen", "rejected")
+        }
+    trainer.train()
+    first, *_, last = [row for row in trainer.state.log_history if "loss" in row]
+    for which, mean in means.items():
+        assert first[f"logps/{which}"] == pytest.approx(mean, abs=1e-4)
+        start = first[f"logps/{which}"] if method == "dpo" else 0.0  # rewards are relative to the reference
+        assert last[f"rewards/{which}"] == pytest.approx(settings.beta * (last[f"logps/{which}"] - start), abs=1e-5)
+
+
 # 10 rows: steps of 6 and 4 in micro-batches of 3, so that the second step ends in a smaller one.
 @pytest.mark.parametrize("name", CASES)
 def test_pairwise_losses_are_the_equations(name: str, tmp_path: Path) -> None:

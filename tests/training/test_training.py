@@ -17,6 +17,7 @@ from lmolt_utils.files import read_rows
 from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
 from lmolt_utils.training import trainers
 from lmolt_utils.training.adapters import load_trained
+from lmolt_utils.training.experiment import short_pairs
 from lmolt_utils.training.losses import TrainingError
 from lmolt_utils.training.progress import StopOnDivergence, efficiency
 from lmolt_utils.training.recipes import Recipe
@@ -61,6 +62,19 @@ def trained(settings: Recipe, folder: Path, pairs: pd.DataFrame = PAIRS, start: 
     places = folder / "a", folder / "l.jsonl", folder / "w"
     train(settings, start, pairs, *places, **{"title": settings.method, "say": said.append, **more})
     return said
+
+
+def test_the_pairs_to_look_at_are_short_and_one_of_each_task() -> None:
+    found = short_pairs(
+        pd.DataFrame(
+            [("mol2cap", "C" * size, "a", "b") for size in range(1, 11)] + [("cap2mol", "only", "C", "O")],
+            columns=["task", "source", "chosen", "rejected"],
+        )
+    )
+    assert {task: len(source) for task, source in zip(found["task"], found["source"], strict=True)} == {
+        "mol2cap": 2,
+        "cap2mol": 4,
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
