@@ -305,7 +305,7 @@ def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
     tables: profile -> (what it is, its verdicts).
     """
     profiles = [
-        f"- **{name}**: {what}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts(table).items()) + "."
+        f"- **{name}**: {what} ({', '.join(f'{verdict}: {count}' for verdict, count in counts(table).items())})."
         for name, (what, table) in tables.items()
     ]
     by_id = {name: table.fillna("").set_index("id").to_dict("index") for name, (_, table) in tables.items()}
