@@ -3,6 +3,7 @@
 Each block stands between ``<!-- NAME -->`` and ``<!-- end -->``.
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,10 +54,11 @@ def captions(figures: Path) -> str:
     """Composed captions beside real ones."""
     table = pd.read_csv(figures / "study" / "captions.csv")
     lines = ["| measure | real | composed (± over repeats) |", "|---|---|---|"]
-    for row in table.itertuples(index=False):
-        digits = 3 if row.real < 1 else 1
-        composed = "" if pd.isna(row.composed) else f"{row.composed:.{digits}f} ± {row.spread:.{digits}f}"
-        lines.append(f"| {row.measure} | {row.real:.{digits}f} | {composed} |")
+    for measure, *numbers in table.to_numpy().tolist():
+        real, composed, spread = map(float, numbers)
+        digits = 3 if real < 1 else 1
+        cell = "" if math.isnan(composed) else f"{composed:.{digits}f} ± {spread:.{digits}f}"
+        lines.append(f"| {measure} | {real:.{digits}f} | {cell} |")
     return "\n".join(lines)
 
 
