@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS
-from lmolt_utils.config.systems import BASELINES, System
+from lmolt_utils.config.systems import BASELINES, System, load_systems
 from lmolt_utils.data.baselines import make_baseline
 from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
 from lmolt_utils.metrics.results import all_scores
@@ -23,7 +23,6 @@ from lmolt_utils.training.experiment import make_system
 
 PROFILE = "study"
 HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
-NOTEBOOK_OF = {"meditron": "03_sft", "init": "03_sft", "sft": "03_sft", "dpo": "04_alignment", "cpo": "04_alignment"}
 #: Name of a variant -> what differs, and which systems it makes.
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "test": ({"test_set": "test"}, (*HEADLINE, *BASELINES)),
@@ -79,8 +78,8 @@ def scores(name: str) -> pd.DataFrame:
     return all_scores(run, run.table).assign(variant=name)
 
 
-def _notebook(system: str) -> str:
-    return "01_data" if system in BASELINES else NOTEBOOK_OF.get(system, "05_merging")
+def _notebook(name: str) -> str:
+    return next(system.notebook for system in load_systems() if system.name == name)
 
 
 def _run(notebook: str, overrides: Mapping[str, Any], systems: Sequence[str] | None = None) -> Run:
