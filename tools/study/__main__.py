@@ -1,7 +1,8 @@
 """``make study``: the study from the data set's release to its verdicts; each part goes on where it was stopped.
 
-    python -m tools.study [backbones models baselines run variants report]    (default: all, in this order)
+    python -m tools.study [backbones models baselines errors run variants report figures]
 
+Without names all parts are made, in this order.
 ``report`` needs nothing but what the others left below ``runs/``; ``python -m tools.study check`` needs nothing but
 what is committed: it decides every claim again from ``figures/study/numbers.npz``.
 """
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.run.reproduce import reproduce
-from tools.study import backbones, baselines, models, report, variants
+from tools.study import backbones, baselines, errors, figures, models, report, variants
 
 
 def _run() -> None:
@@ -23,9 +24,11 @@ PARTS: dict[str, Callable[[], object]] = {
     "backbones": backbones.build,
     "models": models.main,
     "baselines": baselines.main,
+    "errors": errors.main,
     "run": _run,
     "variants": lambda: variants.main(()),
     "report": report.main,
+    "figures": figures.main,
 }
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What a table of the training molecules answers, without any training: ``python -m tools.study.baselines``.
 
 The trivial baselines (lmolt_utils/data/baselines.py) from 0.1 %, 1 % and 10 % of the training molecules, the nearest
-neighbour from all of them too, on
-the study's three test sets, both tasks; over all test molecules, over one molecule of each property set, and over the
-molecules whose property set is rare. Writes ``figures/study/baselines.csv``.
+neighbour from all of them too, on the study's three test sets, both tasks: over all test molecules and, for the 10 %
+sample, over one molecule of each property set and over the molecules whose property set is rare. Each part is kept in
+``runs/study-baselines`` until all are there; together they are ``figures/study/baselines.csv``.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.data.baselines import ANSWERS, Sample
 from lmolt_utils.data.captioner import knowledge, reader
+from lmolt_utils.data.molecules import molecules
 from lmolt_utils.data.prepare import corpus_source
 from lmolt_utils.data.sample import draw, property_key, sample
 from lmolt_utils.files import atomic
@@ -30,6 +31,8 @@ from tools.study.backbones import corpus
 
 TEST_SETS = ("extra_valid", "test", "withheld_combos")
 SHARES = (0.001, 0.01, 0.1, 1.0)
+SAMPLE_SHARE = 0.1  # the papers'
+COLUMNS = ("test_set", "rows", "sample_share", "system", "task", "metric", "value", "low", "high", "n")
 #: A property set is rare when fewer training molecules have it.
 RARE = 10
 METRICS = (
@@ -54,8 +57,10 @@ class Measure:
         self.decomposer = decomposer
         self.words = caption_tokenizer(from_root(load("study").caption_tokenizer)), meteor_matcher("auto")
 
-    def __call__(self, task: Task, tested: pd.DataFrame, answers: Sequence[str]) -> pd.DataFrame:
-        """Columns metric, value, low, high, n."""
+    def __call__(
+        self, task: Task, tested: pd.DataFrame, answers: Sequence[str], training: Collection[str] = ()
+    ) -> pd.DataFrame:
+        """Columns metric, value, low, high, n. ``training``: canonical SMILES, for the share of novel answers."""
         references = tested["caption" if task == "mol2cap" else "molecule"].tolist()
         if task == "mol2cap":
             scored = caption_scores(references, answers, *self.words)
@@ -66,6 +71,9 @@ class Measure:
         rows = [(name, one.value, one.low, one.high) for name, one in intervals(scored).items()]
         if task == "mol2cap":
             rows += _property_rows(property_columns(tested["properties"].tolist(), answers, self.decomposer))
+        elif training:
+            novel = [one.canonical not in training for one in molecules(answers)]
+            rows.append(("Novelty", float(np.mean(novel)) if novel else np.nan, np.nan, np.nan))
         frame = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
         return frame.assign(n=len(tested))
 
@@ -96,33 +104,51 @@ def views(tested: pd.DataFrame, training: pd.Series) -> dict[str, np.ndarray]:
     }
 
 
+def part(
+    measure: Measure,
+    tested: pd.DataFrame,
+    known: Sample,
+    share: float,
+    masks: dict[str, np.ndarray],
+    training: set[str],
+) -> pd.DataFrame:
+    """Every baseline that knows ``known``, on one test set."""
+    found = []
+    for baseline, answer in ANSWERS.items():
+        if share == 1.0 and baseline != "nearest-neighbour":
+            continue  # summaries of the sample: a medoid of 46,000 molecules costs an hour and changes nothing
+        for task in TASKS:
+            sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
+            answers = pd.Series(answer(known, task, sources))
+            for view, mask in masks.items() if share == SAMPLE_SHARE else [("all", masks["all"])]:
+                if mask.sum() < 2:
+                    continue
+                scored = measure(task, tested[mask].reset_index(drop=True), answers[mask].tolist(), training)
+                found.append(scored.assign(rows=view, sample_share=share, system=baseline, task=task))
+    return pd.concat(found)
+
+
 def main(rows: int = 3000) -> None:
     params = load("study")
     frame, known = corpus(), knowledge(corpus_source(Run("01_data", run_folder("study", {}), params)))
-    training = frame.loc[frame["split"] == "train", "properties"]
-    samples = {share: Sample(sample(frame, share, params.seed)) for share in SHARES}
-    measure, found = Measure(reader(known.tree)), []
-    for name in TEST_SETS:
-        tested, _ = draw(name, frame, rows, params.seed, corpus_seed=params.corpus_seed, known=known)
-        masks = views(tested, training)
-        for share, own in samples.items():
-            for baseline, answer in ANSWERS.items():
-                if share == 1.0 and baseline != "nearest-neighbour":
-                    continue  # summaries of the sample: a medoid of 46,000 molecules costs an hour and changes nothing
-                for task in TASKS:
-                    sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
-                    answers = pd.Series(answer(own, task, sources))
-                    for view, mask in masks.items():
-                        if mask.sum() < 2:
-                            continue
-                        part = measure(task, tested[mask].reset_index(drop=True), answers[mask].tolist())
-                        part = part.assign(test_set=name, rows=view, sample_share=share)
-                        found.append(part.assign(system=baseline, task=task))
-                    print(name, share, baseline, task, flush=True)
-    columns = ["test_set", "rows", "sample_share", "system", "task", "metric", "value", "low", "high", "n"]
-    output = root() / "figures" / "study" / "baselines.csv"
-    with atomic(output) as path:
-        pd.concat(found)[columns].to_csv(path, index=False, float_format="%.6g")
+    training, measure = frame[frame["split"] == "train"], Measure(reader(known.tree))
+    found, kept = [], root() / "runs" / "study-baselines"
+    for share in SHARES:
+        told: Sample | None = None
+        for name in TEST_SETS:
+            path = kept / f"{name}-{share:g}-{rows}.csv"
+            if not path.exists():
+                tested, _ = draw(name, frame, rows, params.seed, corpus_seed=params.corpus_seed, known=known)
+                told = told or Sample(sample(frame, share, params.seed))
+                masks = views(tested, training["properties"])
+                known_molecules = {one.canonical for one in molecules(training["molecule"])}
+                scored = part(measure, tested, told, share, masks, known_molecules)
+                with atomic(path) as half:
+                    scored.assign(test_set=name)[list(COLUMNS)].to_csv(half, index=False, float_format="%.6g")
+                print(f"{name}, {share:.1%} of the training molecules: done", flush=True)
+            found.append(pd.read_csv(path))
+    with atomic(root() / "figures" / "study" / "baselines.csv") as half:
+        pd.concat(found).to_csv(half, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
