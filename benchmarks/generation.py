@@ -1,12 +1,8 @@
-"""Generation batched by length against one prompt at a time, with the embedded models.
-
-Outputs must be equal, or the benchmark says how many are not.
-"""
+"""Generation batched by length against one prompt at a time, with the embedded models; outputs should be equal."""
 
 import argparse
 import random
 from functools import partial
-from typing import Literal
 
 from benchmarks.timing import compare, show
 from lmolt_utils.config.prompts import TASKS, prompt
@@ -24,15 +20,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="medians are shown (%(default)s)")
     given = parser.parse_args()
     corpus = generate_corpus(max(200, given.rows), 0).head(given.rows)
-    kinds: dict[str, Literal["translator", "causal"]] = {"negatives-": "translator", "": "causal"}
+    drawn = random.Random(0).sample(range(len(corpus)), min(given.alone, len(corpus)))
     table = []
-    for start, kind in kinds.items():
-        for task in TASKS:
-            name = f"{start}{task}"
-            model, tokenizer = load_model(f"embedded:{name}", kind), load_tokenizer(f"embedded:{name}")
-            source = corpus["molecule" if task == "mol2cap" else "caption"]
-            texts = [prompt(task, text) for text in source] if kind == "causal" else list(source)
-            drawn = random.Random(0).sample(range(len(texts)), min(given.alone, len(texts)))
+    for task in TASKS:
+        sources = list(corpus["molecule" if task == "mol2cap" else "caption"])
+        prompts = [prompt(task, text) for text in sources]
+        for name, texts in ((f"negatives-{task}", sources), (task, prompts)):
+            model = load_model(f"embedded:{name}", "causal" if texts is prompts else "translator")
+            tokenizer = load_tokenizer(f"embedded:{name}")
             ask = partial(generate, model, tokenizer, max_new_tokens=96, title=name)
             ask(texts[:2], batch_size=2)  # the first call is slower
             row, outputs = compare(
@@ -42,8 +37,8 @@ def main() -> None:
                 },
                 given.repeats,
             )
-            together = [outputs["batched"][index] for index in drawn]
-            unequal = sum(one != other for one, other in zip(outputs["one at a time"], together, strict=True))
+            pairs = zip(drawn, outputs["one at a time"], strict=True)
+            unequal = sum(outputs["batched"][index] != alone for index, alone in pairs)
             table.append({"model": name, **row, "unequal outputs": unequal})
     show(table)
 
