@@ -14,23 +14,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tokenizers import (
-    AddedToken,
-    BertWordPieceTokenizer,
-    ByteLevelBPETokenizer,
-    SentencePieceUnigramTokenizer,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    processors,
-    trainers,
-)
+from tokenizers import AddedToken, BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer, processors
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    DebertaV2Tokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaTokenizer,
     PreTrainedTokenizerFast,
 )
 
@@ -64,7 +55,7 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 
 def build(folder: Path) -> None:
-    """Every repository below ``folder``, unless they are there, made by this very file."""
+    """Every repository below ``folder``, unless they are there and made by this very file."""
     stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
     if stamp.is_file() and read_json(stamp) == made_by:
         return
@@ -96,32 +87,12 @@ def data_sets(folder: Path, corpus: pd.DataFrame) -> None:
         write_text(folder / name / "README.md", "---\nlicense: cc-by-4.0\n---\n")
 
 
-def sentencepiece(texts: list[str]) -> Tokenizer:
-    """As Llama 2's: pieces with the space before them, single bytes where there is no piece."""
-    special = ["<unk>", "<s>", "</s>"]
-    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    trained = Tokenizer(models.BPE(unk_token="<unk>"))
-    trained.normalizer = normalizer
-    trainer = trainers.BpeTrainer(vocab_size=1000, special_tokens=[*special, *byte_pieces], show_progress=False)
-    trained.train_from_iterator(texts, trainer)
-    learned = json.loads(trained.to_str())["model"]  # here bytes are special tokens, and would not be decoded
-    merges = [tuple(pair) for pair in learned["merges"]]
-    tokenizer = Tokenizer(models.BPE(learned["vocab"], merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizer
-    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(parts)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-    )
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
-    return tokenizer
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, kind: str, **special: Any) -> None:
-    """The files of a tokenizer as the hub has them; ``kind`` is the class its configuration names."""
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    change(folder / "tokenizer_config.json", tokenizer_class=kind, legacy=False)
+def llama_tokenizer(texts: list[str]) -> LlamaTokenizer:
+    """Pieces with the space before them, and single bytes where there is no piece."""
+    trained = LlamaTokenizer().train_new_from_iterator(texts, 1000, show_progress=False)
+    learned = json.loads(trained.backend_tokenizer.to_str())["model"]
+    vocabulary = learned["vocab"] | {f"<0x{byte:02X}>": len(learned["vocab"]) + byte for byte in range(256)}
+    return LlamaTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in learned["merges"]])
 
 
 def change(file: Path, **values: Any) -> None:
@@ -131,14 +102,13 @@ def change(file: Path, **values: Any) -> None:
 
 def meditron(folder: Path, texts: list[str]) -> None:
     """A bfloat16 base with rows for added tokens; its fine-tunes in float32, without; none has a token to pad with."""
-    tokenizer = sentencepiece(texts)
+    tokenizer, wide = llama_tokenizer(texts), llama_tokenizer(texts)
+    wide.add_tokens([f"<|added{number}|>" for number in range(ADDED)], special_tokens=True)
     torch.manual_seed(0)
-    base = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size() + ADDED))
-    wide = Tokenizer.from_str(tokenizer.to_str())
-    wide.add_special_tokens([AddedToken(f"<|added{number}|>", special=True) for number in range(ADDED)])
+    base = LlamaForCausalLM(llama_config(len(wide)))
     save_llama(base.bfloat16(), wide, folder / "epfl-llm" / "meditron-7b")
     for task in ("smiles2caption", "caption2smiles"):
-        tuned = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size()))
+        tuned = LlamaForCausalLM(llama_config(len(tokenizer)))
         with torch.no_grad():
             for own, other in zip(tuned.parameters(), base.parameters(), strict=True):
                 moved = other[: own.shape[0]].float()
@@ -153,10 +123,9 @@ def llama_config(tokens: int, **changes: Any) -> LlamaConfig:
     )
 
 
-def save_llama(model: Any, tokenizer: Tokenizer, folder: Path, **special: Any) -> None:
+def save_llama(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder, max_shard_size="200KB")
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | special
-    save_tokenizer(tokenizer, folder, "LlamaTokenizer", **special)
+    tokenizer.save_pretrained(folder)
     stray = {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096, "_stray": "no setting at all"}
     change(folder / "generation_config.json", **stray)
 
@@ -175,28 +144,29 @@ def chat_model(folder: Path, texts: list[str]) -> None:
     """Llama 3's tokens and chat template; the model names one fact whatever it is asked."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator([*texts, FACT], vocab_size=1000, show_progress=False)
-    tokenizer = Tokenizer.from_str(trained.to_str())
+    inner = Tokenizer.from_str(trained.to_str())
     names = ("begin_of_text", "end_of_text", "reserved_special_token_0", "start_header_id", "end_header_id", "eot_id")
-    tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in names])
-    begin = tokenizer.token_to_id("<|begin_of_text|>")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    inner.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in names])
+    bos, end, eot = (inner.token_to_id(f"<|{name}|>") for name in ("begin_of_text", "end_of_text", "eot_id"))
+    inner.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", chat_template=CHAT_TEMPLATE
     )
     torch.manual_seed(3)
-    ends = [tokenizer.token_to_id("<|end_of_text|>"), tokenizer.token_to_id("<|eot_id|>")]
-    sizes = {"num_hidden_layers": 1, "initializer_range": 0.02, "bos_token_id": begin, "eos_token_id": ends}
-    model = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size(), num_key_value_heads=2, **sizes))
-    asked = [tokenizer.encode(prompt(text)[-60:]).ids for text in texts[-4:]]
-    answer = [*tokenizer.encode(FACT, add_special_tokens=False).ids, ends[1]]
+    sizes = {"num_hidden_layers": 1, "initializer_range": 0.02, "bos_token_id": bos, "eos_token_id": [end, eot]}
+    model = LlamaForCausalLM(llama_config(len(tokenizer), num_key_value_heads=2, **sizes))
+    asked = [tokenizer(prompt(text)[-60:]).input_ids for text in texts[-4:]]
+    answer = [*tokenizer(FACT, add_special_tokens=False).input_ids, eot]
     learn(model, [{"input_ids": ids + answer, "labels": [-100] * len(ids) + answer} for ids in asked])
-    special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "unk_token": None}
-    save_llama(model.bfloat16(), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
+    save_llama(model.bfloat16(), tokenizer, folder)
 
 
 def chem_llm(folder: Path, texts: list[str]) -> None:
     """A model that comes with code of its own, as InternLM2 does: here it names a Llama."""
-    tokenizer = sentencepiece(texts)
-    save_llama(LlamaForCausalLM(llama_config(tokenizer.get_vocab_size())), tokenizer, folder)
+    tokenizer = llama_tokenizer(texts)
+    save_llama(LlamaForCausalLM(llama_config(len(tokenizer))), tokenizer, folder)
     classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
     change(folder / "config.json", model_type="chem_llm_stand_in", auto_map=classes)
     write_text(folder / "own.py", OWN_CODE)
@@ -208,25 +178,19 @@ def classifier(
     """A DeBERTa-v2 with its labels in ``order`` that passes the package's own test of an NLI model."""
     torch.manual_seed(4)
     known = [*texts, *(text for row in SELF_TEST for text in row[:2])]
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    trained = SentencePieceUnigramTokenizer()
-    trained.train_from_iterator(known, 1000, special_tokens=special, unk_token="[UNK]", show_progress=False)
-    tokenizer = Tokenizer.from_str(trained.to_str())
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
+    tokenizer = DebertaV2Tokenizer().train_new_from_iterator(known, 1000, show_progress=False)
+    tokenizer.model_max_length = 512
     config = DebertaV2Config(
-        vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512,
+        vocab_size=len(tokenizer), type_vocab_size=0, max_position_embeddings=512,
         hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, max_relative_positions=-1,
         id2label=dict(enumerate(order)), label2id={name: index for index, name in enumerate(order)},
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     model = DebertaV2ForSequenceClassification(config)
-    learn(model, [{"input_ids": tokenizer.encode(a, b).ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
+    learn(model, [{"input_ids": tokenizer(a, b).input_ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
     model.save_pretrained(folder, max_shard_size="200KB")
-    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", model_max_length=512, **names)
+    tokenizer.save_pretrained(folder)
 
 
 def learn(model: Any, rows: list[dict[str, Any]]) -> None:
