@@ -264,7 +264,9 @@ def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> lis
 
 def summary(rows: Sequence[Measured]) -> str:
     """Each trainer at its fastest, and the hours of the whole experiment where all methods were measured."""
-    table = pd.DataFrame(map(asdict, rows)).dropna(subset="tokens_per_s")
+    if not rows:
+        return "Nothing was measured: raise --budget."
+    table = pd.DataFrame(rows).dropna(subset="tokens_per_s")
     best = table.loc[table.groupby(["method", "trainer"])["tokens_per_s"].idxmax()]
     lines = [best[["method", "trainer", "micro", "tokens_per_s", "hours"]].to_string(index=False)]
     for trainer, fastest in best.groupby("trainer"):

@@ -25,10 +25,9 @@ IDS = {
 }  # fmt: skip
 #: One per way of making a system at this scale.
 SYSTEMS = ("meditron", "txtchem-t5", "chem-llm", "sft", "dpo", "cpo", "kto", "slerp", "ties", "slerp+cpo", "rule")
-MACHINE = {"profile", "threads", "ablation_jobs", "device", "figures_dir"}
-ROWS_AND_STEPS = {
-    "test_rows", "negatives_shard_rows", "epochs", "effective_batch", "save_steps", "max_new_tokens",
-    "decomposer_new_tokens",
+MACHINE_ROWS_AND_STEPS = {
+    "profile", "threads", "ablation_jobs", "device", "figures_dir", "test_rows", "negatives_shard_rows", "epochs",
+    "effective_batch", "save_steps", "max_new_tokens", "decomposer_new_tokens",
 }  # fmt: skip
 
 
@@ -43,11 +42,10 @@ def hub() -> Path:
 def test_the_rehearsal_differs_from_the_papers_profile_in_ids_rows_steps_and_device_alone() -> None:
     own, paper = load("rehearsal").model_dump(), load("paper").model_dump()
     differing = {name for name in own if own[name] != paper[name]}
-    assert differing == IDS | MACHINE | ROWS_AND_STEPS | {"test_corpus", "remote_code"}
+    assert differing == IDS | MACHINE_ROWS_AND_STEPS | {"test_corpus", "remote_code"}
     assert {name: own[name] for name in IDS} == {name: f"runs/hub/{paper[name]}" for name in IDS}
     assert own["remote_code"] == [f"runs/hub/{name}" for name in paper["remote_code"]]
     assert own["test_corpus"] == "runs/hub/language-plus-molecules/LPM-24_train-extra"
-    assert own["device"] == "cpu"
 
 
 @pytest.mark.slow
@@ -74,9 +72,9 @@ def test_the_papers_profile_runs_through_all_eight_notebooks(
 
 
 def test_a_published_baseline_runs_where_it_has_a_model_with_its_own_prompt(runs: Path) -> None:
-    names = [system.name for system in with_ratio_grid(load_systems(), load("cpu"))]
+    names = {system.name for system in with_ratio_grid(load_systems(), load("cpu"))}
     assert "meditron" in names
-    assert not [name for name in names if name.startswith(("txtchem", "chem-llm"))]
+    assert not any(name.startswith(("txtchem", "chem-llm")) for name in names)
     assert baseline_prompt("txtchem", "native", "mol2cap", "CCO") == "Caption the following SMILES: CCO"
     assert baseline_prompt("txtchem", "native", "cap2mol", "It.") == "Write in SMILES the described molecule: It."
     assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from lmolt_utils.embedded.captions import compose
 from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.forms import STYLES
 from lmolt_utils.grammar.rules import vocabulary
@@ -103,7 +102,7 @@ class Language:
 
     @classmethod
     def of(cls, names: Sequence[str], vocabulary: Vocabulary) -> "Language":
-        """``names`` of ``vocabulary``, written in the embedded captions' forms."""
+        """``names`` of ``vocabulary``, in the embedded captions' forms."""
         return cls(names, vocabulary, Composer(vocabulary, STYLES["plain"]).caption)
 
     def kind(self, name: str) -> str:
@@ -112,7 +111,7 @@ class Language:
         return found if found in FACTS else "role"
 
 
-EMBEDDED = Language(vocabulary(), Vocabulary.embedded(), compose)
+EMBEDDED = Language.of(vocabulary(), Vocabulary.embedded())
 
 
 def opposites_of(name: str) -> list[str]:

@@ -26,17 +26,16 @@ PAIRS_PER_KIND = 400
 HELD_OUT = "all held-out pairs"
 NAMES = EMBEDDED.names
 
-_CHOICES = (
-    *(forms.ROLES, forms.EFFECTS_ALONE, forms.EFFECTS_AFTER_ROLES, forms.QUALITIES_ALONE),
-    *(forms.EFFECTS_AFTER_QUALITIES, forms.QUALITIES_AFTER_ROLES, forms.QUALITIES_AFTER_EFFECTS),
-)
-
 
 def seen_forms() -> frozenset[Form]:
     """The forms of L+M-24 that training texts are written in: the plain ones, those of single facts, and one that two
     plain ones amount to (a role and a quality)."""
     facts = {text.format(p="{0}") for texts in FACTS.values() for text in texts} | {"is a {0} and is {1}"}
-    return frozenset(form for choices in _CHOICES for form in choices if form.plain or form.text in facts)
+    all_forms = (
+        *(*forms.ROLES, *forms.EFFECTS_ALONE, *forms.EFFECTS_AFTER_ROLES, *forms.EFFECTS_AFTER_QUALITIES),
+        *(*forms.QUALITIES_ALONE, *forms.QUALITIES_AFTER_ROLES, *forms.QUALITIES_AFTER_EFFECTS),
+    )
+    return frozenset(form for form in all_forms if form.plain or form.text in facts)
 
 
 #: What a premise and what a hypothesis state and deny.
