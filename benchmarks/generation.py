@@ -3,8 +3,9 @@
 import argparse
 import random
 from functools import partial
+from statistics import median
 
-from benchmarks.timing import compare, show
+from benchmarks.timing import show, timed
 from lmolt_utils.config.prompts import TASKS, prompt
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.models.generation import generate
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300, help="rows generated in batches (%(default)s)")
     parser.add_argument("--alone", type=int, default=40, help="rows of them generated one at a time (%(default)s)")
     parser.add_argument("--batch", type=int, default=128, help="prompts generated together (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="medians are shown (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="in turns; medians are shown (%(default)s)")
     given = parser.parse_args()
     corpus = generate_corpus(max(200, given.rows), 0).head(given.rows)
     drawn = random.Random(0).sample(range(len(corpus)), min(given.alone, len(corpus)))
@@ -30,16 +31,14 @@ def main() -> None:
             tokenizer = load_tokenizer(f"embedded:{name}")
             ask = partial(generate, model, tokenizer, max_new_tokens=96, title=name)
             ask(texts[:2], batch_size=2)  # the first call is slower
-            row, outputs = compare(
-                {
-                    "one at a time": (len(drawn), lambda: [ask([texts[i]], batch_size=1)[0] for i in drawn]),  # noqa: B023
-                    "batched": (len(texts), lambda: ask(texts, batch_size=given.batch)),  # noqa: B023
-                },
-                given.repeats,
-            )
-            pairs = zip(drawn, outputs["one at a time"], strict=True)
-            unequal = sum(outputs["batched"][index] != alone for index, alone in pairs)
-            table.append({"model": name, **row, "unequal outputs": unequal})
+            times = []
+            for _ in range(given.repeats):
+                alone, slow = timed(lambda: [ask([texts[index]], batch_size=1)[0] for index in drawn])  # noqa: B023
+                batched, fast = timed(lambda: ask(texts, batch_size=given.batch))  # noqa: B023
+                times.append((1e3 * slow / len(drawn), 1e3 * fast / len(texts)))
+            slow, fast = (median(way) for way in zip(*times, strict=True))
+            row = {"model": name, "one at a time, ms/row": slow, "batched, ms/row": fast, "ratio": slow / fast}
+            table.append(row | {"unequal outputs": sum(batched[i] != one for i, one in zip(drawn, alone, strict=True))})
     show(table)
 
 

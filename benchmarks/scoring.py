@@ -28,8 +28,8 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 from rouge_score.rouge_scorer import RougeScorer
 
-from benchmarks.timing import compare, show
-from lmolt_utils.metrics.captions import CaptionTokenizer, caption_scores, caption_tokenizer, meteor_matcher, stem
+from benchmarks.timing import show, timed
+from lmolt_utils.metrics.captions import CaptionTokenizer, caption_scores, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.molecules import features, molecule_scores
 from lmolt_utils.metrics.prediction_files import read_predictions
 
@@ -91,70 +91,66 @@ def official_molecules(pairs: Pairs, chemnet: Any | None) -> dict[str, float]:
     return values
 
 
-def compared(
-    what: str, pairs: Pairs, official: Callable[[], dict[str, float]], here: Callable[[], Any], repeats: int
-) -> dict[str, Any]:
-    """A line of the table; raises RuntimeError where the two ways differ."""
-    row, found = compare({"official": (len(pairs), official), "here": (len(pairs), here)}, repeats)
-    metrics = found["here"].metrics
-    differences = {name: abs(metrics[name] - value) for name, value in found["official"].items()}
+def compared(what: str, pairs: Pairs, official: Callable[[], dict[str, float]], here: Callable[[], Any]) -> None:
+    """Print a line; raises RuntimeError where the two ways differ."""
+    theirs, slow = timed(official)
+    scores, fast = timed(here)
+    differences = {name: abs(scores.metrics[name] - value) for name, value in theirs.items()}
     for name, difference in differences.items():
         if not difference <= TOLERANCE.get(name, 1e-12):
-            raise RuntimeError(f"{name}: {metrics[name]!r} here and {found['official'][name]!r} the official way")
-    return {"what": what, "rows": len(pairs), **row, "largest difference": max(differences.values())}
+            raise RuntimeError(f"{name}: {scores.metrics[name]!r} here and {theirs[name]!r} the official way")
+    row = {"what": what, "rows": len(pairs), "official, s": slow, "here, s": fast, "ratio": slow / fast}
+    show([row | {"largest difference": max(differences.values())}])
 
 
-def captions(pairs: Pairs, tokenizer: str, repeats: int) -> dict[str, Any]:
+def read(path: Path) -> Pairs:
+    """References and predictions of a file."""
+    frame = read_predictions(path)
+    return list(zip(frame["reference"], frame["prediction"], strict=True))
+
+
+def captions(pairs: Pairs, tokenizer: str) -> None:
     """All six caption metrics."""
     references, outputs = map(list, zip(*pairs, strict=True))
     words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
     if matcher.wordnet:
         for word in {word for pieces in words.split(references + outputs) for word in pieces}:
             matcher.wordnet.synsets(word)  # nltk reads its files: nobody's speed
+    compared(
+        f"captions ({words.name}, {matcher.name})",
+        pairs,
+        lambda: official_captions(pairs, words, matcher.wordnet),
+        lambda: caption_scores(references, outputs, words, matcher),
+    )
 
-    def here() -> Any:
-        stem.cache_clear()
-        return caption_scores(references, outputs, words, matcher)
 
-    what = f"captions ({words.name}, {matcher.name})"
-    return compared(what, pairs, lambda: official_captions(pairs, words, matcher.wordnet), here, repeats)
-
-
-def molecules(pairs: Pairs, chemnet: Any | None, repeats: int) -> dict[str, Any]:
+def molecules(pairs: Pairs, chemnet: Any | None) -> None:
     """All molecule metrics, FCD where its network is given."""
     references, outputs = map(list, zip(*pairs, strict=True))
     molecule_scores(references[:2], outputs[:2])  # loads ChemNet
-
-    def here() -> Any:
-        features.cache_clear()
-        return molecule_scores(references, outputs, fcd=chemnet is not None)
-
-    what = f"molecules with{'' if chemnet else 'out'} FCD"
-    return compared(what, pairs, lambda: official_molecules(pairs, chemnet), here, repeats)
-
-
-def read(path: Path, rows: int | None) -> Pairs:
-    """References and predictions of a file."""
-    frame = read_predictions(path)[:rows]
-    return list(zip(frame["reference"], frame["prediction"], strict=True))
+    features.cache_clear()
+    compared(
+        f"molecules with{'' if chemnet else 'out'} FCD",
+        pairs,
+        lambda: official_molecules(pairs, chemnet),
+        lambda: molecule_scores(references, outputs, fcd=chemnet is not None),
+    )
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the comparisons of the files that are given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--captions", type=Path, help="predictions of a captioner")
     parser.add_argument("--molecules", type=Path, help="predictions of a molecule generator")
     parser.add_argument("--tokenizer", default="auto", help="of BLEU and METEOR")
-    parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names, nltk's of empty outputs
     rdBase.DisableLog("rdApp.*")
     if given.captions:
-        show([captions(read(given.captions, given.rows), given.tokenizer, given.repeats)])
+        captions(read(given.captions), given.tokenizer)
     if given.molecules:
-        pairs, chemnet = read(given.molecules, given.rows), fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
-        show([molecules(pairs, network, given.repeats) for network in (None, chemnet)])
+        for chemnet in (None, fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)):
+            molecules(read(given.molecules), chemnet)
 
 
 if __name__ == "__main__":

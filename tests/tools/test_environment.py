@@ -76,7 +76,7 @@ class Checkout:
         self.calls, self.python, self.uv = folder / "calls", folder / "python", folder / "uv"
         self.folder.mkdir()
         shutil.copy(root() / "Makefile", self.folder)
-        (self.folder / "pyproject.toml").write_text("", encoding="utf-8")
+        (self.folder / "pyproject.toml").touch()
         (self.folder / "requirements.lock").write_text("# pins\nidna==3.20\ntorch==2.13.0\n", encoding="utf-8")
         for program in (self.python, self.uv):
             program.write_text(STAND_IN, encoding="utf-8")
