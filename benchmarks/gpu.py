@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,24 +190,17 @@ class StepEnds(TrainerCallback):
         self.times.append(time.perf_counter())
 
 
-@dataclass
-class Measured:
-    """One trainer at one micro-batch; ``hours``: of one training of the whole experiment."""
-
-    method: str
-    trainer: str
-    micro: int
-    tokens_per_s: float = math.nan
-    reference_s: float = 0.0
-    peak_gib: float = math.nan
-    loss: float = math.nan
-    grad_norm: float = math.nan
-    hours: float = math.nan
-    note: str = ""
+#: Of one trainer at one micro-batch; ``hours``: of one training of the whole experiment.
+COLUMNS = (
+    "method", "trainer", "micro", "tokens_per_s", "reference_s", "loss", "grad_norm", "hours", "peak_gib", "note",
+)  # fmt: skip
 
 
-def measure(build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], pairs: pd.DataFrame) -> Measured:
-    """Build a model and a trainer, and train on ``pairs``; what it holds on the device goes when it returns."""
+def measure(build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], pairs: pd.DataFrame) -> dict[str, float]:
+    """Build a model and a trainer, and train on ``pairs``: of :data:`COLUMNS`, tokens_per_s to hours.
+
+    What it holds on the device goes when it returns. Raises ValueError for a loss that is not finite.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer, ends = word_tokenizer(shape["vocab_size"]), StepEnds()
     with tempfile.TemporaryDirectory() as folder:
@@ -217,24 +210,23 @@ def measure(build: Callable[..., Any], recipe: Recipe, shape: dict[str, int], pa
         trainer.train()
     seconds = ends.times[-1] - ends.times[len(ends.times) // 2 - 1]  # the second pass
     logged = [row for row in trainer.state.log_history if "loss" in row]
+    if not all(math.isfinite(float(row["loss"])) for row in logged):
+        raise ValueError("a loss is not finite")
+    tokens = row_tokens(lengths(pairs, tokenizer, recipe.train_prompt), recipe.method)
     reference_s = getattr(trainer, "reference_s", 0.0)
-    return Measured(
-        recipe.method,
-        build.__name__,
-        recipe.micro_batch,
-        tokens_per_s=row_tokens(lengths(pairs, tokenizer, recipe.train_prompt), recipe.method) / seconds,
-        reference_s=reference_s,
-        loss=float(logged[0]["loss"]),
-        grad_norm=float(logged[0]["grad_norm"]),
-        hours=(EPOCHS * seconds + reference_s) * PAIRS / len(pairs) / 3600,
-        note="" if all(math.isfinite(float(row["loss"])) for row in logged) else "a loss is not finite",
-    )
+    return {
+        "tokens_per_s": tokens / seconds,
+        "reference_s": reference_s,
+        "loss": float(logged[0]["loss"]),
+        "grad_norm": float(logged[0]["grad_norm"]),
+        "hours": (EPOCHS * seconds + reference_s) * PAIRS / len(pairs) / 3600,
+    }
 
 
-def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> list[Measured]:
+def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> list[dict[str, Any]]:
     """Measure size by size, so that a budget that ends cuts the largest ones; a slower or failed size is the last."""
     end, longest = time.monotonic() + asked.budget, 0.0
-    rows: list[Measured] = []
+    rows: list[dict[str, Any]] = []
     best = {(method, build): 0.0 for method in asked.methods for build in (ours, stock)}
     for micro in asked.micro:
         pairs = made_up(asked.pairs, shape["vocab_size"], seed=micro)  # others for each: TRL keeps references
@@ -243,26 +235,27 @@ def run(asked: argparse.Namespace, shape: dict[str, int], recipe: Recipe) -> lis
             if begin + longest > end:
                 return rows
             size = max(2, micro) if method == "kto" or build is ours else micro  # KTO needs two rows
+            row = dict.fromkeys(COLUMNS, math.nan) | {"method": method, "trainer": build.__name__, "micro": size}
+            row["note"] = ""
             try:
-                found = measure(build, replace(recipe, method=method, micro_batch=size), shape, pairs)
+                row |= measure(build, replace(recipe, method=method, micro_batch=size), shape, pairs)
             except Exception as error:  # one trainer that fails on a machine must not cost the others' figures
-                what = "out of memory" if isinstance(error, torch.OutOfMemoryError) else repr(error)[:120]
-                found = Measured(method, build.__name__, size, note=what)
-            found.peak_gib = torch.cuda.max_memory_allocated() / 2**30  # 0 on a CPU
+                row["note"] = "out of memory" if isinstance(error, torch.OutOfMemoryError) else repr(error)[:120]
+            row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30  # 0 on a CPU
             gc.collect()
             torch.cuda.empty_cache()
             longest = max(longest, time.monotonic() - begin)
-            rows.append(found)
-            cells = [f"{value:,.2f}" if isinstance(value, float) else str(value) for value in asdict(found).values()]
+            rows.append(row)
+            cells = [f"{value:,.2f}" if isinstance(value, float) else str(value) for value in row.values()]
             print("  ".join(f"{cell:>12}" for cell in cells), flush=True)
-            if found.tokens_per_s > 1.03 * best[method, build]:
-                best[method, build] = found.tokens_per_s
+            if row["tokens_per_s"] > 1.03 * best[method, build]:
+                best[method, build] = row["tokens_per_s"]
             else:  # slower, or not a number
                 del best[method, build]
     return rows
 
 
-def summary(rows: Sequence[Measured]) -> str:
+def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Each trainer at its fastest, and the hours of the whole experiment where all methods were measured."""
     if not rows:
         return "Nothing was measured: raise --budget."
@@ -299,10 +292,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{card}; torch {torch.__version__}; NF4, bfloat16, LoRA rank {recipe.lora_rank}, steps of 64 rows")
     counts = lengths(made_up(asked.pairs, 1024, 0), word_tokenizer(1024), recipe.train_prompt)
     each = (f"{method} {row_tokens(counts, method) / asked.pairs:.0f}" for method in METHODS)
-    print(f"tokens per pair: {', '.join(each)}\n\n" + "  ".join(f"{name:>12}" for name in asdict(Measured("", "", 0))))
+    print(f"tokens per pair: {', '.join(each)}\n\n" + "  ".join(f"{name:>12}" for name in COLUMNS))
     rows = run(asked, shape, recipe)
     print(f"\n{summary(rows)}")
-    return int(any(row.note not in ("", "out of memory") for row in rows))
+    return int(any(row["note"] not in ("", "out of memory") for row in rows))
 
 
 if __name__ == "__main__":

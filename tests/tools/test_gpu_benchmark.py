@@ -56,11 +56,10 @@ def test_both_trainers_begin_with_the_same_loss_and_gradient(method: str) -> Non
     recipe = replace(gpu.RECIPE, method=method, micro_batch=micro, device="cpu", lora_dropout=0.0)
     pairs = gpu.made_up(6, gpu.TINY["vocab_size"], 0)
     own, stock = (gpu.measure(build, recipe, gpu.TINY, pairs) for build in (gpu.ours, gpu.stock))
-    assert (own.loss, own.grad_norm) == pytest.approx((stock.loss, stock.grad_norm), rel=0.05)
-    for found in (own, stock):
-        assert min(found.tokens_per_s, found.hours) > 0
-        assert found.note == ""
-    assert (own.reference_s > 0) == (method in ("dpo", "kto"))
+    for name in ("loss", "grad_norm"):
+        assert own[name] == pytest.approx(stock[name], rel=0.05)
+    assert min(own["tokens_per_s"], stock["tokens_per_s"], own["hours"]) > 0
+    assert (own["reference_s"] > 0) == (method in ("dpo", "kto"))
 
 
 def test_the_command_keeps_its_budget_and_goes_on_after_a_failure(
