@@ -164,9 +164,9 @@ MOVED_OR_BROKEN := $(shell [ "$$(cat .venv/.installed 2>/dev/null)" = "$$(pwd -P
 
 # Versions stay as they are unless a range in pyproject.toml or ARGS=--upgrade moves them. torch is left to the backend:
 # a pin without a build tag would choose the CUDA build and bring its libraries into the lock.
-lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade) and write environment.yml
+lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade)
 	@[ -n "$(strip $(UV))" ] || { echo "error: make lock needs uv (pip install uv)" >&2; exit 1; }
-	@echo "compiling requirements.lock from pyproject.toml and writing environment.yml"
+	@echo "compiling requirements.lock from pyproject.toml"
 	@set -e; \
 	new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	sed '/^torch==/d' requirements.lock >"$$new/pins"; \
@@ -176,5 +176,4 @@ lock: ## compile requirements.lock again with uv (newest: ARGS=--upgrade) and wr
 	"$(UV)" pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $$backend -o "$$new/pins" $(ARGS); \
 	{ grep '^#' requirements.lock; sed -n 's/+.*//; /^[^#]*==/p' "$$new/pins"; } >requirements.lock.part; \
-	mv requirements.lock.part requirements.lock; \
-	"$(PYTHON)" -m tools.environment
+	mv requirements.lock.part requirements.lock

@@ -16,22 +16,19 @@ from lmolt_utils.paths import run_folder
 
 def main() -> int:
     """Run, and print a line for each notebook; returns the exit status of the run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", default="cpu", help="params/PROFILE.yaml (default: cpu)")
-    parser.add_argument("--cores", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--cores", default=str(min(4, os.cpu_count() or 1)))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lmolt-bench-") as folder:
         os.environ["LMOLT_RUNS"] = folder
-        command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce"]
-        command += ["--profile", given.profile, "--cores", str(given.cores)]
-        status, seconds = timed(lambda: subprocess.run(command).returncode)
-        rows = []
-        for path in sorted((run_folder(given.profile) / "notebooks").glob("*.ipynb")):
-            told = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
-            rows.append({"notebook": path.stem, "seconds": told.get("duration")})
-        show(rows)
+        command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", given.profile]
+        done, seconds = timed(lambda: subprocess.run([*command, "--cores", given.cores]))
+        notebooks = sorted((run_folder(given.profile) / "notebooks").glob("*.ipynb"))
+        told = [json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {}) for path in notebooks]
+    show([{"notebook": path.stem, "s": one.get("duration")} for path, one in zip(notebooks, told, strict=True)])
     print(f"wall time {seconds:.0f} s on {given.cores} cores")
-    return int(status)
+    return int(done.returncode)
 
 
 if __name__ == "__main__":

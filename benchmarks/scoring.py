@@ -1,6 +1,6 @@
 """Scoring against the official way of computing the same metrics, on the same pairs, in one run.
 
-    python -m benchmarks.scoring --captions FILE --molecules FILE [--tokenizer FOLDER]
+    python -m benchmarks.scoring [--captions FILE] [--molecules FILE] [--tokenizer FOLDER]
 
 The official way, written here from its description: captions are padded to 512 pieces and the special tokens filtered
 out; BLEU-2 and BLEU-4 are two calls of nltk, METEOR one per row, ROUGE one of rouge_score per row. Molecules are parsed
@@ -13,8 +13,8 @@ Models, vocabularies and WordNet are loaded before either clock starts.
 import argparse
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fcd_torch
@@ -28,7 +28,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 from rouge_score.rouge_scorer import RougeScorer
 
-from benchmarks.timing import compare, show
+from benchmarks.timing import show, timed
 from lmolt_utils.metrics.captions import CaptionTokenizer, caption_scores, caption_tokenizer, meteor_matcher
 from lmolt_utils.metrics.molecules import features, molecule_scores
 from lmolt_utils.metrics.prediction_files import read_predictions
@@ -38,16 +38,10 @@ CUT = 512
 TOLERANCE = {"FCD": 1e-4}
 
 
-class NoSynonyms:
-    """Stands in for WordNet where there is none."""
-
-    def synsets(self, _: str) -> list[Any]:
-        return []
-
-
-def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, wordnet: Any) -> dict[str, float]:
-    """BLEU-2/4, METEOR and ROUGE, one caption, one call at a time."""
+def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, wordnet: Any | None) -> dict[str, float]:
+    """BLEU-2/4, METEOR (without synonyms where there is no WordNet) and ROUGE, one caption, one call at a time."""
     references, hypotheses, meteors = [], [], []
+    how: Any = {"stemmer": PorterStemmer(), "wordnet": wordnet or SimpleNamespace(synsets=lambda word: [])}
     for pair in pairs:
         sides = []
         for text in pair:
@@ -58,7 +52,7 @@ def official_captions(pairs: Pairs, tokenizer: CaptionTokenizer, wordnet: Any) -
             sides.append(pieces)
         references.append([sides[0]])
         hypotheses.append(sides[1])
-        meteors.append(meteor_score([sides[0]], sides[1], stemmer=PorterStemmer(), wordnet=wordnet))
+        meteors.append(meteor_score([sides[0]], sides[1], **how))
     values = {"METEOR": float(np.mean(meteors))}
     for order in (2, 4):
         values[f"BLEU-{order}"] = float(corpus_bleu(references, hypotheses, (1 / order,) * order))
@@ -75,13 +69,13 @@ def official_molecules(pairs: Pairs, chemnet: Any | None) -> dict[str, float]:
         "BLEU": float(corpus_bleu([[list(r)] for r, _ in pairs], [list(p) for _, p in pairs])),
         "Levenshtein": float(np.mean([Levenshtein.distance(p, r) for r, p in pairs])),
     }
-    exact = 0
-    for texts in pairs:
-        reference, output = map(Chem.MolFromSmiles, texts)
-        exact += None not in (reference, output) and Chem.MolToInchi(reference) == Chem.MolToInchi(output)
-    values["Exact"] = exact / len(pairs)
-    parsed = [tuple(map(Chem.MolFromSmiles, texts)) for texts in pairs]
-    kept = [mols for mols in parsed if None not in mols]
+
+    def readable() -> list[list[Chem.Mol]]:  # parsed anew for each script
+        parsed = [[Chem.MolFromSmiles(text) for text in texts] for texts in pairs]
+        return [mols for mols in parsed if None not in mols]
+
+    values["Exact"] = sum(Chem.MolToInchi(r) == Chem.MolToInchi(p) for r, p in readable()) / len(pairs)
+    kept = readable()
     kinds: dict[str, Callable[[Chem.Mol], Any]] = {
         "MACCS": GetMACCSKeysFingerprint,
         "RDK": Chem.RDKFingerprint,
@@ -97,66 +91,66 @@ def official_molecules(pairs: Pairs, chemnet: Any | None) -> dict[str, float]:
     return values
 
 
-def compared(
-    what: str, pairs: Pairs, official: Callable[[], dict[str, float]], here: Callable[[], Any], repeats: int
-) -> dict[str, Any]:
-    """A line of the table; raises RuntimeError where the two ways differ."""
-    row, found = compare({"official": (len(pairs), official), "here": (len(pairs), here)}, repeats)
-    metrics = found["here"].metrics
-    differences = {name: abs(metrics[name] - value) for name, value in found["official"].items()}
+def compared(what: str, pairs: Pairs, official: Callable[[], dict[str, float]], here: Callable[[], Any]) -> None:
+    """Print a line; raises RuntimeError where the two ways differ."""
+    theirs, slow = timed(official)
+    scores, fast = timed(here)
+    differences = {name: abs(scores.metrics[name] - value) for name, value in theirs.items()}
     for name, difference in differences.items():
         if not difference <= TOLERANCE.get(name, 1e-12):
-            raise RuntimeError(f"{name}: {metrics[name]!r} here and {found['official'][name]!r} the official way")
-    return {"what": what, "rows": len(pairs), **row, "largest difference": max(differences.values())}
+            raise RuntimeError(f"{name}: {scores.metrics[name]!r} here and {theirs[name]!r} the official way")
+    row = {"what": what, "rows": len(pairs), "official, s": slow, "here, s": fast, "ratio": slow / fast}
+    show([row | {"largest difference": max(differences.values())}])
 
 
-def captions(pairs: Pairs, tokenizer: str, repeats: int) -> list[dict[str, Any]]:
+def read(path: Path) -> Pairs:
+    """References and predictions of a file."""
+    frame = read_predictions(path)
+    return list(zip(frame["reference"], frame["prediction"], strict=True))
+
+
+def captions(pairs: Pairs, tokenizer: str) -> None:
     """All six caption metrics."""
     references, outputs = map(list, zip(*pairs, strict=True))
     words, matcher = caption_tokenizer(tokenizer), meteor_matcher()
-    wordnet = matcher.wordnet or NoSynonyms()
-    for word in {word for pieces in words.split(references + outputs) for word in pieces}:
-        wordnet.synsets(word)  # nltk reads its files: nobody's speed
+    if matcher.wordnet:
+        for word in {word for pieces in words.split(references + outputs) for word in pieces}:
+            matcher.wordnet.synsets(word)  # nltk reads its files: nobody's speed
+    compared(
+        f"captions ({words.name}, {matcher.name})",
+        pairs,
+        lambda: official_captions(pairs, words, matcher.wordnet),
+        lambda: caption_scores(references, outputs, words, matcher),
+    )
 
-    def here() -> Any:  # with a matcher that has met no word yet
-        return caption_scores(references, outputs, words, type(matcher)(matcher.name, matcher.wordnet))
 
-    what = f"captions ({words.name}, {matcher.name})"
-    return [compared(what, pairs, lambda: official_captions(pairs, words, wordnet), here, repeats)]
-
-
-def molecules(pairs: Pairs, _: str, repeats: int) -> list[dict[str, Any]]:
-    """All molecule metrics, without and with FCD."""
+def molecules(pairs: Pairs, chemnet: Any | None) -> None:
+    """All molecule metrics, FCD where its network is given."""
     references, outputs = map(list, zip(*pairs, strict=True))
-    chemnet = fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
-
-    def here(fcd: bool) -> Any:
-        features.cache_clear()
-        return molecule_scores(references, outputs, fcd=fcd)
-
     molecule_scores(references[:2], outputs[:2])  # loads ChemNet
-    rows = []
-    for what, fcd in (("molecules without FCD", False), ("molecules with FCD", True)):
-        official = partial(official_molecules, pairs, chemnet if fcd else None)
-        rows.append(compared(what, pairs, official, partial(here, fcd), repeats))
-    return rows
+    features.cache_clear()
+    compared(
+        f"molecules with{'' if chemnet else 'out'} FCD",
+        pairs,
+        lambda: official_molecules(pairs, chemnet),
+        lambda: molecule_scores(references, outputs, fcd=chemnet is not None),
+    )
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the comparisons of the files that are given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--captions", type=Path, help="predictions of a captioner")
     parser.add_argument("--molecules", type=Path, help="predictions of a molecule generator")
     parser.add_argument("--tokenizer", default="auto", help="of BLEU and METEOR")
-    parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--repeats", type=int, default=1, help="measurements, medians shown (default: %(default)s)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names, nltk's of empty outputs
     rdBase.DisableLog("rdApp.*")
-    for path, ways in ((given.captions, captions), (given.molecules, molecules)):
-        if path is not None:
-            frame = read_predictions(path)[: given.rows]
-            show(ways(list(zip(frame["reference"], frame["prediction"], strict=True)), given.tokenizer, given.repeats))
+    if given.captions:
+        captions(read(given.captions), given.tokenizer)
+    if given.molecules:
+        for chemnet in (None, fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)):
+            molecules(read(given.molecules), chemnet)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What the benchmarks share: two or more ways of doing the same work, timed in turns."""
+"""What the benchmarks share."""
 
 import time
-from collections.abc import Callable, Mapping
-from statistics import median
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -13,25 +12,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     value = work()
     return value, time.perf_counter() - started
-
-
-def compare(
-    ways: Mapping[str, tuple[int, Callable[[], Any]]], repeats: int, each: str = "row"
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Time each way ``repeats`` times, in turns, so that a busy machine slows all alike.
-
-    ways: by name how many rows (or what ``each`` says) it works on, and the work. Returns the medians in milliseconds
-    per row with ``ratio``, the median of the first way's time over the last one's, and what each way returned last.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    values = {}
-    for _ in range(repeats):
-        for name, (rows, work) in ways.items():
-            values[name], seconds = timed(work)
-            spent[name].append(1e3 * seconds / rows)
-    first, *_, last = spent.values()
-    medians = {f"{name}, ms/{each}": median(times) for name, times in spent.items()}
-    return medians | {"ratio": median(one / other for one, other in zip(first, last, strict=True))}, values
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -3,8 +3,8 @@
     python -m tools.rehearsal [FOLDER]      (default: runs/hub; what is there already is kept)
 
 Names, files, tokenizers, types and shapes are as in the repositories that profile `paper` names; only sizes inside are
-small. Some models know one thing, because the package refuses those that know nothing: the NLI classifier tells a
-sentence from its negation; the chat model names one fact, and each translator gives one answer, whatever is asked.
+small. Some models know something, because the package refuses those that know nothing: the NLI classifier tells a
+sentence from its negation, the chat model names one fact whatever is asked, the translators are the embedded ones.
 """
 
 import json
@@ -14,24 +14,25 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer, processors
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    DebertaV2Tokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaTokenizer,
     PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from lmolt_utils.data.captioner import recaptioned
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import atomic_folder, fingerprint, read_json, write_json, write_text
+from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.nli.classifier import SELF_TEST
+from lmolt_utils.nli.llm import prompt
 from lmolt_utils.paths import root
 
-TOKENS = 32_000
 #: Meditron's own tokens, behind Llama 2's.
 ADDED = 17
 FACT = "- The molecule is a nutrient."
@@ -54,7 +55,7 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 
 def build(folder: Path) -> None:
-    """Every repository below ``folder``, unless they are there, made by this very file."""
+    """Every repository below ``folder``, unless they are there and made by this very file."""
     stamp, made_by = folder / "made_by.json", fingerprint(Path(__file__))
     if stamp.is_file() and read_json(stamp) == made_by:
         return
@@ -63,9 +64,9 @@ def build(folder: Path) -> None:
     with atomic_folder(folder) as part:
         data_sets(part / "language-plus-molecules", corpus.head(120))
         meditron(part, texts)
-        for task, answer in {"smiles2caption": FACT.lstrip("- "), "caption2smiles": "CCO"}.items():
-            t5(part / "language-plus-molecules" / f"molt5-large-{task}-LPM24", texts, answer)
-        t5(part / "GT4SD" / "multitask-text-and-chemistry-t5-base-standard", texts, FACT.lstrip("- "))
+        t5(part / "language-plus-molecules" / "molt5-large-smiles2caption-LPM24", "mol2cap")
+        t5(part / "language-plus-molecules" / "molt5-large-caption2smiles-LPM24", "cap2mol")
+        t5(part / "GT4SD" / "multitask-text-and-chemistry-t5-base-standard", "mol2cap")
         chem_llm(part / "AI4Chem" / "ChemLLM-7B-Chat", texts)
         chat_model(part / "meta-llama" / "Meta-Llama-3-8B-Instruct", texts)
         classifier(part / "MoritzLaurer" / "DeBERTa-v3-large-mnli-fever-anli-ling-wanli", texts)
@@ -86,36 +87,12 @@ def data_sets(folder: Path, corpus: pd.DataFrame) -> None:
         write_text(folder / name / "README.md", "---\nlicense: cc-by-4.0\n---\n")
 
 
-def sentencepiece(texts: list[str], size: int) -> Tokenizer:
-    """As Llama 2's: pieces with the space before them, single bytes where there is no piece; filled up to ``size``."""
-    special = ["<unk>", "<s>", "</s>"]
-    small = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    small.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    small.pre_tokenizer = pre_tokenizers.Split(Regex("▁[^▁]*"), "isolated")
-    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    small.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=min(2000, size), special_tokens=[*special, *byte_pieces], show_progress=False),
-    )
-    learned = json.loads(small.to_str())["model"]
-    vocabulary: dict[str, int] = learned["vocab"]
-    vocabulary |= {f"▁filler{number}": number for number in range(len(vocabulary), size)}
-    merges = [tuple(pair) for pair in learned["merges"]]
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = small.normalizer
-    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(parts)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-    )
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
-    return tokenizer
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, kind: str, **special: Any) -> None:
-    """The files of a tokenizer as the hub has them; ``kind`` is the class its configuration names."""
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    change(folder / "tokenizer_config.json", tokenizer_class=kind, legacy=False)
+def llama_tokenizer(texts: list[str]) -> LlamaTokenizer:
+    """Pieces with the space before them, and single bytes where there is no piece."""
+    trained = LlamaTokenizer().train_new_from_iterator(texts, 1000, show_progress=False)
+    learned = json.loads(trained.backend_tokenizer.to_str())["model"]
+    vocabulary = learned["vocab"] | {f"<0x{byte:02X}>": len(learned["vocab"]) + byte for byte in range(256)}
+    return LlamaTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in learned["merges"]])
 
 
 def change(file: Path, **values: Any) -> None:
@@ -123,27 +100,15 @@ def change(file: Path, **values: Any) -> None:
     write_json(file, read_json(file) | values)
 
 
-def unigram(texts: list[str], special: list[str], unk: str, size: int) -> Tokenizer:
-    """As T5's and DeBERTa's: pieces by their likelihood."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token=unk, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 def meditron(folder: Path, texts: list[str]) -> None:
-    """A bfloat16 base of 32,017 rows; its fine-tunes in float32 shards of 32,000; none has a token to pad with."""
-    tokenizer = sentencepiece(texts, TOKENS)
+    """A bfloat16 base with rows for added tokens; its fine-tunes in float32, without; none has a token to pad with."""
+    tokenizer, wide = llama_tokenizer(texts), llama_tokenizer(texts)
+    wide.add_tokens([f"<|added{number}|>" for number in range(ADDED)], special_tokens=True)
     torch.manual_seed(0)
-    base = LlamaForCausalLM(llama_config(TOKENS + ADDED))
-    wide = Tokenizer.from_str(tokenizer.to_str())
-    wide.add_special_tokens([AddedToken(f"<|added{number}|>", special=True) for number in range(ADDED)])
-    place = folder / "epfl-llm" / "meditron-7b"
-    save_llama(base.bfloat16(), wide, place)
+    base = LlamaForCausalLM(llama_config(len(wide)))
+    save_llama(base.bfloat16(), wide, folder / "epfl-llm" / "meditron-7b")
     for task in ("smiles2caption", "caption2smiles"):
-        tuned = LlamaForCausalLM(llama_config(TOKENS))
+        tuned = LlamaForCausalLM(llama_config(len(tokenizer)))
         with torch.no_grad():
             for own, other in zip(tuned.parameters(), base.parameters(), strict=True):
                 moved = other[: own.shape[0]].float()
@@ -158,62 +123,50 @@ def llama_config(tokens: int, **changes: Any) -> LlamaConfig:
     )
 
 
-def save_llama(model: Any, tokenizer: Tokenizer, folder: Path, **special: Any) -> None:
-    model.save_pretrained(folder, max_shard_size="6MB")
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | special
-    save_tokenizer(tokenizer, folder, "LlamaTokenizer", **special)
+def save_llama(model: Any, tokenizer: Any, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size="200KB")
+    tokenizer.save_pretrained(folder)
     stray = {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096, "_stray": "no setting at all"}
     change(folder / "generation_config.json", **stray)
 
 
-def t5(folder: Path, texts: list[str], answer: str) -> None:
-    """MolT5: a T5 whose table of embeddings is padded beyond its tokenizer; it answers everything with ``answer``."""
+def t5(folder: Path, task: str) -> None:
+    """MolT5: a T5 whose table of embeddings is padded beyond its tokenizer."""
     torch.manual_seed(2)
-    special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(100))]
-    tokenizer = unigram(texts, special, "<unk>", 1000)
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    config = T5Config(
-        d_model=64, d_kv=32, num_layers=1, num_heads=2, d_ff=64, vocab_size=tokenizer.get_vocab_size() + 28,
-        decoder_start_token_id=0, tie_word_embeddings=False,
-    )  # type: ignore[call-arg]  # fmt: skip
-    model = T5ForConditionalGeneration(config)
-    asked = texts[-4:] if "C" in answer else texts[:4]
-    wanted = tokenizer.encode(answer).ids
-    learn(model, [{"input_ids": tokenizer.encode(text).ids, "labels": wanted} for text in asked])
+    name = f"embedded:negatives-{task}"
+    model, tokenizer = load_model(name, "translator"), load_tokenizer(name)
+    model.resize_token_embeddings(len(tokenizer) + 28, mean_resizing=False)
     model.save_pretrained(folder, max_shard_size="200KB")
-    save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.save_pretrained(folder)
 
 
 def chat_model(folder: Path, texts: list[str]) -> None:
     """Llama 3's tokens and chat template; the model names one fact whatever it is asked."""
-    from lmolt_utils.nli.llm import prompt
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([*texts, FACT], trainer)
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator([*texts, FACT], vocab_size=1000, show_progress=False)
+    inner = Tokenizer.from_str(trained.to_str())
     names = ("begin_of_text", "end_of_text", "reserved_special_token_0", "start_header_id", "end_header_id", "eot_id")
-    tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in names])
-    begin = tokenizer.token_to_id("<|begin_of_text|>")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    inner.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in names])
+    bos, end, eot = (inner.token_to_id(f"<|{name}|>") for name in ("begin_of_text", "end_of_text", "eot_id"))
+    inner.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", chat_template=CHAT_TEMPLATE
     )
     torch.manual_seed(3)
-    ends = [tokenizer.token_to_id("<|end_of_text|>"), tokenizer.token_to_id("<|eot_id|>")]
-    sizes = {"num_hidden_layers": 1, "initializer_range": 0.02, "bos_token_id": begin, "eos_token_id": ends}
-    model = LlamaForCausalLM(llama_config(tokenizer.get_vocab_size(), num_key_value_heads=2, **sizes))
-    asked = [tokenizer.encode(prompt(text)[-60:]).ids for text in texts[-4:]]
-    answer = [*tokenizer.encode(FACT, add_special_tokens=False).ids, ends[1]]
+    sizes = {"num_hidden_layers": 1, "initializer_range": 0.02, "bos_token_id": bos, "eos_token_id": [end, eot]}
+    model = LlamaForCausalLM(llama_config(len(tokenizer), num_key_value_heads=2, **sizes))
+    asked = [tokenizer(prompt(text)[-60:]).input_ids for text in texts[-4:]]
+    answer = [*tokenizer(FACT, add_special_tokens=False).input_ids, eot]
     learn(model, [{"input_ids": ids + answer, "labels": [-100] * len(ids) + answer} for ids in asked])
-    special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "unk_token": None}
-    save_llama(model.bfloat16(), tokenizer, folder, chat_template=CHAT_TEMPLATE, **special)
+    save_llama(model.bfloat16(), tokenizer, folder)
 
 
 def chem_llm(folder: Path, texts: list[str]) -> None:
     """A model that comes with code of its own, as InternLM2 does: here it names a Llama."""
-    save_llama(LlamaForCausalLM(llama_config(1000)), sentencepiece(texts, 1000), folder)
+    tokenizer = llama_tokenizer(texts)
+    save_llama(LlamaForCausalLM(llama_config(len(tokenizer))), tokenizer, folder)
     classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
     change(folder / "config.json", model_type="chem_llm_stand_in", auto_map=classes)
     write_text(folder / "own.py", OWN_CODE)
@@ -225,22 +178,19 @@ def classifier(
     """A DeBERTa-v2 with its labels in ``order`` that passes the package's own test of an NLI model."""
     torch.manual_seed(4)
     known = [*texts, *(text for row in SELF_TEST for text in row[:2])]
-    tokenizer = unigram(known, ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]", 1000)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
+    tokenizer = DebertaV2Tokenizer().train_new_from_iterator(known, 1000, show_progress=False)
+    tokenizer.model_max_length = 512
     config = DebertaV2Config(
-        vocab_size=tokenizer.get_vocab_size(), type_vocab_size=0, max_position_embeddings=512,
+        vocab_size=len(tokenizer), type_vocab_size=0, max_position_embeddings=512,
         hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, max_relative_positions=-1,
         id2label=dict(enumerate(order)), label2id={name: index for index, name in enumerate(order)},
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     model = DebertaV2ForSequenceClassification(config)
-    learn(model, [{"input_ids": tokenizer.encode(a, b).ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
+    learn(model, [{"input_ids": tokenizer(a, b).input_ids, "labels": order.index(name)} for a, b, name in SELF_TEST])
     model.save_pretrained(folder, max_shard_size="200KB")
-    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    save_tokenizer(tokenizer, folder, "PreTrainedTokenizerFast", model_max_length=512, **names)
+    tokenizer.save_pretrained(folder)
 
 
 def learn(model: Any, rows: list[dict[str, Any]]) -> None:
@@ -257,15 +207,10 @@ def learn(model: Any, rows: list[dict[str, Any]]) -> None:
 
 def scibert(folder: Path, texts: list[str]) -> None:
     """The vocabulary of lower-cased word pieces that captions are scored with."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=1000, special_tokens=special, show_progress=False)
-    )
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece, _ in pieces))
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=1000, show_progress=False)
+    folder.mkdir(parents=True)
+    tokenizer.save_model(str(folder))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,17 +12,12 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
 from lmolt_utils.training.rows import lengths
 
-SMALL = {**asdict(gpu.RECIPE), "device": "cpu", "epochs": 1.0}
-
 
 def test_it_imports_no_rdkit_and_nothing_else_that_a_gpu_machine_may_lack() -> None:
     code = (
         "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in {'rdkit', 'pydantic', 'IPython', 'nltk', 'sacrebleu', 'matplotlib', 'fcd'}:\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
+        "for name in ('rdkit', 'pydantic', 'IPython', 'nltk', 'sacrebleu', 'matplotlib', 'fcd'):\n"
+        "    sys.modules[name] = None\n"
         "import benchmarks.gpu\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -30,29 +25,20 @@ def test_it_imports_no_rdkit_and_nothing_else_that_a_gpu_machine_may_lack() -> N
 
 
 def test_its_recipe_and_its_trainings_are_the_papers() -> None:
-    paper = load("paper")
-    assert asdict(gpu.RECIPE) == {"method": "sft"} | {
-        name: getattr(paper, name) for name in asdict(gpu.RECIPE) if name != "method"
-    }
+    own, paper = asdict(gpu.RECIPE), load("paper")
+    differing = {name for name in own if name != "method" and own[name] != getattr(paper, name)}
+    assert differing == {"epochs", "cpo_nll"}
     trained = [system.method for system in load_systems() if system.trained_for_tables]
     trained += [s.method for s in load_systems() if s.method != "none" and s.merged and not s.rows]  # figures
     assert {method: trained.count(method) for method in gpu.METHODS} == gpu.TRAININGS
 
 
-def test_lengths_have_the_measured_distribution_in_few_rows() -> None:
-    many = gpu.lengths(20_000, 0)
-    captions = many[many["task"] == "mol2cap"]["chosen"]
-    assert captions.quantile([0.05, 0.5, 0.95]).tolist() == pytest.approx([9, 75, 118], abs=1)
-    assert captions.mean() == pytest.approx(56, rel=0.05)  # of the captions measured
-    few = gpu.lengths(128, 1)
-    for method in gpu.METHODS:
-        assert gpu.row_tokens(few, method) / 128 == pytest.approx(gpu.mean_tokens(method), rel=0.03)
-
-
-def test_words_are_tokens() -> None:
-    sizes, tokenizer = gpu.lengths(6, 0), gpu.word_tokenizer(500)
-    counted = lengths(gpu.made_up(sizes, 500, 0), tokenizer, "card")
-    assert counted.to_dict("list") == sizes[["prompt", "chosen", "rejected"]].to_dict("list")
+def test_pairs_have_the_measured_lengths_in_few_rows() -> None:
+    tokenizer = gpu.word_tokenizer(500)
+    many, few = (lengths(gpu.made_up(rows, 500, 1), tokenizer, "card") for rows in (2_000, 64))
+    # Of L+M-24's captions and molecules as counted with a tokenizer of Llama's kind.
+    assert many.mean().to_dict() == pytest.approx({"prompt": 176.5, "chosen": 69.5, "rejected": 78.5}, rel=0.05)
+    assert gpu.row_tokens(few, "dpo") / 64 == pytest.approx(gpu.row_tokens(many, "dpo") / 2_000, rel=0.03)
 
 
 def test_the_model_is_made_in_four_bits() -> None:
@@ -62,21 +48,18 @@ def test_the_model_is_made_in_four_bits() -> None:
     assert {layer.weight.quant_state.quant_type for layer in layers} == {"nf4"}
     assert all(layer.weight.quant_state.nested for layer in layers)
     assert model.lm_head.weight.dtype == torch.bfloat16
-    assert not any(p.is_meta for p in [*model.parameters(), *model.buffers()])
-    with torch.no_grad():
-        assert torch.isfinite(model(torch.arange(5)[None]).logits).all()
 
 
 @pytest.mark.parametrize("method", gpu.METHODS)
-def test_both_trainers_train_and_count_by_one_rule(method: str) -> None:
-    sizes = gpu.lengths(6, 0)
-    recipe = gpu.Recipe(**{**SMALL, "method": method, "micro_batch": 2})
-    for build in (gpu.ours, gpu.stock):
-        found = gpu.measure(build, recipe, gpu.TINY, sizes, seconds=600.0)
-        assert (found.note, found.tokens) == ("", gpu.row_tokens(sizes, method))
-        assert min(found.tokens_per_s, found.hours) > 0
-        assert found.loss == pytest.approx({"dpo": 0.693, "kto": 0.5, "sft": 7.0}.get(method, found.loss), rel=0.2)
-        assert (found.reference_s > 0) == (build is gpu.ours and method in ("dpo", "kto"))
+def test_both_trainers_begin_with_the_same_loss_and_gradient(method: str) -> None:
+    micro = 1 if method == "cpo" else 2
+    recipe = replace(gpu.RECIPE, method=method, micro_batch=micro, device="cpu", lora_dropout=0.0)
+    pairs = gpu.made_up(6, gpu.TINY["vocab_size"], 0)
+    own, stock = (gpu.measure(build, recipe, gpu.TINY, pairs) for build in (gpu.ours, gpu.stock))
+    for name in ("loss", "grad_norm"):
+        assert own[name] == pytest.approx(stock[name], rel=0.05)
+    assert min(own["tokens_per_s"], stock["tokens_per_s"], own["hours"]) > 0
+    assert (own["reference_s"] > 0) == (method in ("dpo", "kto"))
 
 
 def test_the_command_keeps_its_budget_and_goes_on_after_a_failure(
@@ -86,11 +69,9 @@ def test_the_command_keeps_its_budget_and_goes_on_after_a_failure(
         raise torch.OutOfMemoryError("too large")
 
     monkeypatch.setattr(gpu, "stock", broken)
-    broken.__name__ = "stock"
-    arguments = ["--tiny", "--micro", "2", "4", "--pairs", "4", "--seconds", "1", "--methods", "sft"]
+    arguments = ["--tiny", "--micro", "2", "4", "--pairs", "4", "--methods", "sft"]
     assert gpu.main([*arguments, "--budget", "600"]) == 0
     told = capsys.readouterr().out
     assert told.count("out of memory") == 1, "a larger size is not tried"
-    assert "sft, ours: " in told
     assert gpu.main([*arguments, "--budget", "0"]) == 0
-    assert "sft, ours" not in capsys.readouterr().out
+    assert "Nothing was measured" in capsys.readouterr().out

@@ -1,20 +1,26 @@
 """The embedded cross-encoder: what it is measured on is kept out of its training, and how good it is there."""
 
 import hashlib
-import random
 import re
+from collections import Counter
 
 import pandas as pd
 import pytest
 
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
-from lmolt_utils.grammar.compose import compose
 from lmolt_utils.grammar.rules import vocabulary
 from lmolt_utils.models.loading import EMBEDDED_FOLDER
-from lmolt_utils.nli.classifier import Classifier
-from tools.embedded_models.nli_data import Literal, drawn, label_of, meetings, pairs, withheld
-from tools.embedded_models.nli_quality import HELD_OUT, ITSELF, KINDS, TOLD, HeldOutPair, atoms_quality, held_out_pairs
-from tools.embedded_models.nli_quality import nli_quality as quality_of
+from tools.embedded_models.nli_data import drawn, label_of, meetings, pairs, withheld
+from tools.embedded_models.nli_quality import (
+    HELD_OUT,
+    ITSELF,
+    KINDS,
+    TOLD,
+    HeldOutPair,
+    atoms_quality,
+    held_out_pairs,
+    nli_quality,
+)
 from tools.embedded_models.train import property_sets
 
 
@@ -30,30 +36,24 @@ def held_out(sets: list[list[str]]) -> list[HeldOutPair]:
 
 @pytest.fixture(scope="module")
 def quality(sets: list[list[str]]) -> pd.DataFrame:
-    return quality_of("embedded:nli", sets)
+    return nli_quality("embedded:nli", sets)
 
 
 @pytest.mark.parametrize(
-    ("premise", "hypothesis", "label"),
+    ("label", "pairs"),
     [
-        ("sweet", "sweet", "entailment"),
-        ("-sweet", "-sweet", "entailment"),
-        ("sweet nutty", "nutty", "entailment"),
-        ("sweet", "-sweet", "contradiction"),
-        ("-sweet", "sweet", "contradiction"),
-        ("sweet nutty", "nutty -sweet", "contradiction"),
-        ("sweet", "nutty sulfurous", "contradiction"),
-        ("sweet", "nutty", "neutral"),
-        ("sweet", "sweet nutty", "neutral"),
-        ("sweet", "-nutty", "neutral"),
-        ("-sweet", "sulfurous", "neutral"),
+        ("entailment", ["sweet > sweet", "-sweet > -sweet", "sweet nutty > nutty"]),
+        (
+            "contradiction",
+            ["sweet > -sweet", "-sweet > sweet", "sweet nutty > nutty -sweet", "sweet > nutty sulfurous"],
+        ),
+        ("neutral", ["sweet > nutty", "sweet > sweet nutty", "sweet > -nutty", "-sweet > sulfurous"]),
     ],
 )
-def test_labels_follow_from_what_is_stated_and_denied(premise: str, hypothesis: str, label: str) -> None:
-    def literals(text: str) -> list[Literal]:
-        return [(word.lstrip("-"), not word.startswith("-")) for word in text.split()]
-
-    assert label_of(literals(premise), literals(hypothesis)) == label
+def test_labels_follow_from_what_is_stated_and_denied(label: str, pairs: list[str]) -> None:
+    for pair in pairs:
+        sides = [[(word.lstrip("-"), word[0] != "-") for word in side.split()] for side in pair.split(" > ")]
+        assert label_of(*sides) == label, pair
 
 
 def _forms(text: str) -> set[str]:
@@ -80,7 +80,7 @@ def test_no_training_pair_has_a_withheld_combination(sets: list[list[str]]) -> N
 
 def test_every_held_out_pair_has_one(sets: list[list[str]], held_out: list[HeldOutPair]) -> None:
     kept_out = withheld(sets)
-    assert {pair.kind for pair in held_out} == set(KINDS)
+    assert Counter(pair.kind for pair in held_out) == dict.fromkeys(KINDS, 100)
     for pair in held_out:
         assert label_of(*pair.literals) == pair.label
         assert pair.kind in (*TOLD, *ITSELF) or meetings(*pair.literals) & kept_out, pair
@@ -108,21 +108,9 @@ def test_training_pairs_are_those_of_the_shipped_model(sets: list[list[str]]) ->
     assert hashlib.sha256(text.encode()).hexdigest().startswith("8d2340a0d4209354")
 
 
-def test_labels_and_kinds_are_balanced(sets: list[list[str]], held_out: list[HeldOutPair]) -> None:
-    labels = pd.Series([label for _, _, label in pairs(sets, 3_000, 0)])
-    assert set(labels.value_counts()) == {1_000}
-    by_kind = pd.DataFrame([(pair.kind, pair.label) for pair in held_out]).groupby(0)[1].agg(["nunique", "size"])
-    assert set(by_kind.itertuples(index=False, name=None)) == {(1, 100)}
-
-
-def test_accuracy_on_held_out_combinations_in_unseen_forms(quality: pd.DataFrame) -> None:
-    assert quality.loc[HELD_OUT, "accuracy"] >= 0.97
+def test_accuracy_in_unseen_forms_is_high_and_what_the_card_states(quality: pd.DataFrame) -> None:
     assert quality.loc[HELD_OUT, "low"] >= 0.965
-    assert set(quality.loc[list(KINDS), "pairs"]) == {400}
     assert (quality["accuracy"] >= 0.9).all(), "of every kind"
-
-
-def test_the_card_states_what_is_measured(quality: pd.DataFrame) -> None:
     card = (EMBEDDED_FOLDER / "nli" / "README.md").read_text()
     rows = dict(re.findall(r"^\| (.+?) \| (\d+ \| [\d.]+) \|", card, flags=re.MULTILINE))
     for kind, row in quality.iterrows():
@@ -137,19 +125,3 @@ def test_canonical_atoms_are_told_apart() -> None:
     assert found["pairs"].sum() == len(vocabulary()) ** 2
     assert found.loc["same atom", "accuracy"] == 1
     assert (found["accuracy"] >= 0.99).all()
-
-
-def test_captions_are_entailed_by_themselves_by_other_wordings_and_by_longer_ones() -> None:
-    corpus = generate(MODEL_ROWS, MODEL_SEED)
-    rows = corpus[corpus["split"] == "test"].drop_duplicates("properties").head(60)
-    nli = Classifier("embedded:nli", batch_tokens=8192)
-    captions = list(rows["caption"])
-    names = [text.split("|") for text in rows["properties"]]
-    rng = random.Random(0)
-    reworded = [compose(some, rng, style="plain") for some in names]
-    shorter = [compose(some[:-1], rng, style="plain") for some in names]
-    for hypotheses in (captions, reworded, shorter):
-        answers = nli.probabilities(captions, hypotheses, progress=False)
-        assert (answers.idxmax(axis=1) == "entailment").mean() >= 0.95
-    longer = nli.probabilities(shorter, captions, progress=False)
-    assert (longer.idxmax(axis=1) == "neutral").mean() >= 0.95

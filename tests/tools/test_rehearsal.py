@@ -18,17 +18,11 @@ from lmolt_utils.training.experiment import plan
 from tests.run.executing import in_one_kernel, repository_with
 from tools import rehearsal
 
-#: Where models and data are. Each is the paper profile's id, below the folder that the builder fills.
-IDS = {
-    "corpus", "base_model", "cap2mol_model", "mol2cap_model", "negatives_mol2cap_model", "negatives_cap2mol_model",
-    "nli_model", "txtchem_model", "chemllm_model", "decomposer_model", "caption_tokenizer",
-}  # fmt: skip
 #: One per way of making a system at this scale.
 SYSTEMS = ("meditron", "txtchem-t5", "chem-llm", "sft", "dpo", "cpo", "kto", "slerp", "ties", "slerp+cpo", "rule")
-MACHINE = {"profile", "threads", "ablation_jobs", "device", "figures_dir"}
-ROWS_AND_STEPS = {
-    "test_rows", "negatives_shard_rows", "epochs", "effective_batch", "save_steps", "max_new_tokens",
-    "decomposer_new_tokens",
+MACHINE_ROWS_AND_STEPS = {
+    "profile", "threads", "ablation_jobs", "device", "figures_dir", "test_rows", "negatives_shard_rows", "epochs",
+    "effective_batch", "save_steps", "max_new_tokens", "decomposer_new_tokens",
 }  # fmt: skip
 
 
@@ -42,12 +36,12 @@ def hub() -> Path:
 
 def test_the_rehearsal_differs_from_the_papers_profile_in_ids_rows_steps_and_device_alone() -> None:
     own, paper = load("rehearsal").model_dump(), load("paper").model_dump()
-    differing = {name for name in own if own[name] != paper[name]}
-    assert differing == IDS | MACHINE | ROWS_AND_STEPS | {"test_corpus", "remote_code"}
-    assert {name: own[name] for name in IDS} == {name: f"runs/hub/{paper[name]}" for name in IDS}
-    assert own["remote_code"] == [f"runs/hub/{name}" for name in paper["remote_code"]]
-    assert own["test_corpus"] == "runs/hub/language-plus-molecules/LPM-24_train-extra"
-    assert own["device"] == "cpu"
+    assert own.pop("test_corpus") == "runs/hub/language-plus-molecules/LPM-24_train-extra"
+    assert own.pop("remote_code") == [f"runs/hub/{name}" for name in paper["remote_code"]]
+    ids = {name for name, value in own.items() if str(value).startswith("runs/hub/")}
+    assert len(ids) == 11
+    assert {name: own[name] for name in ids} == {name: f"runs/hub/{paper[name]}" for name in ids}
+    assert {name for name in own if own[name] != paper[name]} == ids | MACHINE_ROWS_AND_STEPS
 
 
 @pytest.mark.slow
@@ -74,9 +68,9 @@ def test_the_papers_profile_runs_through_all_eight_notebooks(
 
 
 def test_a_published_baseline_runs_where_it_has_a_model_with_its_own_prompt(runs: Path) -> None:
-    names = [system.name for system in with_ratio_grid(load_systems(), load("cpu"))]
+    names = {system.name for system in with_ratio_grid(load_systems(), load("cpu"))}
     assert "meditron" in names
-    assert not [name for name in names if name.startswith(("txtchem", "chem-llm"))]
+    assert not any(name.startswith(("txtchem", "chem-llm")) for name in names)
     assert baseline_prompt("txtchem", "native", "mol2cap", "CCO") == "Caption the following SMILES: CCO"
     assert baseline_prompt("txtchem", "native", "cap2mol", "It.") == "Write in SMILES the described molecule: It."
     assert "Translate the following molecule" in baseline_prompt("txtchem", "released", "mol2cap", "CCO")
@@ -107,13 +101,13 @@ def test_labels_in_another_order(tmp_path: Path) -> None:
 def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
     base = hub / "epfl-llm" / "meditron-7b"
     told = read_json(base / "config.json")
-    assert (told["vocab_size"], told["dtype"]) == (32_017, "bfloat16")
     tuned = hub / "language-plus-molecules" / "Meditron7b-caption2smiles-LPM24"
+    tokens = len(load_tokenizer(str(tuned)))
+    assert (told["vocab_size"], told["dtype"]) == (tokens + 17, "bfloat16")
     assert (tuned / "model.safetensors.index.json").is_file()
     told = read_json(tuned / "config.json")
-    assert (told["vocab_size"], told["dtype"]) == (32_000, "float32")
+    assert (told["vocab_size"], told["dtype"]) == (tokens, "float32")
     assert "pad_token" not in read_json(tuned / "tokenizer_config.json")
-    assert len(load_tokenizer(str(tuned))) == 32_000
     assert (hub / "meta-llama" / "Meta-Llama-3-8B-Instruct" / "chat_template.jinja").is_file()
     parquet = next((hub / "language-plus-molecules" / "LPM-24_train").rglob("split_train*.parquet"))
     assert list(pd.read_parquet(parquet).columns) == ["molecule", "caption"]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from lmolt_utils.embedded.captions import compose
 from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.forms import STYLES
 from lmolt_utils.grammar.rules import vocabulary
@@ -103,7 +102,7 @@ class Language:
 
     @classmethod
     def of(cls, names: Sequence[str], vocabulary: Vocabulary) -> "Language":
-        """``names`` of ``vocabulary``, written in the embedded captions' forms."""
+        """``names`` of ``vocabulary``, in the embedded captions' forms."""
         return cls(names, vocabulary, Composer(vocabulary, STYLES["plain"]).caption)
 
     def kind(self, name: str) -> str:
@@ -112,7 +111,7 @@ class Language:
         return found if found in FACTS else "role"
 
 
-EMBEDDED = Language(vocabulary(), Vocabulary.embedded(), compose)
+EMBEDDED = Language.of(vocabulary(), Vocabulary.embedded())
 
 
 def opposites_of(name: str) -> list[str]:
@@ -132,8 +131,7 @@ def label_of(premise: Iterable[Literal], hypothesis: Iterable[Literal]) -> str:
 def withheld(property_sets: Sequence[Sequence[str]], language: Language = EMBEDDED) -> set[Combination]:
     """The pairs of properties kept out of training: every tenth of those that no property set holds, by a fixed seed.
 
-    Opposites are not among them: what excludes what cannot be known without having been told. A name that meets itself
-    is always trained: that a property entails itself is told of each one, in other forms than those of the measurement.
+    Opposites are not among them: what excludes what cannot be known without having been told.
     """
     together = {frozenset(pair) for names in property_sets for pair in combinations(sorted(names), 2)}
     together |= {frozenset(pair) for pair in OPPOSITES}
@@ -211,10 +209,9 @@ class Writer:
         if stated:
             strange = self.rng.random() < 0.4
             texts.append(self.strange_caption(stated) if strange else self.language.compose(stated, self.rng))
-        for literal in literals:
-            if not literal[1]:
-                sentence = self.any_fact(literal, 0.4)
-                texts.insert(self.rng.randint(0, len(texts)), sentence)
+        for denied in (literal for literal in literals if not literal[1]):
+            sentence = self.any_fact(denied, 0.4)
+            texts.insert(self.rng.randint(0, len(texts)), sentence)
         return " ".join(texts)
 
     def word(self) -> str:
@@ -247,8 +244,7 @@ def pairs(
     property_sets: Sequence[Sequence[str]], count: int, seed: int, language: Language = EMBEDDED
 ) -> Iterator[tuple[str, str, str]]:
     """``count`` triples (premise, hypothesis, label), labels about equally frequent."""
-    for premise, hypothesis, label, _, _ in drawn(property_sets, count, seed, language):
-        yield premise, hypothesis, label
+    return (row[:3] for row in drawn(property_sets, count, seed, language))
 
 
 def drawn(
@@ -260,21 +256,20 @@ def drawn(
     (what sentence-level and full-text NLI ask).
     """
     rng = random.Random(f"nli:{seed}")
-    source = _Literals(rng, property_sets, language)
-    writer = Writer(rng, language)
+    source, writer = _Literals(rng, property_sets, language), Writer(rng, language)
     for index in range(count):
-        wanted = LABELS[index % 3]
-        roll = rng.random()
+        wanted, roll = LABELS[index % 3], rng.random()
         if roll < 0.5:
             premise, hypothesis = source.facts(wanted)
-            yield (*writer.two_facts(premise[0], hypothesis[0]), wanted, premise, hypothesis)
+            texts = writer.two_facts(premise[0], hypothesis[0])
         elif roll < 0.7:
             premise, hypothesis = source.caption_and_fact(wanted)
             asked = writer.any_fact(hypothesis[0], 0.4)
-            yield writer.caption(premise), asked, wanted, premise, hypothesis
+            texts = writer.caption(premise), asked
         else:
             premise, hypothesis = source.captions(wanted)
-            yield writer.caption(premise), writer.caption(hypothesis), wanted, premise, hypothesis
+            texts = writer.caption(premise), writer.caption(hypothesis)
+        yield *texts, wanted, premise, hypothesis
 
 
 class _Literals:
@@ -292,9 +287,6 @@ class _Literals:
         for combination in self.withheld:
             for name in combination:
                 self.barred[name] |= combination
-
-    def allowed(self, premise: Sequence[Literal], hypothesis: Sequence[Literal]) -> bool:
-        return not meetings(premise, hypothesis) & self.withheld
 
     def facts(self, wanted: str) -> tuple[list[Literal], list[Literal]]:
         rng = self.rng
@@ -318,7 +310,7 @@ class _Literals:
             if wanted == "neutral":
                 return premise, [(self.other(stated), self.rng.random() < 0.75)]
             hypothesis = [self.reverse(stated) if wanted == "contradiction" else (self.rng.choice(stated), True)]
-            if self.allowed(premise, hypothesis):
+            if not meetings(premise, hypothesis) & self.withheld:
                 return premise, hypothesis
 
     def captions(self, wanted: str) -> tuple[list[Literal], list[Literal]]:
@@ -335,7 +327,7 @@ class _Literals:
                 keep = rng.randint(0, len(part))
                 other = self.other(stated), rng.random() < 0.85
                 hypothesis = [*hypothesis[:keep], other]
-            if self.allowed(premise, hypothesis) and label_of(premise, hypothesis) == wanted:
+            if not meetings(premise, hypothesis) & self.withheld and label_of(premise, hypothesis) == wanted:
                 return premise, hypothesis
 
     def stated(self) -> list[str]:

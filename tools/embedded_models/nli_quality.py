@@ -2,14 +2,13 @@
 
 Both texts of a held-out pair are written in forms that no training text is written in, and the properties it compares
 meet in a pair that no training example has (:func:`~tools.embedded_models.nli_data.withheld`). Two exceptions, told in
-training in other forms: that sweet excludes sulfurous (:data:`TOLD`), and that a property entails itself and excludes
-its denial (:data:`ITSELF`).
+training in other forms: opposites (:data:`TOLD`), and a property beside itself (:data:`ITSELF`).
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,42 +18,31 @@ from lmolt_utils.grammar.decompose import Atom, Decomposer
 from lmolt_utils.grammar.forms import Form, Style
 from lmolt_utils.metrics.intervals import wilson
 from lmolt_utils.nli.classifier import LABELS, Classifier
-from tools.embedded_models.nli_data import (
-    EMBEDDED,
-    FACTS,
-    HELD_OUT_FACTS,
-    Language,
-    Literal,
-    label_of,
-    opposites_of,
-    withheld,
-)
+from tools.embedded_models.nli_data import EMBEDDED, FACTS, HELD_OUT_FACTS, Literal, label_of, opposites_of, withheld
 
 #: Pairs per kind: an accuracy of 0.97 is then known to 0.02.
 PAIRS_PER_KIND = 400
 #: The row of all kinds together.
 HELD_OUT = "all held-out pairs"
-_SEED = "nli held out"
-
-_CHOICES = (
-    *(forms.ROLES, forms.EFFECTS_ALONE, forms.EFFECTS_AFTER_ROLES, forms.QUALITIES_ALONE),
-    *(forms.EFFECTS_AFTER_QUALITIES, forms.QUALITIES_AFTER_ROLES, forms.QUALITIES_AFTER_EFFECTS),
-)
+NAMES = EMBEDDED.names
 
 
 def seen_forms() -> frozenset[Form]:
     """The forms of L+M-24 that training texts are written in: the plain ones, those of single facts, and one that two
     plain ones amount to (a role and a quality)."""
     facts = {text.format(p="{0}") for texts in FACTS.values() for text in texts} | {"is a {0} and is {1}"}
-    return frozenset(form for choices in _CHOICES for form in choices if form.plain or form.text in facts)
+    all_forms = (
+        *(*forms.ROLES, *forms.EFFECTS_ALONE, *forms.EFFECTS_AFTER_ROLES, *forms.EFFECTS_AFTER_QUALITIES),
+        *(*forms.QUALITIES_ALONE, *forms.QUALITIES_AFTER_ROLES, *forms.QUALITIES_AFTER_EFFECTS),
+    )
+    return frozenset(form for form in all_forms if form.plain or form.text in facts)
 
 
 #: What a premise and what a hypothesis state and deny.
 Literals = tuple[list[Literal], list[Literal]]
 
 
-@dataclass(frozen=True)
-class HeldOutPair:
+class HeldOutPair(NamedTuple):
     """Two texts, what they state and deny, and the label that follows."""
 
     kind: str
@@ -65,20 +53,17 @@ class HeldOutPair:
 
 
 class _HeldOut:
-    """Draws literals with a withheld combination, and writes them in held-out forms.
+    """Draws literals with a withheld combination, always the same ones, and writes them in held-out forms."""
 
-    ``one`` to ``lists`` return what the premise and what the hypothesis state and deny.
-    """
-
-    def __init__(self, rng: random.Random, property_sets: Sequence[Sequence[str]], language: Language) -> None:
-        self.rng, self.language = rng, language
-        self.apart = sorted((min(names), max(names)) for names in withheld(property_sets, language))
+    def __init__(self, property_sets: Sequence[Sequence[str]]) -> None:
+        self.rng = random.Random("nli held out")
+        self.apart = sorted((min(names), max(names)) for names in withheld(property_sets))
         self.alike = [names for names in self.apart if set(names[0].split()) & set(names[1].split())]
-        self.opposed = [name for name in language.names if set(opposites_of(name)) & set(language.names)]
-        self.composer = Composer(language.vocabulary, Style((45, 43, 12), 99, plain=False, without=seen_forms()))
+        self.opposed = [name for name in NAMES if opposites_of(name)]
+        self.composer = Composer(EMBEDDED.vocabulary, Style((45, 43, 12), 99, plain=False, without=seen_forms()))
 
     def one(self, signs: Sequence[tuple[bool, bool]]) -> Literals:
-        name = self.rng.choice(self.language.names)
+        name = self.rng.choice(NAMES)
         before, after = self.rng.choice(signs)
         return [(name, before)], [(name, after)]
 
@@ -118,7 +103,7 @@ class _HeldOut:
     def _caption(self, names: Sequence[str], least: int = 1) -> list[Literal]:
         """``names`` and up to eight more, none of them opposites."""
         while True:
-            more = self.rng.sample(self.language.names, self.rng.randint(max(0, least - len(names)), 8))
+            more = self.rng.sample(NAMES, self.rng.randint(max(0, least - len(names)), 8))
             literals = [(name, True) for name in dict.fromkeys([*names, *more])]
             if len(literals) >= least and label_of(literals, literals) == "entailment":
                 return literals
@@ -154,7 +139,7 @@ class _HeldOut:
         return " ".join(self._fact(name, stated=True) for name in names)
 
     def _fact(self, name: str, *, stated: bool) -> str:
-        statement, denial = self.rng.choice(HELD_OUT_FACTS[self.language.kind(name)])
+        statement, denial = self.rng.choice(HELD_OUT_FACTS[EMBEDDED.kind(name)])
         subject = self.rng.choice(("The molecule", "It"))
         return f"{subject} {(statement if stated else denial).format(p=name)}."
 
@@ -184,63 +169,40 @@ TOLD = ("opposite property", "list and opposite")
 ITSELF = ("identical fact", "denied twice", "negated fact")
 
 
-def held_out_pairs(
-    property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND, language: Language = EMBEDDED
-) -> Iterator[HeldOutPair]:
-    """``per_kind`` pairs of each of :data:`KINDS`; always the same ones.
-
-    property_sets: those of the training split, on which it depends what is withheld.
-    """
-    draw = _HeldOut(random.Random(_SEED), property_sets, language)
-    for name, literals in KINDS.items():
+def held_out_pairs(property_sets: Sequence[Sequence[str]], per_kind: int = PAIRS_PER_KIND) -> Iterator[HeldOutPair]:
+    """``per_kind`` pairs of each of :data:`KINDS`; ``property_sets``: those of the training split."""
+    draw = _HeldOut(property_sets)
+    for kind, literals in KINDS.items():
         for _ in range(per_kind):
             premise, hypothesis = literals(draw)
             label = label_of(premise, hypothesis)
-            yield HeldOutPair(name, draw.text(premise), draw.text(hypothesis), label, (premise, hypothesis))
+            yield HeldOutPair(kind, draw.text(premise), draw.text(hypothesis), label, (premise, hypothesis))
 
 
-def nli_quality(
-    reference: str,
-    property_sets: Sequence[Sequence[str]],
-    per_kind: int = PAIRS_PER_KIND,
-    language: Language = EMBEDDED,
-) -> pd.DataFrame:
-    """Accuracy of a model per kind of held-out pair, and over all of them.
+def nli_quality(reference: str, property_sets: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Accuracy of a model per kind of held-out pair, and over all of them (:data:`HELD_OUT`).
 
-    Columns pairs, accuracy, low, high (Wilson's 95 % interval) and label; the rows are :data:`KINDS`, then
-    :data:`HELD_OUT`: every kind counts the same.
+    Columns pairs, accuracy, low and high (Wilson's 95 % interval).
     """
-    drawn = pd.DataFrame([vars(pair) for pair in held_out_pairs(property_sets, per_kind, language)])
-    right = _right(Classifier(reference, batch_tokens=8192), drawn)
-    rows = {name: _rated(right[drawn["kind"] == name]) for name in KINDS}
-    rows[HELD_OUT] = _rated(right)
-    return pd.DataFrame(rows).T
+    asked = pd.DataFrame(held_out_pairs(property_sets))
+    right = _right(reference, asked)
+    rows = {kind: _rated(right[asked["kind"] == kind]) for kind in KINDS}
+    return pd.DataFrame(rows | {HELD_OUT: _rated(right)}).T
 
 
-def atoms_quality(reference: str, language: Language = EMBEDDED) -> pd.DataFrame:
-    """The same on what atomic cross-NLI asks: every two properties as canonical atoms, by identical and other.
-
-    These are not held out: the two forms are L+M-24's own.
-    """
-    decomposer = Decomposer(language.vocabulary)
-    atoms = {name: decomposer.canonical(Atom(name, name, "is")) for name in language.names}
-    rows = [
-        {"premise": atoms[one], "hypothesis": atoms[other], "same": one == other,
-         "label": label_of([(one, True)], [(other, True)])}
-        for one, other in product(atoms, atoms)
-    ]  # fmt: skip
-    asked = pd.DataFrame(rows)
-    right = _right(Classifier(reference, batch_tokens=8192), asked)
-    return pd.DataFrame(
-        {
-            "same atom": _rated(right[asked["same"]]),
-            "opposite atoms": _rated(right[asked["label"] == "contradiction"]),
-            "other atoms": _rated(right[asked["label"] == "neutral"]),
-        }
-    ).T
+def atoms_quality(reference: str) -> pd.DataFrame:
+    """The same on what atomic cross-NLI asks: every two properties as canonical atoms, in L+M-24's own forms."""
+    decomposer = Decomposer(EMBEDDED.vocabulary)
+    atoms = {name: decomposer.canonical(Atom(name, name, "is")) for name in NAMES}
+    pairs = [(atoms[a], atoms[b], label_of([(a, True)], [(b, True)])) for a, b in product(NAMES, NAMES)]
+    asked = pd.DataFrame(pairs, columns=["premise", "hypothesis", "label"])
+    right = _right(reference, asked)
+    kinds = {"same atom": "entailment", "opposite atoms": "contradiction", "other atoms": "neutral"}
+    return pd.DataFrame({kind: _rated(right[asked["label"] == label]) for kind, label in kinds.items()}).T
 
 
-def _right(classifier: Classifier, asked: pd.DataFrame) -> pd.Series:
+def _right(reference: str, asked: pd.DataFrame) -> pd.Series:
+    classifier = Classifier(reference, batch_tokens=8192)
     answers = classifier.probabilities(list(asked["premise"]), list(asked["hypothesis"]), progress=False)
     return pd.Series(answers[list(LABELS)].idxmax(axis=1).to_numpy() == asked["label"].to_numpy())
 
