@@ -50,15 +50,11 @@ def check_adapter(adapter: Path, initial: str) -> None:
 
 
 def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, reference: str) -> None:
-    """Raise :class:`ModelError` when the tokenizer has ids that the model has no embedding for.
-
-    More embeddings than tokens are usual (tables padded to a round size) and harmless.
-    """
+    """Raise :class:`ModelError` when the tokenizer has ids that the model has no embedding for."""
     largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
     if largest >= rows:
         raise ModelError(
-            f"{reference}: the tokenizer's ids go up to {largest}, the model has {rows} embeddings: they are not of "
-            "one model; get the tokenizer that belongs to it"
+            f"{reference}: the tokenizer's ids go up to {largest}, the model has {rows} embeddings: get the model's own"
         )
 
 
@@ -72,7 +68,7 @@ def load_trained(
     kind: Kind = "causal",
     remote_code: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The initial model with its adapter (or without, for systems that are not trained) and its tokenizer.
+    """The initial model, with its adapter if there is one, and its tokenizer.
 
     Raises :class:`ModelError` before any weights are read when the adapter does not belong to ``initial``.
     """
@@ -85,8 +81,7 @@ def load_trained(
         try:
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).eval()
         except (RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise ModelError(f"adapter {adapter} does not fit {initial}, it is another model's: {why}") from error
+            raise ModelError(f"adapter {adapter} does not fit {initial}: {str(error).splitlines()[0]}") from error
         if quantize == "none":
             with torch.no_grad():
                 model = model.merge_and_unload()  # the same function, without two small products per layer

@@ -22,7 +22,7 @@ from lmolt_utils.config.systems import PUBLISHED, TRIMMING, System, load_systems
 from lmolt_utils.files import emptied, fingerprint
 from lmolt_utils.merging.checks import MergeError, check_parents, check_space, headers
 from lmolt_utils.merging.half_sum_ties import trimmed
-from lmolt_utils.merging.merges import RULES, TASK_VECTOR_RULES, Merge, merge_models, merge_of, yaml_path
+from lmolt_utils.merging.merges import METHODS, TASK_VECTOR_RULES, Merge, merge_models, merge_of, yaml_path
 from lmolt_utils.merging.report import group_report, overall, tensor_report
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, ModelError, load_model, load_tokenizer
 from lmolt_utils.run.notebook import Run
@@ -157,7 +157,7 @@ def test_half_sum_ties_is_what_the_paper_prints(family: dict[str, str], tmp_path
         assert np.linalg.norm(got - base) < 0.8 * np.linalg.norm(ties - base), "it moves less far than TIES"
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", METHODS)
 def test_the_exported_yaml_gives_equal_tensors_by_its_command(
     rule: str, family: dict[str, str], tmp_path: Path
 ) -> None:
@@ -278,7 +278,7 @@ def test_a_base_of_another_float_type_with_more_tokens_merges_as_if_it_had_their
     added = {"id": 1024, "content": "<EOD>", "single_word": False, "lstrip": False, "rstrip": False}
     tokens["added_tokens"].append({**added, "normalized": False, "special": True})
     (tmp_path / "wide" / "tokenizer.json").write_text(json.dumps(tokens))
-    for rule in RULES:
+    for rule in METHODS:
         for name in ("same", "wide"):
             merge = Merge(rule, 0.5, **{**family, "base": str(tmp_path / name)})
             merge_models(merge, tmp_path / f"{rule} {name}")
@@ -396,7 +396,7 @@ def test_merge_settings_of_a_row_reach_its_merge() -> None:
     assert ties.name == "ties-0.5-bfloat16"
     assert Merge("slerp", 1 / 19, density=0.7, **EMBEDDED).name == "slerp-0.05263", "without what cannot matter"
     assert Merge("ties", 0.3, 0.2, **EMBEDDED).name == "ties-0.2-share0.3"
-    for rule in RULES:
+    for rule in METHODS:
         usual = Merge(rule, 0.5 if rule in TRIMMING else 1 / 19, **EMBEDDED)
         assert start(rule) == usual
         assert start(rule, mol2cap_share=0.25) == replace(usual, share=0.25)
