@@ -195,7 +195,8 @@ def given(namespace: MutableMapping[str, Any]) -> tuple[str, tuple[str, ...] | N
     if "_injected" not in namespace:
         injected = {}
         for name, value in namespace.items():
-            if name.startswith("_") or name in (*_CELL, "In", "Out") or callable(value) or isinstance(value, ModuleType):
+            helper = name.startswith("_") or callable(value) or isinstance(value, ModuleType)
+            if helper or name in (*_CELL, "In", "Out"):
                 continue
             if name not in Params.model_fields:
                 raise ParameterError(f"unknown parameter {name!r}{nearest(name, [*_CELL, *Params.model_fields])}")

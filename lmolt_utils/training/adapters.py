@@ -1,6 +1,5 @@
 """Adapters on disk: saved with the identity of their base model, and refused on another one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.models.loading import Kind, ModelError, load_model, load_tokenizer, model_identity
 
-BASE, CONFIG = "base.json", "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+BASE, CONFIG, WEIGHTS = "base.json", "adapter_config.json", "adapter_model.safetensors"
 
 
 def base_identity(initial: str) -> str:
@@ -26,7 +24,7 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, i
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     name = Path(initial).name if Path(initial).is_absolute() else initial
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in any order,
     config["base_model_name_or_path"] = name  # and this machine's path to the model,
     write_json(folder / CONFIG, config)
@@ -37,16 +35,12 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, i
 def check_adapter(adapter: Path, initial: str) -> None:
     """Raise :class:`ModelError` when ``adapter`` has no safetensors weights, or was trained on another model."""
     if not (adapter / WEIGHTS).is_file():
-        pickled = sorted(path.name for path in adapter.glob("*.bin"))
-        why = f"only pickled weights ({', '.join(pickled)}), which are never opened" if pickled else f"no {WEIGHTS}"
-        raise ModelError(f"adapter {adapter} has {why}: train it again, or save it as safetensors")
-    if (adapter / BASE).is_file():
-        made_for = read_json(adapter / BASE)
-        if made_for["identity"] != base_identity(initial):
-            raise ModelError(
-                f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
-                f"{made_for['identity'][:12]}): name that one, or train the adapter again"
-            )
+        raise ModelError(f"adapter {adapter} has no {WEIGHTS}, and pickled weights are never opened: train it again")
+    if (adapter / BASE).is_file() and (made_for := read_json(adapter / BASE))["identity"] != base_identity(initial):
+        raise ModelError(
+            f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
+            f"{made_for['identity'][:12]}): name that one, or train the adapter again"
+        )
 
 
 def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, reference: str) -> None:

@@ -98,7 +98,7 @@ def same_precision(model: Any) -> str:
 
 
 class Monitored:
-    """A trainer that counts tokens and stops at the first loss that is not finite."""
+    """A trainer that counts tokens and stops at the first loss that is not finite, naming the step and the batch."""
 
     tokens = 0
     reference_s = 0.0  # seconds that the reference's log-probabilities took
@@ -108,13 +108,18 @@ class Monitored:
         super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
         self.precision = same_precision(self.model)  # type: ignore[attr-defined]
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        self.micro = 0
+        return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; raises :class:`TrainingError` when its loss is not finite."""
-        self.tokens += int(inputs["attention_mask"].sum())
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        self.tokens += int(inputs["attention_mask"].sum())
+        self.micro += 1
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
-            raise TrainingError(f"the loss is {float(loss)} in a batch of step {step}")
+            raise TrainingError(f"the loss is {float(loss)} at step {step}, micro-batch {self.micro}")
         return loss
 
 
@@ -124,7 +129,7 @@ class RowMean(Monitored):
     rows_in_step: int | None = None  # known while training
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        found = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        found = super().get_batch_samples(*args, **kwargs)
         self.rows_in_step = sum(len(batch["input_ids"]) for batch in found[0])
         return found
 
