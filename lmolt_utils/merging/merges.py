@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from lmolt_utils.config.params import Params
-from lmolt_utils.config.systems import MERGES, TRIMMING, System
+from lmolt_utils.config.systems import TRIMMING, System
 from lmolt_utils.files import atomic_folder, emptied, write_text
 from lmolt_utils.merging.checks import check_parents, check_space, headers, local_folder
 from lmolt_utils.models.loading import model_identity
 from lmolt_utils.run.notebook import Run
 
 #: mergekit's name of each rule.
-METHODS = {name: "linear" if name == "soup" else name for name in MERGES}
+METHODS = {"slerp": "slerp", "nuslerp": "nuslerp", "soup": "linear", "ties": "ties", "half_sum_ties": "half_sum_ties"}
 #: Rules on task vectors: they need the base model.
 TASK_VECTOR_RULES = ("nuslerp", "ties", "half_sum_ties")
 #: Largest file written, in bytes: mergekit holds it in memory until it is full.

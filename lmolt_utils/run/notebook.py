@@ -88,8 +88,8 @@ class Run:
     @property
     def older_code(self) -> str:
         """The steps that were kept though their code changed since, for the captions of tables; empty: none."""
-        first, more = (names := sorted(made_by_older_code(self.folder)))[:6], len(names) - 6
-        return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+        names = sorted(made_by_older_code(self.folder))
+        return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -162,9 +162,6 @@ def _cost(path: Path) -> dict[str, Any]:
     return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": size // 1024}
 
 
-# ---- starting ----
-
-
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
     """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where."""
     _short_errors()
@@ -218,7 +215,7 @@ def _check_earlier(run: Run) -> None:
     """Raise :class:`ParameterError` if a notebook whose files this one reads was run with other parameters."""
     earlier = set(AFTER[run.notebook])
     for notebook in reversed(NOTEBOOKS):
-        earlier |= set(AFTER[notebook]) if notebook in earlier else set()
+        earlier.update(AFTER[notebook] if notebook in earlier else ())
     for notebook in sorted(earlier):
         record, now = read_notebook_record(run.folder, notebook), depends_on(notebook, run.params)
         if record and (names := [name for name, value in now.items() if record["params"].get(name) != value]):

@@ -32,9 +32,6 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "mergekit", "rdkit", "nump
 _WORK_KEY = "key.json"
 
 
-# ---- code ----
-
-
 @cache
 def _read(module: str) -> tuple[bytes, frozenset[str]]:
     """What a module of this package says to Python, and which others it imports; nothing for other names."""
@@ -62,9 +59,6 @@ def code_hash(module: str) -> str:
         seen[name], imports = _read(name)
         waiting |= imports - seen.keys()
     return hashlib.sha256(b"".join(seen[name] for name in sorted(seen))).hexdigest()[:16]
-
-
-# ---- what is recorded ----
 
 
 @cache
@@ -109,9 +103,6 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-# ---- steps ----
 
 
 def record_path(output: Path) -> Path:

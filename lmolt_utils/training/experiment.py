@@ -161,11 +161,11 @@ def make_sweep(run: Run, systems: Sequence[System], table: Sequence[System], say
     """Make ``systems`` one after the other, such as the points of the mixing ratio (L4M Fig. 4).
 
     Without ``keep_merges`` the weights of a merge go once the last system that starts from it is done: at 7B they fill
-    a disk. Its YAML and record stay, from which it can be made again. A merge that a row of the whole ``table`` starts
-    from which another notebook or job makes stays too: it may be in use there at this moment.
+    a disk. Its YAML and record stay, from which it can be made again. Where another notebook or job makes a row of the
+    whole ``table`` from it, it stays: it may be in use there at this moment.
     """
-    here = {system.name for system in systems if system.notebook == run.notebook}
-    here &= here if run.wanted is None else set(run.wanted)
+    asked = run.wanted or [system.name for system in systems]
+    here = {system.name for system in systems if system.notebook == run.notebook and system.name in asked}
     elsewhere = {_merge_name(run, row) for row in table if row.name not in here}
     for place, system in enumerate(systems):
         make_system(run, system, say)

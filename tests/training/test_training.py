@@ -240,7 +240,9 @@ def test_an_empty_or_one_row_training_set_stops_before_the_model_is_read(rows: i
 
 
 def test_models_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
-    """A tokenizer of another vocabulary, and pickled weights."""
+    """Batches that do not divide a step, a tokenizer of another vocabulary, and pickled weights."""
+    with pytest.raises(TrainingError, match="effective_batch 64 is no multiple of micro_batch 24"):
+        trainer_for(recipe("dpo", effective_batch=64, micro_batch=24), tmp_path)
     folder = hub_like(tmp_path, vocab_size=512)
     with pytest.raises(ModelError, match="ids go up to 1023, the model has 512 embeddings"):
         load_initial(recipe("cpo"), str(folder))
