@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,36 +25,28 @@ class BadFileError(CompanionError):
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place only when the block ends well."""
+def atomic(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """A temporary file (or an empty folder) beside ``path`` that takes its place only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
     try:
-        yield part
-        os.chmod(part, 0o644)
-        os.replace(part, path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as place:
+            part = Path(place, path.name)
+            if folder:
+                part.mkdir()
+            yield part
+            if folder:
+                shutil.rmtree(path, ignore_errors=True)
+            os.replace(part, path)
     except OSError as error:
+        if folder:  # made by libraries, which read others meanwhile
+            raise
         told = f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS"
         raise OSError(error.errno, told) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: filled under another name, then moved into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield part
-        os.chmod(part, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+def atomic_folder(path: Path) -> AbstractContextManager[Path]:
+    """:func:`atomic` for a folder."""
+    return atomic(path, folder=True)
 
 
 def write_text(path: Path, text: str) -> None:
