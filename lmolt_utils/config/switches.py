@@ -5,13 +5,12 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lmolt_utils.config.reading import Strict, nearest, read_yaml
 from lmolt_utils.paths import root
 
-Choice = Literal["as_printed", "as_released", "corrected"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
+CHOICES = ("as_printed", "as_released", "corrected")
 #: Method, init, ``*`` or ``data`` -> parameter -> value; ``{"times": x}``: x times the profile's value.
 Settings = dict[str, dict[str, Any]]
 

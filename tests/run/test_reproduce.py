@@ -135,7 +135,7 @@ def at_work(repository: Path) -> tuple[subprocess.Popen[str], list[int]]:
     write_notebook(repository, "01_data", AT_WORK)
     told = run_folder("smoke") / "pids"
     process = lmolt("--cores", "1")
-    waited = time.monotonic() + 60
+    waited = time.monotonic() + 300
     while not (told.exists() and told.read_text()) and time.monotonic() < waited:
         time.sleep(0.1)
     return process, list(map(int, told.read_text().split()))
