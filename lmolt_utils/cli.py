@@ -76,36 +76,24 @@ def _atoms(arguments: argparse.Namespace) -> int:
 
 
 def _nli(arguments: argparse.Namespace) -> int:
+    import torch
+
     from lmolt_utils.nli.command import judge
 
-    _check_device(arguments.device)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise CompanionError("--device cuda is not to be had here: leave it out, for the CPU")
     return judge(arguments, _rules(arguments.vocabulary))
 
 
 def _rules(vocabulary: str | None) -> Decomposer:
     """With a vocabulary file: its names only. Without: the shipped names, and any phrase in a name's place."""
-    if vocabulary is None:
-        return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
-    return Decomposer(Vocabulary.read(Path(vocabulary)))
-
-
-def _check_device(name: str) -> None:
-    """Torch would say that it was not compiled so, after the model was loaded."""
-    if name == "cpu":
-        return
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CompanionError(f"--device {name} is not to be had here ({reason}): leave it out, for the CPU") from None
+    names = Vocabulary.embedded() if vocabulary is None else Vocabulary.read(Path(vocabulary))
+    return Decomposer(names, open_vocabulary=vocabulary is None)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lmolt", description="The reproducible companion to Less for More and its two predecessors."
-    )
+    about = "The reproducible companion to Less for More and its two predecessors."
+    parser = argparse.ArgumentParser(prog="lmolt", description=about)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, do: Callable[[argparse.Namespace], int], text: str) -> Any:
@@ -121,13 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     cores = min(4, os.cpu_count() or 1)
     sub.add_argument("--cores", type=int, default=cores, help="notebooks side by side (default: %(default)s)")
     sub.add_argument("--per-system", action="store_true", help="train each system in a job of its own (clusters)")
-    sub.add_argument(
-        "--redo",
-        nargs="?",
-        const="1",
-        metavar="STEPS",
-        help="make steps again that older code made, however long they took: all, or a pattern such as 'train*'",
-    )
+    redo = "make steps again that older code made, however long they took: all, or a pattern such as 'train*'"
+    sub.add_argument("--redo", nargs="?", const="1", metavar="STEPS", help=redo)
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
@@ -138,30 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--invalid", choices=("lpm24", "molt5"), default="lpm24", help="default: %(default)s")
-    sub.add_argument(
-        "--tokenizer", default="auto", help="of BLEU and METEOR: auto, regex, a folder, a vocab.txt or a hub id"
-    )
+    tokenizers = "of BLEU and METEOR: auto, regex, a folder, a vocab.txt or a hub id"
+    sub.add_argument("--tokenizer", default="auto", help=tokenizers)
     sub.add_argument("--meteor", choices=("auto", "wordnet", "exact+stem"), default="auto", help="METEOR's matching")
-    sub.add_argument(
-        "--postprocess",
-        choices=("clean", "as_released", "none"),
-        help="applied to the raw outputs (default: none, as given)",
-    )
+    rules = ("clean", "as_released", "none")
+    sub.add_argument("--postprocess", choices=rules, help="of the raw outputs (default: none, as given)")
     sub.add_argument("--json", metavar="OUT", help="write metrics and conventions")
     sub = command("atoms", _atoms, "split captions, one per line, into atomic facts: one JSON object per line")
     sub.add_argument("file", help="one caption per line, or predictions as for lmolt score; - for standard input")
-    sub.add_argument(
-        "--vocabulary",
-        metavar="FILE",
-        help="property names: nested_props.json of L+M-24 or one name per line, and no others count "
-        "(default: the shipped names, and whatever stands in a name's place)",
-    )
+    names = "property names: L+M-24's nested_props.json, or one a line; no others count (default: any)"
+    sub.add_argument("--vocabulary", metavar="FILE", help=names)
     sub = command("nli", _nli, "hallucination, coverage and unsupported rate of a file of captions, and baselines")
     sub.add_argument("file", help="JSON lines, a table or a submission, as for lmolt score")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
     sub.add_argument("--model", default="embedded:nli", help="folder or hub id (default: %(default)s)")
     sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
-    sub.add_argument("--device", default="cpu", help="cpu, cuda or another of torch's (default: %(default)s)")
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,39 +25,28 @@ class BadFileError(CompanionError):
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place only when the block ends well.
-
-    A killed run or a full disk therefore never leaves half a file under the final name.
-    """
+def atomic(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """A temporary file (or an empty folder) beside ``path`` that takes its place only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
     try:
-        yield part
-        os.chmod(part, 0o644)
-        os.replace(part, path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as place:
+            part = Path(place, path.name)
+            if folder:
+                part.mkdir()
+            yield part
+            if folder:
+                shutil.rmtree(path, ignore_errors=True)
+            os.replace(part, path)
     except OSError as error:
+        if folder:  # made by libraries, which read others meanwhile
+            raise
         told = f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS"
         raise OSError(error.errno, told) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: filled under another name, then moved into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield part
-        os.chmod(part, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+def atomic_folder(path: Path) -> AbstractContextManager[Path]:
+    """:func:`atomic` for a folder."""
+    return atomic(path, folder=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,10 +64,10 @@ def as_json(value: Any) -> str:
 
 
 def _text(path: Path) -> str:
+    if not path.exists():
+        raise BadFileError(_MISSING.format(path))
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadFileError(_MISSING.format(path)) from None
     except UnicodeDecodeError as error:
         raise BadFileError(f"{path} is damaged ({error}): delete it and run again") from None
 
@@ -93,10 +82,9 @@ def read_json(path: Path) -> Any:
 
 def read_kept(path: Path) -> Any:
     """Read JSON that was kept to save work; ``None`` where it is missing or damaged, so that the work is done again."""
-    try:
+    with suppress(BadFileError):
         return read_json(path)
-    except BadFileError:
-        return None
+    return None
 
 
 def write_rows(path: Path, frame: pd.DataFrame) -> None:
@@ -116,14 +104,13 @@ def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         except json.JSONDecodeError as error:
             raise BadFileError(f"{path} line {number} is not JSON ({error.msg}): delete it and run again") from None
     frame = pd.DataFrame(rows)
-    if missing := [name for name in columns if name not in frame.columns]:
-        there = ", ".join(map(str, frame.columns)) or "none"
-        raise BadFileError(f"{path} has no column {missing[0]!r} (it has: {there})")
+    if missing := [name for name in columns if name not in frame]:
+        raise BadFileError(f"{path} has no column {missing[0]!r} (it has: {', '.join(map(str, frame)) or 'none'})")
     return frame
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's names and contents (records, locks and checkpoints left out)."""
+    """SHA-256 of a file, or of a folder's names and contents."""
     if path.is_file():
         status = path.stat()
         return _digest(str(path), status.st_size, status.st_mtime_ns)

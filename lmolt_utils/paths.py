@@ -14,29 +14,23 @@ def root() -> Path:
     """The repository root: ``$LMOLT_ROOT``, or the folder that holds this package, ``params`` and ``notebooks``."""
     here = Path(os.environ.get("LMOLT_ROOT") or Path(__file__).resolve().parent.parent)
     if not (here / "params").is_dir():
-        raise FileNotFoundError(
-            f"{here} has no params/ folder: name the repository in LMOLT_ROOT, or install with make env"
-        )
+        raise FileNotFoundError(f"{here} has no params/: name the repository in LMOLT_ROOT, or install with make env")
     return here
 
 
 def from_root(given: str) -> str:
-    """``given`` as a path from the repository's root where there is such a file or folder, else unchanged.
-
-    So it means the same to papermill, which starts notebooks in the root, and to JupyterLab, in ``notebooks/``.
-    """
+    """``given`` as a path from the repository's root, wherever a notebook runs; unchanged if nothing is there."""
     path = root() / Path(given).expanduser()
     return str(path) if path.exists() else given
 
 
 def run_folder(profile: str, changed: Mapping[str, Any] | None = None) -> Path:
-    """The folder of one run's files: below ``$LMOLT_RUNS``, by default ``runs/``; named by profile and what differs."""
-    base = os.environ.get("LMOLT_RUNS")
+    """The folder of a run, named by its profile and what differs: below ``$LMOLT_RUNS``, by default ``runs/``."""
     name = "+".join([profile, *(f"{key}={_plain(value)}" for key, value in (changed or {}).items())])
     if len(name) > 80 or not re.fullmatch(r"[A-Za-z0-9._,=+@-]+", name):  # a path, a mapping, or many parameters
         digest = hashlib.sha256(repr(sorted((changed or {}).items())).encode()).hexdigest()[:8]
         name = "+".join([profile, *(changed or {})])[:70] + f"-{digest}"
-    return (Path(base) if base else root() / "runs") / name
+    return Path(os.environ.get("LMOLT_RUNS") or root() / "runs") / name
 
 
 def _plain(value: Any) -> str:

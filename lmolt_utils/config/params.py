@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from lmolt_utils.config.prompts import Template
 from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
@@ -141,27 +141,15 @@ class Params(Strict):
     )
     author_scores: str | None = _p("the authors' smiles2caption.txt; null: not drawn", "ALMol Fig. 1")
 
-    @field_validator("seeds")
-    @classmethod
-    def _different_seeds(cls, value: list[int]) -> list[int]:
-        if len(set(value)) < len(value):
-            raise ValueError("a seed comes twice, which would be the same training again")
-        return value
-
-    @field_validator("micro_batch")
-    @classmethod
-    def _whole_steps(cls, value: int, info: ValidationInfo) -> int:
-        rows = info.data.get("effective_batch", value)
-        if rows % value:
-            raise ValueError(f"effective_batch {rows} is no multiple of micro_batch {value}")
-        return value
-
-    @field_validator("decomposer_model")
-    @classmethod
-    def _somebody_decomposes(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and info.data.get("decomposer") == "llm":
-            raise ValueError("decomposer: llm needs a model; name one, or set decomposer: rules")
-        return value
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> "Params":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {self.seeds}: a seed comes twice, which would be the same training again")
+        if self.effective_batch % self.micro_batch:
+            raise ValueError(f"effective_batch {self.effective_batch} is no multiple of micro_batch {self.micro_batch}")
+        if self.decomposer == "llm" and self.decomposer_model is None:
+            raise ValueError("decomposer: llm needs a model: name one in decomposer_model, or set decomposer: rules")
+        return self
 
 
 _HEADLINE = """

@@ -1,8 +1,8 @@
 """The papers' instruction for both tasks (Less for More, Appendix F), in every white space it was used with.
 
 ``printed`` is the papers' text, and what the embedded models were made with; ``card`` that of Meditron's model cards;
-the others have the indentation of the released scripts (audit D10, D13). A prompt ends on ``:`` and the answer begins
-with a space: if the prompt ended in it, its last token would be shared.
+the others have the indentation of the released scripts (audit D10, D13). An answer begins with a space: if the prompt
+ended in it, their tokens would run into each other.
 """
 
 from typing import Literal, get_args

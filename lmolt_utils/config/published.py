@@ -30,8 +30,7 @@ class Metric:
 
 _METRICS = [
     *[Metric(name, "mol2cap") for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L", "METEOR")],
-    Metric("BLEU", "cap2mol"),
-    Metric("Exact", "cap2mol"),
+    *[Metric(name, "cap2mol") for name in ("BLEU", "Exact")],
     Metric("Levenshtein", "cap2mol", better="lower", within_0_and_1=False),
     *[Metric(name, "cap2mol") for name in ("MACCS", "RDK", "Morgan")],
     Metric("FCD", "cap2mol", better="lower", within_0_and_1=False),
@@ -73,9 +72,7 @@ class PublishedTable(Strict):
 
     def value(self, row: str, name: str) -> float | None:
         """The printed value of a row and metric; None if there is no such row, column or number."""
-        if row not in self.rows or name not in self.metrics:
-            return None
-        return self.rows[row][self.metrics.index(name)]
+        return dict(zip(self.metrics, self.rows.get(row, ()), strict=False)).get(name)
 
 
 class Fact(Strict):
@@ -114,10 +111,8 @@ def systems_by_row(table: PublishedTable, systems: Sequence[SystemRow]) -> dict[
     """The system behind each row of ``table``; ValueError for a row claimed twice or misspelt."""
     placed: dict[str, SystemRow] = {}
     known = {_plain(row): row for row in table.rows}
-    for system in systems:
-        row = system.rows.get(table.id)
-        if row is None:
-            continue
+    for system in (system for system in systems if table.id in system.rows):
+        row = system.rows[table.id]
         meant = known.get(_plain(row), row)
         if meant != row:
             raise ValueError(f"system {system.name!r}: table {table.id} has no row {row!r}; did you mean {meant!r}?")
@@ -136,11 +131,10 @@ def pairs_to_test(systems: Sequence[SystemRow], task: Task, *, reference: str = 
     """The pairs of systems that the tables of ``task`` compare: each with ``reference``, and each delta's two."""
     tables = {table.id: table for table in load_published().tables if table.task == task}
     placed = {name: systems_by_row(table, systems) for name, table in tables.items()}
-    pairs = [(system.name, reference) for system in systems]
-    for table in tables.values():
-        for delta in table.deltas:
-            of, over = (placed[ref.table].get(ref.row) for ref in (delta.of, delta.over))
-            if of is not None and over is not None:
-                pairs.append((of.name, over.name))
-    known = {system.name for system in systems}
-    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= known and pair[0] != pair[1]]
+    names = [system.name for system in systems]
+    pairs = [(name, reference) for name in names if name != reference and reference in names]
+    for delta in (delta for table in tables.values() for delta in table.deltas):
+        of, over = (placed[ref.table].get(ref.row) for ref in (delta.of, delta.over))
+        if of is not None and over is not None:
+            pairs.append((of.name, over.name))
+    return list(dict.fromkeys(pairs))

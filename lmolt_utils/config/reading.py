@@ -33,9 +33,8 @@ def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
     for problem in error.errors():
         message = problem["msg"].removeprefix("Value error, ")
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        field = model.model_fields.get(name)
-        if field is not None and field.description:
-            message += f" ({field.description})"
+        if name in model.model_fields and (meaning := model.model_fields[name].description):
+            message += f" ({meaning})"
         if problem["type"] == "extra_forbidden":
             message = f"unknown {what} {name!r}{nearest(name, model.model_fields)}"
         elif problem["type"] == "value_error":

@@ -1,24 +1,22 @@
 """Switches: where the papers' text and their released code disagree, which of the two to run, or the repaired form.
 
-``params/switches.yaml`` says what each choice sets; ``corrected`` sets nothing, because profiles hold those values.
-``semantics`` makes one choice for all, ``switches`` single ones, in a profile or in a row of the systems table.
+``params/switches.yaml`` says what each choice sets; ``corrected`` sets nothing: profiles hold those values.
 """
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lmolt_utils.config.reading import Strict, nearest, read_yaml
 from lmolt_utils.paths import root
 
-Choice = Literal["as_printed", "as_released", "corrected"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
+CHOICES = ("as_printed", "as_released", "corrected")
 #: Method, init, ``*`` or ``data`` -> parameter -> value; ``{"times": x}``: x times the profile's value.
 Settings = dict[str, dict[str, Any]]
 
 
 class Switch(Strict):
-    """One disagreement: its number in docs/audit.md, what it is about, and what each choice sets (None: not known)."""
+    """One disagreement: its number in docs/audit.md, and what each choice sets (None: not known)."""
 
     audit: str
     text: str
@@ -59,17 +57,15 @@ def resolve(
 ) -> dict[str, Any]:
     """The parameters that the switches set in place of ``profile``'s values.
 
-    ``profile``: all parameters, ``semantics`` and ``switches`` among them; ``applies``: method, init and ``*`` of a
-    system, or ``data`` for the pairs of the run; ``own``: the switches of a systems row.
+    ``applies``: method, init and ``*`` of a system, or ``data`` for the pairs of the run; ``own``: the switches of a
+    systems row.
     """
     choices = {**profile["switches"], **(own or {})}
     values: dict[str, Any] = {}
     for name, switch in switches().items():
-        for key, settings in (switch.of(choices.get(name, profile["semantics"])) or {}).items():
-            if key not in applies:
-                continue
-            for parameter, value in settings.items():
-                values[parameter] = profile[parameter] * value["times"] if isinstance(value, dict) else value
+        chosen = switch.of(choices.get(name, profile["semantics"])) or {}
+        for parameter, value in (item for key in chosen if key in applies for item in chosen[key].items()):
+            values[parameter] = profile[parameter] * value["times"] if isinstance(value, dict) else value
     return values
 
 
@@ -78,11 +74,8 @@ def shown(settings: Settings | None) -> str:
     if settings is None:
         return "not stated"
     parts = []
-    for key, values in settings.items():
-        for name, value in values.items():
-            if isinstance(value, dict):
-                value = f"{value['times']:g} times"
-            elif isinstance(value, float):
-                value = f"{value:.4g}"
-            parts.append(f"{name}: {value}" + ("" if key == "*" else f" ({key})"))
+    for key, name, value in ((key, *item) for key, values in settings.items() for item in values.items()):
+        number = f"{value:.4g}" if isinstance(value, float) else value
+        text = f"{value['times']:g} times" if isinstance(value, dict) else number
+        parts.append(f"{name}: {text}" + ("" if key == "*" else f" ({key})"))
     return ", ".join(parts) or "the profile's"

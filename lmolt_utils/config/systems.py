@@ -30,9 +30,9 @@ BASELINES = ("constant", "nearest-neighbour", "rule")
 PUBLISHED = {"txtchem": "txtchem_model", "chemllm": "chemllm_model"}
 #: What a row may set besides ``switches`` and ``adapter_of``: systems are compared on equal footing.
 SETTINGS = (
-    *("epochs", "learning_rate", "micro_batch", "beta", "cpo_alpha", "dpo_alpha", "lora_rank", "lora_alpha"),
-    *("ties_density", "seed"),
-)
+    "epochs", "learning_rate", "micro_batch", "beta", "cpo_alpha", "dpo_alpha", "lora_rank", "lora_alpha",
+    "ties_density", "seed",
+)  # fmt: skip
 #: Switches that a row with another system's adapter may set: those that its training does not follow.
 TEST_ONLY = ("test_prompt", "postprocess", "decoding")
 
@@ -56,10 +56,9 @@ class System(Strict):
     @classmethod
     def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
         known = (*SETTINGS, "switches", "adapter_of")
-        for name in value:
-            if name not in known:
-                hint = nearest(name, known) or f" (a system may set {', '.join(known)})"
-                raise ValueError(f"unknown setting {name!r}{hint}")
+        if unknown := [name for name in value if name not in known]:
+            hint = nearest(unknown[0], known) or f" (a system may set {', '.join(known)})"
+            raise ValueError(f"unknown setting {unknown[0]!r}{hint}")
         for name in check_choices(value.get("switches", {})):
             if switches()[name].of_the_run:
                 raise ValueError(f"switch {name!r} decides the pairs of all systems: set it in the profile's switches")
@@ -72,9 +71,7 @@ class System(Strict):
         if "adapter_of" in self.settings:
             names = [*self.settings, *self.settings.get("switches", {})]
             if trained := [name for name in names if name not in ("adapter_of", "switches", *TEST_ONLY)]:
-                raise ValueError(
-                    f"{trained[0]!r} has no effect on an adapter that another system trained: leave out adapter_of"
-                )
+                raise ValueError(f"{trained[0]!r} has no effect on another system's adapter: leave out adapter_of")
         if self.init in ("per_task", "baseline", *PUBLISHED) and self.method != "none":
             raise ValueError(f"init {self.init!r} is not trained: write method none")
         if (self.init == "baseline") != (self.notebook == "01_data"):
@@ -89,12 +86,12 @@ class System(Strict):
 
     @property
     def trained_for_tables(self) -> bool:
-        """Whether it is trained and stands for a row of the papers' tables: those that ``seeds`` repeats."""
+        """Whether it is trained and stands for a row of the papers' tables: ``seeds`` repeats those."""
         return bool(self.rows) and self.method != "none"
 
     @property
     def replica(self) -> bool:
-        """Whether it is another system's copy with a further seed (:func:`replicas`)."""
+        """Whether it is another system's copy with a further seed."""
         return re.search(r"@seed\d+$", self.name) is not None
 
     @property
@@ -116,14 +113,14 @@ def load_systems(path: Path | None = None) -> list[System]:
     """Every row of the table."""
     path = path or root() / "params" / "systems.yaml"
     rows = read_yaml(path)
-    if not isinstance(rows, list) or not rows:
+    if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ParameterError(f"{path} is no list of systems")
     systems: list[System] = []
     for number, row in enumerate(rows, start=1):
-        name = row.get("name", f"row {number}") if isinstance(row, dict) else f"row {number}"
         try:
             systems.append(System.model_validate(row))
         except ValidationError as error:
+            name = row.get("name", f"row {number}")
             raise ParameterError(f"{path}: system {name!r}: {explain(error, System, 'field')}") from None
     tables = {table.id: table for table in load_published().tables}
     names = [system.name for system in systems]
@@ -145,7 +142,7 @@ def load_systems(path: Path | None = None) -> list[System]:
 def replicas(systems: Sequence[System], params: Params) -> list[System]:
     """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
 
-    A copy is called <name>@seed<k>; it is scored and averaged, but stands for no table row of its own.
+    A copy, <name>@seed<k>, is scored and averaged, but stands for no table row of its own.
     """
     if params.seeds[0] != params.seed:
         raise ParameterError(f"seeds = {params.seeds}: the first must be the run's seed, {params.seed}")
@@ -163,7 +160,7 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
 
 
 def planned(params: Params) -> list[System]:
-    """Every system of a run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``; all are checked."""
+    """Every system of a run, checked: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
     systems = replicas(with_ratio_grid(load_systems(), params), params)
     for system in systems:
         try:
@@ -175,14 +172,13 @@ def planned(params: Params) -> list[System]:
 
 def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> list[System]:
     """The rows that ``notebook`` makes, or those of them named in ``wanted``."""
-    own = [system for system in systems if system.notebook == notebook]
-    by_name = {system.name: system for system in systems}
+    maker = {system.name: system.notebook for system in systems}
     for name in wanted or []:
-        if name not in by_name:
-            raise ParameterError(f"systems: no system {name!r}{nearest(name, by_name)}")
-        if by_name[name].notebook != notebook:
-            raise ParameterError(f"systems: {name!r} is made by {by_name[name].notebook}, not by {notebook}")
-    return [system for system in own if not wanted or system.name in wanted]
+        if name not in maker:
+            raise ParameterError(f"systems: no system {name!r}{nearest(name, maker)}")
+        if maker[name] != notebook:
+            raise ParameterError(f"systems: {name!r} is made by {maker[name]}, not by {notebook}")
+    return [system for system in systems if system.name in (wanted or maker) and system.notebook == notebook]
 
 
 def ratio(share: float) -> str:
@@ -196,17 +192,15 @@ def ratio(share: float) -> str:
 def with_ratio_grid(systems: Sequence[System], params: Params) -> list[System]:
     """The rows of ``systems`` that a run makes, and ``slerp@SHARE+cpo`` for every share of ``ratio_grid`` they lack.
 
-    A published baseline whose model the profile does not name is not run. A share counts as there when a row trains CPO
-    from SLERP at it (names give four digits) without settings of its own.
+    A published baseline whose model the profile does not name is not run.
     """
     rows = [row for row in systems if row.init not in PUBLISHED or getattr(params, PUBLISHED[row.init]) is not None]
     swept = [row for row in rows if row.init == "slerp" and row.method == "cpo" and not row.settings]
     there = [params.mol2cap_share if row.mol2cap_share is None else row.mol2cap_share for row in swept]
     for share in params.ratio_grid:
-        if any(math.isclose(share, other, abs_tol=1e-4) for other in there):
-            continue
-        there.append(share)
-        name, label = f"slerp@{share:.4g}+cpo", f"SLERP+CPO, {ratio(share)}"
-        start: dict[str, Any] = {"notebook": "06_ablation", "init": "slerp", "mol2cap_share": share}
-        rows.append(System(name=name, label=label, method="cpo", **start))
+        if not any(math.isclose(share, other, abs_tol=1e-4) for other in there):  # names give four digits
+            there.append(share)
+            name, label = f"slerp@{share:.4g}+cpo", f"SLERP+CPO, {ratio(share)}"
+            start: dict[str, Any] = {"notebook": "06_ablation", "init": "slerp", "mol2cap_share": share}
+            rows.append(System(name=name, label=label, method="cpo", **start))
     return rows

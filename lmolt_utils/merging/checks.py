@@ -64,13 +64,8 @@ def _in_folder(folder: Path) -> SafetensorsRepoMetadata:
             with safe_open(str(folder / file), framework="pt"):
                 pass  # compares the file's length with its header
     except NotASafetensorsRepoError:
-        raise MergeError(
-            f"{folder} has neither model.safetensors nor its index, and pickled weights are never opened: download or "
-            "train the model again"
-        ) from None
-    except FileNotFoundError as error:
-        raise MergeError(f"{error.filename} is missing, though the index names it: download the model again") from None
-    except (SafetensorsParsingError, SafetensorError, OSError) as error:
+        raise MergeError(f"{folder} has no safetensors weights, and pickled ones are never opened") from None
+    except (FileNotFoundError, SafetensorsParsingError, SafetensorError, OSError) as error:
         raise MergeError(f"the weights in {folder} are damaged ({error}): get the model again") from error
     return metadata
 
@@ -99,9 +94,8 @@ def _vocabulary(reference: str) -> dict[str, int]:
     try:
         return dict(AutoTokenizer.from_pretrained(**pretrained(reference)).get_vocab())
     except (OSError, ValueError) as error:
-        raise MergeError(
-            f"{reference} has no usable tokenizer ({str(error).splitlines()[0]}): copy its files into the folder"
-        ) from None
+        problem = str(error).splitlines()[0]
+        raise MergeError(f"{reference} has no usable tokenizer ({problem}): copy its files into the folder") from None
 
 
 def check_parents(models: Mapping[str, str]) -> None:
@@ -142,25 +136,20 @@ def _of_tokens(name: str) -> bool:
 
 
 def _same_tensors(one: str, first: Mapping[str, Header], two: str, second: Mapping[str, Header]) -> None:
-    for here, there, mine, theirs in ((one, two, first, second), (two, one, second, first)):
-        if extra := sorted(set(mine) - set(theirs)):
+    if different := sorted(first.keys() ^ second.keys()):
+        here, there = (one, two) if different[0] in first else (two, one)
+        raise MergeError(
+            f"{len(different)} tensors are in one model only, first {different[0]} in {here}, not in {there}: only "
+            "fine-tunes of one architecture can be merged"
+        )
+    remedies = {"shape": "choose two of a size and vocabulary", "dtype": "save one of them in the other's type"}
+    for what, remedy in remedies.items():
+        if different := [name for name in first if getattr(first[name], what) != getattr(second[name], what)]:
+            mine, theirs = (getattr(model[different[0]], what) for model in (first, second))
             raise MergeError(
-                f"{here} has {len(extra)} tensors that {there} lacks, first {extra[0]}: only fine-tunes of one "
-                "architecture can be merged"
+                f"{len(different)} tensors differ in {what}, first {different[0]}: {mine} in {one}, {theirs} in {two}; "
+                f"{remedy}"
             )
-    if shapes := [name for name in first if first[name].shape != second[name].shape]:
-        name = shapes[0]
-        remedy = "resize one vocabulary to the other" if _of_tokens(name) else "choose two of a size"
-        raise MergeError(
-            f"{len(shapes)} tensors differ in shape, first {name}: {list(first[name].shape)} in {one}, "
-            f"{list(second[name].shape)} in {two}; {remedy}"
-        )
-    if types := [name for name in first if first[name].dtype != second[name].dtype]:
-        name = types[0]
-        raise MergeError(
-            f"{len(types)} tensors differ in type, first {name}: {first[name].dtype} in {one}, {second[name].dtype} "
-            f"in {two}; save one of them in the other's type"
-        )
 
 
 def _same_tokens(one: str, first: dict[str, int], two: str, second: dict[str, int]) -> None:
@@ -174,8 +163,7 @@ def _same_tokens(one: str, first: dict[str, int], two: str, second: dict[str, in
 
 def check_space(folder: Path, tensors: Mapping[str, Header], dtype: str) -> None:
     """Refuse to start when the disk that will hold ``folder`` has less room than the merged weights need."""
-    width = {"float32": 4, "bfloat16": 2}[dtype]
-    needed = width * sum(math.prod(header.shape) for header in tensors.values())
+    needed = {"float32": 4, "bfloat16": 2}[dtype] * sum(math.prod(header.shape) for header in tensors.values())
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -1,8 +1,7 @@
 """TIES as L4M §3.2.1 prints it (audit D40), a rule of its own for mergekit: ``half_sum_ties``.
 
 Where two trimmed task vectors differ in sign, Eq. 1 sets both to the entry of larger magnitude, and the merge is the
-base plus half their sum. TIES averages the entries that agree with the elected sign, so that an entry which only one
-task vector keeps counts whole there and half here.
+base plus half their sum. In TIES an entry that one task vector alone keeps counts whole, here half.
 """
 
 import torch
@@ -14,9 +13,9 @@ NAME = "half_sum_ties"
 
 
 def trimmed(vector: torch.Tensor, density: float) -> torch.Tensor:
-    """``vector`` with all but its ``density`` largest entries (one at least) set to 0.
+    """``vector`` with all but its ``density`` largest entries (one at least) set to 0; of equal ones the first stay.
 
-    mergekit's own trimming leaves it to the machine's sort which of several equal entries stay; here the first do.
+    mergekit's own trimming leaves that to the machine's sort.
     """
     sizes = vector.abs().flatten()
     stay = max(1, int(density * len(sizes)))
@@ -33,10 +32,7 @@ def trimmed(vector: torch.Tensor, density: float) -> torch.Tensor:
     contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=2, max_non_base=2),
 )
 def half_sum_ties(group: TensorGroup, weight: PerNonBase[float], density: PerNonBase[float]) -> torch.Tensor:
-    """One tensor. Eq. 1 is applied where the signs conflict, as the sentence before it says.
-
-    Read as printed, for every entry, it would fill in from the other task vector what trimming has reset.
-    """
+    """One tensor; Eq. 1 is applied where the signs conflict, as the sentence before it says."""
     base = group.base.tensor
     one, two = weight.values_for(group.non_base)
     first, second = (

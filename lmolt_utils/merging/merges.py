@@ -20,14 +20,7 @@ from lmolt_utils.models.loading import model_identity
 from lmolt_utils.run.notebook import Run
 
 #: mergekit's name of each rule.
-METHODS = {
-    "slerp": "slerp",
-    "nuslerp": "nuslerp",
-    "soup": "linear",
-    "ties": "ties",
-    "half_sum_ties": "half_sum_ties",
-}
-RULES = tuple(METHODS)
+METHODS = {"slerp": "slerp", "nuslerp": "nuslerp", "soup": "linear", "ties": "ties", "half_sum_ties": "half_sum_ties"}
 #: Rules on task vectors: they need the base model.
 TASK_VECTOR_RULES = ("nuslerp", "ties", "half_sum_ties")
 #: Largest file written, in bytes: mergekit holds it in memory until it is full.
@@ -62,11 +55,9 @@ class Merge:
     @property
     def name(self) -> str:
         """Its file name: ``slerp-0.05263`` (share) or ``ties-0.2`` (density), then what is not usual."""
-        if self.rule in TRIMMING:
-            words = [f"{self.rule}-{self.density:.4g}"]
-            words += [f"share{self.share:.4g}"] if self.share != 0.5 else []
-        else:
-            words = [f"{self.rule}-{self.share:.4g}"]
+        trims = self.rule in TRIMMING
+        words = [self.rule, f"{self.density if trims else self.share:.4g}"]
+        words += [f"share{self.share:.4g}"] if trims and self.share != 0.5 else []
         words += [self.dtype] if self.dtype != "float32" else []
         return "-".join(words)
 
@@ -81,16 +72,9 @@ def merge_of(system: System, params: Params) -> Merge | None:
     """The merge that ``system`` starts from under ``params`` (its own settings applied), or ``None``."""
     if not system.merged:
         return None
-    return Merge(
-        rule=system.init,
-        share=params.mol2cap_share,
-        density=params.ties_density,
-        dtype=params.merge_dtype,
-        base=params.base_model,
-        cap2mol=params.cap2mol_model,
-        mol2cap=params.mol2cap_model,
-        device=params.device,
-    )
+    models = {role: getattr(params, f"{role}_model") for role in ("base", "cap2mol", "mol2cap")}
+    share, density = params.mol2cap_share, params.ties_density
+    return Merge(system.init, share, density, params.merge_dtype, **models, device=params.device)
 
 
 def make_merge(run: Run, merge: Merge, say: Callable[[str], None] = print) -> Path:
@@ -115,10 +99,7 @@ def with_weights(merge: Merge | None, initial: str) -> str:
 
 
 def merge_models(merge: Merge, folder: Path) -> None:
-    """Merge with mergekit into ``folder`` (weights, tokenizer, configuration); the YAML is written beside it.
-
-    The models' headers and tokenizers are compared before any weight is read.
-    """
+    """Merge with mergekit into ``folder`` (weights, tokenizer, configuration); the YAML is written beside it."""
     check_parents(merge.models)
     check_space(folder, headers(merge.cap2mol), merge.dtype)
     text = mergekit_yaml(merge)
@@ -126,15 +107,14 @@ def merge_models(merge: Merge, folder: Path) -> None:
     with atomic_folder(folder) as part:
         _run(configuration(merge, places), part, merge.device)
         for file in part.iterdir():
-            os.chmod(file, 0o644)  # mergekit leaves weights that only their owner can read
+            os.chmod(file, 0o644)  # mergekit's weights are for their owner alone
     write_text(yaml_path(folder), text)
 
 
 def configuration(merge: Merge, models: Mapping[str, str]) -> dict[str, Any]:
     """mergekit's configuration; ``models``: where each of ``merge.models`` lies, as an absolute path or hub id.
 
-    Task vectors weigh their shares: with 1/2 each, ``half_sum_ties`` has the half that L4M writes in front of the sum.
-    TIES divides by the weights again.
+    With a share of 1/2 the weights of ``half_sum_ties`` are the half that L4M writes before the sum.
     """
     cap2mol, mol2cap = models["cap2mol"], models["mol2cap"]
     config: dict[str, Any] = {"merge_method": METHODS[merge.rule], "dtype": "float32"}
@@ -172,7 +152,7 @@ def mergekit_yaml(merge: Merge) -> str:
 
 
 def _run(config: dict[str, Any], folder: Path, device: str) -> None:
-    """Run mergekit in this process: importing it takes seconds, too long for a command per merge."""
+    """Run mergekit in this process: importing it takes seconds."""
     from mergekit.config import MergeConfiguration
     from mergekit.io.tasks import LoaderCache
     from mergekit.merge import run_merge
@@ -187,5 +167,4 @@ def _run(config: dict[str, Any], folder: Path, device: str) -> None:
     try:
         run_merge(MergeConfiguration.model_validate(config), str(folder), options=options)
     finally:
-        # mergekit keeps opened files for the life of the process: a model trained again would be read as it was.
-        LoaderCache().loaders.clear()
+        LoaderCache().loaders.clear()  # else a model trained again would be read as it was

@@ -43,13 +43,12 @@ def tensor_report(merge: Merge, folder: str) -> pd.DataFrame:
 
     - ``tensor``, ``group``, ``elements``;
     - ``angle`` between the parents' weights, ``task_angle`` between their task vectors (degrees);
-    - ``branch``: what SLERP does at that angle, ``spherical``, or ``linear`` above mergekit's threshold (NuSLERP: at
-      that between the task vectors); empty for rules without angles;
+    - ``branch``: what SLERP does at that angle (NuSLERP: at the task vectors'), ``spherical`` or ``linear``; or empty;
     - ``sign_conflicts``: of the entries that both task vectors change, the share whose signs differ;
     - ``task_cap2mol``, ``task_mol2cap``, ``update``: norms of both task vectors and of merged - base, over the base's;
     - ``to_cap2mol``, ``to_mol2cap``: distances of the merge to the parents, over that between the parents.
 
-    A ratio whose denominator is zero (a tensor in which the models agree) is NaN.
+    A ratio over zero (the models agree in a tensor) is NaN.
     """
     roles = {"cap2mol": merge.cap2mol, "mol2cap": merge.mol2cap, "base": merge.base, "merged": folder}
     places = {role: shards(Path(local_folder(name))) for role, name in roles.items()}
@@ -79,20 +78,12 @@ def _row(slices: Mapping[str, Any], rule: str) -> dict[str, Any]:
     sums: dict[str, float] = defaultdict(float)
     for a, b, base, merged in _blocks(slices):
         s, t = a - base, b - base
-        for key, (one, other) in {
-            "a a": (a, a),
-            "b b": (b, b),
-            "a b": (a, b),
-            "base": (base, base),
-            "s s": (s, s),
-            "t t": (t, t),
-            "s t": (s, t),
-            "apart": (a - b, a - b),
-            "update": (merged - base, merged - base),
-            "to a": (merged - a, merged - a),
-            "to b": (merged - b, merged - b),
-        }.items():
-            sums[key] += float(one @ other)
+        parts = {"a": a, "b": b, "s": s, "t": t, "base": base, "apart": a - b}
+        parts |= {"update": merged - base, "to a": merged - a, "to b": merged - b}
+        for key, part in parts.items():
+            sums[key] += float(part @ part)
+        sums["a b"] += float(a @ b)
+        sums["s t"] += float(s @ t)
         sums["elements"] += a.numel()
         sums["both"] += int(((s != 0) & (t != 0)).sum())
         sums["conflicts"] += int((s * t < 0).sum())
@@ -100,16 +91,16 @@ def _row(slices: Mapping[str, Any], rule: str) -> dict[str, Any]:
     def ratio(upper: str, lower: str) -> float:
         return sums[upper] / sums[lower] if sums[lower] else math.nan
 
-    angle = _angle(sums["a b"], sums["a a"], sums["b b"])
-    task_angle = _angle(sums["s t"], sums["s s"], sums["t t"])
+    angle = _angle(sums["a b"], sums["a"], sums["b"])
+    task_angle = _angle(sums["s t"], sums["s"], sums["t"])
     return {
         "elements": int(sums["elements"]),
         "angle": math.degrees(angle),
         "task_angle": math.degrees(task_angle),
         "branch": _branch(rule, angle, task_angle),
         "sign_conflicts": ratio("conflicts", "both"),
-        "task_cap2mol": math.sqrt(ratio("s s", "base")),
-        "task_mol2cap": math.sqrt(ratio("t t", "base")),
+        "task_cap2mol": math.sqrt(ratio("s", "base")),
+        "task_mol2cap": math.sqrt(ratio("t", "base")),
         "update": math.sqrt(ratio("update", "base")),
         "to_cap2mol": math.sqrt(ratio("to a", "apart")),
         "to_mol2cap": math.sqrt(ratio("to b", "apart")),
@@ -150,7 +141,7 @@ def overall(reports: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         row: dict[str, Any] = {}
         for column in ("to_cap2mol", "to_mol2cap", "update", "sign_conflicts"):
             known = tensors[tensors[column].notna()]
-            row[column] = float(np.average(known[column], weights=known["elements"])) if len(known) else math.nan
+            row[column] = np.average(known[column], weights=known["elements"]) if len(known) else math.nan
         linear = (tensors["branch"] == "linear").sum()
         row["linear branch"] = f"{linear} of {len(tensors)} tensors" if tensors["branch"].any() else ""
         rows[name] = row

@@ -15,7 +15,6 @@ from lmolt_utils.run.notebooks import NOTEBOOKS
 
 #: What a repository page draws at once.
 MOST_BYTES = 1_000_000
-_WIDGETS = "application/vnd.jupyter.widget"
 
 
 def copy_executed(folder: Path, figures: Path) -> list[Path]:
@@ -26,7 +25,7 @@ def copy_executed(folder: Path, figures: Path) -> list[Path]:
     """
     written = []
     for name in NOTEBOOKS:
-        source = folder / "notebooks" / f"{name}.ipynb"
+        source, target = (place / "notebooks" / f"{name}.ipynb" for place in (folder, figures))
         if not source.exists():
             continue
         notebook = json.loads(source.read_text(encoding="utf-8"))
@@ -40,15 +39,14 @@ def copy_executed(folder: Path, figures: Path) -> list[Path]:
         text = re.sub(rf"{re.escape(str(root()))}/?", "", text).replace(str(Path.home()), "~")
         if len(text.encode()) > MOST_BYTES:
             raise RuntimeError(f"{name}: its executed copy has {len(text.encode()):,} bytes, more than {MOST_BYTES:,}")
-        write_text(figures / "notebooks" / f"{name}.ipynb", text)
-        written.append(figures / "notebooks" / f"{name}.ipynb")
+        write_text(target, text)
+        written.append(target)
     return written
 
 
 def _wanted(output: dict[str, Any]) -> bool:
-    if output["output_type"] == "stream":
-        return bool(output["name"] == "stdout")
-    return not any(kind.startswith(_WIDGETS) for kind in output.get("data", {}))
+    widget = any(kind.startswith("application/vnd.jupyter.widget") for kind in output.get("data", {}))
+    return output.get("name", "stdout") == "stdout" and not widget
 
 
 def _shown(output: dict[str, Any]) -> dict[str, Any]:

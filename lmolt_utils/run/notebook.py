@@ -1,8 +1,7 @@
 """What every notebook begins with: ``run = start("04_alignment", globals())``.
 
 The parameters cell has three names: ``profile``, ``systems`` and ``overrides``. A parameter that papermill injects by
-its own name (``-p learning_rate 1e-3``, ``-f params/gpu.yaml``) counts as an override. Unknown names and wrong types
-stop here, before any work.
+its own name (``-p learning_rate 1e-3``, ``-f params/gpu.yaml``) counts as an override.
 """
 
 import logging
@@ -51,22 +50,20 @@ class Run:
     @property
     def scale(self) -> str:
         """Whose models the numbers are of, as the tables' captions say it."""
-        names = ("base_model", "cap2mol_model", "mol2cap_model")
-        models = [str(getattr(self.params, name)) for name in names]
+        models, papers = ([p.base_model, p.cap2mol_model, p.mol2cap_model] for p in (self.params, load("paper")))
         if all(model.startswith("embedded:") for model in models):
             return "embedded"
-        paper = load("paper")
-        same = [model.split("@")[0] for model in models] == [getattr(paper, name) for name in names]
+        same = [model.split("@")[0] for model in models] == papers
         return "the paper's models" if same else f"not the paper's models but {', '.join(dict.fromkeys(models))}"
 
     @property
     def table(self) -> list[System]:
-        """Every system of the run: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
+        """Every system of the run, whichever notebook makes it."""
         return planned(self.params)
 
     @property
     def systems(self) -> list[System]:
-        """The systems that this notebook makes in this run; a wanted one comes with its copies for more ``seeds``."""
+        """The systems that this notebook makes, a wanted one with its copies for more ``seeds``."""
         rows = with_ratio_grid(load_systems(), self.params)
         return replicas(chosen(rows, self.notebook, list(self.wanted) if self.wanted else None), self.params)
 
@@ -78,22 +75,21 @@ class Run:
     @property
     def figures(self) -> Path:
         """Where tables and figures go: only a run with the profile's own parameters writes the tracked ones."""
-        profiles_own = figures_folder(self.folder, self.params.figures_dir)
-        return self.path("figures") if self.changed else profiles_own
+        tracked = figures_folder(self.folder, self.params.figures_dir)
+        return self.path("figures") if self.changed else tracked
 
     @property
     def property_note(self) -> str:
         """What belongs beside every number that rests on property sets, if 01 read these off the captions."""
         facts = read_kept(self.path("data", "corpus.manifest.json")) or {}
-        if facts.get("properties") != READ_OFF:
-            return ""
-        return "Property sets were read off the captions by the grammar: the corpus states none."
+        note = "Property sets were read off the captions by the grammar: the corpus states none."
+        return note if facts.get("properties") == READ_OFF else ""
 
     @property
     def older_code(self) -> str:
         """The steps that were kept though their code changed since, for the captions of tables; empty: none."""
-        first, more = (names := sorted(made_by_older_code(self.folder)))[:6], len(names) - 6
-        return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+        names = sorted(made_by_older_code(self.folder))
+        return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
@@ -112,8 +108,7 @@ class Run:
     def finish(self) -> pd.DataFrame:
         """Record which files this notebook wrote, with which parameters; the files with their time and memory.
 
-        The record, ``notebooks/NAME.record.json``, is how a copied or damaged run is told from one that is done. A
-        run narrowed to some systems leaves it alone.
+        By the record a copied or damaged run is told from a finished one; one narrowed to some systems has none.
         """
         if self.wanted is None:
             files = {self.shown(path): fingerprint(path) for path in self.written}
@@ -128,16 +123,16 @@ class Run:
     def settings(self) -> HTML:
         """The dozen parameters that matter in this notebook, the value beside the paper's; all others folded away."""
         values = {"here": self.params.model_dump(), "paper profile": load("paper").model_dump()}
-        told = {name: describe(name) for name in Params.model_fields}
-        every = pd.DataFrame(values, dtype=object).join(pd.DataFrame(told).T[["source", "unit", "meaning"]])
-        first = list(HEADLINE[self.notebook])
+        told = pd.DataFrame({name: describe(name) for name in Params.model_fields}).T
+        every = pd.DataFrame(values, dtype=object).join(told[["source", "unit", "meaning"]])
+        first = HEADLINE[self.notebook]
         rest = every.drop(index=first)
         folded = f"<details><summary>{len(rest)} more parameters</summary>{rest.to_html()}</details>"
         return HTML(every.loc[first].to_html() + folded)
 
 
 def notebook_record(folder: Path, notebook: str) -> Path:
-    """The provenance record of an executed notebook: its parameters, and the hashes of all files it stands for."""
+    """Where a notebook's record lies: its parameters, and the hashes of all files that it stands for."""
     return folder / "notebooks" / f"{notebook}.record.json"
 
 
@@ -160,18 +155,15 @@ def damaged(folder: Path, notebook: str) -> str | None:
 
 
 def _cost(path: Path) -> dict[str, Any]:
-    """Seconds and peak memory from the record beside a file, where it has one."""
+    """Seconds and peak memory from the record beside a file, where it has one, and its size."""
     facts = read_kept(record_path(path)) or {}
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(p.stat().st_size for p in files)
     return {"seconds": facts.get("wall_s"), "peak MB": facts.get("peak_mb"), "KB": size // 1024}
 
 
-# ---- starting ----
-
-
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
-    """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where; the :class:`Run`."""
+    """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where."""
     _short_errors()
     profile, wanted, values = given(namespace)
     params = with_data_switches(load(profile, values))
@@ -192,16 +184,16 @@ def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
 
 
 def given(namespace: MutableMapping[str, Any]) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
-    """Profile, systems and overrides as the notebook's namespace has them.
+    """Profile, systems and overrides as the notebook's namespace has them; :class:`ParameterError` for unknown names.
 
     What papermill injected by name is read off the first time: later, a notebook's own variables may be called as a
-    parameter is. Raises :class:`~lmolt_utils.config.params.ParameterError` for a name that is none.
+    parameter is.
     """
     if "_injected" not in namespace:
-        own = {*_CELL, "In", "Out"}
         injected = {}
         for name, value in namespace.items():
-            if name.startswith("_") or name in own or callable(value) or isinstance(value, ModuleType):
+            helper = name.startswith("_") or callable(value) or isinstance(value, ModuleType)
+            if helper or name in (*_CELL, "In", "Out"):
                 continue
             if name not in Params.model_fields:
                 raise ParameterError(f"unknown parameter {name!r}{nearest(name, [*_CELL, *Params.model_fields])}")
@@ -223,7 +215,7 @@ def _check_earlier(run: Run) -> None:
     """Raise :class:`ParameterError` if a notebook whose files this one reads was run with other parameters."""
     earlier = set(AFTER[run.notebook])
     for notebook in reversed(NOTEBOOKS):
-        earlier |= set(AFTER[notebook]) if notebook in earlier else set()
+        earlier.update(AFTER[notebook] if notebook in earlier else ())
     for notebook in sorted(earlier):
         record, now = read_notebook_record(run.folder, notebook), depends_on(notebook, run.params)
         if record and (names := [name for name, value in now.items() if record["params"].get(name) != value]):
@@ -236,7 +228,7 @@ def _check_earlier(run: Run) -> None:
 def _take_over(run: Run) -> None:
     """Link into a changed run's folder what the notebooks before the first changed parameter made in the profile's run.
 
-    A notebook whose record no longer fits the profile is left out; its files count as not made.
+    The files of a notebook whose record no longer fits the profile count as not made.
     """
     base, first = run_folder(run.params.profile), min(map(first_changed, run.changed))
     own = with_data_switches(load(run.params.profile))
@@ -247,25 +239,20 @@ def _take_over(run: Run) -> None:
             continue
         if here.exists() and here.read_bytes() == there.read_bytes():
             continue
-        for path in (base / name for name in record["files"] if (base / name).exists()):
-            _link(path, run.folder / path.relative_to(base))
-            if record_path(path).exists():
-                _link(record_path(path), run.folder / record_path(path).relative_to(base))
-        _link(there, here)
+        made = [path for name in record["files"] for path in (base / name, record_path(base / name))]
+        for path in (*made, there):
+            if path.exists():
+                _link(path, run.folder / path.relative_to(base))
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: str | Path, target: str | Path) -> None:
     """``target`` as another name of ``source``: files are replaced, never written into."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
+    if Path(source).is_dir():
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, copy_function=_link_file)
-    else:
-        target.unlink(missing_ok=True)
-        _link_file(source, target)
-
-
-def _link_file(source: str | Path, target: str | Path) -> None:
+        shutil.copytree(source, target, copy_function=_link)
+        return
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:  # a disk that knows no links
@@ -274,19 +261,18 @@ def _link_file(source: str | Path, target: str | Path) -> None:
 
 def _short_errors() -> None:
     """In IPython, show an error that a user can mend as its message alone."""
-    shell: Any = get_ipython()
-    if shell is not None:
 
-        def show(self: Any, kind: type, error: Exception, trace: Any, tb_offset: Any = None) -> list[str]:
-            lines = [f"{kind.__name__}: {error}"]
-            self._showtraceback(kind, error, lines)
-            return lines
+    def show(self: Any, kind: type, error: Exception, trace: Any, tb_offset: Any = None) -> list[str]:
+        lines = [f"{kind.__name__}: {error}"]
+        self._showtraceback(kind, error, lines)
+        return lines
 
+    if (shell := get_ipython()) is not None:
         shell.set_custom_exc((CompanionError,), show)
 
 
 def _prepare(params: Params) -> None:
-    """Threads, seed and a quiet hub, where models run: importing torch takes seconds that the others save."""
+    """Threads, seed and a quiet hub, where models run: importing torch takes seconds."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.config.params import ParameterError, Params, check, load, nearest
+from lmolt_utils.config.params import Params, check, load
 from lmolt_utils.config.switches import resolve
 from lmolt_utils.config.systems import System, load_systems, with_ratio_grid
 from lmolt_utils.files import fingerprint
@@ -41,13 +41,10 @@ _FIRST: dict[str, tuple[str, ...]] = {
         "mol2cap_model", "txtchem_model", "chemllm_model", "baseline_prompt", "remote_code", "quantize", "semantics",
         "switches", "seeds", "train_prompt", "test_prompt", "epochs", "effective_batch", "micro_batch",
         "learning_rate", "scheduler", "warmup_share", "max_grad_norm", "weight_decay", "beta", "cpo_alpha", "cpo_nll",
-        "dpo_loss", "dpo_alpha", "kto_format", "sft_eos", "sft_loss_on",
-        "lora_rank", "lora_alpha", "lora_dropout", "dora", "max_length",
+        "dpo_loss", "dpo_alpha", "kto_format", "sft_eos", "sft_loss_on", "lora_rank", "lora_alpha", "lora_dropout",
+        "dora", "max_length",
     ),
-    "05_merging": (
-        "base_model", "mol2cap_share", "ties_density",
-        "merge_dtype", "ratio_grid",
-    ),
+    "05_merging": ("base_model", "mol2cap_share", "ties_density", "merge_dtype", "ratio_grid"),
     "07_nli_evaluation": (
         "caption_tokenizer", "postprocess", "invalid", "nli_model", "nli_batch_tokens", "decomposer",
         "decomposer_model", "decomposer_new_tokens", "word_cuts",
@@ -57,9 +54,7 @@ _FIRST: dict[str, tuple[str, ...]] = {
 
 
 def notebook_path(notebook: str) -> Path:
-    """The source of a notebook; raises :class:`~lmolt_utils.config.params.ParameterError` for an unknown one."""
-    if notebook not in NOTEBOOKS:
-        raise ParameterError(f"no notebook {notebook!r}{nearest(notebook, list(NOTEBOOKS))}")
+    """The source of a notebook."""
     return root() / "notebooks" / f"{notebook}.ipynb"
 
 
@@ -77,11 +72,8 @@ def with_data_switches(params: Params) -> Params:
 def depends_on(notebook: str, params: Params) -> dict[str, Any]:
     """The parameters that ``notebook``'s files depend on: those that count from it or from an earlier notebook on."""
     values = with_data_switches(params).model_dump(mode="json")
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in (*SAME_NUMBERS, *ADDS_SYSTEMS) and first_changed(name) <= notebook
-    }
+    names = [name for name in values if name not in (*SAME_NUMBERS, *ADDS_SYSTEMS) and first_changed(name) <= notebook]
+    return {name: values[name] for name in names}
 
 
 def rows_of(notebook: str, params: Params) -> list[System]:
@@ -91,7 +83,7 @@ def rows_of(notebook: str, params: Params) -> list[System]:
 
 
 def changes(profile: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ``values``, those that make another run than the profile's; raises ``ParameterError`` for wrong ones."""
+    """Of ``values``, those that make another run than the profile's."""
     base, own = load(profile).model_dump(), load(profile, {**values, "profile": profile}).model_dump()
     return {name: own[name] for name in sorted(own) if own[name] != base[name] and name not in SAME_NUMBERS}
 
@@ -100,7 +92,7 @@ def parts(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, lis
     """Executions of a notebook that are narrowed to some of its systems and run before it: notebook and systems.
 
     ``per_system``: one for every system. Else 06's systems, as many as 03 to 05 make together, are dealt out to the
-    profile's ``ablation_jobs``: on two cores one process would go on long after the other notebooks are done.
+    profile's ``ablation_jobs``.
     """
     params = load(profile)
     rows = [row for row in with_ratio_grid(load_systems(), params) if row.init != "baseline"]  # those take seconds
@@ -113,10 +105,7 @@ def parts(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, lis
 
 
 def package_hash() -> str:
-    """One hash over the package's code and the data files that belong to it.
-
-    A notebook is executed again when it changes, which takes seconds: its steps know what they are made from.
-    """
+    """One hash over the package's code and the data files that belong to it: notebooks run again when it changes."""
     package = root() / "lmolt_utils"
     files = [*package.rglob("*.py"), *package.rglob("*.mplstyle"), package / "embedded" / "models" / "hashes.json"]
     files += [root() / "params" / f"{name}.yaml" for name in ("published", "switches", "claims")]

@@ -12,6 +12,7 @@ import psutil
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import planned
+from lmolt_utils.files import read_kept
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
@@ -19,8 +20,7 @@ from lmolt_utils.run.notebooks import NOTEBOOKS
 
 #: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
 _GRACE = 20.0
-#: glibc gives freed blocks of logits back to the system and asks for them again at every step. With a vocabulary of
-#: 32,000 that is half of a training's time on a CPU.
+#: Else glibc gives freed blocks of logits back at every step: half of a training's time on a CPU at 32,000 tokens.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
@@ -30,31 +30,31 @@ def executed(folder: Path, notebook: str) -> Path:
 
 
 def drop_unfinished(folder: Path) -> list[str]:
-    """Delete executed notebooks whose files are missing or were changed; a line for each.
+    """Delete executed notebooks that a kill cut short, or whose files are missing or were changed; a line for each.
 
-    Snakemake looks at the executed notebook alone: it cannot tell that one of its files was damaged or not copied.
-    What a later notebook read of it runs again after it. In a folder without Snakemake's own notes nothing is known of
-    what the notebooks were run with, so all count as not done; their steps are checked one by one when they run.
+    Snakemake looks at the executed notebook alone. In a folder without its notes nothing is known of what the notebooks
+    were run with, so all count as not done; their steps are checked one by one when they run.
     """
     lines = []
-    unknown = not (folder / ".snakemake" / "metadata").is_dir()
-    for notebook in NOTEBOOKS:
-        done = executed(folder, notebook)
-        if done.exists():
-            reason = "Snakemake has no notes of this run" if unknown else damaged(folder, notebook)
-            if reason is not None:
-                done.unlink()
-                lines.append(f"{notebook} runs again: {reason}" + ("" if unknown else " is missing or was changed"))
+    for done in (path for path in (executed(folder, name) for name in NOTEBOOKS) if path.exists()):
+        written = read_kept(done) or {"metadata": {}}
+        if written["metadata"].get("papermill", {}).get("end_time") is None:
+            line = f"{done.stem} was interrupted: it runs again, and what is done in it stays"
+        elif not (folder / ".snakemake" / "metadata").is_dir():
+            line = f"{done.stem} runs again: Snakemake has no notes of this run"
+        elif file := damaged(folder, done.stem):
+            line = f"{done.stem} runs again: {file} is missing or was changed"
+        else:
+            continue
+        done.unlink()
+        lines.append(line)
     return lines
 
 
 def _running(folder: Path) -> bool:
     """Whether Snakemake is at work in ``folder``, started by anybody."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "snakemake" in words and str(folder) in words and process.pid != os.getpid():
-            return True
-    return False
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return any("snakemake" in words and str(folder) in words for words in lines)
 
 
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
@@ -63,10 +63,9 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     Raises ``RuntimeError`` while another run of the profile is under way, and ``KeyboardInterrupt`` once all notebooks
     have ended, when this process is told to end.
     """
-    params = load(profile)  # a mistyped profile or parameter stops here
-    planned(params)  # and a system that cannot be made
-    folder = run_folder(profile)
-    figures_folder(folder, params.figures_dir)
+    params, folder = load(profile), run_folder(profile)
+    planned(params)  # a system that cannot be made stops here
+    figures = figures_folder(folder, params.figures_dir)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(folder)]
     command += ["--config", f"profile={profile}", f"per_system={per_system}", "--cores", str(cores)]
     command += ["--workflow-profile", str(root() / "profiles" / "default")]
@@ -91,7 +90,6 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
                     process.wait(_GRACE)
                 os.killpg(process.pid, signal.SIGKILL)
             raise
-    figures = figures_folder(folder, params.figures_dir)
     if figures.is_relative_to(root() / "figures") and all(executed(folder, name).exists() for name in NOTEBOOKS):
         copy_executed(folder, figures)  # tracked, as the figures are
     return 0

@@ -47,8 +47,8 @@ def answered(texts: Sequence[str], ask: Ask, work: Path, shard_rows: int, title:
 class Checkpoints(TrainerCallback):
     """Transformers' checkpoints of one training in ``folder``; ``notes`` gives what else has to survive a kill.
 
-    A checkpoint counts only if its seal, written last, still fits it. Its optimiser and random states are PyTorch files
-    that only this program wrote; Transformers reads them with ``weights_only``, which runs nothing.
+    A checkpoint counts only if its seal, written last, still fits it. Transformers reads its optimiser and random
+    states with ``weights_only``, which runs nothing.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,10 +1,8 @@
 """Steps: work that is done once, recorded, and not done again while what it is made from is the same.
 
-The key in its record, ``<first output>.record.json``, decides. Code is recorded, not part of the key: a changed line
-must not throw away days of training. When only code changed, a step that took less than ``redo_below_s`` is made again,
-a longer one is kept and said to be made by older code until ``LMOLT_REDO`` asks (``1``, or a pattern, ``train*``).
-
-The work folder, ``.<first output>.work``, survives a kill and is emptied when the key changed.
+The key in its record, ``<first output>.record.json``, decides. When only code changed, a step that took less than
+``redo_below_s`` is made again, a longer one is kept and said to be made by older code until ``LMOLT_REDO`` asks (``1``,
+or a pattern, ``train*``). The work folder, ``.<first output>.work``, survives a kill, until the key changes.
 """
 
 import ast
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
@@ -34,69 +32,47 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "mergekit", "rdkit", "nump
 _WORK_KEY = "key.json"
 
 
-# ---- code ----
-
-
-def _source(module: str) -> Path | None:
-    base = Path(__file__).resolve().parents[2] / module.replace(".", "/")
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
 @cache
 def _read(module: str) -> tuple[bytes, frozenset[str]]:
     """What a module of this package says to Python, and which others it imports; nothing for other names."""
-    source = _source(module)
-    if source is None:
+    source = Path(__file__).resolve().parents[2] / f"{module.replace('.', '/')}.py"
+    if not source.is_file():
         return b"", frozenset()
     tree, found = ast.parse(source.read_text(encoding="utf-8")), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[:1] = []  # its docstring
+        elif isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
+            del node.body[0]
     return ast.dump(tree).encode(), frozenset(name for name in found if name.startswith(PACKAGE))
 
 
 @cache
 def code_hash(module: str) -> str:
-    """One hash over what ``module`` and every module of this package that it imports say to Python.
-
-    Comments, docstrings and layout do not count.
-    """
+    """One hash over ``module`` and every module of this package that it imports, without comments and docstrings."""
     seen: dict[str, bytes] = {}
     waiting = {module}
     while waiting:
         name = waiting.pop()
         seen[name], imports = _read(name)
         waiting |= imports - seen.keys()
-    whole = hashlib.sha256()
-    for name in sorted(seen):
-        whole.update(seen[name])
-    return whole.hexdigest()[:16]
-
-
-# ---- what is recorded ----
+    return hashlib.sha256(b"".join(seen[name] for name in sorted(seen))).hexdigest()[:16]
 
 
 @cache
 def commit() -> str:
-    """The repository's commit, marked ``+changes`` when the working tree differs; ``unknown`` without git.
+    """The repository's commit, ``+changes`` if more than figures/ differs from it; ``unknown`` without git."""
 
-    figures/ does not count: it is what a run writes, not what it is made from.
-    """
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", root(), *words], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        git = ["git", "-C", str(root())]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--", ".", ":(exclude)figures"]
-        dirty = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+        changed = git("status", "--porcelain", "--", ".", ":(exclude)figures")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head + ("+changes" if dirty.strip() else "")
 
 
 @cache
@@ -106,10 +82,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process since :func:`forget_peak`, in MB.
-
-    Where the kernel cannot forget (macOS), since its start.
-    """
+    """Largest resident memory of this process, in MB, since :func:`forget_peak` (macOS: since its start)."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
@@ -119,10 +92,8 @@ def peak_memory_mb() -> float:
 
 def forget_peak() -> None:
     """Let :func:`peak_memory_mb` begin anew: a step's record names its own peak, not an earlier step's."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return
 
 
 @contextmanager
@@ -132,9 +103,6 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-# ---- steps ----
 
 
 def record_path(output: Path) -> Path:
@@ -155,8 +123,8 @@ def why_not(outputs: Sequence[Path], key: Mapping[str, Mapping[str, Any]]) -> st
         return f"{missing[0]} is not there yet"
     record = _record(outputs[0])
     if record is None:
-        damaged = record_path(outputs[0]).exists()
-        return f"{shown(outputs[0])} has {'a damaged' if damaged else 'no'} record of what made it"
+        which = "a damaged record" if record_path(outputs[0]).exists() else "no record, as a kill leaves it"
+        return f"{shown(outputs[0])} has {which}"
     for part, now in key.items():
         before = record["key"].get(part) or {}
         if names := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
@@ -188,11 +156,10 @@ def step(
     notebook: str = "",
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Run ``make`` unless its ``outputs`` are there and were made from the same inputs and parameters.
+    """Run ``make`` unless its ``outputs`` are there and were made from the same inputs and parameters; whether it ran.
 
     ``make`` is given the step's work folder. ``inputs`` maps a name to a path (hashed) or to text that identifies it
-    (a hub id and revision). Says in one line whether and why it runs; returns whether it ran. Raises whatever ``make``
-    raises: nothing is recorded then, the work folder stays, and the next run goes on.
+    (a hub id and revision). When ``make`` raises, nothing is recorded, the work folder stays, and the next run goes on.
     """
     with _locked(outputs[0].parent / f".{outputs[0].name}.lock"):
         hashed = {k: fingerprint(value) if isinstance(value, Path) else value for k, value in (inputs or {}).items()}
@@ -210,9 +177,9 @@ def step(
                 say(f"{name}: up to date, made by older code ({commit_then}; lmolt reproduce --redo makes it again)")
                 return False
             reason = "its code changed"
-        say(f"{name}: {reason}")
         record_path(outputs[0]).unlink(missing_ok=True)
         work, began_with, before = _work_folder(outputs[0], key, code)
+        say(f"{name}: {reason}" + ("; what was kept of it is used" if before else ""))
         start = time.perf_counter()
         forget_peak()
         make(work)

@@ -1,6 +1,5 @@
 """Adapters on disk: saved with the identity of their base model, and refused on another one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lmolt_utils.files import fingerprint, read_json, write_json
 from lmolt_utils.models.loading import Kind, ModelError, load_model, load_tokenizer, model_identity
 
-BASE, CONFIG = "base.json", "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+BASE, CONFIG, WEIGHTS = "base.json", "adapter_config.json", "adapter_model.safetensors"
 
 
 def base_identity(initial: str) -> str:
@@ -26,7 +24,7 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, i
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     name = Path(initial).name if Path(initial).is_absolute() else initial
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in any order,
     config["base_model_name_or_path"] = name  # and this machine's path to the model,
     write_json(folder / CONFIG, config)
@@ -37,28 +35,20 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, i
 def check_adapter(adapter: Path, initial: str) -> None:
     """Raise :class:`ModelError` when ``adapter`` has no safetensors weights, or was trained on another model."""
     if not (adapter / WEIGHTS).is_file():
-        pickled = sorted(path.name for path in adapter.glob("*.bin"))
-        why = f"only pickled weights ({', '.join(pickled)}), which are never opened" if pickled else f"no {WEIGHTS}"
-        raise ModelError(f"adapter {adapter} has {why}: train it again, or save it as safetensors")
-    if (adapter / BASE).is_file():
-        made_for = read_json(adapter / BASE)
-        if made_for["identity"] != base_identity(initial):
-            raise ModelError(
-                f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
-                f"{made_for['identity'][:12]}): name that one, or train the adapter again"
-            )
+        raise ModelError(f"adapter {adapter} has no {WEIGHTS}, and pickled weights are never opened: train it again")
+    if (adapter / BASE).is_file() and (made_for := read_json(adapter / BASE))["identity"] != base_identity(initial):
+        raise ModelError(
+            f"adapter {adapter} was trained on another model than {initial} (on {made_for['base']}, "
+            f"{made_for['identity'][:12]}): name that one, or train the adapter again"
+        )
 
 
 def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, reference: str) -> None:
-    """Raise :class:`ModelError` when the tokenizer has ids that the model has no embedding for.
-
-    More embeddings than tokens are usual (tables padded to a round size) and harmless.
-    """
+    """Raise :class:`ModelError` when the tokenizer has ids that the model has no embedding for."""
     largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
     if largest >= rows:
         raise ModelError(
-            f"{reference}: the tokenizer's ids go up to {largest}, the model has {rows} embeddings: they are not of "
-            "one model; get the tokenizer that belongs to it"
+            f"{reference}: the tokenizer's ids go up to {largest}, the model has {rows} embeddings: get the model's own"
         )
 
 
@@ -72,7 +62,7 @@ def load_trained(
     kind: Kind = "causal",
     remote_code: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The initial model with its adapter (or without, for systems that are not trained) and its tokenizer.
+    """The initial model, with its adapter if there is one, and its tokenizer.
 
     Raises :class:`ModelError` before any weights are read when the adapter does not belong to ``initial``.
     """
@@ -85,8 +75,7 @@ def load_trained(
         try:
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).eval()
         except (RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise ModelError(f"adapter {adapter} does not fit {initial}, it is another model's: {why}") from error
+            raise ModelError(f"adapter {adapter} does not fit {initial}: {str(error).splitlines()[0]}") from error
         if quantize == "none":
             with torch.no_grad():
                 model = model.merge_and_unload()  # the same function, without two small products per layer

@@ -1,7 +1,4 @@
-"""From a row of the systems table to its predictions: merge, train, predict, each done once.
-
-A row's init decides whether something is merged, its method whether something is trained.
-"""
+"""From a row of the systems table to its predictions: merge (if init says so), train (method), predict, each once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +35,7 @@ class Plan:
 
     @property
     def published_model(self) -> str | None:
-        """The published baseline that the system is, if it is one."""
+        """The model of a published baseline."""
         init = self.system.init
         return getattr(self.params, PUBLISHED[init]) if init in PUBLISHED else None
 
@@ -98,36 +95,23 @@ def _asked(todo: Plan, task: Task, text: str) -> str:
 
 
 def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
-    """Answers of ``todo`` for the test rows, unless they are there; returns their file.
-
-    The adapter of a system that is trained has to be there (:func:`train_system`).
-    """
+    """Answers of ``todo`` (trained, if it is to be) for the test rows, unless they are there; returns their file."""
     initial = initial_model(run, todo, task, lambda _: None)
     adapter = run.path("models", todo.system.adapter_of) if todo.system.method != "none" else None
     name, params = todo.system.name, todo.params
     test, output = run.path("data", "test.jsonl"), prediction_path(run, name, task)
-
-    machine = ("device", "dtype", "quantize")
+    machine = {each: getattr(params, each) for each in ("device", "dtype", "quantize")}
 
     def make(_: Path) -> None:
         kind: Kind = "translator" if todo.system.init == "txtchem" else "causal"
-        model, tokenizer = load_trained(
-            with_weights(todo.merge, initial),
-            adapter,
-            kind=kind,
-            remote_code=initial in params.remote_code,
-            **{each: getattr(params, each) for each in machine},
-        )
+        trusted = initial in params.remote_code
+        start = with_weights(todo.merge, initial)
+        model, tokenizer = load_trained(start, adapter, kind=kind, remote_code=trusted, **machine)
         rows = read_rows(test, TEST_COLUMNS)
         given, wanted = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-        raw = generate(
-            model,
-            tokenizer,
-            [_asked(todo, task, text) for text in rows[given]],
-            max_new_tokens=params.max_new_tokens,
-            batch_size=params.generation_batch,
-            title=f"{name} {task}",
-        )
+        sizes = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
+        asked = [_asked(todo, task, text) for text in rows[given]]
+        raw = generate(model, tokenizer, asked, title=f"{name} {task}", **sizes)
         frame = pd.DataFrame({"id": rows["id"], "task": task, "source": rows[given], "reference": rows[wanted]})
         frame = frame.assign(raw=raw, prediction=[clean(text) for text in raw])
         write_rows(output, frame[list(PREDICTION_COLUMNS)])
@@ -139,7 +123,9 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
         params={
             "task": task,
             "prompt": params.test_prompt if todo.published_model is None else params.baseline_prompt,
-            **{each: getattr(params, each) for each in ("max_new_tokens", "generation_batch", *machine)},
+            "max_new_tokens": params.max_new_tokens,
+            "generation_batch": params.generation_batch,
+            **machine,
         },
         inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
         say=say,
@@ -174,14 +160,12 @@ def with_bases(systems: Sequence[System]) -> list[System]:
 def make_sweep(run: Run, systems: Sequence[System], table: Sequence[System], say: Say = print) -> None:
     """Make ``systems`` one after the other, such as the points of the mixing ratio (L4M Fig. 4).
 
-    A merge of 7B models takes as much disk as its parents and is used once: without ``keep_merges`` its weights go once
-    the last system that uses it is done; its YAML and record stay, from which it can be made again. A merge stays if a
-    row of the whole ``table`` that is not made here, or that another notebook makes too, starts from it: that notebook
-    may be reading it at this moment.
+    Without ``keep_merges`` the weights of a merge go once the last system that starts from it is done: at 7B they fill
+    a disk. Its YAML and record stay, from which it can be made again. Where another notebook or job makes a row of the
+    whole ``table`` from it, it stays: it may be in use there at this moment.
     """
-    here = {system.name for system in systems if system.notebook == run.notebook}
-    if run.wanted is not None:
-        here &= set(run.wanted)  # what another job was asked for may be in use there
+    asked = run.wanted or [system.name for system in systems]
+    here = {system.name for system in systems if system.notebook == run.notebook and system.name in asked}
     elsewhere = {_merge_name(run, row) for row in table if row.name not in here}
     for place, system in enumerate(systems):
         make_system(run, system, say)

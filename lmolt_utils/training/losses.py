@@ -11,13 +11,12 @@ KTO       λ_w (1 - σ(β (Δ - z_ref))) for chosen, λ_l (1 - σ(β (z_ref - Δ
 ========  ==============================================================================================
 
 SFT and KTO are TRL's. DPO, kto_pair and CPO are :class:`PairTrainer`, TRL's DPO trainer with these losses: CPO is DPO
-with NLL and no reference, so Eq. 4 needs neither TRL's experimental CPO trainer nor reference log-probabilities. All
-three see the same code, and the output layer is computed for the answers alone: at a vocabulary of 32,000 TRL's own
-takes thirty times as long on a CPU.
+with NLL and no reference. The output layer is computed for the answers alone: at a vocabulary of 32,000 TRL's own takes
+thirty times as long on a CPU.
 
 All but SFT are means over the rows of an optimiser step. TRL averages the means of the micro-batches, which gives the
-rows of a smaller last micro-batch more weight; :class:`RowMean` corrects that. So no objective depends on
-``micro_batch``, except through KTO's z_ref, which is estimated within each micro-batch.
+rows of a smaller last one more weight; :class:`RowMean` corrects that. So no objective depends on ``micro_batch``,
+except through KTO's z_ref, which is estimated within each micro-batch.
 """
 
 import math
@@ -42,8 +41,8 @@ class TrainingError(CompanionError):
 def kto_pair(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
     """Loss per pair (rows) from the log-ratios Δ_w and Δ_l (rows), as TRL 0.8.6 has it at one pair per micro-batch.
 
-    There the released code ran (batch 1, accumulation 64): the KL terms are then each pair's own log-ratios and carry
-    gradient. Along Δ_w = Δ_l the loss is exactly 1/2: nothing in it pulls towards the chosen answer itself.
+    So the released code ran: the KL terms are each pair's own log-ratios and carry gradient. Along Δ_w = Δ_l the loss
+    is exactly 1/2: nothing in it pulls towards the chosen answer itself.
     """
     up = 1 - torch.sigmoid(beta * (chosen - rejected.clamp(min=0)))
     down = 1 - torch.sigmoid(beta * (chosen.clamp(min=0) - rejected))
@@ -53,8 +52,7 @@ def kto_pair(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch
 def sigmoid_and_nll(beta: float, alpha: float, nll: str) -> Objective:
     """Eq. 3 with an NLL term; Eq. 4 where there is no reference.
 
-    ``nll`` (audit D9): ``sum``, as Eq. 4 prints it; ``row_mean``, per token of the answer, which is what the released
-    code ran (TRL's mean over a micro-batch's tokens, at one row per micro-batch), weaker by the answer's length.
+    ``nll`` (audit D9): ``sum``, as Eq. 4 prints it; ``row_mean``, per token of the answer, as the released code ran.
     """
 
     def losses(
@@ -67,10 +65,7 @@ def sigmoid_and_nll(beta: float, alpha: float, nll: str) -> Objective:
 
 
 def answer_log_probs(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """log π(y|x) of each sequence of a batch of TRL's DPO collator, by a PEFT model: the sum over the answer's tokens.
-
-    The output layer is computed where an answer's token is predicted, and nowhere else.
-    """
+    """log π(y|x) of each sequence of a batch of TRL's DPO collator, by a PEFT model: a sum over the answer's tokens."""
     causal = model.get_base_model()
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     states = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state[:, :-1]
@@ -84,8 +79,8 @@ def same_precision(model: Any) -> str:
     """Give the weights of a new trainer's ``model`` the same types for every method; says which.
 
     The adapter is float32: AdamW's updates at the papers' learning rate are smaller than what bfloat16 keeps of LoRA's
-    A. Under QLoRA embeddings, norms and head are float32 too, as PEFT prepares them. Left to itself, TRL rounds the
-    adapter to bfloat16; its first values stay rounded.
+    A. Under QLoRA embeddings, norms and head are float32 too, as PEFT prepares them. TRL's own bfloat16 adapters begin
+    with rounded values, which stay.
     """
     quantised = getattr(model, "is_loaded_in_4bit", False)
     frozen: set[str] = {"nf4"} if quantised else set()
@@ -119,14 +114,12 @@ class Monitored:
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; raises :class:`TrainingError` when its loss is not finite."""
-        rows, tokens = len(inputs["input_ids"]), int(inputs["attention_mask"].sum())
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        self.tokens += tokens
+        self.tokens += int(inputs["attention_mask"].sum())
         self.micro += 1
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
-            where = f"step {step}, micro-batch {self.micro} ({rows} sequences, {tokens} tokens)"
-            raise TrainingError(f"the loss is {float(loss)} at {where}")
+            raise TrainingError(f"the loss is {float(loss)} at step {step}, micro-batch {self.micro}")
         return loss
 
 
@@ -141,7 +134,7 @@ class RowMean(Monitored):
         return found
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """:meth:`reference_log_probs`, timed: TRL asks for them before the training, batch by batch."""
+        """:meth:`reference_log_probs`, timed: TRL asks for them before the training."""
         begin = time.perf_counter()
         found = self.reference_log_probs(model, inputs)
         self.reference_s += time.perf_counter() - begin
@@ -175,10 +168,7 @@ class Kto(RowMean, KTOTrainer):
 
 
 class PairTrainer(RowMean, DPOTrainer):
-    """TRL's DPO trainer with the loss ``objective``.
-
-    Where no reference was asked for (``precompute_ref_log_probs``), its log-probabilities count as 0.
-    """
+    """TRL's DPO trainer with the loss ``objective``; a reference that is not precomputed counts as 0."""
 
     objective: Objective
 
@@ -206,13 +196,9 @@ class PairTrainer(RowMean, DPOTrainer):
         if self.measured:
             chosen, rejected, log_probs, other = (torch.cat(part) for part in zip(*self.measured, strict=True))
             chosen, rejected = self.beta * chosen, self.beta * rejected
-            logs |= {
-                "logps/chosen": log_probs.mean().item(),
-                "logps/rejected": other.mean().item(),
-                "rewards/chosen": chosen.mean().item(),
-                "rewards/rejected": rejected.mean().item(),
-                "rewards/margins": (chosen - rejected).mean().item(),
-                "rewards/accuracies": (chosen > rejected).float().mean().item(),
-            }
+            rewards = {"chosen": chosen, "rejected": rejected, "margins": chosen - rejected}
+            rewards["accuracies"] = (chosen > rejected).float()
+            logs |= {"logps/chosen": log_probs.mean().item(), "logps/rejected": other.mean().item()}
+            logs |= {f"rewards/{name}": values.mean().item() for name, values in rewards.items()}
             self.measured.clear()
         super().log(logs, start_time)

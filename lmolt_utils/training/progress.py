@@ -48,14 +48,9 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         on_gpu = args.device.type == "cuda"
-        self.rows.append(
-            {
-                "step": state.global_step,
-                "seconds": time.perf_counter() - self.start,
-                "tokens": self.trainer.tokens,
-                "peak_mb": round(torch.cuda.max_memory_allocated(args.device) / 2**20 if on_gpu else peak_memory_mb()),
-            }
-        )
+        peak = torch.cuda.max_memory_allocated(args.device) / 2**20 if on_gpu else peak_memory_mb()
+        row = {"step": state.global_step, "seconds": time.perf_counter() - self.start, "tokens": self.trainer.tokens}
+        self.rows.append({**row, "peak_mb": round(peak)})
 
 
 class StopOnDivergence(TrainerCallback):
@@ -73,11 +68,7 @@ class StopOnDivergence(TrainerCallback):
                 raise TrainingError(f"the gradient of {name} is not finite at step {state.global_step + 1}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Compare the last tenth of the steps with the first tenth.
-
-        Single steps say little: in small batches a sum over tokens follows the answers' lengths, and a preference loss,
-        which begins at ln 2, has steps far above it.
-        """
+        """Compare the last tenth of the steps with the first: a preference loss has single steps far above ln 2."""
         if not logs or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
@@ -96,23 +87,13 @@ def timing_path(log: Path) -> Path:
 
 
 def efficiency(logs: pd.DataFrame) -> pd.DataFrame:
-    """What each training cost (L4M Fig. 12, ALMol Fig. 6), from the rows of ``views.training_logs``.
+    """What each system's training cost (L4M Fig. 12, ALMol Fig. 6), from the rows of ``views.training_logs``.
 
-    ``logs``: system, step, loss, seconds, tokens, peak_mb. Returns per system: steps, seconds, tokens, tokens per
-    second, peak memory in MB (of the process, or of the GPU where there is one), first and last loss. Losses of
-    different methods are different quantities: compare them within a row only.
+    Peak memory, in MB, is that of the process, or of the GPU where there is one. Losses of different methods are
+    different quantities: compare them within a row only.
     """
-    rows = {}
-    for system, log in logs.groupby("system", sort=False):
-        log = log.sort_values("step")
-        last = log.reindex(columns=["seconds", "tokens", "peak_mb"]).max()
-        rows[system] = {
-            "steps": int(log["step"].max()),
-            "seconds": last["seconds"],
-            "tokens": last["tokens"],
-            "tokens/s": last["tokens"] / last["seconds"],
-            "peak MB": last["peak_mb"],
-            "first loss": log["loss"].iloc[0],
-            "last loss": log["loss"].iloc[-1],
-        }
-    return pd.DataFrame(rows).T.rename_axis("system")
+    logs = logs.reindex(columns=["system", "step", "seconds", "tokens", "peak_mb", "loss"])
+    by = logs.sort_values("step", kind="stable").groupby("system", sort=False)
+    table = by.max().rename(columns={"step": "steps", "peak_mb": "peak MB"}).drop(columns="loss")
+    table.insert(3, "tokens/s", table["tokens"] / table["seconds"])
+    return table.assign(**{"first loss": by["loss"].first(), "last loss": by["loss"].last()})

@@ -17,8 +17,6 @@ _OWN = {
     "cpo": {"cpo_alpha", "cpo_nll"},
     "kto": {"kto_format"},
 }
-#: Fields that change no result: they only decide when a training is given up.
-_GUARDS = {"stop_above"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Recipe:
 
     def relevant(self) -> dict[str, Any]:
         """The values that can change this method's result: what its record is keyed by."""
-        unused = set().union(*_OWN.values()) - _OWN[self.method] | _GUARDS
+        unused = set().union(*_OWN.values()) - _OWN[self.method] | {"stop_above"}
         if self.method == "dpo" and not self.dpo_alpha:
             unused |= {"cpo_nll"}
         if self.method == "sft":
@@ -70,12 +68,5 @@ class Recipe:
 
     def lora(self) -> LoraConfig:
         """LoRA (or DoRA) on every linear layer but the output (L4M Fig. 15)."""
-        return LoraConfig(
-            r=self.lora_rank,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            use_dora=self.dora,
-            target_modules="all-linear",
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
+        size: dict[str, Any] = {"r": self.lora_rank, "lora_alpha": self.lora_alpha, "lora_dropout": self.lora_dropout}
+        return LoraConfig(**size, use_dora=self.dora, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -41,9 +41,7 @@ def dataset(pairs: pd.DataFrame, recipe: Recipe, tokenizer: PreTrainedTokenizerB
         return Dataset.from_list([_without_eos(*row, recipe, tokenizer) for row in zip(prompts, chosen, strict=True)])
     if method == "sft":
         return Dataset.from_dict({"prompt": prompts, "completion": chosen})
-    if method in ("dpo", "cpo"):
-        return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
-    raise ValueError(f"no training method {method!r}: sft, dpo, cpo or kto")
+    return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
 
 
 def _without_eos(text: str, target: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
@@ -61,20 +59,17 @@ def lengths(
 
     With ``chat``, as KTO's ChatML has them; the tokenizer must know the chat tokens by then.
     """
-    texts = _texts(pairs, ["chosen", "rejected"], template, chat)
-    return pd.DataFrame(
-        {
-            name: [len(ids) for ids in (tokenizer(rows, add_special_tokens=name == "prompt").input_ids if rows else [])]
-            for name, rows in texts.items()
-        }
-    )
+    counts = {}
+    for name, texts in _texts(pairs, ["chosen", "rejected"], template, chat).items():
+        counts[name] = [len(ids) for ids in tokenizer(texts, add_special_tokens=name == "prompt").input_ids]
+    return pd.DataFrame(counts)
 
 
 def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable[[str], None] = print) -> pd.DataFrame:
-    """``pairs`` without those whose prompt alone fills ``limit`` tokens; says how many, and how many will be cut.
+    """``pairs`` without those whose prompt alone fills ``limit`` tokens; ``counts``: their :func:`lengths`.
 
-    ``counts``: their :func:`lengths`. A cut answer has lost its EOS. Raises :class:`TrainingError` when fewer than two
-    pairs are left.
+    Says how many these are, and how many answers will be cut and so lose their EOS. Raises :class:`TrainingError` when
+    fewer than two pairs are left.
     """
     lost = counts["prompt"] >= limit
     answers = counts[["chosen", "rejected"]].max(axis=1)
@@ -90,14 +85,12 @@ def fitting(pairs: pd.DataFrame, counts: pd.DataFrame, limit: int, say: Callable
 
 
 def arranged(pairs: pd.DataFrame, counts: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """``pairs`` in random order, then sorted by their tokens within the rows of each optimiser step.
+    """``pairs`` in random order, then sorted by their tokens (``counts``) within the rows of each optimiser step.
 
-    ``counts``: their :func:`lengths`. Steps still see random rows, but the rows of a micro-batch are of like length and
-    need little padding.
+    Steps still see random rows, but the rows of a micro-batch are of like length and need little padding.
     """
-    tokens = counts["prompt"] + (
-        counts["chosen"] if recipe.method == "sft" else counts[["chosen", "rejected"]].max(axis=1)
-    )
+    answers = ["chosen"] if recipe.method == "sft" else ["chosen", "rejected"]
+    tokens = counts["prompt"] + counts[answers].max(axis=1)
     shuffled = pairs.assign(tokens=tokens.to_numpy()).sample(frac=1, random_state=recipe.seed).reset_index(drop=True)
     shuffled["step"] = shuffled.index // recipe.effective_batch
     return shuffled.sort_values(["step", "tokens"], kind="stable")[list(pairs)].reset_index(drop=True)

@@ -1,15 +1,11 @@
 """One trainer entry for SFT, DPO, CPO and KTO: TRL trains, PEFT adapts, the methods differ by their data and loss.
 
-Both directions go into one adapter, as in the papers (25.4k triples at full scale: audit D3). Every
-hyper-parameter is set here explicitly: TRL's defaults differ from the papers' by up to fifty times.
-
-A step has ``effective_batch`` rows; the last one of an epoch has what is left. The order of the rows is drawn once, and
-each epoch goes through the same steps: rows of like length share a micro-batch, and KTO's mismatched answers are
-neighbours. Transformers would shuffle at each epoch.
+Both directions go into one adapter, as in the papers (audit D3). A step has ``effective_batch`` rows; the last of an
+epoch has what is left. The order of the rows is drawn once for all epochs: rows of like length share a micro-batch, and
+KTO's mismatched answers are neighbours.
 """
 
 import gc
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from lmolt_utils.models.chat import chat_tokens
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.run.resume import Checkpoints
 from lmolt_utils.training.adapters import check_vocabulary, save_adapter
-from lmolt_utils.training.losses import Kto, Objective, PairTrainer, Sft, TrainingError, kto_pair, sigmoid_and_nll
+from lmolt_utils.training.losses import Kto, PairTrainer, Sft, TrainingError, kto_pair, sigmoid_and_nll
 from lmolt_utils.training.progress import Clock, Progress, StopOnDivergence, timing_path
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.rows import arranged, check_batches, dataset, fitting, lengths
@@ -37,7 +33,7 @@ disable_progress_bars()  # our own bar shows the training; the others only flood
 def _arguments(
     recipe: Recipe, folder: Path, rows: int, save_steps: int | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Trainer arguments that all four methods share."""
+    """Trainer arguments that all four methods share; TRL's defaults differ from the papers' by up to fifty times."""
     step, micro, on_cpu = recipe.effective_batch, recipe.micro_batch, recipe.device == "cpu"
     if step % micro:
         raise TrainingError(f"effective_batch {step} is no multiple of micro_batch {micro}")
@@ -56,8 +52,7 @@ def _arguments(
         "optim": "adamw_torch",
         "use_cpu": on_cpu,
         "bf16": recipe.dtype == "bfloat16" and not on_cpu,
-        # Recomputing activations saves memory where it is short, and only costs time on a tiny model.
-        "activation_checkpointing": not on_cpu,
+        "activation_checkpointing": not on_cpu,  # memory where it is short, for time
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not finite is an error here, not the last average
         "train_sampling_strategy": "sequential",  # the order is made in rows.py
@@ -109,25 +104,22 @@ def build_trainer(
     if recipe.method == "sft":
         return Sft(args=SFTConfig(**common, completion_only_loss=recipe.sft_loss_on == "answer"), **parts)
     common["beta"] = recipe.beta
-    if recipe.method == "cpo":
-        return _pair_trainer(common, parts, sigmoid_and_nll(recipe.beta, recipe.cpo_alpha, recipe.cpo_nll))
-    # The reference is the model with its adapter switched off; its log-probabilities are computed once, in batches of
-    # training size, not at every step.
-    common |= {"precompute_ref_log_probs": True, "precompute_ref_batch_size": recipe.micro_batch}
+    if recipe.method != "cpo":
+        # The reference is the model with its adapter switched off; its log-probabilities are computed once, in batches
+        # of training size, not at every step.
+        common |= {"precompute_ref_log_probs": True, "precompute_ref_batch_size": recipe.micro_batch}
     if recipe.method == "kto":
         check_batches(list(data["label"]), recipe.micro_batch)
         # TRL weighs chosen and rejected answers alike, as the released code does: there is one of each per pair.
         return Kto(args=KTOConfig(**common), **parts)
-    if recipe.dpo_loss == "kto_pair":
+    trainer = PairTrainer(args=DPOConfig(**common), **parts)
+    if recipe.method == "dpo" and recipe.dpo_loss == "kto_pair":
         if recipe.dpo_alpha:
             raise TrainingError("dpo_alpha goes with dpo_loss sigmoid: the released kto_pair has no NLL term")
-        return _pair_trainer(common, parts, lambda chosen, rejected, *_: kto_pair(chosen, rejected, recipe.beta))
-    return _pair_trainer(common, parts, sigmoid_and_nll(recipe.beta, recipe.dpo_alpha, recipe.cpo_nll))
-
-
-def _pair_trainer(arguments: dict[str, Any], parts: dict[str, Any], objective: Objective) -> PairTrainer:
-    trainer = PairTrainer(args=DPOConfig(**arguments), **parts)
-    trainer.objective = objective
+        trainer.objective = lambda chosen, rejected, *_: kto_pair(chosen, rejected, recipe.beta)
+    else:
+        alpha = recipe.cpo_alpha if recipe.method == "cpo" else recipe.dpo_alpha
+        trainer.objective = sigmoid_and_nll(recipe.beta, alpha, recipe.cpo_nll)
     return trainer
 
 
@@ -146,15 +138,13 @@ def train(
     """Train one adapter from the model ``initial`` on ``pairs`` and save it; its log goes to ``log``, a row per step.
 
     With ``save_steps`` a checkpoint is kept every so many steps in ``work``; a killed training goes on from the last.
-
-    Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is not finite or runs away (the
-    last good checkpoint stays), and when the adapter did not move: a training that does nothing is an error.
+    Raises :class:`TrainingError` for pairs that cannot be trained on, for a loss that is not finite or runs away, and
+    when the adapter did not move.
     """
     if len(pairs) < 2:
         raise TrainingError(f"{title}: the training set has {len(pairs)} pairs, a training needs at least 2")
     set_seed(recipe.seed)
-    # A preference loss near its end has gradients so small that a CPU computes them in slow motion.
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(True)  # gradients so small that a CPU computes them in slow motion
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -166,10 +156,9 @@ def train(
             raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
         with atomic_folder(adapter) as part:
             save_adapter(trainer.model, tokenizer, part, initial)
-        # Times lie apart: the logs of equal trainings are equal byte for byte.
         history = _history(trainer)
         write_rows(log, history)
-        write_rows(timing_path(log), times)
+        write_rows(timing_path(log), times)  # apart: the logs of equal trainings are equal byte for byte
         seconds, losses = times["seconds"].iloc[-1], history["loss"]
         weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
@@ -214,5 +203,4 @@ def _history(trainer: Any) -> pd.DataFrame:
 def _moved(model: Any) -> float:
     """Mean absolute value of LoRA's B matrices, which start at zero: 0 means that nothing was learned."""
     sizes = [p.detach().abs().mean().item() for name, p in model.named_parameters() if "lora_B" in name]
-    value = float(sum(sizes) / len(sizes)) if sizes else 0.0
-    return value if math.isfinite(value) else 0.0
+    return float(sum(sizes) / len(sizes))

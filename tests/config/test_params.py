@@ -65,10 +65,9 @@ def test_numbers_are_taken_as_papermill_passes_them_on() -> None:
 
 
 def test_a_wrong_profile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ParameterError, match="did you mean 'cpu'"):
-        load("cpuu")
-    with pytest.raises(ParameterError, match="no profile 'systems'"):
-        load("systems")
+    for name, message in {"cpuu": "did you mean 'cpu'", "systems": "no profile 'systems'"}.items():
+        with pytest.raises(ParameterError, match=message):
+            load(name)
     text = (root() / "params" / "cpu.yaml").read_text("utf-8")
     monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
     (tmp_path / "params").mkdir()
@@ -105,12 +104,9 @@ def test_a_run_says_whose_models_its_numbers_are_of() -> None:
 
 
 def test_a_hub_corpus_may_name_its_revision(tmp_path: Path) -> None:
-    def source(corpus: str) -> tuple[str, str | None]:
-        found = corpus_source(Run("01_data", tmp_path, load("smoke", {"corpus": corpus})))
-        return found.name, found.revision
-
-    assert source("org/set@v1") == ("org/set", "v1")
-    assert source("org/set") == ("org/set", None)
     local = tmp_path / "a@b.csv"
     local.touch()
-    assert source(str(local)) == (str(local), None)
+    named = {"org/set@v1": ("org/set", "v1"), "org/set": ("org/set", None), str(local): (str(local), None)}
+    for corpus, expected in named.items():
+        found = corpus_source(Run("01_data", tmp_path, load("smoke", {"corpus": corpus})))
+        assert (found.name, found.revision) == expected

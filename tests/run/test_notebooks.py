@@ -52,12 +52,8 @@ def test_source_is_clean_and_has_the_parameters_cell(notebook: str) -> None:
     assert all(not cell.outputs and cell.execution_count is None for cell in code), "committed with outputs"
     (cell,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     names: dict[str, object] = {}
-    exec(cell.source, names)
-    assert {name: names[name] for name in names if name != "__builtins__"} == {
-        "profile": "cpu",
-        "systems": [],
-        "overrides": {},
-    }
+    exec(cell.source, {}, names)
+    assert names == {"profile": "cpu", "systems": [], "overrides": {}}
     assert code[1].source.splitlines()[2] == f'run = start("{notebook}", globals())'
     assert all(len(cell.source.splitlines()) <= 25 for cell in code)
     assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
@@ -71,9 +67,9 @@ def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
     figures = reproduced / "figures"
     for table in ("T2", "T3", "T4", "T5", "AT1", "AT2"):
         assert {path.suffix for path in figures.glob(f"table_{table}.*")} == {".csv", ".md", ".tex"}
-    drawn = ("overview", "distributions", "ratio_sweep", "merge_comparison", "word_counts", "training_curves")
-    judged = ("nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme")
-    for figure in (*drawn, *judged, "win_rates", "almol_distributions"):
+    drawn = "overview distributions ratio_sweep merge_comparison word_counts training_curves win_rates"
+    drawn += " almol_distributions nli_distributions nli_divergence_all nli_divergence_long nli_divergence_extreme"
+    for figure in drawn.split():
         assert {path.suffix for path in figures.glob(f"{figure}.*")} == {".csv", ".pdf", ".png"}
     for system in with_ratio_grid(load_systems(), load("smoke")):
         for task in TASKS:
@@ -120,17 +116,11 @@ def test_one_system_by_papermill_trains_nothing_twice(reproduced: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mistakes_stop_with_the_name_and_the_remedy(reproduced: Path, tmp_path: Path) -> None:
+def test_a_mistake_stops_papermill_with_its_remedy(tmp_path: Path) -> None:
     wrong = papermill(tmp_path, "04_alignment", "-p", "profile", "smoke", "-p", "systems", "cpoo")
     assert wrong.returncode == 1
     assert "no system 'cpoo'; did you mean 'cpo'" in wrong.stderr
     assert "Passed unknown parameter" not in wrong.stderr
-    shutil.copytree(reproduced / "data", tmp_path / "smoke" / "data", dirs_exist_ok=True)
-    test_file = tmp_path / "smoke" / "data" / "test.jsonl"
-    test_file.write_bytes(test_file.read_bytes()[:-20])
-    cut = papermill(tmp_path, "03_sft", "-p", "profile", "smoke", "-p", "systems", "meditron")
-    assert cut.returncode == 1
-    assert "test.jsonl is cut short" in cut.stderr
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_names_step_and_batch(tmp_path: Path, monkeypa
 
     original = PairTrainer.compute_loss
     monkeypatch.setattr(PairTrainer, "compute_loss", poisoned)
-    where = r"the loss is nan at step 3, micro-batch 2 \(4 sequences, \d+ tokens\)"
+    where = "the loss is nan at step 3, micro-batch 2"
     with pytest.raises(TrainingError, match=f"{where}.*checkpoint of step 2 is kept"):
         trained(recipe("cpo", effective_batch=4, micro_batch=2), tmp_path, pairs(8), save_steps=2)
     assert (tmp_path / "w" / "checkpoint-2").is_dir()

@@ -10,7 +10,7 @@ import yaml
 
 from lmolt_utils.config.params import HEADLINE, ParameterError, Params, load
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.files import write_json
+from lmolt_utils.files import write_json, write_text
 from lmolt_utils.paths import figures_folder, root, run_folder
 from lmolt_utils.run.notebook import given, notebook_record, start
 from lmolt_utils.run.notebooks import _FIRST, NOTEBOOKS, SAME_NUMBERS, depends_on, first_changed, with_data_switches
@@ -22,18 +22,14 @@ def cell(**values: Any) -> dict[str, Any]:
     return {"profile": "cpu", "systems": [], "overrides": {}, "In": [""], "start": start, "json": json, **values}
 
 
-def finish(folder: Path, profile: str = "smoke") -> None:
-    """Files and records as a finished run has them: one step with one file per notebook."""
+def finish() -> Path:
+    """A finished smoke run, one step with one file per notebook; its folder."""
     for name in NOTEBOOKS:
-        run = start(name, cell(profile=profile))
-        path = folder / "files" / f"{name}.txt"
-
-        def make(_: Path, path: Path = path, name: str = name) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
-
-        run.step(name, make, outputs=[path], params={}, say=lambda _: None)
+        run = start(name, cell(profile="smoke"))
+        path = run.path("files", f"{name}.txt")
+        run.step(name, lambda _, path=path: write_text(path, path.stem), outputs=[path], params={})
         run.finish()
+    return run.folder
 
 
 @pytest.mark.parametrize(
@@ -59,13 +55,11 @@ def test_a_whole_profile_file_may_be_injected(runs: Path) -> None:
     assert (run.folder, dict(run.changed)) == (runs / "smoke", {})
 
 
-def test_the_start_cell_can_run_again_beside_the_notebooks_own_variables(runs: Path) -> None:
-    names = cell(profile="smoke", beta=0.5)
-    start("04_alignment", names)
+def test_the_start_cell_can_run_again_beside_the_notebooks_own_variables() -> None:
+    names = cell(profile="smoke", beta=0.5, pd=ModuleType("pandas"), helper=print)
+    given(names)
     names |= {"corpus": object(), "seed": "mine", "anything": 1}
-    again = start("04_alignment", names)
-    assert again.params.beta == 0.5
-    assert again.params.seed == 0
+    assert given(names) == ("smoke", None, {"beta": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -89,17 +83,12 @@ def test_mistakes_stop_before_any_work(values: dict[str, Any], message: str, run
     assert list(runs.iterdir()) == []
 
 
-def test_modules_and_functions_before_the_start_cell_are_no_parameters() -> None:
-    assert given(cell(pd=ModuleType("pandas"), helper=print))[2] == {}
-
-
 def test_every_parameter_belongs_to_a_notebook() -> None:
     listed = [name for names in _FIRST.values() for name in names]
     assert len(listed) == len(set(listed))
     assert set(listed) | set(SAME_NUMBERS) <= set(Params.model_fields)
     assert first_changed("corpus") == "01_data"
-    assert "beta" in depends_on("04_alignment", load("cpu"))
-    assert "beta" not in depends_on("02_negatives", load("cpu"))
+    assert ["beta" in depends_on(name, load("cpu")) for name in ("02_negatives", "04_alignment")] == [False, True]
     assert set(HEADLINE) == set(NOTEBOOKS)
     assert all(set(names) <= set(Params.model_fields) for names in HEADLINE.values())
 
@@ -113,8 +102,7 @@ def test_settings_show_a_dozen_and_fold_the_others(runs: Path) -> None:
 
 def test_another_parameter_makes_another_run(runs: Path) -> None:
     """04 with another beta: what it cannot touch is there, nothing of the profile's run is changed or shown."""
-    base = runs / "smoke"
-    finish(base)
+    base = finish()
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     run = start("04_alignment", cell(profile="smoke", overrides={"beta": 0.5}, systems=["cpo"]))
     assert run.folder == runs / "smoke+beta=0.5"
@@ -130,8 +118,7 @@ def test_another_parameter_makes_another_run(runs: Path) -> None:
 
 def test_files_of_a_profile_that_was_edited_meanwhile_are_refused(runs: Path) -> None:
     """04 alone run again after the edit: 07 and 08 would mix the merged systems' old beta with it."""
-    folder = run_folder("smoke")
-    finish(folder)
+    folder = finish()
     record = notebook_record(folder, "03_sft")
     told = json.loads(record.read_text())
     write_json(record, told | {"params": told["params"] | {"beta": 0.7}})

@@ -9,68 +9,50 @@ import pandas as pd
 import pytest
 
 from lmolt_utils.files import BadFileError, atomic, atomic_folder, fingerprint, read_json, read_rows, write_rows
+from lmolt_utils.run import steps
 from lmolt_utils.run.resume import answered
 from lmolt_utils.run.steps import made_by_older_code, record_path, step
 
 
-def _count(folder: Path, calls: list[str], **changes: object) -> tuple[bool, str]:
-    """Run one step that writes a file; returns whether it ran and what it said."""
+def copied(folder: Path, **params: object) -> tuple[bool, str]:
+    """Run one step that copies in.txt to out.txt; returns whether it ran and what it said."""
     source, output = folder / "in.txt", folder / "out.txt"
     said: list[str] = []
 
     def make(_: Path) -> None:
-        calls.append("made")
-        output.write_text(source.read_text() + str(changes))
+        output.write_text(source.read_text())
 
-    ran = step("test", make, outputs=[output], params=changes, inputs={"source": source}, say=said.append)
+    ran = step("test", make, outputs=[output], params=params, inputs={"source": source}, say=said.append)
     return ran, said[0]
 
 
 def test_a_step_runs_once_and_says_why_it_runs_again(tmp_path: Path) -> None:
-    calls: list[str] = []
     (tmp_path / "in.txt").write_text("a")
-    assert _count(tmp_path, calls, beta=1) == (True, f"test: {tmp_path}/out.txt is not there yet")
-    assert _count(tmp_path, calls, beta=1) == (False, "test: up to date")
-    assert _count(tmp_path, calls, beta=2) == (True, "test: changed params: beta")
+    assert copied(tmp_path, beta=1) == (True, f"test: {tmp_path}/out.txt is not there yet")
+    assert copied(tmp_path, beta=1) == (False, "test: up to date")
+    assert copied(tmp_path, beta=2) == (True, "test: changed params: beta")
     (tmp_path / "in.txt").write_text("b")
-    assert _count(tmp_path, calls, beta=2) == (True, "test: changed inputs: source")
+    assert copied(tmp_path, beta=2) == (True, "test: changed inputs: source")
     (tmp_path / "out.txt").write_text("tampered")
-    ran, why = _count(tmp_path, calls, beta=2)
-    assert ran
-    assert "was changed after it was made" in why
-    assert len(calls) == 4
-
-
-def test_a_failing_step_leaves_no_record(tmp_path: Path) -> None:
-    def fail(_: Path) -> None:
-        raise RuntimeError("boom")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        step("bad", fail, outputs=[tmp_path / "x"], params={}, say=lambda _: None)
-    assert not record_path(tmp_path / "x").exists()
-
-
-def test_record_tells_what_made_the_file(tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_text("a")
-    _count(tmp_path, [], beta=1)
+    assert copied(tmp_path, beta=2) == (True, f"test: {tmp_path}/out.txt was changed after it was made")
     record = read_json(record_path(tmp_path / "out.txt"))
-    assert record["key"]["params"] == {"beta": 1}
-    assert record["key"]["inputs"]["source"] == fingerprint(tmp_path / "in.txt")
-    assert record["outputs"]["out.txt"] == fingerprint(tmp_path / "out.txt")
+    assert record["key"] == {"params": {"beta": 2}, "inputs": {"source": fingerprint(tmp_path / "in.txt")}}
+    assert record["outputs"] == {"out.txt": fingerprint(tmp_path / "out.txt")}
     assert {"versions", "hardware", "wall_s", "peak_mb"} <= set(record)
     assert record["code"]["module"] == __name__
     assert len(record["code"]["commit"]) >= 7
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"key": 3}'])
-def test_a_damaged_record_counts_as_stale(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"key": 3}', None])
+def test_a_damaged_or_missing_record_counts_as_stale(tmp_path: Path, text: str | None) -> None:
     (tmp_path / "in.txt").write_text("a")
-    _count(tmp_path, [], beta=1)
-    record_path(tmp_path / "out.txt").write_text(text)
-    ran, why = _count(tmp_path, [], beta=1)
+    copied(tmp_path, beta=1)
+    record = record_path(tmp_path / "out.txt")
+    record.unlink() if text is None else record.write_text(text)
+    ran, why = copied(tmp_path, beta=1)
     assert ran
-    assert "a damaged record" in why
-    assert _count(tmp_path, [], beta=1)[0] is False
+    assert ("no record, as a kill leaves it" if text is None else "a damaged record") in why
+    assert copied(tmp_path, beta=1)[0] is False
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
@@ -87,26 +69,17 @@ def test_peak_memory_is_the_steps_own(tmp_path: Path) -> None:
 
 
 def test_written_figures_are_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lmolt_utils.run.steps as steps
-
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "figures").mkdir()
-    for name in ("code.py", "figures/a.csv"):
-        (tmp_path / name).write_text("1")
+    code, figure = tmp_path / "code.py", tmp_path / "figures" / "a.csv"
+    code.write_text("1")
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True)
     monkeypatch.setattr(steps, "root", lambda: tmp_path)
-
-    def now() -> str:
-        steps.commit.cache_clear()
-        return steps.commit()
-
-    (tmp_path / "figures" / "a.csv").write_text("2")
-    (tmp_path / "figures" / "b.csv").write_text("2")
-    assert len(now()) == 40
-    (tmp_path / "code.py").write_text("2")
-    assert now().endswith("+changes")
-    steps.commit.cache_clear()
+    figure.write_text("1")
+    assert len(steps.commit.__wrapped__()) == 40
+    code.write_text("2")
+    assert steps.commit.__wrapped__().endswith("+changes")
 
 
 def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
@@ -126,60 +99,58 @@ def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
 
 def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another line in a module that the step's own imports: short steps again, long ones kept and named."""
-    import lmolt_utils.run.steps as steps
-
     package, output = tmp_path / "lmolt_utils", tmp_path / "run" / "out.txt"
     (package / "run").mkdir(parents=True)
     (package / "a.py").write_text("import lmolt_utils.b\n")
     monkeypatch.setattr(steps, "__file__", str(package / "run" / "steps.py"))
+    monkeypatch.setattr(steps, "_read", steps._read.__wrapped__)  # what they keep is of the real package
+    monkeypatch.setattr(steps, "code_hash", steps.code_hash.__wrapped__)
 
     def make(_: Path) -> None:
         output.write_text("made")
 
     make.__module__ = "lmolt_utils.a"
 
-    def step_with(b: str, redo_below_s: float = 120.0) -> tuple[bool, str]:
+    def step_with(b: str, redo_below_s: float, asked: str = "") -> tuple[bool, str]:
         """The step, with ``b`` in b.py."""
         (package / "b.py").write_text(b)
-        steps._read.cache_clear()
-        steps.code_hash.cache_clear()
+        monkeypatch.setenv("LMOLT_REDO", asked)
         said: list[str] = []
         ran = step("train x", make, outputs=[output], params={}, redo_below_s=redo_below_s, say=said.append)
         return ran, said[0]
 
     first, second, third = (f"def f():\n    return {number}\n" for number in (1, 2, 3))
-    assert step_with(first)[0]
-    assert step_with('def f():\n    """Docs."""\n    # why\n    return 1\n') == (False, "train x: up to date")
-    ran, why = step_with(second, redo_below_s=0.0)
+    assert step_with(first, 120)[0]
+    commented = '"""A module."""\ndef f():\n    """Docs."""\n    # why\n    return 1\n'
+    assert step_with(commented, 120) == (False, "train x: up to date")
+    ran, why = step_with(second, 0)
     assert not ran
     assert "made by older code" in why
     assert list(made_by_older_code(tmp_path / "run")) == ["train x"]
-    monkeypatch.setenv("LMOLT_REDO", "predict*")
-    assert step_with(second, redo_below_s=0.0)[0] is False
-    monkeypatch.setenv("LMOLT_REDO", "train*")
-    assert step_with(second, redo_below_s=0.0) == (True, "train x: its code changed")
+    assert step_with(second, 0, "predict*")[0] is False
+    assert step_with(second, 0, "train*") == (True, "train x: its code changed")
     assert made_by_older_code(tmp_path / "run") == {}
-    monkeypatch.delenv("LMOLT_REDO")
-    assert step_with(third) == (True, "train x: its code changed")
-    steps._read.cache_clear()
-    steps.code_hash.cache_clear()
+    assert step_with(third, 120) == (True, "train x: its code changed")
 
 
 def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) -> None:
-    output, seen = tmp_path / "out.txt", []
+    output, seen, said = tmp_path / "out.txt", [], []
 
     def make(work: Path) -> None:
         seen.append(sorted(path.name for path in work.glob("shard*")))
         (work / f"shard{len(seen)}").write_text("half")
+        os.utime(work / f"shard{len(seen)}", (2e9, 2e9))
         if len(seen) < 4:
             raise RuntimeError("killed")
         output.write_text("whole")
 
     for beta in (1, 1, 2):
         with pytest.raises(RuntimeError, match="killed"):
-            step("s", make, outputs=[output], params={"beta": beta}, say=lambda _: None)
-    assert step("s", make, outputs=[output], params={"beta": 2}, say=lambda _: None)
+            step("s", make, outputs=[output], params={"beta": beta}, say=said.append)
+    assert not record_path(output).exists()
+    assert step("s", make, outputs=[output], params={"beta": 2}, say=said.append)
     assert seen == [[], ["shard1"], [], ["shard3"]]
+    assert ["what was kept of it is used" in line for line in said] == [False, True, False, True]
     assert not list(tmp_path.glob(".*.work")), "it goes when the step is done"
 
 
@@ -190,20 +161,13 @@ def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:
         part.write_text("half")
         raise RuntimeError("killed")
     assert target.read_text() == "old"
-    folder = tmp_path / "folder"
-    with pytest.raises(RuntimeError), atomic_folder(folder) as part:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as part:  # noqa: PT012
         (part / "x").write_text("half")
         raise RuntimeError("killed")
-    assert not folder.exists()
-    assert os.listdir(tmp_path) == ["file.txt"]
-
-
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OSError, match=r"could not be written \(No space left on device\); free space"),
-        atomic(tmp_path / "x"),
-    ):
+    full = r"could not be written \(No space left on device\); free space"
+    with pytest.raises(OSError, match=full), atomic(tmp_path / "x"):
         raise OSError(28, "No space left on device")
+    assert os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
@@ -215,9 +179,7 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="no column 'b'"):
         read_rows(path, ["b"])
     text = path.read_text()
-    path.write_text(text[:-3])
-    with pytest.raises(BadFileError, match="cut short"):
-        read_rows(path, ["a"])
-    path.write_text(text + "{oops\n")
-    with pytest.raises(BadFileError, match="line 3 is not JSON"):
-        read_rows(path, ["a"])
+    for damaged, message in ((text[:-3], "cut short"), (text + "{oops\n", "line 3 is not JSON")):
+        path.write_text(damaged)
+        with pytest.raises(BadFileError, match=message):
+            read_rows(path, ["a"])

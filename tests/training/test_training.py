@@ -1,6 +1,5 @@
 """One trainer entry for four methods: the rows they see, EOS learned once, adapters that move."""
 
-import json
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,16 +64,9 @@ def trained(settings: Recipe, folder: Path, pairs: pd.DataFrame = PAIRS, start: 
 
 
 def test_the_pairs_to_look_at_are_short_and_one_of_each_task() -> None:
-    found = short_pairs(
-        pd.DataFrame(
-            [("mol2cap", "C" * size, "a", "b") for size in range(1, 11)] + [("cap2mol", "only", "C", "O")],
-            columns=["task", "source", "chosen", "rejected"],
-        )
-    )
-    assert {task: len(source) for task, source in zip(found["task"], found["source"], strict=True)} == {
-        "mol2cap": 2,
-        "cap2mol": 4,
-    }
+    rows = [("mol2cap", "C" * size, "a", "b") for size in range(1, 11)] + [("cap2mol", "only", "C", "O")]
+    found = short_pairs(pd.DataFrame(rows, columns=["task", "source", "chosen", "rejected"]))
+    assert sorted(found["source"]) == ["CC", "only"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,14 +80,9 @@ def test_each_method_trains_and_saves_an_adapter_that_moved(method: str, tmp_pat
     assert times["seconds"].is_monotonic_increasing
     assert times["peak_mb"].iloc[-1] > 100
     tokenizer = load_tokenizer(START)
-    tokens = {
-        side: sum(
-            len(tokenizer(prompt(row["task"], row["source"]) + f" {row[side]}").input_ids) + 1  # EOS
-            for _, row in PAIRS.iterrows()
-        )
-        for side in ("chosen", "rejected")
-    }
-    once = tokens["chosen"] if method == "sft" else tokens["chosen"] + tokens["rejected"]
+    sides = ("chosen",) if method == "sft" else ("chosen", "rejected")
+    asked = [prompt(row.task, row.source) + f" {getattr(row, side)}" for row in PAIRS.itertuples() for side in sides]
+    once = sum(len(ids) + 1 for ids in tokenizer(asked).input_ids)  # EOS
     assert times["tokens"].iloc[-1] == 2 * once, "what the model read, in two epochs"
     before, _ = load_trained(START, None, **MACHINE)
     after, _ = load_trained(START, tmp_path / "a", **MACHINE)
@@ -128,28 +115,18 @@ def test_kto_rows_hold_both_classes_in_every_batch() -> None:
         check_batches(list(dataset(PAIRS[:4], recipe("kto"), load_tokenizer(START))["label"]), 7)
 
 
-class Rows(TrainerCallback):
-    """Rows of each step."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.seen: list[int] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.seen.append(self.trainer.rows_in_step // 2)  # a pair is two sequences
-
-
-def test_the_steps_rows_are_those_asked_for_or_the_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="effective_batch 64 is no multiple of micro_batch 24"):
-        trainer_for(recipe("dpo", effective_batch=64, micro_batch=24), tmp_path)
+@pytest.mark.parametrize(("pairs", "rows"), [(8, [6, 2]), (5, [5])])
+def test_the_steps_rows_are_those_asked_for(pairs: int, rows: list[int], tmp_path: Path) -> None:
     said: list[str] = []
-    for rows, expected in ((8, [6, 2]), (5, [5])):
-        trainer = trainer_for(recipe("cpo", effective_batch=6, epochs=1.0), tmp_path, PAIRS[:rows], said.append)
-        counted = Rows(trainer)
-        trainer.add_callback(counted)
-        trainer.train()
-        assert counted.seen == expected
-    assert said == ["5 rows are less than effective_batch 6: one step of 5 rows per epoch"]
+    trainer = trainer_for(recipe("cpo", effective_batch=6, epochs=1.0), tmp_path, PAIRS[:pairs], said.append)
+    seen: list[int] = []
+    count = TrainerCallback()
+    count.on_step_end = lambda *_, **__: seen.append(trainer.rows_in_step // 2)  # a pair is two sequences
+    trainer.add_callback(count)
+    trainer.train()
+    assert seen == rows
+    few = ["5 rows are less than effective_batch 6: one step of 5 rows per epoch"]
+    assert said == (few if pairs == 5 else [])
 
 
 def test_no_trained_model_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,15 +160,10 @@ def hub_like(folder: Path, **changes: int) -> Path:
 
 
 def test_qlora_as_the_paper_profile_has_it(tmp_path: Path) -> None:
-    """NF4, double quantisation, bfloat16 compute, rank 64, alpha 16 (L4M Figs. 13 to 15), on a CPU; equal footing:
-
-    all four methods start from the same adapter, and train it in the same types.
-    """
+    """NF4 and LoRA as L4M Figs. 13 to 15 have them, on a CPU; all methods start from one adapter, in equal types."""
     start, paper = str(hub_like(tmp_path)), load("paper")
-    values = {name: getattr(paper, name) for name in ("quantize", "dtype", "lora_rank", "lora_alpha", "lora_dropout")}
-    assert values == {
-        "quantize": "nf4", "dtype": "bfloat16", "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.1,
-    }  # fmt: skip
+    values = {"quantize": "nf4", "dtype": "bfloat16", "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.1}
+    assert values == {name: getattr(paper, name) for name in values}
     model = load_model(start, "causal", quantize="nf4", dtype="bfloat16")
     layer = model.model.layers[0].mlp.up_proj
     state = layer.weight.quant_state
@@ -207,9 +179,9 @@ def test_qlora_as_the_paper_profile_has_it(tmp_path: Path) -> None:
         first.append(torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad]).detach())
         trained(settings, tmp_path / method, start=start)
         after, _ = load_trained(start, tmp_path / method / "a", device="cpu", dtype="bfloat16", quantize="nf4")
-        assert after.peft_config["default"].r == 64
-        config = json.loads((tmp_path / method / "a" / "adapter_config.json").read_text())
-        targets = {name.rsplit(".", 1)[-1] for name in config["target_modules"]}
+        config = after.peft_config["default"]
+        assert config.r == 64
+        targets = {name.rsplit(".", 1)[-1] for name in config.target_modules}
         assert targets == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     for other in first[1:]:
         torch.testing.assert_close(first[0], other, rtol=0, atol=0)
@@ -239,9 +211,8 @@ def test_long_sequences_are_counted_and_said(tmp_path: Path) -> None:
         "is as long (raise max_length to keep them)"
     ]
     assert len(trainer.train_dataset) == 10
-    counts = lengths(pairs, load_tokenizer(START))
     with pytest.raises(TrainingError, match=r"0 of 11 pairs fit into 3 tokens: raise max_length"):
-        fitting(pairs, counts, 3, said.append)
+        fitting(pairs, lengths(pairs, load_tokenizer(START)), 3, said.append)
     pairs = PAIRS.copy()  # the model's own limit holds whatever max_length says
     pairs.loc[0, "chosen"] = "The molecule is a toxin. " * 400
     said.clear()
@@ -252,7 +223,7 @@ def test_long_sequences_are_counted_and_said(tmp_path: Path) -> None:
 
 
 def test_chatml_rows_are_measured_as_they_are_trained_on(tmp_path: Path) -> None:
-    """The chat tokens and the words around the answer count: a row that they push over the limit is announced."""
+    """The chat tokens and the words around the answer count."""
     plain = lengths(PAIRS, load_tokenizer(START))
     limit = int((plain["prompt"] + plain[["chosen", "rejected"]].max(axis=1)).max()) + 1
     said: dict[str, list[str]] = {"plain": [], "chatml": []}
@@ -269,15 +240,16 @@ def test_an_empty_or_one_row_training_set_stops_before_the_model_is_read(rows: i
 
 
 def test_models_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
-    """A tokenizer of another vocabulary, and pickled weights."""
+    """Batches that do not divide a step, a tokenizer of another vocabulary, and pickled weights."""
+    with pytest.raises(TrainingError, match="effective_batch 64 is no multiple of micro_batch 24"):
+        trainer_for(recipe("dpo", effective_batch=64, micro_batch=24), tmp_path)
     folder = hub_like(tmp_path, vocab_size=512)
     with pytest.raises(ModelError, match="ids go up to 1023, the model has 512 embeddings"):
         load_initial(recipe("cpo"), str(folder))
-    blobs = folder.parents[1] / "blobs"
-    for shard in blobs.glob("*.safetensors"):
+    for shard in folder.glob("*.safetensors"):
         shard.rename(shard.with_suffix(".bin"))
     with pytest.raises(ModelError, match="no safetensors weights"):
-        load_initial(recipe("cpo"), str(blobs))
+        load_initial(recipe("cpo"), str(folder))
 
 
 def test_adapters_of_another_base_and_pickled_ones_are_refused(tmp_path: Path) -> None:
@@ -290,25 +262,17 @@ def test_adapters_of_another_base_and_pickled_ones_are_refused(tmp_path: Path) -
         load_trained(str(hub_like(tmp_path)), adapter, **MACHINE)
     load_trained(START, adapter, **MACHINE)
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(ModelError, match=r"only pickled weights \(adapter_model.bin\), which are never opened"):
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors, and pickled weights are never opened"):
         load_trained(START, adapter, **MACHINE)
 
 
 def test_the_efficiency_table_by_hand() -> None:
-    logs = pd.DataFrame(
-        {
-            "system": ["CPO"] * 2 + ["SFT"],
-            "step": [1, 2, 1],
-            "loss": [4.0, 3.0, 2.0],
-            "seconds": [1.0, 4.0, 2.0],
-            "tokens": [100, 400, 50],
-            "peak_mb": [10, 12, 8],
-        }
-    )
-    table = efficiency(logs)
+    rows = [("CPO", 1, 4.0, 1.0, 100, 10), ("CPO", 2, 3.0, 4.0, 400, 12), ("SFT", 1, 2.0, 2.0, 50, 8)]
+    table = efficiency(pd.DataFrame(rows, columns=["system", "step", "loss", "seconds", "tokens", "peak_mb"]))
+    assert list(table) == ["steps", "seconds", "tokens", "tokens/s", "peak MB", "first loss", "last loss"]
     assert table.loc["CPO"].tolist() == [2, 4.0, 400, 100.0, 12, 4.0, 3.0]
     assert table.loc["SFT", "tokens/s"] == 25.0
-    assert list(efficiency(logs[:0]).columns) == []
+    assert efficiency(pd.DataFrame(columns=["system", "step", "loss", "seconds"])).empty
 
 
 def test_one_bad_batch_is_no_divergence_but_a_tenth_of_the_steps_is() -> None:
