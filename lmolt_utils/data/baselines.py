@@ -40,13 +40,13 @@ def as_bits(*collections: Sequence[Iterable[str]]) -> list[list[ExplicitBitVect]
     """Sets of words as RDKit's bit vectors, all over one vocabulary."""
     number: dict[str, int] = {}
     numbered = [[[number.setdefault(word, len(number)) for word in one] for one in sets] for sets in collections]
-    encoded = []
-    for sets in numbered:
-        vectors = [ExplicitBitVect(max(1, len(number))) for _ in sets]
-        for vector, members in zip(vectors, sets, strict=True):
-            vector.SetBitsFromList(members)
-        encoded.append(vectors)
-    return encoded
+
+    def vector(members: list[int]) -> ExplicitBitVect:
+        bits = ExplicitBitVect(max(1, len(number)))
+        bits.SetBitsFromList(members)
+        return bits
+
+    return [[vector(members) for members in sets] for sets in numbered]
 
 
 class Sample:
@@ -60,14 +60,11 @@ class Sample:
         #: Property sets, the most frequent first (of equals the first in the sample).
         self.by_frequency = list(counts.sort_values(ascending=False, kind="stable").index)
 
-    @property
-    def largest(self) -> list[int]:
-        """Row numbers of the most frequent property set; all rows where no property sets are stated."""
-        return self.rows_of(self.by_frequency[0]) if self.by_frequency else list(range(len(self.rows)))
-
-    def rows_of(self, key: str) -> list[int]:
-        """Row numbers of one property set."""
-        return [number for number, own in enumerate(self.sets) if own == key]
+    def rows_of(self, key: str | None = None) -> list[int]:
+        """Row numbers of one property set, by default the most frequent; all rows where no sets are stated."""
+        if not self.by_frequency:
+            return list(range(len(self.rows)))
+        return [number for number, own in enumerate(self.sets) if own == (key or self.by_frequency[0])]
 
     def caption_of(self, numbers: Sequence[int]) -> str:
         """The most frequent caption among these rows; of equally frequent ones the medoid by words."""
@@ -90,8 +87,8 @@ def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 
     The caption is the most frequent one (:meth:`Sample.caption_of`), the molecule the medoid by Tanimoto similarity.
     """
-    answer = sample.caption_of(sample.largest) if task == "mol2cap" else sample.molecule_of(sample.largest)
-    return [answer] * len(sources)
+    answer_of = sample.caption_of if task == "mol2cap" else sample.molecule_of
+    return [answer_of(sample.rows_of())] * len(sources)
 
 
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:

@@ -191,7 +191,9 @@ class _Reader:
     def separated(self, text: str, separator: str) -> Table:
         """A table with a header; every row has as many cells as that, and blank lines are no rows."""
         quoted = separator != "\t"
-        records = self._quoted(text, separator) if quoted else self._unquoted(text)
+        records = self._quoted(text, separator)
+        if not quoted:
+            records = ((n, line.split("\t") if line else []) for n, line in enumerate(self.lines(text), start=1))
         _, header = next(records, (1, []))
         table = Table(self.path, header, [], [])
         for number, row in records:
@@ -209,10 +211,6 @@ class _Reader:
         if several:
             table.notes.append(f"{len(several)} rows have a cell of several lines, the first in line {several[0]}")
         return table
-
-    def _unquoted(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        for number, line in enumerate(self.lines(text), start=1):
-            yield number, line.split("\t") if line else []
 
     def _quoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         """Records by CSV's rules; a stray quote may hide any number of rows, so it stops the reading."""

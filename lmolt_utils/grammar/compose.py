@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.grammar import forms
-from lmolt_utils.grammar.forms import FREE_TEXT, STYLES, Form, Style
+from lmolt_utils.grammar.forms import FREE_TEXT, SENTENCES_PER_CAPTION, STYLES, Form, Style
 from lmolt_utils.grammar.sentences import LETTERS, SENTENCES, filled, parts, signature
 from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 
@@ -23,12 +23,9 @@ def _ands(names: Sequence[str]) -> str:
 
 def _lists(names: Sequence[str]) -> SimpleNamespace:
     """The lists of ``names`` that a form's slots ask for."""
-    return SimpleNamespace(
-        commas=", ".join(names),
-        ands=_ands(names),
-        both=f"both {_ands(names)}" if len(names) == 2 else _ands(names),
-        articles=_ands([f"a {name}" for name in names]),
-    )
+    ands, articles = _ands(names), _ands([f"a {name}" for name in names])
+    both = f"both {ands}" if len(names) == 2 else ands
+    return SimpleNamespace(commas=", ".join(names), ands=ands, both=both, articles=articles)
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,19 @@ class Composer:
         rng.shuffle(names)
         if self.style.whole:
             return [self._whole(rng, part) for part in parts(names)]
-        weights = self.style.sentences
-        wanted = rng.choices(range(1, len(weights) + 1), weights=weights)[0]
-        count = max(min(wanted, max(1, len(names) // 2)), -(-len(names) // self.style.longest))
-        cuts = sorted(rng.sample(range(1, len(names)), count - 1))
-        bounds = [0, *cuts, len(names)]
-        return [
-            self._sentence(rng, names[start:end], first=index == 0)
-            for index, (start, end) in enumerate(pairwise(bounds))
-        ]
+        wanted = rng.choices((1, 2, 3), weights=SENTENCES_PER_CAPTION)[0]
+        cuts = sorted(rng.sample(range(1, len(names)), min(wanted, max(1, len(names) // 2)) - 1))
+        bounds = pairwise([0, *cuts, len(names)])
+        return [self._sentence(rng, names[start:end], first=start == 0) for start, end in bounds]
 
     def _whole(self, rng: random.Random, names: Sequence[str]) -> str:
         """A sentence of L+M-24 for these kinds of names; one put together from clauses where it has none."""
-        by_letter: dict[str, list[str]] = {}
-        for name in names:
-            by_letter.setdefault(LETTERS[self.vocabulary.kind(name)], []).append(name)
-        found = SENTENCES.get(signature([letter for letter, own in by_letter.items() for _ in own]))
+        letters = [LETTERS[self.vocabulary.kind(name)] for name in names]
+        found = SENTENCES.get(signature(letters))
         if found is None:
             return self._sentence(rng, names, first=False)
         (sentence,) = rng.choices(*found)
-        return filled(sentence, by_letter)
+        return filled(sentence, names, letters)
 
     def _sentence(self, rng: random.Random, names: Sequence[str], first: bool) -> str:
         kinds = {name: self.vocabulary.kind(name) for name in names}
@@ -114,12 +104,10 @@ class Composer:
         ]
         if not fitting:
             raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
-        if len(fitting) == 1:
-            form = fitting[0]
-        elif plain:
-            form = rng.choice(fitting)
-        else:
-            form = rng.choices(fitting, weights=[form.weight for form in fitting])[0]
+        form = fitting[0]
+        if len(fitting) > 1:
+            weights = [form.weight for form in fitting]
+            form = rng.choice(fitting) if plain else rng.choices(fitting, weights=weights)[0]
         lists = {"all": _lists(names), "rest": _lists(names[1:]), "front": _lists(names[:-1])}
         return form.text.format(*names, last=names[-1], **lists)
 
@@ -132,10 +120,3 @@ def _free_sentences(names: Sequence[str], rng: random.Random) -> list[str]:
         rng.shuffle(had)
         had = [f"both a {had[0]} and a {had[1]}"]
     return [f"The molecule has {fact}." for fact in had] + list(facts.values())
-
-
-def compose(
-    properties: Iterable[str], rng: random.Random, *, vocabulary: Vocabulary | None = None, style: str = "lpm24"
-) -> str:
-    """A caption of ``properties``, whatever their order; ``vocabulary``: the shipped one unless given."""
-    return Composer(vocabulary or Vocabulary.embedded(), STYLES[style]).compose(properties, rng)

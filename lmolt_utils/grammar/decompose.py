@@ -27,15 +27,6 @@ class Atom:
     verb: str
 
 
-@dataclass(frozen=True)
-class _Sentence:
-    """What one sentence gave; ``whole``: all of it was understood; ``quoted``: it is free text."""
-
-    atoms: tuple[Atom, ...]
-    whole: bool
-    quoted: bool = False
-
-
 def _any_of(phrases: Iterable[str]) -> str:
     return "|".join(sorted(map(re.escape, phrases), key=len, reverse=True))
 
@@ -162,26 +153,22 @@ class Decomposer:
     def __init__(self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False) -> None:
         self.vocabulary = vocabulary or Vocabulary.embedded()
         self.open_vocabulary = open_vocabulary
-        self._sentence: Callable[[str], _Sentence] = lru_cache(_MEMORY)(self._read)
+        self._sentence: Callable[[str], list[Atom] | None] = lru_cache(_MEMORY)(self._read)
 
     def __call__(self, caption: str) -> list[Atom]:
         """The caption's facts in their order; a fact stated twice is there twice."""
         read = [(text, self._sentence(text)) for text in sentences(caption)]
         atoms: list[Atom] = []
-        for quoted, run in groupby(read, key=lambda item: item[1].quoted):
+        for quoted, run in groupby(read, key=lambda item: item[1] is None):
             if quoted:
                 atoms += self._quotes([text for text, _ in run])
             else:
-                atoms += [atom for _, sentence in run for atom in sentence.atoms]
+                atoms += [atom for _, found in run for atom in found or ()]
         return atoms
 
     def properties(self, caption: str) -> set[str]:
         """The canonical names of the properties that the caption states."""
         return {atom.property for atom in self(caption) if atom.property is not None}
-
-    def parsed(self, sentence: str) -> bool:
-        """Whether the grammar explains the whole sentence, and knows every name in it."""
-        return self._sentence(" ".join(sentence.split())).whole
 
     def canonical(self, atom: Atom) -> str:
         """The one sentence for a fact, however a caption puts it."""
@@ -206,7 +193,8 @@ class Decomposer:
             for hazard, run in groupby(pairs, key=lambda pair: pair[0])
         ]
 
-    def _read(self, sentence: str) -> _Sentence:
+    def _read(self, sentence: str) -> list[Atom] | None:
+        """The facts of one sentence; ``None`` of free text, or ordinary prose."""
         subject = _SUBJECT.match(sentence)
         body, quotes = self._had((sentence[subject.end() :] if subject else f" {sentence}").rstrip(_STOP))
         # One group in the pattern: head words at odd places, what follows each at even ones.
@@ -219,13 +207,12 @@ class Decomposer:
         for head, slot in zip(rest[::2], rest[1::2], strict=True):
             whole &= self._list(slot.strip(_STOP), _VERBS[head], atoms)
         if not subject and not (whole and all(atom.property in self.vocabulary.kinds for atom in atoms)):
-            hazard = _hazard(sentence)
-            return _Sentence((Atom(sentence, None, ""),), hazard is not None, quoted=True)
+            return None
         if not whole or sentence[:6].lower() == "it is ":
             atoms = [self._doubted(atom, whole) for atom in atoms]
         if not (whole or quotes or any(atom.property for atom in atoms)):
-            return _Sentence((Atom(sentence, None, ""),), False)
-        return _Sentence((*atoms, *quotes), whole)
+            return [Atom(sentence, None, "")]
+        return [*atoms, *quotes]
 
     def _had(self, body: str) -> tuple[str, list[Atom]]:
         """The part of ``body`` before a quoted odour or taste, and the facts quoted."""

@@ -152,7 +152,7 @@ def parts(names: Sequence[str]) -> list[Sequence[str]]:
     return [*parts(names[:middle]), *parts(names[middle:])]
 
 
-def filled(sentence: str, names: Mapping[str, Sequence[str]]) -> str:
-    """``sentence`` with the names of each letter in their order."""
-    left = {letter: iter(own) for letter, own in names.items()}
-    return _SLOT.sub(lambda slot: next(left[slot[0]]), sentence)
+def filled(sentence: str, names: Sequence[str], letters: Sequence[str]) -> str:
+    """``sentence`` with ``names`` in the slots of their ``letters``, those of one letter in their order."""
+    left = list(zip(letters, names, strict=True))
+    return _SLOT.sub(lambda slot: left.pop([letter for letter, _ in left].index(slot[0]))[1], sentence)

@@ -41,8 +41,8 @@ def generate_negatives(
 ) -> list[str]:
     """The negative generator's greedy answer to each source; MolT5 takes the bare source, no instruction.
 
-    ``limits`` are those of :func:`~lmolt_utils.models.generation.stream`. Answers already in the shards of ``work`` are
-    not asked for again. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
+    ``limits``: of :func:`~lmolt_utils.models.generation.stream`. Answers in the shards of ``work`` are not asked for
+    again. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
     """
 
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
@@ -75,27 +75,18 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
         everything = read_rows(corpus, CORPUS_COLUMNS)
         drawn = draw(kind, rows, everything, task, run.params.seed)
         write_rows(output, drawn)
-        print(
-            f"{kind} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an "
-            f"answer; {same_properties(drawn, rows, everything)} answers come from a row with the same property set. "
-            + run.property_note
-        )
+        right = same_properties(drawn, rows, everything)
+        print(f"{kind} {task}: {len(drawn)} rows, {(drawn['rejected'] == '').sum()} of them without an answer;")
+        print(f"{right} answers come from a row with the same property set. {run.property_note}")
 
-    generated = kind == "translator"
-    run.step(
-        f"negatives {task}",
-        make,
-        outputs=[output],
-        params={"negatives": kind, **(limits if generated else {"seed": run.params.seed})},
-        inputs={"sample": sampled, **({"translator": model_identity(generator)} if generated else {"corpus": corpus})},
-    )
+    params, inputs = {"negatives": kind, "seed": run.params.seed}, {"sample": sampled, "corpus": corpus}
+    if kind == "translator":
+        params, inputs = {"negatives": kind, **limits}, {"sample": sampled, "translator": model_identity(generator)}
+    run.step(f"negatives {task}", make, outputs=[output], params=params, inputs=inputs)
 
 
 def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The preference pairs of both tasks, and their counts (:func:`triple_counts`).
-
-    Files: ``data/pairs.jsonl``, ``data/pairs.counts.json``.
-    """
+    """The preference pairs of both tasks, and their counts (:func:`triple_counts`): ``data/pairs.*``."""
     sampled, output = run.path("data", "sample.jsonl"), run.path("data", "pairs.jsonl")
     counts = run.path("data", "pairs.counts.json")
     answers = {task: run.path("data", f"negatives.{task}.jsonl") for task in TASKS}
