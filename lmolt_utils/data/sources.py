@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmolt_utils.data.text_tables import unpacked
 from lmolt_utils.errors import DataError
@@ -136,9 +135,7 @@ def fetched(source: Source) -> tuple[Path, str]:
 
     wanted = [f"*{ending}{packed}" for ending in FORMATS for packed in ("", ".gz")]
     try:
-        found = snapshot_download(
-            source.name, repo_type="dataset", revision=source.revision, allow_patterns=wanted, etag_timeout=30
-        )
+        found = snapshot_download(source.name, repo_type="dataset", revision=source.revision, allow_patterns=wanted)
     except HUB_TROUBLES as error:
         raise DataError(
             f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, nor can the hub or "

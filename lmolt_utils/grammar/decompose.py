@@ -175,7 +175,7 @@ class Decomposer:
         name = atom.property
         if name is None or atom.verb in ("has", ""):
             return atom.text
-        kind = self.vocabulary.kind(name) if name in self.vocabulary else None
+        kind = self.vocabulary.kinds.get(name)
         if kind == "effect" or (kind is None and atom.verb not in ("is", "belongs to")):
             return f"The molecule impacts {name}."
         return f"The molecule is {name}." if kind == "quality" else f"The molecule is a {name}."

@@ -104,7 +104,7 @@ def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
 
 
 def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token that is not EOS: a loss that masks padding by id would never learn EOS."""
+    """The model's tokenizer, with a pad token that is not EOS, which a loss that masks padding would never learn."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
     except (OSError, ValueError) as error:
