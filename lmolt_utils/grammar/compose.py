@@ -1,9 +1,9 @@
 """Captions from property sets, in the sentences of L+M-24, the properties in random order.
 
 L+M-24 shuffles a molecule's properties, halves the list until no part has more than six, and writes each part in a
-sentence made for its kinds: three roles and two effects are always "is a R, R, R that impacts E and E". The 199 captions
-of the data set's ``evaluation/`` folder show both (7, 10, 13 and 18 properties are 3+4, 5+5, 6+3+4 and 4+5+4+5 in every
-one). ``sentences.tsv`` counts each sentence among 41,453 of the shared task's retrieval submission, whose captions are
+sentence made for its kinds: three roles and two effects are always "is a R, R, R that impacts E and E". The captions
+of the data set's ``evaluation/`` folder show both (7, 10, 13 and 18 properties are 3+4, 5+5, 6+3+4 and 4+5+4+5 in all
+199). ``sentences.tsv`` counts each sentence among 41,453 of the shared task's retrieval submission, whose captions are
 those of training molecules; where one wording serves several kinds its count is shared out as the 199 captions and
 three other submissions use it. Sentences below 3 % of their kinds' are left out.
 """

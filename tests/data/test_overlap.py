@@ -21,14 +21,10 @@ def corpus() -> pd.DataFrame:
 # ---- molecules and their similarity ----
 
 
-@pytest.mark.parametrize("text", ["not a molecule", "", "C1CC", "\ud800", None])
-def test_what_is_no_molecule_is_read_quietly(text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert parse(text) is None
-    assert molecule(text) is None
-    assert capfd.readouterr() == ("", "")
-
-
-def test_features_of_a_molecule() -> None:
+def test_what_identifies_a_molecule_and_what_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    for text in ("not a molecule", "", "C1CC", "\ud800", None):
+        assert parse(text) is molecule(text) is None  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", ""), "read quietly"
     found = molecule("OCCc1ccccc1")
     assert found is not None
     assert (found.canonical, found.scaffold, found.formula) == ("OCCc1ccccc1", "c1ccccc1", "C8H10O")
@@ -67,6 +63,7 @@ def test_counts_by_hand() -> None:
         ],
         columns=["id", "molecule", "properties", "caption"],
     )
+    assert property_key("Q| p") == property_key("P|q") == "p|q"
     train = pd.DataFrame(
         {
             "molecule": ["CCO", "O=c1cccc[nH]1", "Cc1ccccc1", "CCO"],
@@ -97,11 +94,6 @@ def test_counts_by_hand() -> None:
     assert "nothing to compare" in figure.legends[0].get_texts()[0].get_text()
 
 
-def test_property_sets_regardless_of_order_and_case() -> None:
-    assert property_key("Q| p") == property_key("P|q") == "p|q"
-    assert property_key("") is property_key(None) is property_key(float("nan")) is None
-
-
 # ---- test sets ----
 
 
@@ -121,8 +113,5 @@ def test_what_the_initial_models_were_trained_on(corpus: pd.DataFrame, monkeypat
     for model, frame in (("language-plus-molecules/Meditron7b", corpus), ("embedded:cap2mol", generate(150, 0))):
         found = initialisation_data(corpus, model)["molecule"]
         assert found.tolist() == frame.loc[frame["split"] == "train", "molecule"].tolist()
-
-
-def test_the_models_cards_state_the_same_corpus() -> None:
     card = root() / "lmolt_utils" / "embedded" / "models" / "cap2mol" / "README.md"
     assert f"embedded corpus, {MODEL_ROWS} molecules, seed {MODEL_SEED}, training split" in card.read_text()

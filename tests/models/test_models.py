@@ -85,26 +85,15 @@ def test_the_instruction_costs_a_handful_of_tokens() -> None:
     assert tokenizer(text + answer("The molecule")).input_ids == apart
 
 
-def test_batched_generation_equals_one_at_a_time() -> None:
-    model, tokenizer = load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap")
-    prompts = [prompt("mol2cap", s) for s in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1", "CCc1nccnc1CC")]
-    kept = {"max_new_tokens": 40}
-    together = generate(model, tokenizer, prompts, batch_size=4, **kept)
-    alone = [generate(model, tokenizer, [text], batch_size=1, **kept)[0] for text in prompts]
-    assert together == alone
-    assert all(text.startswith(" The molecule") for text in together)
-
-
 def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no embedded model 'embedded:nope'"):
-        locate("embedded:nope")
-    with pytest.raises(ModelError, match="does not exist"):
-        locate(str(tmp_path / "nowhere"))
     folder = tmp_path / "model"
+    for name, told in (("embedded:nope", "no embedded model 'embedded:nope'"), (str(folder), "does not exist")):
+        with pytest.raises(ModelError, match=told):
+            locate(name)
     shutil.copytree(EMBEDDED_FOLDER / "base", folder)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):
+    with pytest.raises(ModelError, match="damaged"):
         load_model(str(folder), "causal")
     file.unlink()
     with pytest.raises(ModelError, match="no safetensors weights"):
@@ -114,15 +103,16 @@ def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
         locate(str(folder))
 
 
-@pytest.fixture
-def deberta(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A DeBERTa-v2, as NLI models are: tiny, in shards."""
     config = DebertaV2Config(
         vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3,
         relative_attention=True, pos_att_type=["p2c", "c2p"], id2label={0: "Entailment", 1: "neutral", 2: "no"},
     )  # fmt: skip
-    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path / "deberta", max_shard_size="50KB")
-    return str(tmp_path / "deberta")
+    folder = str(tmp_path_factory.mktemp("deberta"))
+    DebertaV2ForSequenceClassification(config).save_pretrained(folder, max_shard_size="50KB")
+    return folder
 
 
 @pytest.mark.parametrize("avx512_bf16", [False, True])
@@ -219,7 +209,8 @@ for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifie
     assert set(done.stdout.split()) == {"ModelError", "MergeError"}
 
 
-def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_path: Path) -> None:
+def test_batched_generation_equals_one_at_a_time(tmp_path: Path) -> None:
+    """For a decoder, whose batches are padded on the left, and an encoder with absolute positions (a random BART)."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer("embedded:negatives-mol2cap")
     size = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
@@ -228,9 +219,14 @@ def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_
     config = BartConfig(vocab_size=len(tokenizer), init_std=1.0, **size, **heads, **ids, decoder_start_token_id=0)
     config.forced_eos_token_id = None
     BartForConditionalGeneration(config).save_pretrained(tmp_path)
-    model = load_model(str(tmp_path), "translator")
     texts = ["C" * length + "O" for length in range(1, 50, 3)]
-    together = generate(model, tokenizer, texts, max_new_tokens=12, batch_size=len(texts))
-    alone = [generate(model, tokenizer, [text], max_new_tokens=12, batch_size=1)[0] for text in texts]
-    assert together == alone
-    assert len(set(together)) > 3
+    prompts = [prompt("mol2cap", text) for text in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1")]
+    for model, reader, asked in (
+        (load_model(str(tmp_path), "translator"), tokenizer, texts),
+        (load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap"), prompts),
+    ):
+        together = generate(model, reader, asked, max_new_tokens=24, batch_size=len(asked))
+        alone = [generate(model, reader, [text], max_new_tokens=24, batch_size=1)[0] for text in asked]
+        assert together == alone
+        assert len(set(together)) >= 3
+    assert all(text.startswith(" The molecule") for text in together)
