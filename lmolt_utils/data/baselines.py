@@ -1,8 +1,7 @@
 """Baselines: what can be had from the 10 % sample without training a language model, as rows of the systems table.
 
-L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same
-scores well on n-grams; a trained system must beat that. All three use the sample that every other system trains on,
-and nothing of a test row but its source. Of equal candidates the first in the sample counts.
+L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same scores
+well on n-grams; a trained system must beat that. Of equal candidates the first in the sample counts.
 """
 
 import warnings
@@ -83,10 +82,7 @@ class Sample:
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The same answer for every source: caption, or molecule, of the most frequent property set.
-
-    The caption is the most frequent one (:meth:`Sample.caption_of`), the molecule the medoid by Tanimoto similarity.
-    """
+    """The same answer for every source: caption, or medoid molecule, of the most frequent property set."""
     answer_of = sample.caption_of if task == "mol2cap" else sample.molecule_of
     return [answer_of(sample.rows_of())] * len(sources)
 
@@ -107,8 +103,7 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
     """The answer of ``constant`` for the property set that the source tells.
 
     mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the set. cap2mol: the
-    set with the highest Jaccard similarity to the names that the grammar reads in the caption (of equals the more
-    frequent).
+    set most similar (Jaccard) to the names that the grammar reads in the caption; of equals the more frequent.
     """
     if task == "cap2mol":
         sets = [key.split("|") for key in sample.by_frequency]
@@ -173,12 +168,6 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
             if len(outputs) > 1:
                 write_text(outputs[1], tree_text(fit_tree(sample)))
 
-        run.step(
-            f"predict {system.name} {task}",
-            make,
-            outputs=outputs,
-            params={"task": task, "baseline": system.name},
-            inputs={"sample": sampled, "test": tested},
-            say=say,
-        )
+        params, inputs = {"task": task, "baseline": system.name}, {"sample": sampled, "test": tested}
+        run.step(f"predict {system.name} {task}", make, outputs=outputs, params=params, inputs=inputs, say=say)
     return True

@@ -1,6 +1,7 @@
 """The dataset card: how many rows, how skewed, how long, how many duplicates."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -99,11 +100,9 @@ def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 def make_card(run: Run, corpus: pd.DataFrame) -> Card:
     """The card of the run's corpus; the facts, which need every molecule parsed, are kept in ``data/card.jsonl``."""
     path = run.path("data", "card.jsonl")
-    run.step(
-        "dataset card",
-        lambda _: write_rows(path, card_facts(corpus).reset_index()),
-        outputs=[path],
-        params={},
-        inputs={"corpus": run.path("data", "corpus.jsonl")},
-    )
+
+    def make(_: Path) -> None:
+        write_rows(path, card_facts(corpus).reset_index())
+
+    run.step("dataset card", make, outputs=[path], params={}, inputs={"corpus": run.path("data", "corpus.jsonl")})
     return card(corpus, read_rows(path, ABOUT).set_index(ABOUT))

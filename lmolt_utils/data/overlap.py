@@ -115,21 +115,14 @@ def make_overlap(
         for path, frame in zip(paths, (report.counts, report.similarities), strict=True):
             write_rows(path, frame)
 
-    run.step(
-        "overlap",
-        make,
-        outputs=paths,
-        params={"initial model": initial_model},
-        inputs={name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")},
-    )
+    inputs = {name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")}
+    run.step("overlap", make, outputs=paths, params={"initial model": initial_model}, inputs=inputs)
     return Overlap(read_rows(paths[0], COUNT_COLUMNS), read_rows(paths[1], ("id",)))
 
 
 def shared_table(counts: pd.DataFrame) -> pd.DataFrame:
     """Counts as a small table: references against what is shared, each cell "seen of comparable (share)"."""
-    text = [
-        f"{seen:,} of {of:,} ({100 * share:.0f} %)" if of else "nothing to compare"
-        for seen, of, share in counts[["seen", "of", "share"]].itertuples(index=False)
-    ]
+    rows = counts[["seen", "of", "share"]].itertuples(index=False)
+    text = [f"{seen:,} of {of:,} ({100 * share:.0f} %)" if of else "nothing to compare" for seen, of, share in rows]
     wide = counts.assign(text=text).pivot(index="reference", columns="by", values="text")
     return wide.loc[list(dict.fromkeys(counts["reference"])), list(dict.fromkeys(counts["by"]))]

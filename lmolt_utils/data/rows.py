@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lmolt_utils.data import sources
 from lmolt_utils.data.captioner import NO_PROPERTIES, STATED, Knowledge, recaptioned
 from lmolt_utils.data.molecules import parse
-from lmolt_utils.data.sources import (
-    EMBEDDED,
-    FORMATS,
-    PROPERTY_FILE,
-    SPLIT_WORDS,
-    SPLITS,
-    Source,
-    data_files,
-    fetched,
-    select,
-)
+from lmolt_utils.data.sources import EMBEDDED, FORMATS, PROPERTY_FILE, SPLITS, Source, data_files, fetched, select
 from lmolt_utils.data.text_tables import ABSENT, Bad, Table, read_table
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.errors import DataError
@@ -94,15 +86,15 @@ def read_rows_of(path: Path, name: str | None = None) -> Loaded:
     stated = zip(table.numbers, columns.get("properties", ()), strict=False)
     if doubt := other_separator([(line, cell) for line, cell in stated if cell is not None and cell is not ABSENT]):
         raise DataError(f"{name} {doubt}")
-    notes, valid = Counter(dict.fromkeys(table.notes, 1)), dict[str, bool]()
-    good = []
+    notes, good = Counter(dict.fromkeys(table.notes, 1)), []
+    readable = cache(lambda text: " " not in text and parse(text) is not None)
     for number, cells in zip(table.numbers, zip(*columns.values(), strict=True), strict=True):
         record = {key: None if cell is ABSENT else cell for key, cell in zip(columns, cells, strict=True)}
         problem = _problem(record, notes)
-        if not problem and (text := str(record["molecule"])) not in valid:
-            valid[text] = " " not in text and parse(text) is not None
-        if problem or not valid[text]:
-            bad.append((number, *(problem or ("invalid SMILES", ascii(text)[:60]))))
+        if not problem and not readable(record["molecule"]):
+            problem = "invalid SMILES", ascii(record["molecule"])[:60]
+        if problem:
+            bad.append((number, *problem))
         else:
             good.append(record)
     frame = pd.DataFrame(good, columns=list(ALIASES), dtype=object)
@@ -205,23 +197,19 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
             f"that may be. First: {first}. Mend the file"
         )
     frame = frame.assign(families="").fillna({"properties": ""})
-    frame = _with_splits(frame, source, splits, known.withheld, facts)
+    frame = _with_splits(frame, source, splits, known, facts)
     frame = _completed(frame[["split", "molecule", "caption", "properties", "families"]], facts, source.seed, known)
     return Loaded(frame, rejected, facts)
 
 
 def _with_splits(
-    frame: pd.DataFrame,
-    source: Source,
-    splits: Sequence[str],
-    withheld: Sequence[tuple[str, str]],
-    facts: dict[str, Any],
+    frame: pd.DataFrame, source: Source, splits: Sequence[str], known: Knowledge, facts: dict[str, Any]
 ) -> pd.DataFrame:
     """The rows of the wanted splits, as the file's name or a column says; a file that says nothing is divided."""
     if frame["split"].isna().all():
         facts["notes"]["rows divided by seed"] = len(frame)
-        frame = frame.assign(split=divided(frame, source.seed, withheld))
-    words = frame["split"].fillna("").astype(str).str.lower().replace(SPLIT_WORDS)
+        frame = frame.assign(split=divided(frame, source.seed, known.withheld))
+    words = frame["split"].fillna("").astype(str).str.lower().replace(sources.SPLIT_WORDS)
     odd = frame[~words.isin((*SPLITS, "withheld"))]
     if len(odd):
         told = f"{len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r})"

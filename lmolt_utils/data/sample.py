@@ -38,8 +38,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared")
     """``share`` of the training molecules (L4M §4.1: 10 %), in corpus order, with a column ``tasks``.
 
     ``pools``: ``shared``, the same molecules for both tasks; ``independent``, a draw for each task, as in the released
-    code, which makes 10 % per task cover about 19 % of the molecules (1 - 0.9², audit D23). Raises
-    :class:`DataError` when fewer than two molecules would be left.
+    code: 10 % per task cover about 19 % of the molecules (1 - 0.9², audit D23). :class:`DataError` for less than two.
     """
     rows = corpus[corpus["split"] == "train"]
     count = round(share * len(rows))
@@ -80,11 +79,7 @@ CAPTIONED_AGAIN = ("extra_valid", "extra_train")
 
 
 def source_of(name: str, corpus: Source, test_corpus: str | None, revision: str | None) -> Source | None:
-    """The data set that test set ``name`` is read from; ``None`` when it is made from the corpus.
-
-    ``test_corpus`` points at a copy, such as a local folder. Raises :class:`DataError` when it is given for a test set
-    that is part of the corpus.
-    """
+    """The data set that test set ``name`` is read from, or its copy ``test_corpus``; ``None``: made from the corpus."""
     if test_corpus and name not in CAPTIONED_AGAIN:
         raise DataError(f"test_set {name!r} is part of the corpus: leave test_corpus out, or choose another test_set")
     if test_corpus or (name in CAPTIONED_AGAIN and corpus.name == LPM24):

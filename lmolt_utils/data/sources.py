@@ -30,9 +30,9 @@ _RELEASED = re.compile(rf"{PROPERTY_FILE.pattern}|(^|/)additional_data[^/]*\.zip
 
 @dataclass(frozen=True)
 class Source:
-    """Where molecules come from: ``embedded``, a local file or folder, or a hub id (at ``revision``).
+    """``name``: ``embedded``, a local file or folder, or a hub id (at ``revision``). ``rows``: the embedded corpus's.
 
-    ``rows`` is the size of the embedded corpus; ``seed`` decides it, and the captions and splits a source lacks.
+    ``seed`` decides the embedded corpus, and the captions and splits that another source lacks.
     """
 
     name: str

@@ -146,8 +146,8 @@ def _article(slot: str) -> str:
 class Decomposer:
     """Reads captions with a vocabulary, by default the shipped one; what was read before is remembered.
 
-    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, where
-    it reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
+    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, if it
+    reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
     """
 
     def __init__(self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False) -> None:
@@ -217,15 +217,11 @@ class Decomposer:
     def _had(self, body: str) -> tuple[str, list[Atom]]:
         """The part of ``body`` before a quoted odour or taste, and the facts quoted."""
         found = _QUOTE.search(body) or _QUOTE_WITH.search(body)
-        if found is None:
+        quote = found[1].strip(_STOP) if found else ""
+        if found is None or not (_sense(quote) or _VERBATIM.match(quote)):
             return body, []
-        quote = found[1].strip(_STOP)
-        if not (_sense(quote) or _VERBATIM.match(quote)):
-            return body, []
-        facts = _senses(quote)
-        return body[: found.start()], [
-            Atom(f"The molecule has {text}.", self.vocabulary.find(sense), "has") for text, sense in facts
-        ]
+        facts = [(f"The molecule has {text}.", self.vocabulary.find(sense)) for text, sense in _senses(quote)]
+        return body[: found.start()], [Atom(text, name, "has") for text, name in facts]
 
     def _doubted(self, atom: Atom, whole: bool) -> Atom:
         """The atom without its property where that may be an accident of other prose, such as "It is warm."
@@ -242,13 +238,10 @@ class Decomposer:
         """Add the facts of one clause to ``atoms``; returns whether every item is a name."""
         if verb == "belongs to":
             slot = _CLASS_END.sub("", slot)
-        article = _article(slot)  # that of a list's first item holds for the others: "is a X, Y, Z"
-        # Names at even places, the separators between them at odd ones.
-        items = LIST_SEPARATOR.split(slot)
-        whole = True
-        index = 0
+        items = LIST_SEPARATOR.split(slot)  # names at even places, the separators between them at odd ones
+        article, whole, index = "", True, 0
         while index < len(items):
-            article = _article(items[index]) or article
+            article = _article(items[index]) or article  # the first item's holds for the others: "is a X, Y, Z"
             text, name, used = self._name(items, index)
             whole &= name is not None or self.open_vocabulary
             if name is None:

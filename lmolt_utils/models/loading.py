@@ -155,10 +155,10 @@ def load_model(
 
 
 def same_on_every_processor(model: Any) -> None:
-    """Switch off what bitsandbytes does only on processors with AVX512-BF16: repacking weights at the first forward.
+    """Switch off what bitsandbytes does on processors with AVX512-BF16 only: repacking weights at the first forward.
 
-    That fails where a layer's width is no multiple of 32 (a classifier's head), and a repacked layer passes no
-    gradient: DPO and KTO, which compute reference log-probabilities before they train, would train next to nothing.
+    That fails where a layer's width is no multiple of 32 (a classifier's head), and a repacked layer passes no gradient
+    (DPO and KTO, which compute reference log-probabilities first, would train next to nothing).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -49,8 +49,8 @@ def generate_negatives(
 ) -> list[str]:
     """The negative generator's greedy answer to each source; MolT5 takes the bare source, no instruction.
 
-    ``limits``: of :func:`~lmolt_utils.models.generation.stream`. Answers in the shards of ``work`` are not asked for
-    again. A source beyond :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
+    ``limits``: of :func:`stream`. Answers in the shards of ``work`` are not asked for again. A source beyond
+    :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
     """
 
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
@@ -181,13 +181,8 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         write_rows(output, kept[list(PAIR_COLUMNS)])
         write_json(counts, triple_counts(pairs, kept))
 
-    run.step(
-        "pairs",
-        make,
-        outputs=[output, counts],
-        params={"drop_equal": run.params.drop_equal},
-        inputs={"sample": sampled, **{str(task): path for task, path in answers.items()}},
-    )
+    inputs = {"sample": sampled, **{str(task): path for task, path in answers.items()}}
+    run.step("pairs", make, outputs=[output, counts], params={"drop_equal": run.params.drop_equal}, inputs=inputs)
     table = pd.DataFrame.from_dict(read_json(counts), orient="index").rename_axis("task")
     columns = ["molecules", "triples", "equal", "empty", "kept"]  # files are sorted by name
     return read_rows(output, PAIR_COLUMNS), table.loc[[*TASKS, "both"], columns]
@@ -204,15 +199,11 @@ def preference_pairs(sampled: pd.DataFrame, rejected: Mapping[Task, Sequence[str
 
 
 def usable(pairs: pd.DataFrame, *, drop_equal: bool = True) -> pd.DataFrame:
-    """Pairs with an answer to reject.
-
-    One that equals the reference carries no preference: its gradient is zero (``drop_equal=False`` keeps it, as the
-    released code does). An empty one cannot be trained on and is never kept.
+    """Pairs with an answer to reject: not an empty one, which cannot be trained on, nor one that equals the reference:
+    its gradient is zero (``drop_equal=False`` keeps it, as the released code does).
     """
-    kept = pairs["rejected"] != ""
-    if drop_equal:
-        kept &= pairs["rejected"] != pairs["chosen"]
-    return pairs[kept].reset_index(drop=True)
+    equal = (pairs["rejected"] == pairs["chosen"]) & drop_equal
+    return pairs[(pairs["rejected"] != "") & ~equal].reset_index(drop=True)
 
 
 def triple_counts(pairs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, dict[str, int]]:

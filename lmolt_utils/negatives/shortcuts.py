@@ -83,9 +83,8 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Cross-validated accuracy of a linear classifier per task and feature group, on at most :data:`MOST_PAIRS` pairs
     with two different, non-empty answers: columns task, features, accuracy, low, high (95 %, bootstrap over groups),
-    pairs, groups, held_together. Folds keep equal texts together, and the two answers of a pair (``pair and text``),
-    unless shared texts chain more than half of the pairs, as in a permutation: then texts alone (``text``). NaN with
-    fewer than five groups, or with too few texts of one kind for the folds.
+    pairs, groups, held_together (:func:`fold_groups`). NaN with fewer than five groups, or with too few texts of one
+    kind for the folds.
     """
     rows = []
     for task, group in pairs.groupby("task", sort=False):
@@ -103,10 +102,10 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def fold_groups(chosen: Sequence[str], rejected: Sequence[str]) -> tuple[np.ndarray, str]:
-    """A group number for each chosen, then each rejected text, and what a group holds together.
+    """A group number for each chosen, then each rejected text, which a fold keeps together; and what a group is.
 
-    Pairs that share a text, directly or through others, form a group; if the largest holds more than half of the
-    pairs, equal texts alone do.
+    Pairs that share a text, directly or through others (``pair and text``); equal texts alone (``text``) where that
+    chains more than half of the pairs, as in a permutation.
     """
     numbers = {text: number for number, text in enumerate(dict.fromkeys([*chosen, *rejected]))}
     left = np.array([numbers[text] for text in chosen], dtype=int)
