@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from lmolt_utils.errors import CompanionError
+from lmolt_utils.errors import DataError
 from lmolt_utils.grammar.forms import FREE_TEXT, LIST_SEPARATOR
 
 Kind = Literal["role", "class", "effect", "quality", "free text"]
@@ -30,10 +30,6 @@ GROUP_KINDS: dict[str, Kind] = {
 #: A bare list of names has no groups: the ending tells diseases and classes from roles well enough to write them.
 _EFFECT = re.compile(r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$")
 _CLASS = re.compile(r"^anti |treatment$")
-
-
-class VocabularyError(CompanionError):
-    """A vocabulary that is missing, empty or neither a property tree nor a list of names."""
 
 
 def leaves(tree: Any, groups: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -81,7 +77,7 @@ class Vocabulary:
             if name := canonical(name):
                 table.setdefault(name, "free text" if name in FREE_TEXT else kind)
         if not table:
-            raise VocabularyError("the vocabulary has no names")
+            raise DataError("the vocabulary has no names")
         return cls(table)
 
     @classmethod
@@ -103,7 +99,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file: a property tree in JSON, or one name per line; raises :class:`VocabularyError`."""
+        """From a file: a property tree in JSON, or one name per line; raises :class:`DataError`."""
         try:
             text = path.read_text(encoding="utf-8-sig")
             if text.lstrip()[:1] in ("{", "["):
@@ -111,7 +107,7 @@ class Vocabulary:
             return cls.from_names(line for line in text.splitlines() if line.strip())
         except (OSError, ValueError, TypeError) as error:
             told = "give L+M-24's nested_props.json, or one name per line in UTF-8"
-            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): {told}") from None
+            raise DataError(f"vocabulary {path} cannot be read ({error}): {told}") from None
 
     @classmethod
     @cache

@@ -17,7 +17,7 @@ from rdkit.DataStructs import BulkTanimotoSimilarity
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.data.molecules import molecules
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
-from lmolt_utils.errors import CompanionError
+from lmolt_utils.errors import DataError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import load_model, load_tokenizer, model_identity
@@ -29,55 +29,35 @@ from lmolt_utils.run.resume import answered
 SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
 _TRIES = 200
 _NONE = ("", "")
-#: A longer source is not asked: attention grows with its square. L+M-24's longest molecule has 990 characters.
+#: A longer source is not asked, its answer is empty: attention grows with its square. L+M-24's longest SMILES has 990.
 LONGEST_SOURCE = 4096
 
 
-class NegativesError(CompanionError):
-    """Rejected answers of which none can be trained on."""
-
-
-def generate_negatives(
-    generator: str,
-    sources: Sequence[str],
-    work: Path,
-    shard_rows: int,
-    title: str,
-    device: str,
-    dtype: str,
-    **limits: int,
-) -> list[str]:
-    """The negative generator's greedy answer to each source; MolT5 takes the bare source, no instruction.
-
-    ``limits``: of :func:`stream`. Answers in the shards of ``work`` are not asked for again. A source beyond
-    :data:`LONGEST_SOURCE` characters is not asked; its answer is empty.
-    """
-
-    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-        model: Any = load_model(generator, "translator", device=device, dtype=dtype)
-        short = [text if len(text) <= LONGEST_SOURCE else "" for text in texts]
-        for batch in stream(model, load_tokenizer(generator), short, **limits):
-            yield [(index, clean(text) if short[index] else "") for index, text in batch]
-
-    return answered(sources, ask, work, shard_rows, title)
+# ---- rejected answers ----
 
 
 def make_negatives(run: Run, task: Task, generator: str) -> None:
     """The rejected answers for the sample, one file per task: columns id, rejected (and origin where drawn).
 
-    ``run.params.negatives`` says which: ``translator`` asks the model ``generator``, in shards, so that a killed run
-    goes on where it was; the others are drawn from the corpus (:func:`draw`).
+    ``run.params.negatives`` says which: ``translator`` asks the model ``generator`` greedily, in shards, so that a
+    killed run goes on where it was; MolT5 takes the bare source, no instruction. The others are drawn (:func:`draw`).
     """
     sampled, corpus = run.path("data", "sample.jsonl"), run.path("data", "corpus.jsonl")
     output, kind = run.path("data", f"negatives.{task}.jsonl"), run.params.negatives
     limits: dict[str, Any] = {"max_new_tokens": run.params.max_new_tokens, "batch_size": run.params.generation_batch}
-    limits |= {"device": run.params.device, "dtype": run.params.dtype}
+    place: dict[str, Any] = {"device": run.params.device, "dtype": run.params.dtype}
+
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        model, tokenizer = load_model(generator, "translator", **place), load_tokenizer(generator)
+        short = [text if len(text) <= LONGEST_SOURCE else "" for text in texts]
+        for batch in stream(model, tokenizer, short, **limits):
+            yield [(index, clean(text) if short[index] else "") for index, text in batch]
 
     def make(work: Path) -> None:
         rows = for_task(read_rows(sampled, SAMPLE_COLUMNS), task)
         if kind == "translator":
             sources, shard_rows = list(rows[SIDES[task][0]]), run.params.negatives_shard_rows
-            answers = generate_negatives(generator, sources, work, shard_rows, f"negatives {task}", **limits)
+            answers = answered(sources, ask, work, shard_rows, f"negatives {task}")
             write_rows(output, pd.DataFrame({"id": rows["id"], "rejected": answers}))
             return
         everything = read_rows(corpus, CORPUS_COLUMNS)
@@ -91,11 +71,9 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
 
     params, inputs = {"negatives": kind, "seed": run.params.seed}, {"sample": sampled, "corpus": corpus}
     if kind == "translator":
-        params, inputs = {"negatives": kind, **limits}, {"sample": sampled, "translator": model_identity(generator)}
+        params = {"negatives": kind, **limits, **place}
+        inputs = {"sample": sampled, "translator": model_identity(generator)}
     run.step(f"negatives {task}", make, outputs=[output], params=params, inputs=inputs)
-
-
-# ---- drawn answers ----
 
 
 def draw(
@@ -174,7 +152,7 @@ def make_pairs(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         pairs = preference_pairs(read_rows(sampled, SAMPLE_COLUMNS), rejected)
         kept = usable(pairs, drop_equal=run.params.drop_equal)
         if kept.empty:
-            raise NegativesError(
+            raise DataError(
                 f"none of {len(pairs)} rejected answers can be used: each is empty or equals its reference; "
                 "does negatives_..._model name a model for this task?"
             )

@@ -14,7 +14,6 @@ from lmolt_utils.data.sources import LPM24, LPM24_EXTRA, Source
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import fingerprint, read_json
-from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.run.notebook import start
 
 
@@ -120,18 +119,6 @@ def test_steps_write_files_and_a_manifest_that_is_verified(runs: Path) -> None:
     assert facts["test"]["drawn"] == len(tested) == 24
     assert manifest_table(run).loc["corpus", "source"] == "embedded"
     assert rejected_rows(run).empty
-
-
-def test_molecules_without_captions_get_l_m_24_s_sentences(runs: Path, tmp_path: Path) -> None:
-    sets = ["energy source|pancreatitis treatment", "sweet|flavouring agent", "breast cancer|anti viral|nutrient"] * 20
-    lines = [f"{'C' * n}O\t{names}" for n, names in enumerate(sets, start=1)]
-    (tmp_path / "molecule_properties.tsv").write_text("\n".join(lines) + "\n")
-    corpus = make_corpus(run_of(corpus=str(tmp_path)))
-    read = Decomposer(open_vocabulary=True)
-    assert len(corpus) == 60
-    for names, caption in zip(corpus["properties"], corpus["caption"], strict=True):
-        assert read.properties(caption) == set(names.split("|")), caption
-    assert corpus["caption"].str.contains("impacts|effect").any()  # effects are no roles
 
 
 def test_a_corpus_of_ones_own_from_rows_to_manifest(runs: Path, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import pytest
 
 from lmolt_utils.cli import main
 from lmolt_utils.embedded.corpus import generate
+from lmolt_utils.errors import DataError
 from lmolt_utils.grammar.compose import LETTERS, Composer, filled, parts, sentences_of
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
-from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
+from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "lpm24"
 needs_lpm24 = pytest.mark.skipif(not SHARED.is_dir(), reason=f"L+M-24's public files are not in {SHARED}")
@@ -122,9 +123,8 @@ def test_kinds_decide_the_slot() -> None:
     assert compose(["odor_evaluation", "taste_evaluation"], random.Random(0)).startswith("The molecule has both a ")
     for seed in range(20):
         caption = compose(["obesity", "nutrient", "smooth"], random.Random(seed))
-        assert re.search("(impacts|on|impacting|affect) obesity", caption)
-        assert re.search("(is|being|as) smooth", caption)
-        assert re.search("(a|is) nutrient", caption)
+        for slot in ("(impacts|on|impacting|affect) obesity", "(is|being|as) smooth", "(a|is) nutrient"):
+            assert re.search(slot, caption)
 
 
 def test_sets_are_halved_as_in_real_captions() -> None:
@@ -257,18 +257,16 @@ def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) ->
     assert [atom.property for atom in two] == ["polymerization_evaluation", "decomposition_evaluation"]
 
 
-@pytest.mark.parametrize(
-    ("text", "senses"),
-    [
-        ("both a Oily ham and a Sweet clover odor", ["taste_evaluation", "odor_evaluation"]),
-        ("both a Powerful, citrus odor and a Grapefruit and bitter", ["odor_evaluation", "taste_evaluation"]),
-        ("both a Odorless and a Tasteless", ["odor_evaluation", "taste_evaluation"]),
-    ],
-)
-def test_of_two_quotes_one_is_the_odour_and_one_the_taste(text: str, senses: list[str]) -> None:
-    assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
-    none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
-    assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
+def test_of_two_quotes_one_is_the_odour_and_one_the_taste() -> None:
+    odour, taste = "odor_evaluation", "taste_evaluation"
+    for text, senses in (
+        ("both a Oily ham and a Sweet clover odor", [taste, odour]),
+        ("both a Powerful, citrus odor and a Grapefruit and bitter", [odour, taste]),
+        ("both a Odorless and a Tasteless", [odour, taste]),
+    ):
+        assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
+        none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
+        assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
 
 
 def test_unknown_names_need_the_open_vocabulary() -> None:
@@ -366,7 +364,6 @@ def test_the_five_cases_of_table_6() -> None:
     assert len(reference & generated) / len(reference) == 0.75, "the paper's coverage of case 2: 6 of 8"
     reference, generated = (decompose.properties(text) for text in cases[3][:2])
     assert reference == generated, "case 4 says the same twice; the paper's coverage of 0.91 is its decomposer's error"
-    assert "hev inhibitor" in decompose.properties(cases[4][1])
 
 
 # ---- vocabulary, command ----
@@ -389,7 +386,7 @@ def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
         (b"\xff", "decode"),
     ):
         path.write_bytes(content)
-        with pytest.raises(VocabularyError, match=rf"{path} cannot be read .*{told}"):
+        with pytest.raises(DataError, match=rf"{path} cannot be read .*{told}"):
             Vocabulary.read(path)
 
 

@@ -16,6 +16,7 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.data.sample import for_task
 from lmolt_utils.embedded.corpus import generate as generate_corpus
+from lmolt_utils.errors import DataError
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
 from lmolt_utils.models.generation import batches
 from lmolt_utils.models.loading import load_tokenizer
@@ -23,9 +24,7 @@ from lmolt_utils.negatives import pairs as negatives
 from lmolt_utils.negatives.pairs import (
     LONGEST_SOURCE,
     SIDES,
-    NegativesError,
     draw,
-    generate_negatives,
     make_negatives,
     make_pairs,
     preference_pairs,
@@ -35,8 +34,6 @@ from lmolt_utils.negatives.pairs import (
 )
 from lmolt_utils.negatives.unpaired import alike, single_class_batches, unpaired
 from lmolt_utils.run.notebook import Run
-
-LIMITS: dict[str, Any] = {"device": "cpu", "dtype": "float32", "max_new_tokens": 24, "batch_size": 8, "title": "test"}
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +153,15 @@ def test_molt5s_layout_is_read_and_answers(molt5: Path, tmp_path: Path, sampled:
     assert tokenizer.pad_token_id == 0
     written = tokenizer.decode(tokenizer("C\\C").input_ids, skip_special_tokens=True)
     assert written == "CC", "a letter it cannot write is lost"
-    sources = list(sampled["molecule"].head(12))
-    for name in ("batched", "alone"):
-        (tmp_path / name).mkdir()
-    found = generate_negatives(str(molt5), sources, tmp_path / "batched", 5, **{**LIMITS, "dtype": dtype})
-    assert len(found) == 12
-    if dtype == "float32":
-        longer = [*sources[:2], "C" * (LONGEST_SOURCE + 1)]
-        assert generate_negatives(str(molt5), longer, tmp_path, 5, **LIMITS)[2] == "", "too long for memory: not asked"
-        assert found == generate_negatives(str(molt5), sources, tmp_path / "alone", 5, **{**LIMITS, "batch_size": 1})
+    asked, found = sampled.head(12).copy(), []
+    asked.loc[3, "molecule"] = "C" * (LONGEST_SOURCE + 1)
+    for batch in (1, 8):
+        run = _run(tmp_path / str(batch), asked, dtype=dtype, generation_batch=batch)
+        make_negatives(run, "mol2cap", str(molt5))
+        found.append(read_rows(run.path("data", "negatives.mol2cap.jsonl"), ("id", "rejected")))
+    assert [len(rows) for rows in found] == [12, 12]
+    assert found[0]["rejected"][3] == "", "too long for memory: not asked"
+    assert dtype != "float32" or found[0].equals(found[1]), "batched as one at a time"
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "nearest"])
@@ -237,5 +234,5 @@ def test_rejected_answers_that_are_all_useless_are_said_to_be(tmp_path: Path, sa
     for task in TASKS:
         rows = for_task(read_rows(run.path("data", "sample.jsonl"), ("id",)), task)
         write_rows(run.path("data", f"negatives.{task}.jsonl"), pd.DataFrame({"id": rows["id"], "rejected": ""}))
-    with pytest.raises(NegativesError, match="each is empty or equals its reference"):
+    with pytest.raises(DataError, match="each is empty or equals its reference"):
         make_pairs(run)
