@@ -260,13 +260,10 @@ class Decomposer:
     def _name(self, items: Sequence[str], index: int) -> tuple[str, str | None, int]:
         """The item at ``index`` without its article, the known name it is or starts, and the places this takes."""
         text = _ARTICLE.sub("", items[index], count=1)
-        most = self.vocabulary.longest.get(text.lower(), 1)
-        for count in range(most, 1, -1):
+        for count in range(self.vocabulary.longest.get(text.lower(), 1), 0, -1):
             together = text + "".join(items[index + 1 : index + 2 * count - 1])
             if name := self.vocabulary.find(together):
                 return together, name, 2 * count
-        if name := self.vocabulary.find(text):
-            return text, name, 2
         for ending in (" compound", " compounds", " molecule"):
             if text.endswith(ending) and (name := self.vocabulary.find(text.removesuffix(ending))):
                 return text.removesuffix(ending), name, 2
