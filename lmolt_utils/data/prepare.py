@@ -141,12 +141,12 @@ def as_before(source: Source, manifest: Path, section: str = "") -> Source:
 
 def rejected_rows(run: Run) -> pd.DataFrame:
     """Rows left out of the corpus and the test set: dataset, file, line, reason, detail."""
-    frames = [pd.DataFrame(columns=["dataset", *REJECTED_COLUMNS])]
+    columns, frames = ["dataset", *REJECTED_COLUMNS], []
     for dataset in ("corpus", "test"):
         path = run.path("data", f"{dataset}.rejected.jsonl")
         if path.exists() and path.stat().st_size:
-            frames.append(read_rows(path, REJECTED_COLUMNS).assign(dataset=dataset))
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+            frames.append(read_rows(path, REJECTED_COLUMNS).assign(dataset=dataset)[columns])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def manifest_table(run: Run) -> pd.DataFrame:

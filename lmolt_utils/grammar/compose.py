@@ -55,8 +55,9 @@ def parts(names: Sequence[str]) -> list[Sequence[str]]:
 
 def filled(sentence: str, names: Sequence[str], letters: Sequence[str]) -> str:
     """``sentence`` with ``names`` in the slots of their ``letters``, those of one letter in their order."""
-    left = list(zip(letters, names, strict=True))
-    return _SLOT.sub(lambda slot: left.pop([letter for letter, _ in left].index(slot[0]))[1], sentence)
+    pairs = list(zip(letters, names, strict=True))
+    left = {letter: iter([name for own, name in pairs if own == letter]) for letter in letters}
+    return _SLOT.sub(lambda slot: next(left[slot[0]]), sentence)
 
 
 def _ands(names: Sequence[str]) -> str:

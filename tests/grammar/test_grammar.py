@@ -159,24 +159,7 @@ def test_every_sentence_is_read_back() -> None:
 
 #: Captions, each followed by the names that it states.
 BY_HAND = """
-# Lists, articles, "both", comma splices, class phrases: sentences as in L+M-24.
-The molecule is a nutrient, fat storage, emulsifier that impacts aging and obesity.
-= nutrient|fat storage|emulsifier|aging|obesity
-The molecule is a nutrient, a emulsifier, a fat storage, and smooth.
-= nutrient|emulsifier|fat storage|smooth
-The molecule is a nutrient, a emulsifier, and a fat storage, it impacts aging and is smooth.
-= nutrient|emulsifier|fat storage|aging|smooth
-The molecule is both a kinase inhibitor and a tyrosine kinase inhibitor.
-= kinase inhibitor|tyrosine kinase inhibitor
-The molecule is a anti inflammatory member of the anti viral class.
-= anti inflammatory|anti viral
-It belongs to both the anti viral and anti inflammatory classes of molecules.
-= anti viral|anti inflammatory
-The molecule is a nutrient and belongs to the anti viral class of molecules, with the characteristic of being anti
-inflammatory.
-= nutrient|anti viral|anti inflammatory
-It influences both aging and cancer, as well as affecting obesity and breast cancer.
-= aging|cancer|obesity|breast cancer
+# Rare lists and class phrases (those of sentences.tsv are read back above).
 The molecule is a nutrient and emulsifier, belonging to the anti viral class of molecules, with effects on aging and
 impacts on both cancer and obesity.
 = nutrient|emulsifier|anti viral|aging|cancer|obesity
@@ -225,7 +208,7 @@ Nutrient, fat storage that impacts aging and obesity.
 
 def test_captions_by_hand(decompose: Decomposer) -> None:
     captions = re.findall(r"([^=]+?)\n= (.+)\n", re.sub(r"(?m)^#.*\n", "", BY_HAND))
-    assert len(captions) == 26
+    assert len(captions) == 18
     for caption, names in captions:
         assert decompose.properties(caption) == set(names.split("|")), caption
     for nothing in ("The molecule is a", ""):
