@@ -88,8 +88,8 @@ def read_rows_of(path: Path, name: str | None = None) -> Loaded:
         raise DataError(f"{name} {doubt}")
     notes, good = Counter(dict.fromkeys(table.notes, 1)), []
     readable = cache(lambda text: " " not in text and parse(text) is not None)
-    for number, cells in zip(table.numbers, zip(*columns.values(), strict=True), strict=True):
-        record = {key: None if cell is ABSENT else cell for key, cell in zip(columns, cells, strict=True)}
+    for number, row in zip(table.numbers, zip(*columns.values(), strict=True), strict=True):
+        record = {key: None if cell is ABSENT else cell for key, cell in zip(columns, row, strict=True)}
         problem = _problem(record, notes)
         if not problem and not readable(record["molecule"]):
             problem = "invalid SMILES", ascii(record["molecule"])[:60]
