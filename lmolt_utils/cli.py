@@ -66,10 +66,16 @@ def _switches(_: argparse.Namespace) -> int:
 
 
 def _atoms(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.data.molecules import parse
     from lmolt_utils.metrics.prediction_files import read_captions
 
-    decompose = _rules(arguments.vocabulary)
-    for caption in read_captions(arguments.file):
+    decompose, captions = _rules(arguments.vocabulary), read_captions(arguments.file)
+    if smiles := [number for number, text in enumerate(captions, start=1) if " " not in text and parse(text)]:
+        told = f"{len(smiles)} of {len(captions)} captions are SMILES, the first in row {smiles[0]}"
+        if len(smiles) == sum(map(bool, captions)):
+            raise CompanionError(f"{arguments.file}: {told}: give captions; lmolt score takes molecules")
+        print(f"note: {told}; each is a fact without a property", file=sys.stderr)
+    for caption in captions:
         rows = [{"text": atom.text, "property": atom.property} for atom in decompose(caption)]
         print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
     return 0

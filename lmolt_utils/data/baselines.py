@@ -1,8 +1,7 @@
 """Baselines: what can be had from the 10 % sample without training a language model, as rows of the systems table.
 
-L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same
-scores well on n-grams; a trained system must beat that. All three use the sample that every other system trains on,
-and nothing of a test row but its source. Of equal candidates the first in the sample counts.
+L+M-24 is so skewed (one property set covers 36.5 % of its molecules; audit D26) that always answering the same scores
+well on n-grams; a trained system must beat that. Of equal candidates the first in the sample counts.
 """
 
 import warnings
@@ -40,13 +39,13 @@ def as_bits(*collections: Sequence[Iterable[str]]) -> list[list[ExplicitBitVect]
     """Sets of words as RDKit's bit vectors, all over one vocabulary."""
     number: dict[str, int] = {}
     numbered = [[[number.setdefault(word, len(number)) for word in one] for one in sets] for sets in collections]
-    encoded = []
-    for sets in numbered:
-        vectors = [ExplicitBitVect(max(1, len(number))) for _ in sets]
-        for vector, members in zip(vectors, sets, strict=True):
-            vector.SetBitsFromList(members)
-        encoded.append(vectors)
-    return encoded
+
+    def vector(members: list[int]) -> ExplicitBitVect:
+        bits = ExplicitBitVect(max(1, len(number)))
+        bits.SetBitsFromList(members)
+        return bits
+
+    return [[vector(members) for members in sets] for sets in numbered]
 
 
 class Sample:
@@ -60,14 +59,11 @@ class Sample:
         #: Property sets, the most frequent first (of equals the first in the sample).
         self.by_frequency = list(counts.sort_values(ascending=False, kind="stable").index)
 
-    @property
-    def largest(self) -> list[int]:
-        """Row numbers of the most frequent property set; all rows where no property sets are stated."""
-        return self.rows_of(self.by_frequency[0]) if self.by_frequency else list(range(len(self.rows)))
-
-    def rows_of(self, key: str) -> list[int]:
-        """Row numbers of one property set."""
-        return [number for number, own in enumerate(self.sets) if own == key]
+    def rows_of(self, key: str | None = None) -> list[int]:
+        """Row numbers of one property set, by default the most frequent; all rows where no sets are stated."""
+        if not self.by_frequency:
+            return list(range(len(self.rows)))
+        return [number for number, own in enumerate(self.sets) if own == (key or self.by_frequency[0])]
 
     def caption_of(self, numbers: Sequence[int]) -> str:
         """The most frequent caption among these rows; of equally frequent ones the medoid by words."""
@@ -86,12 +82,9 @@ class Sample:
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
-    """The same answer for every source: caption, or molecule, of the most frequent property set.
-
-    The caption is the most frequent one (:meth:`Sample.caption_of`), the molecule the medoid by Tanimoto similarity.
-    """
-    answer = sample.caption_of(sample.largest) if task == "mol2cap" else sample.molecule_of(sample.largest)
-    return [answer] * len(sources)
+    """The same answer for every source: caption, or medoid molecule, of the most frequent property set."""
+    answer_of = sample.caption_of if task == "mol2cap" else sample.molecule_of
+    return [answer_of(sample.rows_of())] * len(sources)
 
 
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
@@ -110,8 +103,7 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
     """The answer of ``constant`` for the property set that the source tells.
 
     mol2cap: a decision tree over counts of functional groups (RDKit's ``fr_`` fragments) names the set. cap2mol: the
-    set with the highest Jaccard similarity to the names that the grammar reads in the caption (of equals the more
-    frequent).
+    set most similar (Jaccard) to the names that the grammar reads in the caption; of equals the more frequent.
     """
     if task == "cap2mol":
         sets = [key.split("|") for key in sample.by_frequency]
@@ -176,12 +168,6 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
             if len(outputs) > 1:
                 write_text(outputs[1], tree_text(fit_tree(sample)))
 
-        run.step(
-            f"predict {system.name} {task}",
-            make,
-            outputs=outputs,
-            params={"task": task, "baseline": system.name},
-            inputs={"sample": sampled, "test": tested},
-            say=say,
-        )
+        params, inputs = {"task": task, "baseline": system.name}, {"sample": sampled, "test": tested}
+        run.step(f"predict {system.name} {task}", make, outputs=outputs, params=params, inputs=inputs, say=say)
     return True

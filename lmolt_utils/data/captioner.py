@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -58,30 +59,26 @@ def knowledge(source: Source, property_tree: str | None = None, withheld_combina
         name: {"from": text[0], "sha256": sha256(text[1].encode()).hexdigest()} if text else None
         for name, text in (("property_tree", found), ("withheld_combinations", pairs))
     }
-    tree = _tree(found[1], found[0]) if found else None
+    tree = None
+    if found:
+        try:
+            tree = json.loads(found[1])
+            if not paths(tree):
+                raise ValueError("it has no properties")
+        except (ValueError, TypeError) as error:
+            told = f"{found[0]} is no tree of properties ({error}): give L+M-24's {TREE_FILE}, or null"
+            raise DataError(told) from None
     withheld = pairs_in(pairs[1], pairs[0]) if pairs else WITHHELD_PAIRS if source.name == EMBEDDED else ()
     return Knowledge(tree, list(withheld), facts, captioner(source.name, tree), reader(tree).properties)
 
 
 def _text(source: Source, given: str | None, name: str) -> tuple[str, str] | None:
+    """Where the file lies, and its text."""
     try:
-        if given:
-            return given, Path(from_root(given)).read_text(encoding="utf-8-sig")
-        return source.beside(name)
+        return (given, Path(from_root(given)).read_text(encoding="utf-8-sig")) if given else source.beside(name)
     except (OSError, UnicodeDecodeError, BadFileError) as error:
-        raise DataError(
-            f"{given or name + ' of ' + source.name} cannot be read ({error}): give L+M-24's {name}, or null"
-        ) from None
-
-
-def _tree(text: str, name: str) -> dict[str, Any]:
-    try:
-        tree = json.loads(text)
-        if not paths(tree):
-            raise ValueError("it has no properties")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{name} is no tree of properties ({error}): give L+M-24's {TREE_FILE}, or null") from None
-    return dict(tree)
+        place = given or f"{name} of {source.name}"
+        raise DataError(f"{place} cannot be read ({error}): give L+M-24's {name}, or null") from None
 
 
 def captioner(corpus: str, tree: Tree | None = None) -> Compose:
@@ -91,32 +88,26 @@ def captioner(corpus: str, tree: Tree | None = None) -> Compose:
     """
     if corpus == EMBEDDED:
         return caption_for
-    composers: dict[frozenset[str], Composer] = {}
     known = Vocabulary.from_tree(tree) if tree else None
+    composer = cache(lambda names: Composer(known or Vocabulary.from_names(names)))
 
     def compose(molecule: str, properties: Sequence[str], seed: int, variant: int) -> str:
         names = frozenset(properties)
-        if names not in composers:
-            composers[names] = Composer(known or Vocabulary.from_names(names))
-        return composers[names].compose(names, random.Random(f"caption:{seed}:{variant}:{molecule}"))
+        return composer(names).compose(names, random.Random(f"caption:{seed}:{variant}:{molecule}"))
 
     return compose
 
 
 def recaptioned(frame: pd.DataFrame, seed: int, variant: int, compose: Compose = caption_for) -> pd.Series:
     """Captions of ``frame``'s molecules composed from their property sets: the ``variant``-th of each, by index."""
-    captions = [
-        compose(molecule, properties.split("|"), seed, variant)
-        for molecule, properties in zip(frame["molecule"], frame["properties"], strict=True)
-    ]
+    rows = zip(frame["molecule"], frame["properties"], strict=True)
+    captions = [compose(molecule, properties.split("|"), seed, variant) for molecule, properties in rows]
     return pd.Series(captions, index=frame.index, dtype=object)
 
 
 def reader(tree: Tree | None) -> Decomposer:
     """Reads captions with the names of ``tree``; without one with the shipped names and whatever reads like a name."""
-    if tree:
-        return Decomposer(Vocabulary.from_tree(tree))
-    return Decomposer(Vocabulary.embedded(), open_vocabulary=True)
+    return Decomposer(Vocabulary.from_tree(tree)) if tree else Decomposer(open_vocabulary=True)
 
 
 def kept_tree(data: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The dataset card: how many rows, how skewed, how long, how many duplicates."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -28,6 +29,11 @@ class Card:
     lengths: pd.DataFrame
 
 
+def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
+    """Rows per distinct property set (``|``-separated, in any order), the largest first."""
+    return properties.map(lambda text: property_key(text, fold_case=False)).dropna().value_counts()
+
+
 def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
     """How unevenly rows spread over property sets, from rows per set (the largest first).
 
@@ -42,13 +48,21 @@ def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
     }
 
 
-def property_sets(properties: "pd.Series[str]") -> "pd.Series[int]":
-    """Rows per distinct property set (``|``-separated, in any order), the largest first."""
-    return properties.map(lambda text: property_key(text, fold_case=False)).dropna().value_counts()
+def measured(corpus: pd.DataFrame) -> pd.DataFrame:
+    """Length of every row in the units of :data:`LENGTHS`, and its split."""
+    lengths = {"caption, words": corpus["caption"].map(lambda text: len(text.split()))}
+    lengths |= {"caption, characters": corpus["caption"].str.len(), "SMILES, characters": corpus["molecule"].str.len()}
+    return pd.DataFrame({"split": corpus["split"], **lengths})
 
 
-def card(corpus: pd.DataFrame) -> Card:
-    """The card of ``corpus`` (columns ``split``, ``molecule``, ``caption``, ``properties``).
+def card(corpus: pd.DataFrame, facts: pd.DataFrame | None = None) -> Card:
+    """The card of ``corpus``; ``facts`` where they are there already."""
+    facts = card_facts(corpus) if facts is None else facts
+    return Card(facts, property_sets(corpus["properties"]), measured(corpus))
+
+
+def card_facts(corpus: pd.DataFrame) -> pd.DataFrame:
+    """:attr:`Card.facts` of ``corpus`` (columns ``split``, ``molecule``, ``caption``, ``properties``).
 
     A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing. Lengths
     are in words (split at spaces) and characters.
@@ -57,25 +71,14 @@ def card(corpus: pd.DataFrame) -> Card:
         canonical=[one.canonical for one in molecules(corpus["molecule"])],
         words=[" ".join(text.split()) for text in corpus["caption"]],
     )
-    lengths = measured(corpus)
-    facts = {}
+    lengths, facts = measured(corpus), {}
     for split in (ALL, *dict.fromkeys(corpus["split"])):
         rows = known if split == ALL else known[known["split"] == split]
-        facts[split] = {**_counts(rows), **_length_facts(lengths.loc[rows.index])}
-    return Card(pd.DataFrame(facts).rename_axis(ABOUT), property_sets(corpus["properties"]), lengths)
-
-
-def measured(corpus: pd.DataFrame) -> pd.DataFrame:
-    """Length of every row in the units of :data:`LENGTHS`, and its split."""
-    caption = corpus["caption"]
-    return pd.DataFrame(
-        {
-            "split": corpus["split"],
-            "caption, words": caption.map(lambda text: len(text.split())),
-            "caption, characters": caption.str.len(),
-            "SMILES, characters": corpus["molecule"].str.len(),
-        }
-    )
+        facts[split] = _counts(rows)
+        for quantity, values in lengths.loc[rows.index, list(LENGTHS)].items():
+            spread = {"mean": values.mean(), "standard deviation": values.std(), "longest": values.max()}
+            facts[split] |= {(str(quantity), name): value for name, value in spread.items()}
+    return pd.DataFrame(facts).rename_axis(ABOUT)
 
 
 def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -94,22 +97,12 @@ def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     }
 
 
-def _length_facts(lengths: pd.DataFrame) -> dict[tuple[str, str], float]:
-    return {
-        (quantity, name): getattr(lengths[quantity], method)()
-        for quantity in LENGTHS
-        for name, method in (("mean", "mean"), ("standard deviation", "std"), ("longest", "max"))
-    }
-
-
 def make_card(run: Run, corpus: pd.DataFrame) -> Card:
     """The card of the run's corpus; the facts, which need every molecule parsed, are kept in ``data/card.jsonl``."""
     path = run.path("data", "card.jsonl")
-    run.step(
-        "dataset card",
-        lambda _: write_rows(path, card(corpus).facts.reset_index()),
-        outputs=[path],
-        params={},
-        inputs={"corpus": run.path("data", "corpus.jsonl")},
-    )
-    return Card(read_rows(path, ABOUT).set_index(ABOUT), property_sets(corpus["properties"]), measured(corpus))
+
+    def make(_: Path) -> None:
+        write_rows(path, card_facts(corpus).reset_index())
+
+    run.step("dataset card", make, outputs=[path], params={}, inputs={"corpus": run.path("data", "corpus.jsonl")})
+    return card(corpus, read_rows(path, ABOUT).set_index(ABOUT))

@@ -1,9 +1,7 @@
 """What a test set shares with what models were trained and selected on.
 
 The papers call their 3,000 test pairs unseen and out of distribution; they are re-captionings of L+M-24's own
-training or validation molecules (audit D21). Such a claim is checked here, against each reference set: by
-canonical SMILES, InChIKey, Bemis-Murcko scaffold, property set, caption, and by the similarity of each test molecule's
-nearest neighbour.
+training or validation molecules (audit D21). Such a claim is checked here, against each reference set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +29,9 @@ class Overlap:
     """One test set against several reference sets.
 
     counts: per reference and per entry of :data:`BY`, how many test rows it has ``seen``, ``of`` how many that can
-    be compared (molecules with a ring for scaffolds; with a property set on both sides), and the ``share`` (NaN of
-    none). similarities: per test row its ``id`` and, one column per reference, the Tanimoto similarity (Morgan, radius
-    2, 2,048 bits) of its nearest neighbour there; NaN where the reference is empty.
+    be compared (with a ring for scaffolds, a property set for those), and the ``share`` (NaN of none). similarities:
+    per test row its ``id`` and, one column per reference, the Tanimoto similarity (Morgan, radius 2, 2,048 bits) of
+    its nearest neighbour there; NaN where the reference is empty.
     """
 
     counts: pd.DataFrame
@@ -42,15 +40,11 @@ class Overlap:
     def neighbours(self) -> pd.DataFrame:
         """Per reference: test rows compared, mean similarity of the nearest neighbour, shares at 0.9 and at 1."""
         values = self.similarities.drop(columns="id").astype(float)
-        compared = values.notna().sum().replace(0, np.nan)
-        return pd.DataFrame(
-            {
-                "of": values.notna().sum(),
-                "mean": values.mean(),
-                f"share >= {SIMILAR}": (values >= SIMILAR).sum() / compared,
-                "share = 1": (values == 1).sum() / compared,
-            }
-        ).rename_axis("nearest neighbour in")
+        compared = values.notna().sum()
+        shares = {f"share >= {SIMILAR}": (values >= SIMILAR).sum(), "share = 1": (values == 1).sum()}
+        table = pd.DataFrame({"of": compared, "mean": values.mean()})
+        table = table.assign(**{name: seen / compared.replace(0, np.nan) for name, seen in shares.items()})
+        return table.rename_axis("nearest neighbour in")
 
 
 def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -> Overlap:
@@ -100,10 +94,8 @@ def _distinct(found: Sequence[Molecule]) -> dict[bytes, ExplicitBitVect]:
 
 
 def initialisation_data(corpus: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The molecules that the per-task model ``model`` was trained on.
-
-    The embedded models: the train split of their own corpus. Any other: all of the run's training molecules, as the
-    papers' models were fine-tuned on all of L+M-24 train.
+    """What the per-task model ``model`` was trained on: an embedded one the train split of its own corpus, any other
+    all of the run's training molecules, as the papers' models were fine-tuned on all of L+M-24 train.
     """
     trained_on = generate(MODEL_ROWS, MODEL_SEED) if model.startswith("embedded:") else corpus
     return trained_on[trained_on["split"] == "train"]
@@ -117,27 +109,20 @@ def make_overlap(
     train, validation = (corpus[corpus["split"] == split] for split in ("train", "validation"))
 
     def make(_: Path) -> None:
-        initial = initialisation_data(corpus, initial_model)
         references = {"the sample": sampled, "all training": train, "validation": validation}
-        report = overlap_report(tested, {**references, "the initialisation's training": initial})
+        references["the initialisation's training"] = initialisation_data(corpus, initial_model)
+        report = overlap_report(tested, references)
         for path, frame in zip(paths, (report.counts, report.similarities), strict=True):
             write_rows(path, frame)
 
-    run.step(
-        "overlap",
-        make,
-        outputs=paths,
-        params={"initial model": initial_model},
-        inputs={name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")},
-    )
+    inputs = {name: run.path("data", f"{name}.jsonl") for name in ("corpus", "sample", "test")}
+    run.step("overlap", make, outputs=paths, params={"initial model": initial_model}, inputs=inputs)
     return Overlap(read_rows(paths[0], COUNT_COLUMNS), read_rows(paths[1], ("id",)))
 
 
 def shared_table(counts: pd.DataFrame) -> pd.DataFrame:
     """Counts as a small table: references against what is shared, each cell "seen of comparable (share)"."""
-    text = [
-        f"{seen:,} of {of:,} ({100 * share:.0f} %)" if of else "nothing to compare"
-        for seen, of, share in counts[["seen", "of", "share"]].itertuples(index=False)
-    ]
+    rows = counts[["seen", "of", "share"]].itertuples(index=False)
+    text = [f"{seen:,} of {of:,} ({100 * share:.0f} %)" if of else "nothing to compare" for seen, of, share in rows]
     wide = counts.assign(text=text).pivot(index="reference", columns="by", values="text")
     return wide.loc[list(dict.fromkeys(counts["reference"])), list(dict.fromkeys(counts["by"]))]

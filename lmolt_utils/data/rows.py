@@ -1,8 +1,7 @@
 """The rows of a corpus: read so that one bad row costs one row, completed, and divided into splits.
 
-A bad row is listed with its file, line and reason. How files are read: :mod:`lmolt_utils.data.text_tables`; how cells
-of properties are: :mod:`lmolt_utils.grammar.property_cells`. Files without captions, such as L+M-24's release, get
-theirs composed from the property sets; without properties these are read off the captions.
+A bad row is listed with its file, line and reason. Files without captions, such as L+M-24's release, get theirs
+composed from the property sets; without properties these are read off the captions.
 """
 
 import random
@@ -10,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lmolt_utils.data import sources
 from lmolt_utils.data.captioner import NO_PROPERTIES, STATED, Knowledge, recaptioned
 from lmolt_utils.data.molecules import parse
-from lmolt_utils.data.sources import (
-    EMBEDDED,
-    FORMATS,
-    PROPERTY_FILE,
-    SPLIT_WORDS,
-    SPLITS,
-    Source,
-    data_files,
-    fetched,
-    select,
-)
-from lmolt_utils.data.text_tables import ABSENT, Bad, Table, plain, read_table
+from lmolt_utils.data.sources import EMBEDDED, FORMATS, PROPERTY_FILE, SPLITS, Source, data_files, fetched, select
+from lmolt_utils.data.text_tables import ABSENT, Bad, Table, read_table
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import BadFileError, fingerprint
-from lmolt_utils.grammar.property_cells import MISSING, PropertyCells
+from lmolt_utils.grammar.property_cells import MISSING, names_in, other_separator
 from lmolt_utils.run.notebook import READ_OFF
 
 REJECTED_COLUMNS = ("file", "line", "reason", "detail")
-#: What the columns may be called, in order of preference; case and underscores do not matter.
+#: What the columns may be called; case and underscores do not matter.
 ALIASES: dict[str, tuple[str, ...]] = {
     "molecule": ("molecule", "smiles", "canonical smiles"),
     "caption": ("caption", "description", "text"),
@@ -47,7 +38,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 #: Characters. The longest molecule of L+M-24 has 990; RDKit's time grows faster than the length.
-MAX_MOLECULE, MAX_CAPTION = 5_000, 50_000
+LONGEST = {"molecule": 5_000, "caption": 50_000, "properties": 50_000}
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: Molecules in L+M-24's own training and validation splits (its hub page; together its release's 160,560).
 LPM24_SIZES = {"train": 126_864, "validation": 33_696}
@@ -83,25 +74,29 @@ def read_rows_of(path: Path, name: str | None = None) -> Loaded:
     bad: list[Bad] = []
     try:
         table = _table(path, bad)
+        columns = {column: cells for column, aliases in ALIASES.items() if (cells := table.cells(aliases)) is not None}
     except (BadFileError, FileNotFoundError) as error:
         raise DataError(str(error)) from None
-    columns = _columns(table.header or [], name)
-    notes, cells, valid = Counter(dict.fromkeys(table.notes, 1)), PropertyCells(), dict[str, bool]()
-    good = []
-    for number, row in zip(table.numbers, table.rows, strict=True):
-        record = {column: None if row[at] is ABSENT else row[at] for column, at in columns.items()}
-        problem = _problem(record, number, cells, notes)
-        if not problem:
-            text = str(record["molecule"])
-            if text not in valid:
-                valid[text] = " " not in text and parse(text) is not None
-            problem = None if valid[text] else ("invalid SMILES", ascii(text)[:60])
+    if "molecule" not in columns or not {"caption", "properties"} & set(columns):
+        missing = "caption" if "molecule" in columns else "molecule"
+        raise DataError(
+            f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
+            f"it has {table.told or 'none'}: rename one"
+        )
+    stated = zip(table.numbers, columns.get("properties", ()), strict=False)
+    if doubt := other_separator([(line, cell) for line, cell in stated if cell is not None and cell is not ABSENT]):
+        raise DataError(f"{name} {doubt}")
+    notes, good = Counter(dict.fromkeys(table.notes, 1)), []
+    readable = cache(lambda text: " " not in text and parse(text) is not None)
+    for number, row in zip(table.numbers, zip(*columns.values(), strict=True), strict=True):
+        record = {key: None if cell is ABSENT else cell for key, cell in zip(columns, row, strict=True)}
+        problem = _problem(record, notes)
+        if not problem and not readable(record["molecule"]):
+            problem = "invalid SMILES", ascii(record["molecule"])[:60]
         if problem:
             bad.append((number, *problem))
         else:
             good.append(record)
-    if doubt := cells.doubt():
-        raise DataError(f"{name} {doubt}")
     frame = pd.DataFrame(good, columns=list(ALIASES), dtype=object)
     rejected = pd.DataFrame([(name, *one) for one in sorted(bad)], columns=list(REJECTED_COLUMNS))
     return Loaded(frame, rejected, dict(notes))
@@ -127,27 +122,7 @@ def _table(path: Path, bad: list[Bad]) -> Table:
     return table
 
 
-def _columns(header: Sequence[str], name: str) -> dict[str, int]:
-    """Where this package's columns stand; raises :class:`DataError` for a file without the needed ones."""
-    names = [plain(name) for name in header]
-    found = {
-        column: alias
-        for column, aliases in ALIASES.items()
-        if (alias := next((a for a in aliases if a in names), None))
-    }
-    if "molecule" not in found or not {"caption", "properties"} & set(found):
-        missing = "caption" if "molecule" in found else "molecule"
-        raise DataError(
-            f"{name} has no column {missing!r} (nor {', '.join(map(repr, ALIASES[missing][1:]))}); "
-            f"it has {', '.join(map(str, header)) or 'none'}: rename one"
-        )
-    twice = [alias for alias in found.values() if names.count(alias) > 1]
-    if twice:
-        raise DataError(f"{name} has the column {twice[0]!r} more than once: leave one")
-    return {column: names.index(alias) for column, alias in found.items()}
-
-
-def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: Counter[str]) -> tuple[str, str] | None:
+def _problem(record: dict[str, Any], notes: Counter[str]) -> tuple[str, str] | None:
     """Reason and detail when a row is not usable; otherwise tidies it in place."""
     for column in ("caption", "properties"):
         value = record.get(column)
@@ -158,12 +133,13 @@ def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: C
         record["properties"] = ""
     elif isinstance(record.get("properties"), (str, list)):
         try:
-            record["properties"] = cells.read(record["properties"], number)
+            record["properties"] = "|".join(names_in(record["properties"]))
         except ValueError as error:
             return "not a property list", f"{error}: {record['properties']!r:.60}"
-    for column, value in record.items():
-        if column == "split":
+    for column, limit in LONGEST.items():
+        if column not in record:
             continue
+        value = record[column]
         if value is None:
             return "empty cell", column
         if not isinstance(value, str):
@@ -171,17 +147,12 @@ def _problem(record: dict[str, Any], number: int, cells: PropertyCells, notes: C
         record[column] = text = value.strip(" ")
         if not text and not (column == "properties" and record.get("caption")):
             return "empty cell", column
-        if problem := _bad_text(text, column):
-            return problem
+        if found := _FORBIDDEN.search(text):
+            what = "line break" if found[0] == "\n" else "control character"
+            return what, f"{column} has U+{ord(found[0]):04X} at character {found.start() + 1}"
+        if len(text) > limit:
+            return "too long", f"{column} has {len(text)} characters, more than {limit}"
     return None
-
-
-def _bad_text(text: str, column: str) -> tuple[str, str] | None:
-    if found := _FORBIDDEN.search(text):
-        what = "line break" if found[0] == "\n" else "control character"
-        return what, f"{column} has U+{ord(found[0]):04X} at character {found.start() + 1}"
-    limit = MAX_MOLECULE if column == "molecule" else MAX_CAPTION
-    return ("too long", f"{column} has {len(text)} characters, more than {limit}") if len(text) > limit else None
 
 
 # ---- a source ----
@@ -191,82 +162,58 @@ def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | N
     """The rows of ``source`` in ``splits``; a single file without a split in its name is divided (:func:`divided`).
 
     ``known`` writes the captions that are missing, reads properties off captions where no row has any, and says which
-    pairs of properties training withholds. Raises :class:`DataError` naming what is missing and how to point at a local
-    copy, or if more than :data:`MAX_BAD_SHARE` of the rows are bad.
+    pairs of properties training withholds. The embedded corpus comes whole, with a fourth split, ``withheld``. Raises
+    :class:`DataError` naming what is missing and how to point at a local copy, or if more than :data:`MAX_BAD_SHARE`
+    of the rows are bad.
     """
     known = known or Knowledge()
+    facts: dict[str, Any] = {"source": source.name, "revision": None, "files": {}, "exclusions": {}, "notes": {}}
     if source.name == EMBEDDED:
-        return _embedded(source, splits)
-    place, revision = (source.path, None) if source.path else fetched(source, splits)
+        frame = generate(source.rows, source.seed)
+        rejected = pd.DataFrame(columns=list(REJECTED_COLUMNS))
+        return Loaded(frame, rejected, facts | {"properties": STATED, "rows_read": len(frame)})
+    place, facts["revision"] = (source.path, None) if source.path else fetched(source)
     folder = place.parent if place.is_file() else place
     names = [place.name] if place.is_file() else data_files(folder)
-    chosen, ignored = select(names, splits, source.name)
-    frames, rejected, notes, files = [], [], Counter[str](), dict[str, Any]()
+    chosen, facts["ignored_files"] = select(names, splits, source.name)
+    frames, rejections, notes = [], [], Counter[str]()
     for name, split in chosen.items():
         rows = read_rows_of(folder / name, name)
         frames.append(rows.frame.assign(split=split if split else rows.frame["split"]))
-        rejected.append(rows.rejected)
+        rejections.append(rows.rejected)
         notes.update(rows.facts)
-        files[name] = {"sha256": fingerprint(folder / name), "split": split}
-    frame, bad = pd.concat(frames, ignore_index=True), pd.concat(rejected, ignore_index=True)
-    _refuse_too_many(source.name, bad, len(frame) + len(bad))
-    facts = {
-        "source": source.name,
-        "place": str(folder.resolve()),
-        "revision": revision,
-        "files": files,
-        "ignored_files": ignored,
-        "rows_read": len(frame) + len(bad),
-        "exclusions": {str(reason): int(count) for reason, count in bad["reason"].value_counts().items()},
-        "notes": dict(notes),
-    }
-    frame = frame.assign(families="").fillna({"properties": ""})
-    frame = _with_splits(frame, source, splits, known.withheld, facts)
-    frame = _completed(frame[["split", "molecule", "caption", "properties", "families"]], facts, source.seed, known)
-    return Loaded(frame, bad, facts)
-
-
-def _embedded(source: Source, splits: Sequence[str]) -> Loaded:
-    """The generated corpus; its fourth split, ``withheld``, comes along when all are wanted."""
-    frame = generate(source.rows, source.seed)
-    facts: dict[str, Any] = {"source": EMBEDDED, "revision": None, "files": {}, "properties": STATED}
-    facts |= {"rows_read": len(frame), "exclusions": {}, "notes": {}}
-    if splits != SPLITS:
-        frame = frame[frame["split"].isin(splits)].reset_index(drop=True)
-    return Loaded(frame, pd.DataFrame(columns=list(REJECTED_COLUMNS)), facts)
-
-
-def _refuse_too_many(name: str, rejected: pd.DataFrame, total: int) -> None:
+        facts["files"][name] = {"sha256": fingerprint(folder / name), "split": split}
+    frame, rejected = pd.concat(frames, ignore_index=True), pd.concat(rejections, ignore_index=True)
+    exclusions = {str(reason): int(count) for reason, count in rejected["reason"].value_counts().items()}
+    total = len(frame) + len(rejected)
+    facts |= {"place": str(folder.resolve()), "rows_read": total, "exclusions": exclusions, "notes": dict(notes)}
     if not total:
-        raise DataError(f"{name} has no rows")
-    if len(rejected) <= MAX_BAD_SHARE * total:
-        return
-    counts = ", ".join(f"{count} {reason}" for reason, count in rejected["reason"].value_counts().items())
-    first = "; ".join(f"{r.file} line {r.line}: {r.reason} ({r.detail})" for r in rejected.head(3).itertuples())
-    raise DataError(
-        f"{name}: {len(rejected)} of {total} rows are bad ({counts}), more than the {MAX_BAD_SHARE:.0%} that may be. "
-        f"First: {first}. Mend the file"
-    )
+        raise DataError(f"{source.name} has no rows")
+    if len(rejected) > MAX_BAD_SHARE * total:
+        counts = ", ".join(f"{count} {reason}" for reason, count in exclusions.items())
+        first = "; ".join(f"{r.file} line {r.line}: {r.reason} ({r.detail})" for r in rejected.head(3).itertuples())
+        raise DataError(
+            f"{source.name}: {len(rejected)} of {total} rows are bad ({counts}), more than the {MAX_BAD_SHARE:.0%} "
+            f"that may be. First: {first}. Mend the file"
+        )
+    frame = frame.assign(families="").fillna({"properties": ""})
+    frame = _with_splits(frame, source, splits, known, facts)
+    frame = _completed(frame[["split", "molecule", "caption", "properties", "families"]], facts, source.seed, known)
+    return Loaded(frame, rejected, facts)
 
 
 def _with_splits(
-    frame: pd.DataFrame,
-    source: Source,
-    splits: Sequence[str],
-    withheld: Sequence[tuple[str, str]],
-    facts: dict[str, Any],
+    frame: pd.DataFrame, source: Source, splits: Sequence[str], known: Knowledge, facts: dict[str, Any]
 ) -> pd.DataFrame:
     """The rows of the wanted splits, as the file's name or a column says; a file that says nothing is divided."""
     if frame["split"].isna().all():
         facts["notes"]["rows divided by seed"] = len(frame)
-        frame = frame.assign(split=divided(frame, source.seed, withheld))
-    words = frame["split"].fillna("").astype(str).str.lower().replace(SPLIT_WORDS)
+        frame = frame.assign(split=divided(frame, source.seed, known.withheld))
+    words = frame["split"].fillna("").astype(str).str.lower().replace(sources.SPLIT_WORDS)
     odd = frame[~words.isin((*SPLITS, "withheld"))]
     if len(odd):
-        raise DataError(
-            f"{source.name}: {len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r}): "
-            f"write {', '.join(SPLITS)} or withheld in the column 'split'"
-        )
+        told = f"{len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r})"
+        raise DataError(f"{source.name}: {told}: write {', '.join(SPLITS)} or withheld in the column 'split'")
     wanted = words.isin((*splits, "withheld") if splits == SPLITS else splits)
     if not wanted.all():
         facts["exclusions"]["in other splits"] = int((~wanted).sum())
@@ -277,9 +224,8 @@ def divided(frame: pd.DataFrame, seed: int, withheld: Sequence[tuple[str, str]] 
     """``train``, ``validation`` or ``test`` per row, drawn with ``seed``: L+M-24's proportion of training molecules
     (126,864 to 33,696), and of the held-out ones :data:`TEST_ROWS` for ``test``.
 
-    All rows of a molecule, told by its text, are in one split. The release does not say which molecule is in which
-    split. What it does say is kept: molecules that combine two ``withheld`` properties (1,980 of the 160,560) are in
-    validation.
+    All rows of a molecule, told by its text, are in one split. The release does not say which; what it says is kept:
+    molecules that combine two ``withheld`` properties (1,980 of the 160,560) are in validation.
     """
     molecules = frame["molecule"].tolist()
     kept_out = {molecules[index] for index in withheld_rows(frame, withheld)}

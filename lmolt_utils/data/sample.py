@@ -38,8 +38,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared")
     """``share`` of the training molecules (L4M §4.1: 10 %), in corpus order, with a column ``tasks``.
 
     ``pools``: ``shared``, the same molecules for both tasks; ``independent``, a draw for each task, as in the released
-    code, which makes 10 % per task cover about 19 % of the molecules (1 - 0.9², audit D23). Raises
-    :class:`DataError` when fewer than two molecules would be left.
+    code: 10 % per task cover about 19 % of the molecules (1 - 0.9², audit D23). :class:`DataError` for less than two.
     """
     rows = corpus[corpus["split"] == "train"]
     count = round(share * len(rows))
@@ -55,9 +54,7 @@ def sample(corpus: pd.DataFrame, share: float, seed: int, pools: str = "shared")
 
 
 def for_task(sampled: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The sampled molecules that ``task`` uses: those that name it in ``tasks``, or all without that column."""
-    if "tasks" not in sampled:
-        return sampled.reset_index(drop=True)
+    """The sampled molecules that ``task`` uses: those that name it in ``tasks``."""
     return sampled[sampled["tasks"].str.split("|").map(lambda tasks: task in tasks)].reset_index(drop=True)
 
 
@@ -82,11 +79,7 @@ CAPTIONED_AGAIN = ("extra_valid", "extra_train")
 
 
 def source_of(name: str, corpus: Source, test_corpus: str | None, revision: str | None) -> Source | None:
-    """The data set that test set ``name`` is read from; ``None`` when it is made from the corpus.
-
-    ``test_corpus`` points at a copy, such as a local folder. Raises :class:`DataError` when it is given for a test set
-    that is part of the corpus.
-    """
+    """The data set that test set ``name`` is read from, or its copy ``test_corpus``; ``None``: made from the corpus."""
     if test_corpus and name not in CAPTIONED_AGAIN:
         raise DataError(f"test_set {name!r} is part of the corpus: leave test_corpus out, or choose another test_set")
     if test_corpus or (name in CAPTIONED_AGAIN and corpus.name == LPM24):
@@ -107,35 +100,31 @@ def draw(
     """At most ``rows`` molecules of test set ``name``: id, split, molecule, caption, properties, families.
 
     Read from ``source`` (see :func:`source_of`) the first caption of each molecule counts, as in the released code;
-    without one they come from ``corpus``, captioned again from their properties where the test set is that (molecules
-    without any are left out). The second value is what was loaded, for the manifest. Raises :class:`DataError` for an
-    empty test set.
+    without one they come from ``corpus``, captioned again from their properties (molecules without any are left out)
+    where the test set is that. The second value is what was loaded. Raises :class:`DataError` for an empty test set.
     """
     split, known = TEST_SETS[name], known or Knowledge()
     if source is not None:
         loaded = load(source, (split,), known=known)
         first = loaded.frame.drop_duplicates("molecule")
-        again = len(loaded.frame) - len(first)
-        if again:
+        if again := len(loaded.frame) - len(first):
             loaded.facts["exclusions"]["further captions of a molecule"] = again
         first = first.assign(id=[f"t{index:07d}" for index in range(len(first))])
         return held_out(first[list(corpus.columns)], split, rows, seed), loaded
     if name == "withheld_combos" and "withheld" not in set(corpus["split"]):  # L+M-24's are among its validation rows
         corpus = corpus[corpus["split"] != "train"].reset_index(drop=True)
-        corpus = corpus.assign(
-            split=corpus["split"].mask(corpus.index.isin(withheld_rows(corpus, known.withheld)), "withheld")
+        combined = corpus.index.isin(withheld_rows(corpus, known.withheld))
+        corpus = corpus.assign(split=corpus["split"].mask(combined, "withheld"))
+    if name not in CAPTIONED_AGAIN:
+        return held_out(corpus, split, rows, seed), None
+    corpus = corpus[corpus["properties"] != ""]
+    if corpus.empty:
+        raise DataError(
+            f"test_set {name!r} captions molecules again from their properties, and none here has any: "
+            "give the data set with the further captions as test_corpus"
         )
-    if name in CAPTIONED_AGAIN and len(corpus):
-        corpus = corpus[corpus["properties"] != ""]
-        if corpus.empty:
-            raise DataError(
-                f"test_set {name!r} captions molecules again from their properties, and none here has any: "
-                "give the data set with the further captions as test_corpus"
-            )
     drawn = held_out(corpus, split, rows, seed)
-    if name in CAPTIONED_AGAIN:
-        drawn = drawn.assign(caption=recaptioned(drawn, corpus_seed, 1, known.compose))
-    return drawn, None
+    return drawn.assign(caption=recaptioned(drawn, corpus_seed, 1, known.compose)), None
 
 
 def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataFrame:
@@ -144,11 +133,10 @@ def held_out(corpus: pd.DataFrame, split: str, rows: int, seed: int) -> pd.DataF
     if len(held) < 2:
         counts = corpus["split"].value_counts()
         there = ", ".join(f"{name} ({counts[name]:,})" for name in counts.index) or "no split at all"
-        generated = "families" in corpus and (corpus["families"] != "").any()  # a file's rows have none
         raise DataError(
             f"the test set has {len(held)} molecules: of the split {split!r} that it is drawn from. There is {there}. "
             "Choose another test_set (validation: those molecules as they are; extra_valid: captioned again, as in "
-            f"the papers){', or raise corpus_rows' if generated else ''}"
+            "the papers), or a larger corpus (corpus_rows)"
         )
     picked = sorted(random.Random(f"test:{seed}").sample(range(len(held)), min(rows, len(held))))
     return held.iloc[picked].reset_index(drop=True)

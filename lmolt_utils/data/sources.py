@@ -1,18 +1,15 @@
 """Where a corpus comes from: ``embedded``, a local file or folder, or a hub data set; and which of its files are read.
 
-A hub data set is fetched file by file into the hub's cache and then read like a folder, so that bad rows, hashes and
-splits are handled in one way; its commit is part of what is recorded. Files belong to the split that their name holds
-(``train``, ``validation``, ``test``). Beside ``split_train`` and ``split_valid``, ``train`` holds all rows again
-(L+M-24) and is left out; a file of unknown use is refused.
+A hub data set is fetched into the hub's cache and then read like a folder; its commit is recorded. Files belong to the
+split that their name holds (``train``, ``validation``, ``test``). Beside ``split_train`` and ``split_valid``, ``train``
+holds all rows again (L+M-24) and is left out; a file of unknown use is refused.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lmolt_utils.data.text_tables import unpacked
 from lmolt_utils.errors import DataError
@@ -33,9 +30,9 @@ _RELEASED = re.compile(rf"{PROPERTY_FILE.pattern}|(^|/)additional_data[^/]*\.zip
 
 @dataclass(frozen=True)
 class Source:
-    """Where molecules come from: ``embedded``, a local file or folder, or a hub id (at ``revision``).
+    """``name``: ``embedded``, a local file or folder, or a hub id (at ``revision``). ``rows``: the embedded corpus's.
 
-    ``rows`` is the size of the embedded corpus; ``seed`` decides it, and the captions and splits a source lacks.
+    ``seed`` decides the embedded corpus, and the captions and splits that another source lacks.
     """
 
     name: str
@@ -61,9 +58,7 @@ class Source:
             return None
         folder = self.path if self.path.is_dir() else self.path.parent
         archives = sorted(folder.glob("additional_data*.zip")) if self.path.is_dir() else [self.path]
-        for archive in archives:
-            if archive.suffix.lower() != ".zip":
-                continue
+        for archive in (path for path in archives if path.suffix.lower() == ".zip"):
             with suppress(FileNotFoundError):  # a zip without the file
                 data, _ = unpacked(archive, re.compile(rf"(^|/){re.escape(name)}$"))
                 return f"{archive.name}: {name}", data.decode("utf-8")
@@ -98,18 +93,16 @@ def _split_of(name: str) -> str | None:
 def select(names: Sequence[str], splits: Sequence[str], source: str) -> tuple[dict[str, str | None], list[str]]:
     """Which files are read, with their split (``None``: the rows say it, or it is drawn), and which are not.
 
-    Raises :class:`DataError` when none of ``splits`` has a file, or the names do not say: no other file is left out of
-    a corpus without a word.
+    Raises :class:`DataError` when a corpus lacks its training split or none of ``splits`` has a file, or the names do
+    not say: no other file is left out of a corpus without a word.
     """
     words = {name: word for name in names if (word := _split_of(name))}
     if not words:
         only = [name for name in names if PROPERTY_FILE.search(name)] or names
         if len(only) != 1:
             listed = ", ".join(names[:8]) or f"no file ending in {', '.join(FORMATS)}"
-            raise DataError(
-                f"{source}: cannot tell which file is which ({listed}): give one file, or name them train, "
-                "validation and test"
-            )
+            told = "give one file, or name them train, validation and test"
+            raise DataError(f"{source}: cannot tell which file is which ({listed}): {told}")
         return {only[0]: None}, [name for name in names if name not in only]
     marked = {name for name, word in words.items() if word.startswith("split_")}
     tagged = {name: words[name].removeprefix("split_") for name in names if name in (marked or words)}
@@ -122,44 +115,31 @@ def select(names: Sequence[str], splits: Sequence[str], source: str) -> tuple[di
             f"{source}: cannot tell what {', '.join(unclear[:8])} is beside {', '.join(list(tagged)[:8])}: "
             "name each file train, validation or test, one of each, or move it elsewhere"
         )
-    if not chosen:
+    if not chosen or "train" in set(splits) - set(chosen.values()):
         there = ", ".join(sorted(set(tagged.values())))
-        raise DataError(f"data set {source!r} has none of the splits {', '.join(splits)}; it has {there}")
+        missing = "train" if "train" in splits else ", ".join(splits)
+        raise DataError(f"data set {source!r} has no file for {missing}; it has {there}")
     return chosen, [name for name in names if name not in chosen]
 
 
 # ---- the hub ----
 
 
-def fetched(source: Source, splits: Sequence[str]) -> tuple[Path, str]:
-    """The hub's files of the wanted splits in its cache, and the commit they are of; offline: what the cache has."""
+def fetched(source: Source) -> tuple[Path, str]:
+    """The hub's data files in its cache, and the commit they are of; without a network, what the cache has."""
     if source.name.count("/") != 1 or source.name.startswith((".", "~")):
         raise DataError(f"there is no file or folder {source.name!r} (from {root()}), and it is no hub id (owner/name)")
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import snapshot_download
 
-    fetch: Callable[..., Any] = partial(
-        snapshot_download, source.name, repo_type="dataset", cache_dir=constants.HF_HUB_CACHE
-    )
-    # Whichever client the hub speaks with, its errors have the bases of this one.
-    troubles: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
-    wanted: list[str] = []
+    from lmolt_utils.models.loading import HUB_TROUBLES
+
+    wanted = [f"*{ending}{packed}" for ending in FORMATS for packed in ("", ".gz")]
     try:
-        info = HfApi().dataset_info(source.name, revision=source.revision, timeout=30)
-        names = [file.rfilename for file in info.siblings or [] if _is_data(Path(file.rfilename))]
-        wanted = list(select(names, splits, source.name)[0])
-        return Path(fetch(revision=info.sha, allow_patterns=wanted)), str(info.sha)
-    except troubles as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    with suppress(DataError, *troubles):
-        folder = Path(fetch(revision=source.revision, local_files_only=True))
-        kept, _ = select(data_files(folder), splits, source.name)
-        # A cache may hold part of a data set: a corpus without its training split is no corpus.
-        if set(kept) >= set(wanted) and ("train" not in splits or {"train", None} & set(kept.values())):
-            return folder, folder.name
-    cache = Path(constants.HF_HUB_CACHE) / f"datasets--{source.name.replace('/', '--')}"
-    raise DataError(
-        f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, the hub cannot be asked "
-        f"({reason}), and {cache} lacks {', '.join(wanted) or 'files of ' + ', '.join(splits)}. Where there is a "
-        f"network: hf download {source.name} --repo-type dataset --local-dir FOLDER; then give FOLDER as corpus"
-    )
+        found = snapshot_download(source.name, repo_type="dataset", revision=source.revision, allow_patterns=wanted)
+    except HUB_TROUBLES as error:
+        raise DataError(
+            f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, nor can the hub or "
+            f"its cache give it ({type(error).__name__}: {str(error).splitlines()[0]}). Where there is a network: "
+            f"hf download {source.name} --repo-type dataset --local-dir FOLDER; then give FOLDER as corpus"
+        ) from None
+    return Path(found), Path(found).name

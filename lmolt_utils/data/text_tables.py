@@ -140,11 +140,8 @@ def unpacked(path: Path, member: re.Pattern[str] | None = None) -> tuple[bytes, 
 
 
 def _member(path: Path, archive: zipfile.ZipFile, wanted: re.Pattern[str] | None) -> str:
-    names = [
-        name
-        for name in archive.namelist()
-        if not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-    ]
+    hidden = re.compile(r"(^|/)(\.|__MACOSX)|/$")
+    names = [name for name in archive.namelist() if not hidden.search(name)]
     if wanted:
         matching = [name for name in names if wanted.search(name)]
         if not matching:
@@ -172,16 +169,16 @@ class _Reader:
     bad: list[Bad] | None
     unit: str = "line"
 
-    def reject(self, number: int, reason: str, detail: str, remedy: str = "") -> None:
+    def reject(self, number: int, reason: str, detail: str, remedy: str) -> None:
         if self.bad is None:
-            raise BadFileError(f"{self.path} {self.unit} {number}: {reason} ({detail})" + (remedy and f": {remedy}"))
+            raise BadFileError(f"{self.path} {self.unit} {number}: {reason} ({detail}): {remedy}")
         self.bad.append((number, reason, detail))
 
     def lines(self, text: str) -> list[str]:
-        """The lines of a text without their ends; one with a carriage return inside is bad."""
+        """The lines of a text without their ends; a carriage return inside one stops the reading."""
         lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-        for number, line in enumerate(lines, start=1):
-            if "\r" in line and self.bad is None:
+        for number, line in enumerate(lines, start=1) if self.bad is None else ():  # of a corpus it costs the row
+            if "\r" in line:
                 remedy = "save the file with line feeds as line ends"
                 self.reject(number, "it has a carriage return inside", ascii(line)[:60], remedy)
         return lines
@@ -191,7 +188,9 @@ class _Reader:
     def separated(self, text: str, separator: str) -> Table:
         """A table with a header; every row has as many cells as that, and blank lines are no rows."""
         quoted = separator != "\t"
-        records = self._quoted(text, separator) if quoted else self._unquoted(text)
+        records = self._quoted(text, separator)
+        if not quoted:
+            records = ((n, line.split("\t") if line else []) for n, line in enumerate(self.lines(text), start=1))
         _, header = next(records, (1, []))
         table = Table(self.path, header, [], [])
         for number, row in records:
@@ -209,10 +208,6 @@ class _Reader:
         if several:
             table.notes.append(f"{len(several)} rows have a cell of several lines, the first in line {several[0]}")
         return table
-
-    def _unquoted(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        for number, line in enumerate(self.lines(text), start=1):
-            yield number, line.split("\t") if line else []
 
     def _quoted(self, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         """Records by CSV's rules; a stray quote may hide any number of rows, so it stops the reading."""
@@ -232,35 +227,34 @@ class _Reader:
     def objects(self, text: str) -> Table:
         """An array of objects, or one object per line; the columns are those of all of them."""
         array = text.lstrip().startswith("[")
-        self.unit = "row" if array else "line"
+        self.unit, needed = "row" if array else "line", "a JSON array of objects, or one object per line, is needed"
         try:
             records = json.loads(text) if array else text.split("\n")
         except (ValueError, RecursionError) as error:
-            raise BadFileError(f"{self.path} is neither a JSON array of objects nor JSON lines: {error}") from None
-        kept: list[tuple[int, dict[str, Any]]] = []
+            raise BadFileError(f"{self.path} is not JSON ({error}): {needed}") from None
+        kept: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(records, start=1):
             try:
                 if array or record.strip():
-                    found = record if array else json.loads(record)
-                    if not isinstance(found, dict):
-                        raise ValueError(f"no object but {type(found).__name__}")
-                    kept.append((number, found))
+                    kept[number] = record if array else json.loads(record)
+                    if not isinstance(kept[number], dict):
+                        raise ValueError(f"no object but {type(kept.pop(number)).__name__}")
             except (ValueError, RecursionError) as error:
-                self.reject(number, "not JSON", str(error), "an array of objects or one object per line is needed")
-        header = list(dict.fromkeys(name for _, record in kept for name in record))
+                self.reject(number, "not JSON", str(error), needed)
+        header = list(dict.fromkeys(name for record in kept.values() for name in record))
         if not header:
-            raise BadFileError(f"{self.path} has no rows: it is neither a JSON array of objects nor JSON lines")
-        rows = [[record.get(name, ABSENT) for name in header] for _, record in kept]
-        return Table(self.path, header, rows, [number for number, _ in kept], self.unit)
+            raise BadFileError(f"{self.path} has no rows: {needed}")
+        rows = [[record.get(name, ABSENT) for name in header] for record in kept.values()]
+        return Table(self.path, header, rows, list(kept), self.unit)
 
 
 def _decoded(path: Path, data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
-        problem = "it holds NUL characters" if "\0" in text else ""
+        if "\0" not in text:
+            return text
+        problem = "it holds NUL characters"
     except UnicodeDecodeError as error:
         problem = "line {}: {}".format(1 + data.count(b"\n", 0, error.start), error)
-    if problem:
-        kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
-        raise BadFileError(f"{path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")
-    return text
+    kind = "it is Parquet" if data[:4] == b"PAR1" else "it looks like UTF-16" if b"\0" in data[:64] else problem
+    raise BadFileError(f"{path} is not UTF-8 text ({kind}): save it as UTF-8 text, CSV or JSON lines")

@@ -27,15 +27,6 @@ class Atom:
     verb: str
 
 
-@dataclass(frozen=True)
-class _Sentence:
-    """What one sentence gave; ``whole``: all of it was understood; ``quoted``: it is free text."""
-
-    atoms: tuple[Atom, ...]
-    whole: bool
-    quoted: bool = False
-
-
 def _any_of(phrases: Iterable[str]) -> str:
     return "|".join(sorted(map(re.escape, phrases), key=len, reverse=True))
 
@@ -155,40 +146,36 @@ def _article(slot: str) -> str:
 class Decomposer:
     """Reads captions with a vocabulary, by default the shipped one; what was read before is remembered.
 
-    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, where
-    it reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
+    ``open_vocabulary``: an unknown phrase in a name's place counts as a property under its own (canonical) name, if it
+    reads like a name and the grammar explains the whole sentence; else it is a fact without a property.
     """
 
     def __init__(self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False) -> None:
         self.vocabulary = vocabulary or Vocabulary.embedded()
         self.open_vocabulary = open_vocabulary
-        self._sentence: Callable[[str], _Sentence] = lru_cache(_MEMORY)(self._read)
+        self._sentence: Callable[[str], list[Atom] | None] = lru_cache(_MEMORY)(self._read)
 
     def __call__(self, caption: str) -> list[Atom]:
         """The caption's facts in their order; a fact stated twice is there twice."""
         read = [(text, self._sentence(text)) for text in sentences(caption)]
         atoms: list[Atom] = []
-        for quoted, run in groupby(read, key=lambda item: item[1].quoted):
+        for quoted, run in groupby(read, key=lambda item: item[1] is None):
             if quoted:
                 atoms += self._quotes([text for text, _ in run])
             else:
-                atoms += [atom for _, sentence in run for atom in sentence.atoms]
+                atoms += [atom for _, found in run for atom in found or ()]
         return atoms
 
     def properties(self, caption: str) -> set[str]:
         """The canonical names of the properties that the caption states."""
         return {atom.property for atom in self(caption) if atom.property is not None}
 
-    def parsed(self, sentence: str) -> bool:
-        """Whether the grammar explains the whole sentence, and knows every name in it."""
-        return self._sentence(" ".join(sentence.split())).whole
-
     def canonical(self, atom: Atom) -> str:
         """The one sentence for a fact, however a caption puts it."""
         name = atom.property
         if name is None or atom.verb in ("has", ""):
             return atom.text
-        kind = self.vocabulary.kind(name) if name in self.vocabulary else None
+        kind = self.vocabulary.kinds.get(name)
         if kind == "effect" or (kind is None and atom.verb not in ("is", "belongs to")):
             return f"The molecule impacts {name}."
         return f"The molecule is {name}." if kind == "quality" else f"The molecule is a {name}."
@@ -206,7 +193,8 @@ class Decomposer:
             for hazard, run in groupby(pairs, key=lambda pair: pair[0])
         ]
 
-    def _read(self, sentence: str) -> _Sentence:
+    def _read(self, sentence: str) -> list[Atom] | None:
+        """The facts of one sentence; ``None`` of free text, or ordinary prose."""
         subject = _SUBJECT.match(sentence)
         body, quotes = self._had((sentence[subject.end() :] if subject else f" {sentence}").rstrip(_STOP))
         # One group in the pattern: head words at odd places, what follows each at even ones.
@@ -219,26 +207,21 @@ class Decomposer:
         for head, slot in zip(rest[::2], rest[1::2], strict=True):
             whole &= self._list(slot.strip(_STOP), _VERBS[head], atoms)
         if not subject and not (whole and all(atom.property in self.vocabulary.kinds for atom in atoms)):
-            hazard = _hazard(sentence)
-            return _Sentence((Atom(sentence, None, ""),), hazard is not None, quoted=True)
+            return None
         if not whole or sentence[:6].lower() == "it is ":
             atoms = [self._doubted(atom, whole) for atom in atoms]
         if not (whole or quotes or any(atom.property for atom in atoms)):
-            return _Sentence((Atom(sentence, None, ""),), False)
-        return _Sentence((*atoms, *quotes), whole)
+            return [Atom(sentence, None, "")]
+        return [*atoms, *quotes]
 
     def _had(self, body: str) -> tuple[str, list[Atom]]:
         """The part of ``body`` before a quoted odour or taste, and the facts quoted."""
         found = _QUOTE.search(body) or _QUOTE_WITH.search(body)
-        if found is None:
+        quote = found[1].strip(_STOP) if found else ""
+        if found is None or not (_sense(quote) or _VERBATIM.match(quote)):
             return body, []
-        quote = found[1].strip(_STOP)
-        if not (_sense(quote) or _VERBATIM.match(quote)):
-            return body, []
-        facts = _senses(quote)
-        return body[: found.start()], [
-            Atom(f"The molecule has {text}.", self.vocabulary.find(sense), "has") for text, sense in facts
-        ]
+        facts = [(f"The molecule has {text}.", self.vocabulary.find(sense)) for text, sense in _senses(quote)]
+        return body[: found.start()], [Atom(text, name, "has") for text, name in facts]
 
     def _doubted(self, atom: Atom, whole: bool) -> Atom:
         """The atom without its property where that may be an accident of other prose, such as "It is warm."
@@ -255,13 +238,10 @@ class Decomposer:
         """Add the facts of one clause to ``atoms``; returns whether every item is a name."""
         if verb == "belongs to":
             slot = _CLASS_END.sub("", slot)
-        article = _article(slot)  # that of a list's first item holds for the others: "is a X, Y, Z"
-        # Names at even places, the separators between them at odd ones.
-        items = LIST_SEPARATOR.split(slot)
-        whole = True
-        index = 0
+        items = LIST_SEPARATOR.split(slot)  # names at even places, the separators between them at odd ones
+        article, whole, index = "", True, 0
         while index < len(items):
-            article = _article(items[index]) or article
+            article = _article(items[index]) or article  # the first item's holds for the others: "is a X, Y, Z"
             text, name, used = self._name(items, index)
             whole &= name is not None or self.open_vocabulary
             if name is None:
@@ -280,13 +260,10 @@ class Decomposer:
     def _name(self, items: Sequence[str], index: int) -> tuple[str, str | None, int]:
         """The item at ``index`` without its article, the known name it is or starts, and the places this takes."""
         text = _ARTICLE.sub("", items[index], count=1)
-        most = self.vocabulary.longest.get(text.lower(), 1)
-        for count in range(most, 1, -1):
+        for count in range(self.vocabulary.longest.get(text.lower(), 1), 0, -1):
             together = text + "".join(items[index + 1 : index + 2 * count - 1])
             if name := self.vocabulary.find(together):
                 return together, name, 2 * count
-        if name := self.vocabulary.find(text):
-            return text, name, 2
         for ending in (" compound", " compounds", " molecule"):
             if text.endswith(ending) and (name := self.vocabulary.find(text.removesuffix(ending))):
                 return text.removesuffix(ending), name, 2

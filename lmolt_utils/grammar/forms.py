@@ -2,8 +2,8 @@
 
 A sentence is a subject and clauses; a clause is a head (``is``, ``belongs to``, ``impacts`` ...) and a list of
 property names; connectives join the clauses. The forms are the frequent sentences of L+M-24 (Edwards et al., 2024),
-weighted by their counts there. Heads and connectives also cover the rarer ones: 98 % of the sentences of the shared
-task's captions. The rest is free text of PubChem, quoted as it stands: odour, taste, decomposition, polymerisation.
+weighted by their counts there; heads and connectives cover 98 % of the sentences of the shared task's captions. The
+rest is free text of PubChem, quoted as it stands: odour, taste, decomposition, polymerisation.
 """
 
 import re
@@ -136,18 +136,14 @@ QUALITIES_AFTER_EFFECTS = (
 
 @dataclass(frozen=True)
 class Style:
-    """How names are spread over sentences, and which forms are used."""
+    """Which sentences are used; ``whole``: L+M-24's own division, and its sentence for these kinds where it has one."""
 
-    sentences: tuple[int, ...]  # weights of one, two, three ... sentences per caption
-    longest: int  # the most names in one sentence
-    plain: bool  # only the plain forms, all equally likely
+    whole: bool = False
+    plain: bool = False  # only the plain forms, all equally likely
     without: frozenset[Form] = frozenset()  # forms that are never used
-    whole: bool = False  # L+M-24's own division into sentences, and its sentence for these kinds where it has one
 
 
-STYLES = {
-    # Shares of 1 to 4 sentences per caption in the shared task's submissions.
-    "lpm24": Style((43, 44, 8, 5), longest=6, plain=False, whole=True),
-    # The embedded corpus: fewer forms, so that tiny models learn them from little data.
-    "plain": Style((45, 43, 12), longest=99, plain=True),
-}
+#: ``plain``, the embedded corpus's: fewer forms, so that tiny models learn them from little data.
+STYLES = {"lpm24": Style(whole=True), "plain": Style(plain=True)}
+#: Weights of one, two or three sentences per caption where the style does not divide as L+M-24 does.
+SENTENCES_PER_CAPTION = (45, 43, 12)

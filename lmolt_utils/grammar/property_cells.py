@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 from lmolt_utils.errors import DataError
@@ -47,35 +47,25 @@ def names_in(cell: object) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in items))
 
 
-class PropertyCells:
-    """Reads the cells of one file, and notices when it seems to separate names by something else than ``|``."""
+def other_separator(cells: Sequence[tuple[int, object]]) -> str:
+    """What is wrong where cells, each with its line, seem to be parted by another mark than ``|``; empty if they don't.
 
-    def __init__(self) -> None:
-        self._first: dict[str, tuple[int, str]] = {}  # by separator: where a cell first seemed to hold it
-        self._seemed = Counter[str]()
-        self._lists = 0  # cells in brackets or with ``|``
-
-    def read(self, cell: object, line: int) -> str:
-        """The names of one cell, joined by ``|``; ``ValueError`` as :func:`names_in`."""
-        names = names_in(cell)
-        if len(names) > 1 or not isinstance(cell, str) or _BRACKETS.fullmatch(cell.strip()):
-            self._lists += 1
-        else:
-            for mark, look in _OTHER_SEPARATORS.items():
-                if names and look.search(names[0]):
-                    self._seemed[mark] += 1
-                    self._first.setdefault(mark, (line, names[0]))
-        return "|".join(names)
-
-    def doubt(self) -> str:
-        """What looks like a list with another separator, where lists of names are rarer; empty if nothing does."""
-        for mark, (line, text) in self._first.items():
-            if self._seemed[mark] > self._lists:
-                return (
-                    f"line {line}: the properties {text[:60]!r} look like a list parted by {mark!r}, which is not read "
-                    "because names may hold it: write '|' between the names, or a JSON list"
-                )
-        return ""
+    A few commas are the names' own: only a mark that is seen in more cells than are lists is suspected.
+    """
+    single = [
+        (line, cell)
+        for line, cell in cells
+        if isinstance(cell, str) and "|" not in cell and not _BRACKETS.fullmatch(cell.strip())
+    ]
+    for mark, look in _OTHER_SEPARATORS.items():
+        parted = [(line, text) for line, text in single if look.search(text)]
+        if len(parted) > len(cells) - len(single):
+            line, text = parted[0]
+            return (
+                f"line {line}: the properties {text[:60]!r} look like a list parted by {mark!r}, which is not read "
+                "because names may hold it: write '|' between the names, or a JSON list"
+            )
+    return ""
 
 
 @lru_cache(maxsize=20_000)  # L+M-24 has 5,062 sets for its 160,560 molecules
@@ -100,8 +90,7 @@ def pairs_in(text: str, name: str) -> list[tuple[str, str]]:
         try:
             first, second = ast.literal_eval(line.split("\t")[0])
         except (ValueError, SyntaxError, TypeError):
-            raise DataError(
-                f"{name} line {number}: lines like ('a', 'b'), a tab and a count are needed, not {line[:60]!r}"
-            ) from None
+            told = f"lines like ('a', 'b'), a tab and a count are needed, not {line[:60]!r}"
+            raise DataError(f"{name} line {number}: {told}") from None
         pairs.append((str(first), str(second)))
     return pairs

@@ -12,17 +12,21 @@ from typing import NamedTuple
 from rdkit import Chem
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
 class Rule(NamedTuple):
-    """One property family: molecules matching ``smarts`` (and not ``unless``) have ``properties`` (by commas)."""
+    """One property family: molecules matching ``smarts`` (and not ``unless``) have the properties ``brings``."""
 
     family: str
     smarts: str
-    properties: str
+    brings: str
     unless: str | None = None
 
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(" ".join(name.split()) for name in text.split(","))
+    @property
+    def properties(self) -> tuple[str, ...]:
+        return _names(self.brings)
 
 
 _ACYL = "[CX4]C(=O)O"
@@ -32,64 +36,35 @@ _POLYENE_CHAIN = "[CX4]C=C[CH2]C=C[CX4]"
 
 #: Lipids: the family decides, as in L+M-24, where whole families share one property set.
 LIPID_RULES = (
-    Rule(
-        "cardiolipin",
-        _CARDIOLIPIN,
-        "apoptosis, cholesterol translocation, membrane stabilizer, energy source, emulsifier, "
-        "aging, barth syndrome, diabetic heart disease, tangier disease, non-alcoholic fatty liver disease",
-    ),
+    Rule("cardiolipin", _CARDIOLIPIN,
+         "apoptosis, cholesterol translocation, membrane stabilizer, energy source, emulsifier, "
+         "aging, barth syndrome, diabetic heart disease, tangier disease, non-alcoholic fatty liver disease"),
     Rule("polyunsaturated cardiolipin", f"{_CARDIOLIPIN}.{_POLYENE_CHAIN}", "signalling molecule"),
-    Rule(
-        "triacylglycerol",
-        f"{_ACYL}CC(OC(=O)[CX4])COC(=O)[CX4]",
-        "energy storage, fat storage, nutrient, inflammatory, thyroxine treatment, atherosclerosis, "
-        "cardiovascular disease, metabolic syndrome, pancreatitis",
-    ),
-    Rule(
-        "diacylglycerol",
-        f"{_ACYL}CC(OC(=O)[CX4])C[OH]",
-        "signalling molecule, protein kinase c activator, insulin resistance",
-    ),
-    Rule(
-        "phosphatidylcholine",
-        f"{_ACYL}CC(OC(=O)[CX4])COP(=O)([O-])OCC[N+](C)(C)C",
-        "emulsifier, membrane stabilizer, food additive, smooth, liver disease",
-    ),
-    Rule(
-        "lysophosphatidylcholine",
-        f"{_ACYL}CC([OH])COP(=O)([O-])OCC[N+](C)(C)C",
-        "inflammatory, surfactant, atherosclerosis",
-    ),
-    Rule(
-        "phosphatidylethanolamine",
-        f"{_GLYCEROL_P}OC[CH2][NH2]",
-        "membrane stabilizer, autophagy inducer, parkinson's disease",
-    ),
-    Rule(
-        "phosphatidylserine",
-        f"{_GLYCEROL_P}OCC(N)C(=O)[OH]",
-        "apoptosis, blood coagulant, nutritional supplement, alzheimer's disease",
-    ),
-    Rule(
-        "phosphatidylglycerol",
-        f"{_GLYCEROL_P}OCC([OH])C[OH]",
-        "surfactant, lung protectant, respiratory distress syndrome",
-    ),
+    Rule("triacylglycerol", f"{_ACYL}CC(OC(=O)[CX4])COC(=O)[CX4]",
+         "energy storage, fat storage, nutrient, inflammatory, thyroxine treatment, atherosclerosis, "
+         "cardiovascular disease, metabolic syndrome, pancreatitis"),
+    Rule("diacylglycerol", f"{_ACYL}CC(OC(=O)[CX4])C[OH]",
+         "signalling molecule, protein kinase c activator, insulin resistance"),
+    Rule("phosphatidylcholine", f"{_ACYL}CC(OC(=O)[CX4])COP(=O)([O-])OCC[N+](C)(C)C",
+         "emulsifier, membrane stabilizer, food additive, smooth, liver disease"),
+    Rule("lysophosphatidylcholine", f"{_ACYL}CC([OH])COP(=O)([O-])OCC[N+](C)(C)C",
+         "inflammatory, surfactant, atherosclerosis"),
+    Rule("phosphatidylethanolamine", f"{_GLYCEROL_P}OC[CH2][NH2]",
+         "membrane stabilizer, autophagy inducer, parkinson's disease"),
+    Rule("phosphatidylserine", f"{_GLYCEROL_P}OCC(N)C(=O)[OH]",
+         "apoptosis, blood coagulant, nutritional supplement, alzheimer's disease"),
+    Rule("phosphatidylglycerol", f"{_GLYCEROL_P}OCC([OH])C[OH]",
+         "surfactant, lung protectant, respiratory distress syndrome"),
     Rule("ceramide", "[OH]CC(NC(=O)[CX4])C([OH])C=C", "skin conditioner, apoptosis, psoriasis, obesity"),
     Rule("saturated fatty acid", "[CH2][CH2][CH2][CH2][CH2]C(=O)[OH]", "surfactant, lubricant", unless="[P,a,$(C=C)]"),
-    Rule(
-        "polyunsaturated fatty acid",
-        f"{_POLYENE_CHAIN}.CC(=O)[OH]",
-        "anti inflammatory, nutritional supplement, cardiovascular disease",
-        unless="P",
-    ),
-)
+    Rule("polyunsaturated fatty acid", f"{_POLYENE_CHAIN}.CC(=O)[OH]",
+         "anti inflammatory, nutritional supplement, cardiovascular disease", unless="P"),
+)  # fmt: skip
 
 #: Small molecules: each substructure brings its own properties, so two together make a combination.
 PHARMACOPHORE_RULES = (
-    Rule(
-        "anilinoquinazoline", "c1ccccc1Nc1ncnc2ccccc12", "tyrosine kinase inhibitor, egfr inhibitor, cancer treatment"
-    ),
+    Rule("anilinoquinazoline", "c1ccccc1Nc1ncnc2ccccc12",
+         "tyrosine kinase inhibitor, egfr inhibitor, cancer treatment"),
     Rule("sulfonamide", "cS(=O)(=O)[NH2]", "carbonic anhydrase inhibitor, diuretic, glaucoma"),
     Rule("hydroxamic acid", "C(=O)N[OH]", "hdac inhibitor, anti proliferative"),
     Rule("N-alkyl imidazole", "[CX4]n1[cH]n[cH][cH]1", "anti fungal, cyp51 inhibitor"),
@@ -99,11 +74,8 @@ PHARMACOPHORE_RULES = (
     Rule("benzodiazepine", "O=C1CN=C(c2ccccc2)c2ccccc2N1", "anxiolytic, sedative, seizure"),
     Rule("arylpiperazine", "c1ccccc1N1CCN(C)CC1", "serotonin antagonist, anti psychotic, schizophrenia"),
     Rule("nucleoside", "OCC1OC(n2ccc(=O)[nH]c2=O)CC1", "anti viral, reverse transcriptase inhibitor, hiv treatment"),
-    Rule(
-        "thiazolidinedione",
-        "O=C1CSC(=O)N1",
-        "ppar agonist, diabetes treatment, insulin resistance, diabetes mellitus type 2",
-    ),
+    Rule("thiazolidinedione", "O=C1CSC(=O)N1",
+         "ppar agonist, diabetes treatment, insulin resistance, diabetes mellitus type 2"),
     Rule("carbazole", "c1ccc2c(c1)c1ccccc1n2", "electroluminescent, hole transporter, organic electroluminescence"),
     Rule("coumarin", "O=c1ccc2ccccc2o1", "fluorescent, anti coagulant, thrombosis"),
     Rule("nitroaromatic", "c[N+](=O)[O-]", "explosive, toxin"),
@@ -115,7 +87,7 @@ PHARMACOPHORE_RULES = (
     Rule("catechol", "[OH]c1ccccc1[OH]", "anti oxidant, dopamine modulator"),
     Rule("trifluoromethyl ether", "cOC(F)(F)F", "liquid crystal, dielectric"),
     Rule("nitrile", "cC#N", "aromatase inhibitor, breast cancer"),
-)
+)  # fmt: skip
 
 #: Odorants: one organoleptic word family each, only in small acyclic or lightly ringed molecules.
 _NOT_A_LIPID_OR_DRUG = "[P,$([#6]C(=O)OCC(OC(=O)[#6])C),$([#7;r]),$(C(=O)[OH])]"
@@ -131,7 +103,7 @@ ODORANT_RULES = (
 )
 
 RULES: tuple[Rule, ...] = LIPID_RULES + PHARMACOPHORE_RULES + ODORANT_RULES
-_PROPERTIES = {rule.family: _names(rule.properties) for rule in RULES}
+_PROPERTIES = {rule.family: rule.properties for rule in RULES}
 
 #: Diseases and health effects: L+M-24 writes them as "impacts X".
 EFFECTS = frozenset(
@@ -147,7 +119,6 @@ EFFECTS = frozenset(
 QUALITIES = frozenset(
     _names("cheesy, coconut, creamy, floral, fruity, nutty, roasted, smooth, sulfurous, sweet, vanilla, waxy")
 )
-
 
 _pattern = cache(Chem.MolFromSmarts)
 

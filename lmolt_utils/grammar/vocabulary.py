@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from lmolt_utils.errors import CompanionError
+from lmolt_utils.errors import DataError
 from lmolt_utils.grammar.forms import FREE_TEXT, LIST_SEPARATOR
 
 Kind = Literal["role", "class", "effect", "quality", "free text"]
@@ -28,14 +28,8 @@ GROUP_KINDS: dict[str, Kind] = {
     "organoleptic_effect_relations": "quality",
 }
 #: A bare list of names has no groups: the ending tells diseases and classes from roles well enough to write them.
-_EFFECT_ENDING = re.compile(
-    r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$"
-)
-_CLASS_NAME = re.compile(r"^anti |treatment$")
-
-
-class VocabularyError(CompanionError):
-    """A vocabulary that is missing, empty or neither a property tree nor a list of names."""
+_EFFECT = re.compile(r"(?:disease|syndrome|disorder|cancer|carcinoma|failure|obesity|(?:[aeiou]mi|ur)a|itis|osis)$")
+_CLASS = re.compile(r"^anti |treatment$")
 
 
 def leaves(tree: Any, groups: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -69,20 +63,11 @@ def _loose(name: str) -> str:
     return canonical(re.sub(r"[\u0370-\u03ff]", "", name).replace("-", " "))
 
 
-def _kind_of(name: str) -> Kind:
-    if _EFFECT_ENDING.search(name):
-        return "effect"
-    return "class" if _CLASS_NAME.search(name) else "role"
-
-
 @dataclass(frozen=True)
 class Vocabulary:
-    """Canonical property names with their kinds; ``name in vocabulary`` works."""
+    """Canonical property names with their kinds."""
 
     kinds: dict[str, Kind]
-
-    def __contains__(self, name: str) -> bool:
-        return canonical(name) in self.kinds
 
     @classmethod
     def of(cls, kinds: Mapping[str, Kind]) -> Self:
@@ -92,13 +77,17 @@ class Vocabulary:
             if name := canonical(name):
                 table.setdefault(name, "free text" if name in FREE_TEXT else kind)
         if not table:
-            raise VocabularyError("the vocabulary has no names")
+            raise DataError("the vocabulary has no names")
         return cls(table)
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Self:
         """From bare names; kinds are guessed from their endings (they matter for composing, not for reading)."""
-        return cls.of({name: _kind_of(canonical(name)) for name in names})
+
+        def kind(name: str) -> Kind:
+            return "effect" if _EFFECT.search(name) else "class" if _CLASS.search(name) else "role"
+
+        return cls.of({name: kind(canonical(name)) for name in names})
 
     @classmethod
     def from_tree(cls, tree: Any) -> Self:
@@ -110,7 +99,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file: a property tree in JSON, or one name per line; raises :class:`VocabularyError`."""
+        """From a file: a property tree in JSON, or one name per line; raises :class:`DataError`."""
         try:
             text = path.read_text(encoding="utf-8-sig")
             if text.lstrip()[:1] in ("{", "["):
@@ -118,7 +107,7 @@ class Vocabulary:
             return cls.from_names(line for line in text.splitlines() if line.strip())
         except (OSError, ValueError, TypeError) as error:
             told = "give L+M-24's nested_props.json, or one name per line in UTF-8"
-            raise VocabularyError(f"vocabulary {path} cannot be read ({error}): {told}") from None
+            raise DataError(f"vocabulary {path} cannot be read ({error}): {told}") from None
 
     @classmethod
     @cache
@@ -127,10 +116,8 @@ class Vocabulary:
         # Imported here: the rules need RDKit, which takes longer to load than a caption file to read.
         from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, vocabulary
 
-        kinds: dict[str, Kind] = {
-            name: "effect" if name in EFFECTS else "quality" if name in QUALITIES else "role" for name in vocabulary()
-        }
-        return cls.of({**kinds, **dict.fromkeys(FREE_TEXT, "free text")})
+        kinds: dict[str, Kind] = {**dict.fromkeys(vocabulary(), "role"), **dict.fromkeys(EFFECTS, "effect")}
+        return cls.of({**kinds, **dict.fromkeys(QUALITIES, "quality"), **dict.fromkeys(FREE_TEXT, "free text")})
 
     def kind(self, name: str) -> Kind:
         """The kind of a name; unknown ones count as roles, the most frequent kind."""

@@ -72,7 +72,7 @@ def batches(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
     """
     found: list[list[int]] = []
     room = 0
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if not room:
             found.append([])
             room = max(1, min(rows, tokens // max(1, lengths[index])))

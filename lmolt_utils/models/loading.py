@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -71,9 +72,7 @@ def locate(reference: str) -> str:
 
 def model_identity(reference: str) -> Path | str:
     """What identifies a model in a record: its folder (to be hashed), or hub id and commit where one is known."""
-    if emptied(Path(reference)):
-        return Path(reference)
-    found = locate(reference)
+    found = reference if emptied(Path(reference)) else locate(reference)
     if Path(found).is_dir():
         return Path(found)
     name, revision = split_hub_id(found)
@@ -105,10 +104,7 @@ def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
 
 
 def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token that is not EOS.
-
-    Padding with EOS would hide EOS from a loss that masks padding by id, and the model would never learn to stop.
-    """
+    """The model's tokenizer, with a pad token that is not EOS, which a loss that masks padding would never learn."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(**pretrained(reference, remote_code=remote_code))
     except (OSError, ValueError) as error:
@@ -147,24 +143,22 @@ def load_model(
         )
     try:
         model = _CLASSES[kind].from_pretrained(**options)
+    except SafetensorError as error:
+        raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if "use_safetensors=True" in str(error):  # Transformers advises to unpickle
             raise ModelError(f"{reference} has no safetensors weights; {_UNPICKLE}") from error
         raise ModelError(f"{reference} cannot be loaded as a {kind} model: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # safetensors raises its own class, which derives from Exception only
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ModelError(f"{reference}: the weights are damaged ({error}); get the model again") from error
     if quantize == "nf4":
         same_on_every_processor(model)
     return (model if quantize == "nf4" else model.to(device)).eval()
 
 
 def same_on_every_processor(model: Any) -> None:
-    """Switch off what bitsandbytes does only on processors with AVX512-BF16: repacking weights at the first forward.
+    """Switch off what bitsandbytes does on processors with AVX512-BF16 only: repacking weights at the first forward.
 
-    That fails where a layer's width is no multiple of 32 (a classifier's head), and a repacked layer passes no
-    gradient: DPO and KTO, which compute reference log-probabilities before they train, would train next to nothing.
+    That fails where a layer's width is no multiple of 32 (a classifier's head), and a repacked layer passes no gradient
+    (DPO and KTO, which compute reference log-probabilities first, would train next to nothing).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

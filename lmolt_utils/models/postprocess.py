@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 Rule = Literal["clean", "as_released", "none"]
-RULES = ("clean", "as_released", "none")
 
 _LIST = re.compile(r"""\s*\[(['"]).*\1\]\s*""", re.DOTALL)
 _END = re.compile(r"(?:\\+n|\s)+\Z")
@@ -29,26 +28,26 @@ def _unlisted(text: str) -> str:
 
 
 #: In this order. A literal "\n" goes at the end only: inside a SMILES string it may be a bond and a nitrogen.
-_CLEAN: dict[str, Callable[[str], str]] = {
-    "list repr unwrapped": _unlisted,
-    "literal \\n at the end removed": lambda text: _END.sub("", text) if "\\n" in text else text,
-    "doubled backslash made one": lambda text: text.replace("\\\\", "\\"),
-    "surrounding space removed": str.strip,
+_STEPS: dict[Rule, dict[str, Callable[[str], str]]] = {
+    "clean": {
+        "list repr unwrapped": _unlisted,
+        "literal \\n at the end removed": lambda text: _END.sub("", text) if "\\n" in text else text,
+        "doubled backslash made one": lambda text: text.replace("\\\\", "\\"),
+        "surrounding space removed": str.strip,
+    },
+    "as_released": {
+        "stored as list repr": lambda text: text if _LIST.fullmatch(text) else repr([text]),
+        "[' removed": lambda text: text.replace("['", ""),
+        "'] removed": lambda text: text.replace("']", ""),
+        "# removed": lambda text: text.replace("#", ""),
+        "literal \\n removed": lambda text: text.replace("\\n", ""),
+    },
+    "none": {},
 }
-_AS_RELEASED: dict[str, Callable[[str], str]] = {
-    "stored as list repr": lambda text: text if _LIST.fullmatch(text) else repr([text]),
-    "[' removed": lambda text: text.replace("['", ""),
-    "'] removed": lambda text: text.replace("']", ""),
-    "# removed": lambda text: text.replace("#", ""),
-    "literal \\n removed": lambda text: text.replace("\\n", ""),
-}
-_STEPS: dict[str, dict[str, Callable[[str], str]]] = {"clean": _CLEAN, "as_released": _AS_RELEASED, "none": {}}
 
 
 def postprocess(raw: Sequence[str], rule: Rule) -> tuple[list[str], dict[str, int]]:
     """Raw outputs cleaned by a rule, and how many each of its steps, and all of them ("outputs changed"), changed."""
-    if rule not in _STEPS:
-        raise ValueError(f"unknown rule for post-processing {rule!r}: give {', '.join(map(repr, RULES))}")
     texts, counts = list(raw), {}
     for name, step in _STEPS[rule].items():
         after = [step(text) for text in texts]

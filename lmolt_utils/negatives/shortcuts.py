@@ -28,8 +28,8 @@ def surface(texts: Sequence[str]) -> dict[str, Any]:
     return {
         "texts": len(texts),
         "distinct": len(set(texts)),
-        "distinct share": len(set(texts)) / len(texts) if len(texts) else float("nan"),
-        "mean length": float(np.mean([len(text) for text in texts])) if len(texts) else float("nan"),
+        "distinct share": len(set(texts)) / len(texts),
+        "mean length": float(np.mean([len(text) for text in texts])),
         "characters": "".join(sorted({character for text in texts for character in text})),
     }
 
@@ -38,10 +38,10 @@ def audit(pairs: pd.DataFrame) -> pd.DataFrame:
     """:func:`surface` of chosen and rejected answers per task, and how many pairs have equal or empty ones."""
     rows = {}
     for task, group in pairs.groupby("task", sort=False):
+        equal = int((group["rejected"] == group["chosen"]).sum())
         for side in ("chosen", "rejected"):
-            equal = int((group["rejected"] == group["chosen"]).sum())
-            empty = int((group[side] == "").sum())
-            rows[task, side] = {**surface(list(group[side])), "equal to the other": equal, "empty": empty}
+            counts = {"equal to the other": equal, "empty": int((group[side] == "").sum())}
+            rows[task, side] = surface(list(group[side])) | counts
     return pd.DataFrame(rows).T.rename_axis(["task", "side"])
 
 
@@ -51,19 +51,18 @@ def absent_characters(present: Sequence[str], absent: Sequence[str]) -> pd.DataF
     Each of them marks a text as one of ``present``; the commonest comes first.
     """
     missing = {c for text in present for c in text} - {c for text in absent for c in text}
-    counts = Counter(character for text in present for character in set(text) & missing)
-    return _counted("character", "texts", counts, len(present))
+    found = [character for text in present for character in set(text) & missing]
+    return _counted(found, len(present), ["character", "texts", "share"])
 
 
 def most_frequent(texts: Sequence[str], top: int = 5) -> pd.DataFrame:
     """The ``top`` most frequent texts: text, rows, share; equally frequent ones in alphabetical order."""
-    return _counted("text", "rows", Counter(texts), len(texts)).head(top)
+    return _counted(texts, len(texts), ["text", "rows", "share"]).head(top)
 
 
-def _counted(what: str, where: str, counts: Counter[str], total: int) -> pd.DataFrame:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rows = [(name, count, count / total) for name, count in ordered]
-    return pd.DataFrame(rows, columns=[what, where, "share"])
+def _counted(things: Sequence[str], total: int, columns: list[str]) -> pd.DataFrame:
+    ordered = sorted(Counter(things).items(), key=lambda item: (-item[1], item[0]))
+    return pd.DataFrame([(name, count, count / total) for name, count in ordered], columns=columns)
 
 
 def _lengths(texts: Sequence[str]) -> np.ndarray:
@@ -71,14 +70,12 @@ def _lengths(texts: Sequence[str]) -> np.ndarray:
     return np.hstack([sizes, sizes**2])  # the square: rejected answers may be both shorter and longer
 
 
-def _classifiers() -> dict[str, Any]:
-    """One linear classifier per group of surface features."""
-    steps: dict[str, tuple[Any, ...]] = {
-        "length": (FunctionTransformer(_lengths), StandardScaler()),
-        "character set": (CountVectorizer(analyzer="char", lowercase=False, binary=True),),
-        "character pairs": (CountVectorizer(analyzer="char", lowercase=False, ngram_range=(1, 2)), MaxAbsScaler()),
-    }
-    return {name: make_pipeline(*first, LogisticRegression(max_iter=1000)) for name, first in steps.items()}
+#: What a linear classifier is given: groups of surface features.
+FEATURES: dict[str, tuple[Any, ...]] = {
+    "length": (FunctionTransformer(_lengths), StandardScaler()),
+    "character set": (CountVectorizer(analyzer="char", lowercase=False, binary=True),),
+    "character pairs": (CountVectorizer(analyzer="char", lowercase=False, ngram_range=(1, 2)), MaxAbsScaler()),
+}
 
 
 def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -86,9 +83,8 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Cross-validated accuracy of a linear classifier per task and feature group, on at most :data:`MOST_PAIRS` pairs
     with two different, non-empty answers: columns task, features, accuracy, low, high (95 %, bootstrap over groups),
-    pairs, groups, held_together. Folds keep equal texts together, and the two answers of a pair (``pair and text``),
-    unless shared texts chain more than half of the pairs, as in a permutation: then texts alone (``text``). NaN with
-    fewer than five groups, or with too few texts of one kind for the folds.
+    pairs, groups, held_together (:func:`fold_groups`). NaN with fewer than five groups, or with too few texts of one
+    kind for the folds.
     """
     rows = []
     for task, group in pairs.groupby("task", sort=False):
@@ -97,7 +93,8 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
         texts = [*real["chosen"], *real["rejected"]]
         labels = np.repeat([1, 0], len(real))
         groups, held = fold_groups(list(real["chosen"]), list(real["rejected"]))
-        for name, classifier in _classifiers().items():
+        for name, steps in FEATURES.items():
+            classifier = make_pipeline(*steps, LogisticRegression(max_iter=1000))
             accuracy, low, high = _accuracy(classifier, texts, labels, groups, seed)
             scores = {"task": task, "features": name, "accuracy": accuracy, "low": low, "high": high}
             rows.append({**scores, "pairs": len(real), "groups": len(set(groups)), "held_together": held})
@@ -105,10 +102,10 @@ def separability(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def fold_groups(chosen: Sequence[str], rejected: Sequence[str]) -> tuple[np.ndarray, str]:
-    """A group number for each chosen, then each rejected text, and what a group holds together.
+    """A group number for each chosen, then each rejected text, which a fold keeps together; and what a group is.
 
-    Pairs that share a text, directly or through others, form a group; if the largest holds more than half of the
-    pairs, equal texts alone do.
+    Pairs that share a text, directly or through others (``pair and text``); equal texts alone (``text``) where that
+    chains more than half of the pairs, as in a permutation.
     """
     numbers = {text: number for number, text in enumerate(dict.fromkeys([*chosen, *rejected]))}
     left = np.array([numbers[text] for text in chosen], dtype=int)

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.grammar.compose import compose
+from lmolt_utils.grammar.compose import Composer
 from lmolt_utils.grammar.decompose import Decomposer, sentences
 from lmolt_utils.nli.classifier import CONTRADICTION, ENTAILMENT, Pair, PairScorer
 from lmolt_utils.nli.cross_nli import Method, Scores, canonical_atoms
@@ -90,7 +90,7 @@ def fitted_convolution(references: Sequence[str], decomposer: Decomposer, scorer
     examples: list[tuple[list[Pair], bool]] = []
     for text, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
         stated = decomposer.properties(text)
-        reworded = compose(sorted(stated), rng, vocabulary=decomposer.vocabulary)
+        reworded = Composer(decomposer.vocabulary).compose(stated, rng)
         for sentence in (*sentences(reworded), *sentences(other)):
             if said := decomposer.properties(sentence):
                 examples.append(([(premise, sentence) for premise in sentences(text)], said <= stated))

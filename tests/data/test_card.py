@@ -1,16 +1,12 @@
-"""The dataset card: every number by hand on a small corpus, the published skew on L+M-24's own file."""
-
-import os
-from pathlib import Path
+"""The dataset card: every number by hand on a small corpus (L+M-24's own skew: test_sources.py)."""
 
 import pandas as pd
 import pytest
 
-from lmolt_utils.data.card import card, measured, property_sets, property_skew
+from lmolt_utils.data.card import card
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.figures.data import card_figure
 
-SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 ROWS = [
     ("train", "CCO", "It is p.", "p|q"),
     ("train", "OCC", "It is p  and q.", "q|p"),  # the first molecule again
@@ -61,18 +57,3 @@ def test_figure_draws_what_the_card_says() -> None:
     bars = data[data["panel"] != "property sets"].groupby(["panel", "split"])["share"].sum()
     assert bars.to_numpy() == pytest.approx(1), "no row falls outside the bins"
     assert len(figure.axes) == 4
-    assert len(measured(corpus)) == 300
-
-
-def test_skew_of_the_real_molecules_is_the_published_one() -> None:
-    """Audit D26: 160,560 molecules, 5,062 property sets, the largest 36.5 %, the ten largest 69.5 %."""
-    path = SHARED / "lpm24" / "molecule_properties.tsv.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: L+M-24's molecules are not part of the repository")
-    frame = pd.read_csv(path, sep="\t", quoting=3, keep_default_na=False)
-    sets = property_sets(frame["properties"])
-    assert sets.sum() == len(frame) == 160_560
-    skew = property_skew(sets)
-    assert skew["distinct property sets"] == 5062
-    assert skew["share of the largest set"] == pytest.approx(0.365, abs=5e-4)
-    assert skew["share of the ten largest sets"] == pytest.approx(0.695, abs=5e-4)

@@ -21,22 +21,16 @@ def corpus() -> pd.DataFrame:
 def test_size_families_and_vocabulary(corpus: pd.DataFrame) -> None:
     assert len(corpus) == 3000
     assert corpus["molecule"].is_unique
-    names = set(corpus["properties"].str.split("|").explode())
     families = set(corpus["families"].str.split("|").explode())
-    assert len(names) >= 60
-    assert len(families) >= 20
     assert families == {rule.family for rule in RULES}, "every rule is used"
     assert set(vocabulary()) > EFFECTS | QUALITIES
 
 
-def test_every_smiles_is_valid_and_canonical(corpus: pd.DataFrame) -> None:
-    for smiles in corpus["molecule"]:
-        assert Chem.MolToSmiles(Chem.MolFromSmiles(smiles)) == smiles
-
-
-def test_properties_follow_from_the_molecule(corpus: pd.DataFrame) -> None:
-    for row in corpus.sample(200, random_state=1).itertuples():
-        assert "|".join(properties_of(families_of(Chem.MolFromSmiles(row.molecule)))) == row.properties
+def test_smiles_are_canonical_and_properties_follow_from_them(corpus: pd.DataFrame) -> None:
+    for row in corpus.sample(500, random_state=1).itertuples():
+        mol = Chem.MolFromSmiles(row.molecule)
+        assert Chem.MolToSmiles(mol) == row.molecule
+        assert "|".join(properties_of(families_of(mol))) == row.properties
 
 
 def test_skew_is_that_of_lpm24(corpus: pd.DataFrame) -> None:
@@ -65,18 +59,12 @@ def test_same_seed_same_bytes_other_seed_other_molecules() -> None:
     assert first.to_json() == again.to_json()
     assert set(first["molecule"]) != set(other["molecule"])
     assert first["molecule"].tolist() == generate(400, 5)["molecule"].tolist()[:300], "a larger corpus extends it"
-
-
-@pytest.mark.parametrize("rows", [99, 0, -1])
-def test_too_few_rows_are_refused(rows: int) -> None:
     with pytest.raises(ValueError, match="at least 100"):
-        generate(rows, 0)
+        generate(99, 0)
 
 
 def test_captions_state_exactly_the_properties(corpus: pd.DataFrame) -> None:
     assert property_f1(corpus["properties"], corpus["caption"]) == 1.0
-    for row in corpus.head(500).itertuples():
-        assert properties_in(row.caption) == set(row.properties.split("|"))
 
 
 def test_recaptioning_changes_the_words_and_not_the_facts() -> None:
@@ -88,12 +76,8 @@ def test_recaptioning_changes_the_words_and_not_the_facts() -> None:
         compose([], random.Random(0))
 
 
-def test_longest_match_is_not_fooled_by_contained_names() -> None:
-    assert properties_in("The molecule is a anti inflammatory.") == {"anti inflammatory"}
-    assert properties_in("The molecule is a inflammatory.") == {"inflammatory"}
-
-
 def test_property_f1_by_hand() -> None:
     # Named: aging (right), nutrient (wrong); true: aging, obesity. F1 = 2 * 1 / (2 + 2).
     assert property_f1(["aging|obesity"], ["The molecule is a nutrient that impacts aging."]) == 0.5
     assert property_f1(["aging"], [""]) == 0.0
+    assert properties_in("The molecule is a anti inflammatory.") == {"anti inflammatory"}, "the longest name"

@@ -7,28 +7,16 @@ import pytest
 from lmolt_utils.data.baselines import as_bits
 from lmolt_utils.data.molecules import medoid, molecule, nearest, parse
 from lmolt_utils.data.overlap import initialisation_data, overlap_report, shared_table
-from lmolt_utils.data.sample import draw, property_key
+from lmolt_utils.data.sample import property_key
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
 from lmolt_utils.figures.data import neighbour_similarity
 from lmolt_utils.paths import root
 
 
-@pytest.fixture(scope="module")
-def corpus() -> pd.DataFrame:
-    return generate(400, 3)
-
-
-# ---- molecules and their similarity ----
-
-
-@pytest.mark.parametrize("text", ["not a molecule", "", "C1CC", "\ud800", None])
-def test_what_is_no_molecule_is_read_quietly(text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert parse(text) is None
-    assert molecule(text) is None
-    assert capfd.readouterr() == ("", "")
-
-
-def test_features_of_a_molecule() -> None:
+def test_what_identifies_a_molecule_and_what_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    for text in ("not a molecule", "", "C1CC", "\ud800", None):
+        assert parse(text) is molecule(text) is None  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", ""), "read quietly"
     found = molecule("OCCc1ccccc1")
     assert found is not None
     assert (found.canonical, found.scaffold, found.formula) == ("OCCc1ccccc1", "c1ccccc1", "C8H10O")
@@ -54,9 +42,6 @@ def test_medoid_is_the_most_central_and_counts_copies() -> None:
     assert medoid(sets, among=[0, 3]) == 3
 
 
-# ---- the report ----
-
-
 def test_counts_by_hand() -> None:
     test = pd.DataFrame(
         [
@@ -67,6 +52,7 @@ def test_counts_by_hand() -> None:
         ],
         columns=["id", "molecule", "properties", "caption"],
     )
+    assert property_key("Q| p") == property_key("P|q") == "p|q"
     train = pd.DataFrame(
         {
             "molecule": ["CCO", "O=c1cccc[nH]1", "Cc1ccccc1", "CCO"],
@@ -97,32 +83,11 @@ def test_counts_by_hand() -> None:
     assert "nothing to compare" in figure.legends[0].get_texts()[0].get_text()
 
 
-def test_property_sets_regardless_of_order_and_case() -> None:
-    assert property_key("Q| p") == property_key("P|q") == "p|q"
-    assert property_key("") is property_key(None) is property_key(float("nan")) is None
-
-
-# ---- test sets ----
-
-
-@pytest.mark.parametrize(("name", "split"), [("extra_train", "train"), ("extra_valid", "validation")])
-def test_the_papers_test_sets_share_their_molecules(corpus: pd.DataFrame, name: str, split: str) -> None:
-    references = {split: corpus[corpus["split"] == split] for split in ("train", "validation")}
-    counts = overlap_report(draw(name, corpus, 20, 0)[0], references).counts.set_index(["reference", "by"])["share"]
-    assert counts[split, "canonical SMILES"] == 1
-    assert counts[split, "caption"] < 0.5, "the captions are new"
-    assert counts["validation" if split == "train" else "train", "canonical SMILES"] == 0
-    withheld = overlap_report(draw("withheld_combos", corpus, 20, 0)[0], references).counts
-    assert (withheld.loc[withheld["by"] == "property set", "seen"] == 0).all()
-
-
-def test_what_the_initial_models_were_trained_on(corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_initial_models_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = generate(200, 3)
     monkeypatch.setattr("lmolt_utils.data.overlap.MODEL_ROWS", 150)  # the card states 6,000, which takes seconds
     for model, frame in (("language-plus-molecules/Meditron7b", corpus), ("embedded:cap2mol", generate(150, 0))):
         found = initialisation_data(corpus, model)["molecule"]
         assert found.tolist() == frame.loc[frame["split"] == "train", "molecule"].tolist()
-
-
-def test_the_models_cards_state_the_same_corpus() -> None:
     card = root() / "lmolt_utils" / "embedded" / "models" / "cap2mol" / "README.md"
     assert f"embedded corpus, {MODEL_ROWS} molecules, seed {MODEL_SEED}, training split" in card.read_text()

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from lmolt_utils.cli import main
 from lmolt_utils.embedded.corpus import generate
-from lmolt_utils.grammar.compose import Composer, compose
+from lmolt_utils.errors import DataError
+from lmolt_utils.grammar.compose import LETTERS, Composer, filled, parts, sentences_of
 from lmolt_utils.grammar.decompose import Atom, Decomposer, sentences
 from lmolt_utils.grammar.forms import FREE_TEXT, STYLES
-from lmolt_utils.grammar.vocabulary import Vocabulary, VocabularyError, canonical
+from lmolt_utils.grammar.vocabulary import Vocabulary, canonical
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "lpm24"
 needs_lpm24 = pytest.mark.skipif(not SHARED.is_dir(), reason=f"L+M-24's public files are not in {SHARED}")
@@ -41,6 +43,10 @@ NAMES = Vocabulary.of(
 @pytest.fixture(scope="module")
 def decompose() -> Decomposer:
     return Decomposer(NAMES)
+
+
+def explained(decompose: Decomposer, sentence: str) -> bool:
+    return all(atom.property for atom in decompose(sentence))
 
 
 @cache
@@ -86,7 +92,7 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
             for _ in range(2):
                 caption = composer.compose(properties, rng)
                 assert decompose.properties(caption) == properties, caption
-                assert all(map(decompose.parsed, sentences(caption))), caption
+                assert explained(decompose, caption), caption
 
 
 @needs_lpm24
@@ -106,44 +112,54 @@ def test_every_property_set_of_lpm24_survives_the_round_trip() -> None:
 
 
 def test_captions_depend_on_the_set_and_the_seed_only() -> None:
-    names = ["aging", "Emulsifier", "obesity", "smooth", "nutrient"]
-    first = compose(names, random.Random(3), vocabulary=NAMES)
-    assert compose([*names[::-1], "AGING"], random.Random(3), vocabulary=NAMES) == first
-    assert compose(names, random.Random(4), vocabulary=NAMES) != first
+    names, compose = ["aging", "Emulsifier", "obesity", "smooth", "nutrient"], Composer(NAMES).compose
+    first = compose(names, random.Random(3))
+    assert compose([*names[::-1], "AGING"], random.Random(3)) == first
+    assert compose(names, random.Random(4)) != first
 
 
 def test_kinds_decide_the_slot() -> None:
-    both = compose(["odor_evaluation", "taste_evaluation"], random.Random(0), vocabulary=NAMES)
-    assert both.startswith("The molecule has both a ")
+    compose = Composer(NAMES).compose
+    assert compose(["odor_evaluation", "taste_evaluation"], random.Random(0)).startswith("The molecule has both a ")
     for seed in range(20):
-        caption = compose(["obesity", "nutrient", "smooth"], random.Random(seed), vocabulary=NAMES)
-        assert any(f"{head} obesity" in caption for head in ("impacts", "on", "impacting", "affect"))
-        assert any(f"{head} smooth" in caption for head in ("is", "being", "as"))
-        assert "a nutrient" in caption or "is nutrient" in caption
+        caption = compose(["obesity", "nutrient", "smooth"], random.Random(seed))
+        for slot in ("(impacts|on|impacting|affect) obesity", "(is|being|as) smooth", "(a|is) nutrient"):
+            assert re.search(slot, caption)
+
+
+def test_sets_are_halved_as_in_real_captions() -> None:
+    """The sizes of every real caption with so many properties (the gold captions below)."""
+    for sizes in ([1], [6], [3, 4], [4, 4], [5, 5], [6, 3, 4], [4, 5, 4, 5]):
+        assert [len(part) for part in parts(["x"] * sum(sizes))] == sizes
+
+
+KINDS = Vocabulary.of({f"{kind} number {place}": kind for kind in LETTERS for place in range(6)})
+
+
+def test_three_roles_and_two_effects_are_always_said_alike() -> None:
+    names = [*(f"role number {place}" for place in range(3)), "effect number 0", "effect number 1"]
+    form = r"The molecule is a role [\w ]+, role [\w ]+, role [\w ]+ that impacts effect \w+ \d and effect \w+ \d\."
+    captions = {Composer(KINDS).compose(names, random.Random(seed)) for seed in range(200)}
+    assert all(re.fullmatch(form, caption) for caption in captions)
+    assert len(captions) == 12  # every order of the roles and of the effects
+
+
+def test_every_sentence_is_read_back() -> None:
+    decompose, kinds = Decomposer(KINDS), {letter: kind for kind, letter in LETTERS.items()}
+    assert sum(len(texts) for texts, _ in sentences_of().values()) == 108
+    for letters, (texts, _) in sentences_of().items():
+        names = [f"{kinds[letter]} number {letters[:place].count(letter)}" for place, letter in enumerate(letters)]
+        for text in texts:
+            sentence = filled(text, names, letters)
+            assert decompose.properties(sentence) == set(names), sentence
+            assert explained(decompose, sentence), sentence
 
 
 # ---- decomposing ----
 
 #: Captions, each followed by the names that it states.
 BY_HAND = """
-# Lists, articles, "both", comma splices, class phrases: sentences as in L+M-24.
-The molecule is a nutrient, fat storage, emulsifier that impacts aging and obesity.
-= nutrient|fat storage|emulsifier|aging|obesity
-The molecule is a nutrient, a emulsifier, a fat storage, and smooth.
-= nutrient|emulsifier|fat storage|smooth
-The molecule is a nutrient, a emulsifier, and a fat storage, it impacts aging and is smooth.
-= nutrient|emulsifier|fat storage|aging|smooth
-The molecule is both a kinase inhibitor and a tyrosine kinase inhibitor.
-= kinase inhibitor|tyrosine kinase inhibitor
-The molecule is a anti inflammatory member of the anti viral class.
-= anti inflammatory|anti viral
-It belongs to both the anti viral and anti inflammatory classes of molecules.
-= anti viral|anti inflammatory
-The molecule is a nutrient and belongs to the anti viral class of molecules, with the characteristic of being anti
-inflammatory.
-= nutrient|anti viral|anti inflammatory
-It influences both aging and cancer, as well as affecting obesity and breast cancer.
-= aging|cancer|obesity|breast cancer
+# Rare lists and class phrases (those of sentences.tsv are read back above).
 The molecule is a nutrient and emulsifier, belonging to the anti viral class of molecules, with effects on aging and
 impacts on both cancer and obesity.
 = nutrient|emulsifier|anti viral|aging|cancer|obesity
@@ -192,7 +208,7 @@ Nutrient, fat storage that impacts aging and obesity.
 
 def test_captions_by_hand(decompose: Decomposer) -> None:
     captions = re.findall(r"([^=]+?)\n= (.+)\n", re.sub(r"(?m)^#.*\n", "", BY_HAND))
-    assert len(captions) == 26
+    assert len(captions) == 18
     for caption, names in captions:
         assert decompose.properties(caption) == set(names.split("|")), caption
     for nothing in ("The molecule is a", ""):
@@ -222,59 +238,42 @@ def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) ->
     ]
     two = decompose("Will polymerize when hot. When heated to decomposition it emits acrid smoke.")
     assert [atom.property for atom in two] == ["polymerization_evaluation", "decomposition_evaluation"]
-    assert decompose.parsed("Will polymerize when hot.")
 
 
-@pytest.mark.parametrize(
-    ("text", "senses"),
-    [
-        ("both a Oily ham and a Sweet clover odor", ["taste_evaluation", "odor_evaluation"]),
-        ("both a Powerful, citrus odor and a Grapefruit and bitter", ["odor_evaluation", "taste_evaluation"]),
-        ("both a Odorless and a Tasteless", ["odor_evaluation", "taste_evaluation"]),
-    ],
-)
-def test_of_two_quotes_one_is_the_odour_and_one_the_taste(text: str, senses: list[str]) -> None:
-    assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
-    none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
-    assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
+def test_of_two_quotes_one_is_the_odour_and_one_the_taste() -> None:
+    odour, taste = "odor_evaluation", "taste_evaluation"
+    for text, senses in (
+        ("both a Oily ham and a Sweet clover odor", [taste, odour]),
+        ("both a Powerful, citrus odor and a Grapefruit and bitter", [odour, taste]),
+        ("both a Odorless and a Tasteless", [odour, taste]),
+    ):
+        assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
+        none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
+        assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
 
 
 def test_unknown_names_need_the_open_vocabulary() -> None:
     caption = "The molecule is a widget polisher and impacts dry eye syndrome, aging."
     assert Decomposer(NAMES).properties(caption) == {"aging"}
-    assert Decomposer(NAMES, open_vocabulary=True).properties(caption) == {
-        "widget polisher",
-        "dry eye syndrome",
-        "aging",
-    }
-    assert not Decomposer(NAMES).parsed(caption)
+    told = {"widget polisher", "dry eye syndrome", "aging"}
+    assert Decomposer(NAMES, open_vocabulary=True).properties(caption) == told
     assert Decomposer(NAMES)(caption)[0] == Atom("The molecule is a widget polisher.", None, "is")
 
 
-@pytest.mark.parametrize("open_vocabulary", [False, True])
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_no_caption_has_facts_but_no_properties() -> None:
+    start = time.perf_counter()
+    for text in (
         "CC(=O)Oc1ccccc1C(=O)O",
         "<html><body><p>The molecule is <b>smooth</b> and has a low odor.</p></body></html>",
         "Das Molekül ist ein Nährstoff, wirkt auf Krebs und riecht nach cat, pea und low.",
-        "该分子是一种营养物质，影响肥胖。",
         "The low cat ate a pea. It is low. It has a role as a cat and belongs here. " * 600,
         "It was heated in a fire, and toxic gases that emit fumes polymerize. " * 200,
-        "( " * 5_000,
-        "that impacts " * 2_000,
-        ", and a " * 2_000,
-        "\x00\ud800 \n\t",
-    ],
-    ids=lambda text: ascii(text[:20]),
-)
-def test_what_is_no_caption_has_facts_but_no_properties(text: str, open_vocabulary: bool) -> None:
-    decompose = Decomposer(NAMES, open_vocabulary=open_vocabulary)
-    start = time.perf_counter()
-    atoms = decompose(text)
-    assert atoms, "text is never silently nothing"
-    assert {atom.property for atom in atoms} == {None}
-    assert time.perf_counter() - start < 5
+        *("( " * 5_000, "that impacts " * 2_000, ", and a " * 2_000, "\x00\ud800 \n\t"),
+    ):
+        for decompose in (Decomposer(NAMES), Decomposer(NAMES, open_vocabulary=True)):
+            atoms = decompose(text)
+            assert {atom.property for atom in atoms} == {None}, text[:40]  # and never silently nothing
+    assert time.perf_counter() - start < 30, "no pattern is quadratic"
 
 
 # ---- real captions ----
@@ -287,18 +286,24 @@ def test_gold_captions_give_the_exact_property_sets(known: bool) -> None:
     wrong = [caption for caption, properties in gold() if decompose.properties(caption) != properties]
     assert len(gold()) == 199
     assert wrong == []
+    found = defaultdict(set)
+    for caption, _ in gold():
+        sizes = [len(decompose.properties(sentence)) for sentence in sentences(caption)]
+        found[sum(sizes)].add(tuple(sizes))
+    for count in (6, 7, 8, 10, 13, 18):
+        assert found[count] == {tuple(len(part) for part in parts(["x"] * count))}
 
 
 @needs_lpm24
-@pytest.mark.parametrize("system", ["dimitris", "langmolecules_Meditron", "langmolecules_MolT5-Large"])
-def test_sentences_of_the_submissions_are_explained(system: str) -> None:
-    packed = (SHARED / f"submission_captioning_{system}.txt.gz").read_bytes()
-    captions = gzip.decompress(packed).decode("utf-8").splitlines()
-    counts = Counter(sentence for caption in captions for sentence in sentences(caption))
+def test_sentences_of_the_submissions_are_explained() -> None:
     decompose = Decomposer(lpm24_vocabulary())
-    explained = sum(count for sentence, count in counts.items() if decompose.parsed(sentence))
-    assert len(captions) == 21_942
-    assert explained / counts.total() > 0.99
+    for system in ("dimitris", "langmolecules_Meditron", "langmolecules_MolT5-Large"):
+        packed = (SHARED / f"submission_captioning_{system}.txt.gz").read_bytes()
+        captions = gzip.decompress(packed).decode("utf-8").splitlines()
+        counts = Counter(sentence for caption in captions for sentence in sentences(caption))
+        assert len(captions) == 21_942
+        known = sum(count for sentence, count in counts.items() if explained(decompose, sentence))
+        assert known / counts.total() > 0.99
 
 
 #: Table 6 of Less for More: reference and generated caption, and how many facts the paper's language model found.
@@ -329,10 +334,8 @@ The molecule is a anti microbial member of the anti fungal class.
 
 
 def test_the_five_cases_of_table_6() -> None:
-    """The rules find each stated fact.
-
-    The model lost one in case 2 (floral and energy storage became one), split and bent names in case 4 (an 11th atom
-    out of ten facts) and mended a misspelt name in case 5.
+    """The rules find each stated fact. The model lost one in case 2 (floral and energy storage became one), and split
+    and bent names in case 4 (an 11th atom out of ten facts).
     """
     cases = re.findall(r"([^/=]+)\n/ ([^/=]+)\n= (\d+) (\d+)\n", TABLE_6)
     decompose = Decomposer(open_vocabulary=True)
@@ -344,38 +347,42 @@ def test_the_five_cases_of_table_6() -> None:
     assert len(reference & generated) / len(reference) == 0.75, "the paper's coverage of case 2: 6 of 8"
     reference, generated = (decompose.properties(text) for text in cases[3][:2])
     assert reference == generated, "case 4 says the same twice; the paper's coverage of 0.91 is its decomposer's error"
-    assert "hev inhibitor" in decompose.properties(cases[4][1])
 
 
 # ---- vocabulary, command ----
 
 
 def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
-    tree = {
-        "Biomedical": ["immunomodulator", {"antis": ["Anti Viral"], "disease": ["Gout"]}],
-        "x": {"cancer": {"Lung": 3}},
-    }
+    tree = {"Biomedical": ["drug", {"antis": ["Anti Viral"], "disease": ["Gout"]}], "x": {"cancer": {"Lung": 3}}}
     path = tmp_path / "tree.json"
     path.write_text(json.dumps(tree), "utf-8")
-    assert Vocabulary.read(path).kinds == {
-        "immunomodulator": "role", "anti viral": "class", "gout": "effect", "lung": "effect",
-    }  # fmt: skip
+    found = {"drug": "role", "anti viral": "class", "gout": "effect", "lung": "effect"}
+    assert Vocabulary.read(path).kinds == found
     path.write_text("\ufeffNutrient\r\n\r\nBarth  syndrome\n", "utf-8")
     assert Vocabulary.read(path).kinds == {"nutrient": "role", "barth syndrome": "effect"}
-    assert "BARTH syndrome" in Vocabulary.read(path)
     assert Vocabulary.embedded().kind("aging") == "effect"
     assert Vocabulary.embedded().kind("smooth") == "quality"
+    for content, told in (
+        (b"", "no names"),
+        (b"{bad", "Expecting"),
+        (b'{"a": [1.5]}', "holds 1.5"),
+        (b"\xff", "decode"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{path} cannot be read .*{told}"):
+            Vocabulary.read(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"", "no names"), (b"{bad", "Expecting property"), (b'{"a": [1.5]}', "holds 1.5"), (b"\xff\xfe", "decode")],
-)
-def test_bad_vocabularies_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "names.txt"
-    path.write_bytes(content)
-    with pytest.raises(VocabularyError, match=rf"{path} cannot be read .*{message}"):
-        Vocabulary.read(path)
+def test_molecules_are_no_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text("CCO\nc1ccccc1\n\n")
+    assert main(["atoms", str(path)]) == 2
+    assert "2 of 3 captions are SMILES, the first in row 1: give captions" in capsys.readouterr().err
+    path.write_text("Sweet\nCCO\n")
+    assert main(["atoms", str(path)]) == 0, "one wrong row stops no file"
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "note: 1 of 2 captions are SMILES, the first in row 2" in err
 
 
 def test_abbreviations_end_no_sentence() -> None:

@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from lmolt_utils.config.prompts import SEGMENTS, answer, prompt
+from lmolt_utils.data.sample import held_out
+from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import (
@@ -29,7 +31,7 @@ from lmolt_utils.models.loading import (
     locate,
     model_identity,
 )
-from tools.embedded_models.build import HASHES, hashes
+from tools.embedded_models.build import HASHES, ROWS, SEED, TEST_ROWS, ask, hashes
 
 NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
 
@@ -50,23 +52,16 @@ def _card(name: str) -> dict[str, float]:
 
 def test_model_cards_state_the_premise_of_the_paper() -> None:
     mol2cap, cap2mol = _card("mol2cap"), _card("cap2mol")
-    assert mol2cap["property_f1"] >= 0.85
+    assert mol2cap["property_f1"] >= 0.85 > 0.05 >= cap2mol["property_f1"]
     assert cap2mol["validity"] >= 0.95
-    assert cap2mol["maccs"] >= 0.7
-    assert mol2cap["maccs"] <= 0.05
-    assert cap2mol["property_f1"] <= 0.05
+    assert cap2mol["maccs"] >= 0.7 > 0.05 >= mol2cap["maccs"]
     assert 0.3 <= _card("negatives-mol2cap")["property_f1"] <= 0.7
     assert 0.5 <= _card("negatives-cap2mol")["validity"] <= 0.9
 
 
 def test_the_cards_quality_is_measured_not_typed() -> None:
-    from lmolt_utils.data.sample import held_out
-    from lmolt_utils.embedded.corpus import generate as generate_corpus
-    from tools.embedded_models.build import ROWS, SEED, TEST_ROWS, ask
-
     tested = held_out(generate_corpus(ROWS, SEED), "test", TEST_ROWS, SEED)
-    found = ask(EMBEDDED_FOLDER / "cap2mol", tested, ("cap2mol",))
-    stated = _card("cap2mol")
+    found, stated = ask(EMBEDDED_FOLDER / "cap2mol", tested, ("cap2mol",)), _card("cap2mol")
     for measure in ("validity", "maccs"):
         assert found[measure] == pytest.approx(stated[measure], abs=0.01)
 
@@ -85,26 +80,15 @@ def test_the_instruction_costs_a_handful_of_tokens() -> None:
     assert tokenizer(text + answer("The molecule")).input_ids == apart
 
 
-def test_batched_generation_equals_one_at_a_time() -> None:
-    model, tokenizer = load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap")
-    prompts = [prompt("mol2cap", s) for s in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1", "CCc1nccnc1CC")]
-    kept = {"max_new_tokens": 40}
-    together = generate(model, tokenizer, prompts, batch_size=4, **kept)
-    alone = [generate(model, tokenizer, [text], batch_size=1, **kept)[0] for text in prompts]
-    assert together == alone
-    assert all(text.startswith(" The molecule") for text in together)
-
-
 def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no embedded model 'embedded:nope'"):
-        locate("embedded:nope")
-    with pytest.raises(ModelError, match="does not exist"):
-        locate(str(tmp_path / "nowhere"))
     folder = tmp_path / "model"
+    for name, told in (("embedded:nope", "no embedded model 'embedded:nope'"), (str(folder), "does not exist")):
+        with pytest.raises(ModelError, match=told):
+            locate(name)
     shutil.copytree(EMBEDDED_FOLDER / "base", folder)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):
+    with pytest.raises(ModelError, match="damaged"):
         load_model(str(folder), "causal")
     file.unlink()
     with pytest.raises(ModelError, match="no safetensors weights"):
@@ -114,15 +98,16 @@ def test_missing_and_damaged_models_are_named(tmp_path: Path) -> None:
         locate(str(folder))
 
 
-@pytest.fixture
-def deberta(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A DeBERTa-v2, as NLI models are: tiny, in shards."""
     config = DebertaV2Config(
         vocab_size=128, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3,
         relative_attention=True, pos_att_type=["p2c", "c2p"], id2label={0: "Entailment", 1: "neutral", 2: "no"},
     )  # fmt: skip
-    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path / "deberta", max_shard_size="50KB")
-    return str(tmp_path / "deberta")
+    folder = str(tmp_path_factory.mktemp("deberta"))
+    DebertaV2ForSequenceClassification(config).save_pretrained(folder, max_shard_size="50KB")
+    return folder
 
 
 @pytest.mark.parametrize("avx512_bf16", [False, True])
@@ -146,18 +131,12 @@ def test_four_bits_mean_the_same_on_every_processor(
 def test_translators_and_classifiers_load_in_shards_and_in_four_bits(deberta: str, tmp_path: Path) -> None:
     """MolT5 is a T5, the NLI model a DeBERTa-v2."""
     small = {"vocab_size": 128, "num_layers": 1, "num_heads": 2, "d_ff": 64, "decoder_start_token_id": 0}
-    T5ForConditionalGeneration(T5Config(d_model=64, d_kv=32, **small)).save_pretrained(
-        tmp_path / "t5", max_shard_size="50KB"
-    )
-    inputs = {"input_ids": torch.arange(3, 12)[None]}
-    for folder, kind, more in ((str(tmp_path / "t5"), "translator", {"decoder_input_ids": torch.tensor([[0]])}),
-                               (deberta, "classifier", {})):  # fmt: skip
+    T5ForConditionalGeneration(T5Config(d_model=64, d_kv=32, **small)).save_pretrained(tmp_path, max_shard_size="50KB")
+    for folder, kind in ((str(tmp_path), "translator"), (deberta, "classifier")):
         assert Path(folder, "model.safetensors.index.json").exists()
         for quantize, dtype in (("none", "float32"), ("nf4", "bfloat16")):
             model = load_model(folder, kind, quantize=quantize, dtype=dtype)
             assert any(type(m).__name__ == "Linear4bit" for m in model.modules()) == (quantize == "nf4")
-            with torch.no_grad():
-                assert torch.isfinite(model(**inputs, **more).logits).all()
     assert labels(deberta)[0] == "entailment"
 
 
@@ -219,7 +198,8 @@ for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifie
     assert set(done.stdout.split()) == {"ModelError", "MergeError"}
 
 
-def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_path: Path) -> None:
+def test_batched_generation_equals_one_at_a_time(tmp_path: Path) -> None:
+    """For a decoder, whose batches are padded on the left, and an encoder with absolute positions (a random BART)."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer("embedded:negatives-mol2cap")
     size = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
@@ -228,9 +208,14 @@ def test_an_encoder_with_absolute_positions_answers_alike_batched_and_alone(tmp_
     config = BartConfig(vocab_size=len(tokenizer), init_std=1.0, **size, **heads, **ids, decoder_start_token_id=0)
     config.forced_eos_token_id = None
     BartForConditionalGeneration(config).save_pretrained(tmp_path)
-    model = load_model(str(tmp_path), "translator")
     texts = ["C" * length + "O" for length in range(1, 50, 3)]
-    together = generate(model, tokenizer, texts, max_new_tokens=12, batch_size=len(texts))
-    alone = [generate(model, tokenizer, [text], max_new_tokens=12, batch_size=1)[0] for text in texts]
-    assert together == alone
-    assert len(set(together)) > 3
+    prompts = [prompt("mol2cap", text) for text in ("CCO", "CCCCCCCC(=O)OCC", "O=C1NC(=O)C(Cc2ccccc2)S1")]
+    for model, reader, asked in (
+        (load_model(str(tmp_path), "translator"), tokenizer, texts),
+        (load_model("embedded:mol2cap", "causal"), load_tokenizer("embedded:mol2cap"), prompts),
+    ):
+        together = generate(model, reader, asked, max_new_tokens=24, batch_size=len(asked))
+        alone = [generate(model, reader, [text], max_new_tokens=24, batch_size=1)[0] for text in asked]
+        assert together == alone
+        assert len(set(together)) >= 3
+    assert all(text.startswith(" The molecule") for text in together)

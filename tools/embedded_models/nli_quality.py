@@ -60,7 +60,7 @@ class _HeldOut:
         self.apart = sorted((min(names), max(names)) for names in withheld(property_sets))
         self.alike = [names for names in self.apart if set(names[0].split()) & set(names[1].split())]
         self.opposed = [name for name in NAMES if opposites_of(name)]
-        self.composer = Composer(EMBEDDED.vocabulary, Style((45, 43, 12), 99, plain=False, without=seen_forms()))
+        self.composer = Composer(EMBEDDED.vocabulary, Style(without=seen_forms()))
 
     def one(self, signs: Sequence[tuple[bool, bool]]) -> Literals:
         name = self.rng.choice(NAMES)
