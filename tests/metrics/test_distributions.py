@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
+from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.metrics.distributions import (
     caption_curve,
     caption_wins,
@@ -21,7 +22,6 @@ from lmolt_utils.metrics.distributions import (
     wrong_modality_rate,
 )
 from lmolt_utils.metrics.ngrams import chr_f
-from tests.metrics.shared_data import read_pairs
 
 # ---- edits, Chr-F, copies ----
 
@@ -86,11 +86,10 @@ def test_wrong_modality_rate() -> None:
     assert right_modality(outputs, "cap2mol").tolist() == [True, False, False, False]
 
 
-def test_modality_knows_real_data() -> None:
-    molecules, _ = read_pairs("lpm24/caption2smiles_example.tsv")
-    captions, _ = read_pairs("lpm24/smiles2caption_example.tsv")
-    assert {modality(text) for text in molecules} == {"molecule"}
-    assert {modality(text) for text in captions} == {"caption"}
+def test_modality_knows_every_molecule_and_caption_of_a_corpus() -> None:
+    corpus = generate(300, 0)
+    assert {modality(text) for text in corpus["molecule"]} == {"molecule"}
+    assert {modality(text) for text in corpus["caption"]} == {"caption"}
 
 
 # ---- win rates ----

@@ -13,7 +13,6 @@ import pytest
 from lmolt_utils.data import text_tables
 from lmolt_utils.files import BadFileError
 from lmolt_utils.metrics.prediction_files import read_captions, read_predictions
-from tests.metrics.shared_data import shared
 
 
 def write(path: Path, text: str) -> Path:
@@ -229,18 +228,3 @@ def test_captions_come_from_lines_or_from_their_column(tmp_path: Path) -> None:
     assert read_captions(write(tmp_path / "b.csv", "smiles,caption\nC,x\n")) == ["x"]
     with pytest.raises(BadFileError, match="has the columns smiles, id"):
         read_captions(write(tmp_path / "c.csv", "smiles,id\nC,x\n"))
-
-
-@pytest.mark.parametrize(
-    ("name", "task", "rows"),
-    [
-        ("molt5/molt5-large-caption2smiles.tsv.gz", "cap2mol", 3300),
-        ("molt5/molt5-large-smiles2caption.tsv.gz", "mol2cap", 3300),
-        ("lpm24/caption2smiles_example.tsv", "cap2mol", 200),
-        ("lpm24/smiles2caption_example.tsv", "mol2cap", 199),
-    ],
-)
-def test_published_files(name: str, task: str, rows: int) -> None:
-    frame = read_predictions(shared(name))
-    assert (set(frame["task"]), len(frame)) == ({task}, rows)
-    assert not frame["reference"].eq("").any()
