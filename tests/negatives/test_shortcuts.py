@@ -110,16 +110,16 @@ def test_molt5_larges_official_outputs_give_themselves_away() -> None:
     folder = SHARED / "lpm24"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: the shared task's submissions are not part of the repository")
-    captions, outputs = (
-        gzip.decompress((folder / f"submission_{task}_langmolecules_MolT5-Large.txt.gz").read_bytes())
-        .decode()
-        .strip("\n")
-        for task in ("captioning", "molgen")
-    )
-    facts = [surface(text.split("\n")) for text in (captions, outputs)]
+
+    def answers(task: str) -> list[str]:
+        packed = (folder / f"submission_{task}_langmolecules_MolT5-Large.txt.gz").read_bytes()
+        return gzip.decompress(packed).decode().removesuffix("\n").split("\n")
+
+    captions, outputs = answers("captioning"), answers("molgen")
+    facts = list(map(surface, (captions, outputs)))
     assert [(fact["texts"], fact["distinct"]) for fact in facts] == [(21_942, 473), (21_805, 642)]
-    assert not set("#\\") & set(captions)
+    assert not set("#\\") & set("".join(captions))
     molecules = pd.read_csv(folder / "molecule_properties.tsv.gz", sep="\t", quoting=3)["molecule"]
-    missing = absent_characters(list(molecules), outputs.split("\n")).set_index("character")["share"]
+    missing = absent_characters(list(molecules), outputs).set_index("character")["share"]
     assert missing["\\"] == missing.max() == pytest.approx(0.343, abs=5e-4)
     assert missing["#"] == pytest.approx(0.025, abs=5e-4)
