@@ -1,6 +1,5 @@
 """What stands beside the scores: tests between systems, behaviour of the outputs, effects of single changes."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from lmolt_utils.metrics.distributions import (
     win_rate,
     wrong_modality_rate,
 )
-from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all, mean_of, percentiles, resampled
+from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all, mean_of, percentiles, resampled, strict_json
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.metrics.properties import by_frequency, property_scores
 from lmolt_utils.metrics.results import NOT_RUN, read_scores
@@ -61,8 +60,7 @@ def significance(run: Run, systems: Sequence[System], task: Task) -> None:
     def make(_: Path) -> None:
         read = {name: read_scores(run, name, task) for name in names}
         frame = compare_all(read, pairs, permutations=PERMUTATIONS).assign(task=task)
-        lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        write_json(output, {"permutations": PERMUTATIONS, "tests": lines})
+        write_json(output, {"permutations": PERMUTATIONS, "tests": strict_json(frame)})
 
     run.step(
         f"significance {task}",
@@ -164,7 +162,7 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
                 "copied": float(copied(canonical(molecules), training().molecules).mean()),
                 **_wins(molecule_wins(samples), molecule_curve(samples)),
             }
-            write_json(output, _plain({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
+            write_json(output, strict_json({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
         run.step(
             f"behaviour {system.name}",
@@ -205,17 +203,6 @@ def _properties(
 
 def _wins(wins: np.ndarray, curve: pd.DataFrame) -> dict[str, Any]:
     return {"win_rate": win_rate(wins), "curve": curve.to_dict("records")}
-
-
-def _plain(value: Any) -> Any:
-    """NaN as null and infinity as text, all the way down: strict JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else "any" if math.isinf(value) else float(value)
-    return value
 
 
 def behaviours(run: Run, systems: Sequence[System]) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ import pandas as pd
 from lmolt_utils.data.rows import ALIASES
 from lmolt_utils.data.text_tables import ABSENT, Table, plain, read_table
 from lmolt_utils.files import BadFileError, as_json, fingerprint, write_text
-from lmolt_utils.metrics.intervals import intervals
+from lmolt_utils.metrics.intervals import intervals, strict_json
 
 #: What the columns may be called; case, spaces around and underscores do not matter.
 _NAMES = {
@@ -177,17 +177,16 @@ def score_file(arguments: argparse.Namespace) -> int:
     scores = Scorer(arguments.tokenizer, arguments.invalid, arguments.meteor).score(
         frame, arguments.task, rule=arguments.postprocess
     )
-    metrics = {name: interval.to_dict() for name, interval in intervals(scores).items()}
-    table = pd.DataFrame([{"metric": name, **entry} for name, entry in metrics.items()])
-    table = table[["metric", "value", "low", "high", "n"]].astype({"value": float, "low": float, "high": float})
-
+    found = intervals(scores)
+    table = pd.DataFrame(list(found.values()), index=list(found)).rename_axis("metric").reset_index()
     told = ", ".join(f"{name} {scores.conventions[name]}" for name in _TOLD[scores.task])
-    print(f"{file.name}: {scores.task}, {scores.n} rows; {told}")
+    print(f"{file.name}: {scores.task}, {len(frame)} rows; {told}")
     print(table.to_string(index=False, na_rep="-"))
     for name, value in scores.conventions.items():
         if value and name.startswith(_ODD) and not name.endswith("_version"):
             print(f"{name}: {value}")
-    write_report(output, {**scores.to_dict(), "metrics": metrics}, file, reference, frame)
+    metrics = {name: interval._asdict() for name, interval in found.items()}
+    write_report(output, scores.to_dict() | strict_json({"metrics": metrics}), file, reference, frame)
     return 0
 
 

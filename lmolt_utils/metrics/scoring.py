@@ -1,6 +1,5 @@
 """One scorer for every system and both tasks: predictions in, every metric and row value out."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,30 +22,13 @@ from lmolt_utils.metrics.captions import (
     strip_cls,
 )
 from lmolt_utils.metrics.distributions import character_ter, wrong_modality_rate
-from lmolt_utils.metrics.intervals import Scored, intervals, write_statistics
+from lmolt_utils.metrics.intervals import Scored, intervals, strict_json, write_statistics
 from lmolt_utils.metrics.molecules import InvalidConvention, molecule_scores
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Scores(Scored):
-    """What one system got on one task; ``samples``: one row per prediction, in the order given, with its id."""
-
-    task: Task
-
-    @property
-    def n(self) -> int:
-        return len(self.samples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for strict JSON: an undefined value is null."""
-        metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
-        return {"task": self.task, "n": self.n, "metrics": metrics, "conventions": dict(self.conventions)}
-
 
 #: Further metrics that are a mean over rows: their tasks, and the value of each row from references and outputs.
 ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence[str]], np.ndarray]]] = {
@@ -63,12 +45,11 @@ class Scorer:
     invalid: InvalidConvention = "lpm24"
     meteor: str = "auto"
 
-    def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scores:
-        """Score the predictions of one system on one task.
+    def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scored:
+        """Score the predictions of one system on one task; its samples are in the order of the rows.
 
-        frame: one row per pair with the columns reference and prediction (and id, if there is one; else rows are
-        numbered from 0). A missing prediction (None, NaN) is scored as an empty one.
-        task: "mol2cap" or "cap2mol"; None where the column `task` says it.
+        frame: one row per pair with reference, prediction and, if there is one, id (else rows are numbered from 0). A
+        missing prediction (None, NaN) is scored as an empty one. task: None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
         (`prediction` where there is none), `clean` to the references too.
 
@@ -104,7 +85,7 @@ class Scorer:
         rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
         metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
         samples = pd.DataFrame({"id": ids, **scored.samples, **rows})
-        return Scores(metrics, samples, scored.statistics, conventions, task=known)
+        return Scored(metrics, samples, scored.statistics, conventions, known)
 
     def caption_conventions(self) -> dict[str, Any]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
@@ -202,7 +183,7 @@ def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
     def make(_: Path) -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
         result = scorer.score(frame, task, rule=rule_of(run, system))
-        found = {name: interval.to_dict() for name, interval in intervals(result).items()}
+        found = {name: strict_json(interval._asdict()) for name, interval in intervals(result).items()}
         made_from = {"system": system.name, "predictions": fingerprint(predictions)}
         write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)

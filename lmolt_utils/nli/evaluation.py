@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_json, write_rows
+from lmolt_utils.metrics.intervals import strict_json
 from lmolt_utils.metrics.scoring import only_news
 from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
@@ -23,7 +24,6 @@ from lmolt_utils.nli.results import (
     PREFERRED,
     cross_nli_rows,
     divergence_path,
-    plain,
     report_path,
     rows_path,
 )
@@ -119,7 +119,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
                 "pairs": pairs,
                 "truncated_pairs": scorer.model.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
-                "correlations": plain(correlations(pd.concat(rows.values()), seed=run.params.seed)),
+                "correlations": strict_json(correlations(pd.concat(rows.values()), seed=run.params.seed)),
             },
         )
 
@@ -162,8 +162,8 @@ def divergence_systems(run: Run, systems: Sequence[System]) -> None:
             divergence_path(run),
             {
                 "not_run": f"{' and '.join(missing)} not run" if missing else "",
-                "table": plain(table),
-                "sensitivity": plain(moved),
+                "table": strict_json(table),
+                "sensitivity": strict_json(moved),
             },
         )
 

@@ -33,12 +33,6 @@ def divergence_path(run: Run) -> Path:
     return run.path("scores", "divergence.json")
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of a table fit for strict JSON: an undefined number is null."""
-    cells = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in line.items()} for line in cells.to_dict("records")]
-
-
 def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """The rows of all systems that have them, with the column ``system``."""
     frames = [

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 from lmolt_utils.metrics.captions import CAPTION_METRICS
+from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.molecules import MOLECULE_METRICS
-from lmolt_utils.metrics.scoring import Scorer, Scores
+from lmolt_utils.metrics.scoring import Scorer
 from lmolt_utils.models.postprocess import Rule, postprocess
 
 KEPT = Scorer("regex", meteor="exact+stem")
 MOLT5 = Scorer(invalid="molt5")
 
 
-def score(table: pd.DataFrame, task: str | None = None, rule: Rule | None = None) -> Scores:
+def score(table: pd.DataFrame, task: str | None = None, rule: Rule | None = None) -> Scored:
     return KEPT.score(table, task, rule=rule)
 
 
@@ -36,7 +37,7 @@ MOLECULES = frame(["CCO", "CC", "CCC", "c1ccccc1"], ["OCC", "CCC", "C1CC", "the 
 
 def test_captions() -> None:
     scores = score(CAPTIONS, "mol2cap")
-    assert (scores.task, scores.n) == ("mol2cap", 3)
+    assert (scores.task, len(scores.samples)) == ("mol2cap", 3)
     assert tuple(scores.metrics) == (*CAPTION_METRICS, "Chr-F")
     assert scores.metrics["ROUGE-1"] == pytest.approx((1 + 2 * 3 / 9 + 0) / 3)
     assert scores.conventions["tokenizer"] == "regex"
@@ -139,7 +140,7 @@ BAD = [
 @pytest.mark.parametrize("task", ["mol2cap", "cap2mol"])
 def test_bad_outputs_are_scored_and_counted(task: str) -> None:
     scores = score(frame(["CCO"] * len(BAD), BAD), task)
-    assert scores.n == len(BAD)
+    assert len(scores.samples) == len(BAD)
     assert (scores.conventions["missing_predictions"], scores.conventions["empty_predictions"]) == (2, 4)
     json.dumps(scores.to_dict(), allow_nan=False)
     if task == "cap2mol":
