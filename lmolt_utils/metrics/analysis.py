@@ -127,12 +127,11 @@ def _property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def behaviour(run: Run, systems: Sequence[System]) -> None:
-    """What each system says besides its scores: ``scores/<system>.behaviour.json``.
+    """What each system says besides its scores: ``scores/<system>.behaviour.json``, of the outputs as scored.
 
-    Outputs are those that were scored: the raw ones after the run's rule for post-processing. Both tasks: outputs of
-    the wrong modality, copies of training targets (molecules as canonical SMILES), win rate with its curve. mol2cap
-    also: L+M-24's property metrics, omitted and hallucinated properties (per caption, and by how often training has
-    them).
+    Both tasks: outputs of the wrong modality, copies of training targets (molecules as canonical SMILES), win rate with
+    its curve. mol2cap also: L+M-24's property metrics, omitted and hallucinated properties (per caption, and by how
+    often training has them).
     """
     training = cache(lambda: _Training.read(run))  # only if a step is to be done
     tokenizer = caption_tokenizer(from_root(run.params.caption_tokenizer))
@@ -181,8 +180,7 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
 def canonical(molecules: Iterable[str]) -> list[str]:
     """Canonical SMILES of each, in order; what RDKit cannot read stays as it is."""
     texts = list(molecules)
-    parsed = {text: parse(text) for text in dict.fromkeys(texts)}
-    spelt = {text: text if mol is None else Chem.MolToSmiles(mol) for text, mol in parsed.items()}
+    spelt = {text: Chem.MolToSmiles(mol) if (mol := parse(text)) else text for text in dict.fromkeys(texts)}
     return [spelt[text] for text in texts]
 
 
@@ -239,10 +237,7 @@ def behaviour_table(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Win rates against their thresholds, long.
-
-    threshold: Chr-F (cap2mol; length is the other threshold, "any" for none) or entailment (mol2cap).
-    """
+    """Win rates by threshold: Chr-F (cap2mol; length is the other, "any" for none) or entailment (mol2cap)."""
     frames = []
     for name, entry in behaviours(run, systems).items():
         for task in TASKS:
@@ -255,16 +250,15 @@ def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 # ---- ablation: what one change does to the answers, row by row ----
 
-ABLATION_COLUMNS = ("system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n")
+_ABLATION = ["system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n"]
 _RESAMPLES = 2000
 
 
 def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """:data:`ABLATION_COLUMNS`: per system with ``against``, task and measure the paired difference of row means.
+    """Per system with ``against``, task and measure the paired difference of row means, with its 95 % interval.
 
-    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. ``low``
-    and ``high`` bound the difference at 95 % (bootstrap over test rows). Raises ``ValueError`` when the two systems
-    answered different rows.
+    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. Raises
+    ``ValueError`` when the two systems answered different rows.
     """
     by_name = {system.name: system for system in (*load_systems(), *systems)}
     lines = []
@@ -279,7 +273,7 @@ def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
                 names = (system.label, by_name[against].label, task, measure)
                 means = (before[measure].mean(), after[measure].mean(), moved[measure].mean())
                 lines.append((*names, *means, *percentiles(values), len(moved)))
-    return pd.DataFrame(lines, columns=list(ABLATION_COLUMNS))
+    return pd.DataFrame(lines, columns=_ABLATION)
 
 
 def _measures(answers: pd.DataFrame, task: Task) -> pd.DataFrame:

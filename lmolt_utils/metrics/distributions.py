@@ -15,9 +15,8 @@ from lmolt_utils.metrics.intervals import wilson
 def character_ter(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
     """CharacTER of each row, shape (n,), 0..1, lower is better (Wang et al. 2016; ALMol, section 4.5), of SMILES.
 
-    Character edits over the length of the prediction, cut at 1; words are set apart by one space, and an empty
-    prediction of a non-empty reference scores 1. The metric also moves phrases where that saves word edits; with a
-    reference of one word, as a SMILES string is, it never does.
+    Character edits over the length of the prediction, cut at 1; an empty prediction of a non-empty reference scores 1.
+    The metric also moves phrases; with a reference of one word, as a SMILES string is, it never does.
     """
     sides = ([" ".join(text.split()) for text in side] for side in (references, predictions))
     rows = [
@@ -52,7 +51,7 @@ def modality(text: str) -> Modality:
     """What a text looks like, by its words alone (it need not be a valid molecule or a good caption).
 
     "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise, every word
-    is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl").
+    is written in SMILES symbols, whole or broken; "other": neither ("aspirin", "Cl insulat=Cl").
     """
     words = text.split()
     if not words:

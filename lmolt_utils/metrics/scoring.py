@@ -99,19 +99,17 @@ class Scorer:
 
 def _task(frame: pd.DataFrame, task: str | None) -> Task:
     """The task of a frame; raises ValueError for whatever keeps it from being scored."""
-    absent = [column for column in ("reference", "prediction") if column not in frame.columns]
-    if absent:
-        raise ValueError(
-            f"predictions lack the column(s) {', '.join(absent)}; they have {', '.join(map(str, frame.columns))}"
-        )
+    if absent := [column for column in ("reference", "prediction") if column not in frame.columns]:
+        there = ", ".join(map(str, frame.columns))
+        raise ValueError(f"predictions lack the column(s) {', '.join(absent)}; they have {there}")
     if frame.empty:
         raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
     if task is None and len(told) != 1:
         raise ValueError("the predictions do not say which task they are of: --task mol2cap or --task cap2mol")
     name = task or told[0]
-    if set(told) - {name}:
-        raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")
+    if others := [other for other in told if other != name]:
+        raise ValueError(f"asked to score {name}, but the predictions hold rows of {others}")
     for known in TASKS:
         if name == known:
             return known
@@ -172,13 +170,11 @@ def score_path(run: Run, name: str, task: Task, kind: str) -> Path:
 def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
     """All metrics of one system on one task: the three files of :func:`score_path`.
 
-    What "auto" means for tokenizer and METEOR is part of the step's key: when SciBERT or WordNet appears, scores are
-    made again.
+    What "auto" means is part of the step's key: when SciBERT or WordNet appears, scores are made again.
     """
     predictions = prediction_path(run, system.name, task)
-    whole, rows, statistics = (
-        score_path(run, system.name, task, kind) for kind in ("json", "samples.jsonl", "statistics.npz")
-    )
+    kinds = "json", "samples.jsonl", "statistics.npz"
+    whole, rows, statistics = (score_path(run, system.name, task, kind) for kind in kinds)
 
     def make(_: Path) -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)

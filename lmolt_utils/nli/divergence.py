@@ -1,9 +1,9 @@
 """Relative entropy between the scores of two systems, with the choices that the paper leaves open (Figs. 6, 7, 10).
 
-Less for More prints 0.54 for all captions and 2.53 for long ones and names no estimator. Here: D(P || Q) in nats, P the
-scores of the preferred system, Q those of the dispreferred one on the same rows; 20 bins of equal width over 0..1, the
-last closed; half a count (Jeffreys) in every bin of both. Few rows alone give large values, and relative entropy has no
-sign: so beside each value stand what chance gives, and the mean difference.
+Less for More names no estimator. Here: D(P || Q) in nats, P the scores of the preferred system, Q those of the
+dispreferred one on the same rows; 20 bins of equal width over 0..1, the last closed; half a count (Jeffreys) in every
+bin of both. Few rows alone give large values, and relative entropy has no sign: so beside each value stand what chance
+gives, and the mean difference.
 """
 
 from collections.abc import Sequence
