@@ -48,10 +48,7 @@ _TREE, _WITHHELD = "property_tree.json", "withheld_pairs.json"
 
 
 def significance(run: Run, systems: Sequence[System], task: Task) -> None:
-    """Test the pairs of systems that the tables compare: ``scores/significance.<task>.json``.
-
-    Systems without scores are left out, and so are their pairs.
-    """
+    """Test the pairs of systems that the tables compare and that have scores: ``scores/significance.<task>.json``."""
     scored = [system for system in systems if score_path(run, system.name, task, "statistics.npz").exists()]
     pairs = pairs_to_test(scored, task, reference=REFERENCE)
     names = list(dict.fromkeys(name for pair in pairs for name in pair))

@@ -236,7 +236,7 @@ def compare_all(
         if name == "FCD":
             lines += [(name, a, b, *_fcd_difference(scored[a], scored[b], influence)) for a, b in pairs]
     frame = pd.DataFrame(lines, columns=[c for c in COMPARISON_COLUMNS if c != "p_holm"])
-    corrected = frame.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
+    corrected = frame.groupby("metric", sort=False)["p"].transform(holm)
     return frame.assign(p_holm=corrected)[list(COMPARISON_COLUMNS)]
 
 
@@ -275,15 +275,11 @@ def _fcd_difference(
     return difference, difference - _Z * error, difference + _Z * error, float(p)
 
 
-def holm(p: Array) -> Array:
-    """Holm's step-down correction, shape (k,); NaN is no test and stays NaN."""
-    p = np.asarray(p, dtype=float)
-    corrected = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
-    return corrected
+def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+    """Holm's step-down correction; NaN is no test and stays NaN."""
+    tested = p.dropna().sort_values(kind="stable")
+    steps = tested * np.arange(len(tested), 0, -1)
+    return steps.cummax().clip(upper=1.0).reindex(p.index)
 
 
 # ---- files ----

@@ -133,9 +133,9 @@ def by_length(
 def divergences(
     rows: pd.DataFrame, preferred: str, dispreferred: str, *, cuts: Sequence[int] = CUTS, seed: int = 0
 ) -> pd.DataFrame:
-    """Relative entropy in coverage between two systems for each NLI method and cut (Figs. 6, 7 and 10).
+    """Relative entropy in coverage of two systems by method and cut (Figs. 6, 7 and 10): method and :data:`COLUMNS`.
 
-    rows: system, id, method, coverage and words (of the reference). Columns: method and :data:`COLUMNS`.
+    rows: system, id, method, coverage and words (of the reference).
     Raises :class:`DivergenceError` for a system without rows, or two with different ones.
     """
     better, worse = (rows[rows["system"] == name].set_index(["method", "id"]) for name in (preferred, dispreferred))

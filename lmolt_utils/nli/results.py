@@ -46,10 +46,7 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def judged_captions(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """The answers of ``systems`` that NLI is asked about, as they are scored, with the system's label.
-
-    Where none of them is a caption, each reference is answered by the next row's.
-    """
+    """The answers that NLI is asked about, with the system's label; without any, each reference with the next one."""
     frames = [scored_answers(run, system, "mol2cap").assign(system=system.label) for system in systems]
     answers = pd.concat(frames, ignore_index=True)
     judged = answers[[not rule for rule in texts_and_rules(answers)[1]]]

@@ -21,11 +21,8 @@ COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high")
 
 
 def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
-    """Per reference and output, from the distinct properties of both: recall and hallucinated, 0..1, shape (n, 2).
-
-    recall: share of the reference's properties that the output names; NaN if the reference names none.
-    hallucinated: share of the output's properties that the reference does not name; NaN if either names none.
-    """
+    """Per reference and output, 0..1: recall, the share of the reference's properties that the output names (NaN if it
+    has none), and hallucinated, that of the output's which the reference lacks (NaN if either has none)."""
     lines = []
     for reference, output in texts:
         gold, said = decomposer.properties(reference), decomposer.properties(output)
