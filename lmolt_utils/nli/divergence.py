@@ -57,7 +57,8 @@ def entropy(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFR
 
 def relative_entropy(preferred: Scores, dispreferred: Scores, bins: int = BINS, smoothing: float = JEFFREYS) -> float:
     """D(preferred || dispreferred), nats, of scores in 0..1 (the two may differ in number)."""
-    return float(entropy(*(_counts(bin_of(side, bins), bins) for side in (preferred, dispreferred)), smoothing))
+    p_counts, q_counts = (_counts(bin_of(side, bins), bins) for side in (preferred, dispreferred))
+    return float(entropy(p_counts, q_counts, smoothing))
 
 
 def _counts(places: np.ndarray, bins: int = BINS) -> np.ndarray:
