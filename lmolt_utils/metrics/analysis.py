@@ -1,6 +1,5 @@
 """What stands beside the scores: tests between systems, behaviour of the outputs, effects of single changes."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from lmolt_utils.metrics.distributions import (
     win_rate,
     wrong_modality_rate,
 )
-from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all, mean_of, percentiles, resampled
+from lmolt_utils.metrics.intervals import COMPARISON_COLUMNS, compare_all, mean_of, percentiles, resampled, strict_json
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.metrics.properties import by_frequency, property_scores
 from lmolt_utils.metrics.results import NOT_RUN, read_scores
@@ -49,10 +48,7 @@ _TREE, _WITHHELD = "property_tree.json", "withheld_pairs.json"
 
 
 def significance(run: Run, systems: Sequence[System], task: Task) -> None:
-    """Test the pairs of systems that the tables compare: ``scores/significance.<task>.json``.
-
-    Systems without scores are left out, and so are their pairs.
-    """
+    """Test the pairs of systems that the tables compare and that have scores: ``scores/significance.<task>.json``."""
     scored = [system for system in systems if score_path(run, system.name, task, "statistics.npz").exists()]
     pairs = pairs_to_test(scored, task, reference=REFERENCE)
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
@@ -61,8 +57,7 @@ def significance(run: Run, systems: Sequence[System], task: Task) -> None:
     def make(_: Path) -> None:
         read = {name: read_scores(run, name, task) for name in names}
         frame = compare_all(read, pairs, permutations=PERMUTATIONS).assign(task=task)
-        lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        write_json(output, {"permutations": PERMUTATIONS, "tests": lines})
+        write_json(output, {"permutations": PERMUTATIONS, "tests": strict_json(frame)})
 
     run.step(
         f"significance {task}",
@@ -129,12 +124,11 @@ def _property_tree(run: Run, corpus: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def behaviour(run: Run, systems: Sequence[System]) -> None:
-    """What each system says besides its scores: ``scores/<system>.behaviour.json``.
+    """What each system says besides its scores: ``scores/<system>.behaviour.json``, of the outputs as scored.
 
-    Outputs are those that were scored: the raw ones after the run's rule for post-processing. Both tasks: outputs of
-    the wrong modality, copies of training targets (molecules as canonical SMILES), win rate with its curve. mol2cap
-    also: L+M-24's property metrics, omitted and hallucinated properties (per caption, and by how often training has
-    them).
+    Both tasks: outputs of the wrong modality, copies of training targets (molecules as canonical SMILES), win rate with
+    its curve. mol2cap also: L+M-24's property metrics, omitted and hallucinated properties (per caption, and by how
+    often training has them).
     """
     training = cache(lambda: _Training.read(run))  # only if a step is to be done
     tokenizer = caption_tokenizer(from_root(run.params.caption_tokenizer))
@@ -164,7 +158,7 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
                 "copied": float(copied(canonical(molecules), training().molecules).mean()),
                 **_wins(molecule_wins(samples), molecule_curve(samples)),
             }
-            write_json(output, _plain({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
+            write_json(output, strict_json({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
         run.step(
             f"behaviour {system.name}",
@@ -183,8 +177,7 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
 def canonical(molecules: Iterable[str]) -> list[str]:
     """Canonical SMILES of each, in order; what RDKit cannot read stays as it is."""
     texts = list(molecules)
-    parsed = {text: parse(text) for text in dict.fromkeys(texts)}
-    spelt = {text: text if mol is None else Chem.MolToSmiles(mol) for text, mol in parsed.items()}
+    spelt = {text: Chem.MolToSmiles(mol) if (mol := parse(text)) else text for text in dict.fromkeys(texts)}
     return [spelt[text] for text in texts]
 
 
@@ -205,17 +198,6 @@ def _properties(
 
 def _wins(wins: np.ndarray, curve: pd.DataFrame) -> dict[str, Any]:
     return {"win_rate": win_rate(wins), "curve": curve.to_dict("records")}
-
-
-def _plain(value: Any) -> Any:
-    """NaN as null and infinity as text, all the way down: strict JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else "any" if math.isinf(value) else float(value)
-    return value
 
 
 def behaviours(run: Run, systems: Sequence[System]) -> dict[str, dict[str, Any]]:
@@ -252,10 +234,7 @@ def behaviour_table(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Win rates against their thresholds, long.
-
-    threshold: Chr-F (cap2mol; length is the other threshold, "any" for none) or entailment (mol2cap).
-    """
+    """Win rates by threshold: Chr-F (cap2mol; length is the other, "any" for none) or entailment (mol2cap)."""
     frames = []
     for name, entry in behaviours(run, systems).items():
         for task in TASKS:
@@ -268,16 +247,15 @@ def win_curves(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 # ---- ablation: what one change does to the answers, row by row ----
 
-ABLATION_COLUMNS = ("system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n")
+_ABLATION = ["system", "against", "task", "measure", "before", "after", "difference", "low", "high", "n"]
 _RESAMPLES = 2000
 
 
 def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """:data:`ABLATION_COLUMNS`: per system with ``against``, task and measure the paired difference of row means.
+    """Per system with ``against``, task and measure the paired difference of row means, with its 95 % interval.
 
-    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. ``low``
-    and ``high`` bound the difference at 95 % (bootstrap over test rows). Raises ``ValueError`` when the two systems
-    answered different rows.
+    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. Raises
+    ``ValueError`` when the two systems answered different rows.
     """
     by_name = {system.name: system for system in (*load_systems(), *systems)}
     lines = []
@@ -292,7 +270,7 @@ def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
                 names = (system.label, by_name[against].label, task, measure)
                 means = (before[measure].mean(), after[measure].mean(), moved[measure].mean())
                 lines.append((*names, *means, *percentiles(values), len(moved)))
-    return pd.DataFrame(lines, columns=list(ABLATION_COLUMNS))
+    return pd.DataFrame(lines, columns=_ABLATION)
 
 
 def _measures(answers: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -33,15 +33,14 @@ _SPECIAL = frozenset({"[PAD]", "[CLS]", "[SEP]"})
 _SCIBERT_SHA256 = "cf28af60d3f93fbd0503d74b4fba2ea5adf4e9ba5d272bebd2a9dad1e38d2da4"
 
 
-# ---------------------------------------------------------------------------------------------- tokenizers
+# ---- tokenizers ----
 
 
 @dataclass(frozen=True)
 class CaptionTokenizer:
-    """Splits captions into the pieces that BLEU and METEOR count.
+    """Splits captions into the pieces that BLEU and METEOR count; scores compare only under the same name.
 
-    name: what to print beside a score; two scores are comparable only under the same name.
-    split: n texts -> n lists of pieces, uncut, special tokens still in.
+    split: n texts to n lists of pieces, uncut, special tokens still in.
     """
 
     name: str
@@ -51,7 +50,6 @@ class CaptionTokenizer:
 def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     """The tokenizer of BLEU and METEOR. Never asks the network.
 
-    name_or_folder:
     - "auto": SciBERT if it is in the local hub cache, else "regex";
     - "regex": the offline rule, lower-cased runs of word characters and single other characters;
     - lower-cased BERT word pieces by a `vocab.txt`: the file, its folder, or a hub id that is in the local cache.
@@ -62,7 +60,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         cached = _in_hub_cache(SCIBERT)
         return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
     if name_or_folder == "regex":
-        return CaptionTokenizer("regex", _regex_split)
+        return CaptionTokenizer("regex", lambda texts: [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts])
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
         path /= _VOCABULARY
@@ -101,23 +99,16 @@ def _from_file(file: Path, label: str) -> CaptionTokenizer:
     return CaptionTokenizer(SCIBERT if digest == _SCIBERT_SHA256 else f"{label}@{digest[:8]}", split)
 
 
-def _regex_split(texts: Sequence[str]) -> list[list[str]]:
-    return [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts]
-
-
 def _without_special(pieces: list[str]) -> list[str]:
     return [piece for piece in pieces if piece not in _SPECIAL]
 
 
-# -------------------------------------------------------------------------------------------------- METEOR
+# ---- METEOR ----
 
 
 @dataclass(frozen=True)
 class MeteorMatcher:
-    """How METEOR may match two words; ``name`` is printed with the score.
-
-    "wordnet 3.0" (exact, stem, synonym: the official way; with nltk's reader) or "exact+stem".
-    """
+    """How METEOR may match words: "wordnet 3.0" (exact, stem, synonym: the official way) or "exact+stem"."""
 
     name: str
     wordnet: Any = None
@@ -130,8 +121,7 @@ stem = cache(PorterStemmer().stem)
 def meteor_matcher(name: str = "auto") -> MeteorMatcher:
     """METEOR's matcher; "auto" takes WordNet where nltk's data folders have it, exact and stem matching elsewhere.
 
-    Loading WordNet takes some seconds, once a process. Raises FileNotFoundError for "wordnet" where there is none,
-    ValueError for another name.
+    Raises FileNotFoundError for "wordnet" where there is none, ValueError for another name.
     """
     from nltk.corpus import wordnet
 
@@ -156,7 +146,7 @@ def meteor(references: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]
     return np.array([single_meteor_score(r, o, **how) for r, o in zip(references, outputs, strict=True)], dtype=float)
 
 
-# -------------------------------------------------------------------------------------------------- scores
+# ---- scores ----
 
 
 def rouge(references: Sequence[str], outputs: Sequence[str]) -> dict[str, np.ndarray]:
@@ -176,10 +166,8 @@ def caption_scores(
 ) -> Scored:
     """All caption metrics of n pairs, as the L+M-24 evaluation computes them (all in 0..1, higher is better).
 
-    BLEU-2/4: nltk's corpus BLEU without smoothing. METEOR and ROUGE: mean over rows. An empty prediction scores 0.
-    length_deviation: output minus reference, in pieces, uncut.
-
-    Raises ValueError where the two lists are empty or differ in length.
+    METEOR and ROUGE are means over rows. An empty prediction scores 0. length_deviation: output minus reference, in
+    pieces, uncut. Raises ValueError where the two lists are empty or differ in length.
     """
     if len(references) != len(predictions) or not references:
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions: give n >= 1 of each")

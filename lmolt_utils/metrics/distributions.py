@@ -15,9 +15,8 @@ from lmolt_utils.metrics.intervals import wilson
 def character_ter(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
     """CharacTER of each row, shape (n,), 0..1, lower is better (Wang et al. 2016; ALMol, section 4.5), of SMILES.
 
-    Character edits over the length of the prediction, cut at 1; words are set apart by one space, and an empty
-    prediction of a non-empty reference scores 1. The metric also moves phrases where that saves word edits; with a
-    reference of one word, as a SMILES string is, it never does.
+    Character edits over the length of the prediction, cut at 1; an empty prediction of a non-empty reference scores 1.
+    The metric also moves phrases; with a reference of one word, as a SMILES string is, it never does.
     """
     sides = ([" ".join(text.split()) for text in side] for side in (references, predictions))
     rows = [
@@ -27,10 +26,7 @@ def character_ter(references: Sequence[str], predictions: Sequence[str]) -> np.n
 
 
 def copied(predictions: Sequence[str], training: Iterable[str]) -> np.ndarray:
-    """Which outputs are a training target word for word (spaces aside), shape (n,), bool; empty ones are not.
-
-    Molecules: give canonical SMILES on both sides, or another spelling of a training molecule goes unseen.
-    """
+    """Which outputs are a training target word for word (spaces aside), shape (n,), bool; empty ones are not."""
     seen = {" ".join(text.split()) for text in training} - {""}
     return np.array([" ".join(text.split()) in seen for text in predictions], dtype=bool)
 
@@ -52,7 +48,7 @@ def modality(text: str) -> Modality:
     """What a text looks like, by its words alone (it need not be a valid molecule or a good caption).
 
     "caption": two or more words of letters that are not written in SMILES symbols; "molecule": otherwise, every word
-    is written in SMILES symbols, whole or broken; "empty"; "other": neither ("aspirin", "Cl insulat=Cl").
+    is written in SMILES symbols, whole or broken; "other": neither ("aspirin", "Cl insulat=Cl").
     """
     words = text.split()
     if not words:
@@ -84,22 +80,17 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 
 def molecule_wins(samples: pd.DataFrame, chr_f: float = CHR_F, length: float = LENGTH) -> np.ndarray:
-    """Which molecules win, shape (n,), bool: Chr-F and length pass their (strict) thresholds and RDKit reads them.
-
-    samples: columns Chr-F (0..1), length_deviation (characters) and Validity (1 where RDKit reads the output). An
-    empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses at any threshold >= 0.
-    """
-    similar = samples["Chr-F"].to_numpy(dtype=float) > chr_f
-    near = np.abs(samples["length_deviation"].to_numpy(dtype=float)) < length
-    return similar & near & (samples["Validity"].to_numpy(dtype=float) == 1)
+    """Which molecules win, shape (n,), bool: Chr-F (0..1) and length (characters) pass their strict thresholds, and
+    RDKit reads them. An empty output is valid by RDKit but no molecule: its Chr-F is 0, so it loses."""
+    near = samples["length_deviation"].abs() < length
+    return np.asarray((samples["Chr-F"] > chr_f) & near & (samples["Validity"] == 1))
 
 
 def caption_wins(probabilities: pd.DataFrame, threshold: float | None = None) -> np.ndarray:
     """Which captions win, shape (n,), bool: those that the NLI model calls entailed by their reference.
 
-    probabilities: columns entailment, neutral, contradiction (0..1). threshold None: entailment is the likeliest of
-    the three, which is the paper's "classified as entailment"; else its probability must be greater. An undefined one
-    (empty reference) does not win, nor does an output that is empty or no caption, whose entailment is 0.
+    threshold None: entailment is the likeliest of the three, the paper's "classified as entailment"; else its
+    probability must be greater. An undefined one (empty reference) does not win, nor does one of 0 (no caption).
     """
     values = probabilities[list(NLI_LABELS)].astype(float)
     if threshold is not None:

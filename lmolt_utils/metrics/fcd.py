@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -26,40 +26,6 @@ class FCDStatistics:
     predictions: np.ndarray
 
 
-@dataclass
-class ChemNet:
-    """ChemNet's last-but-one layer by canonical SMILES: each distinct molecule goes through the network once.
-
-    The network and its weights are fcd_torch's. Every batch has the same shape and goes through one thread (three
-    would divide it unevenly): a molecule's numbers do not depend on which others are new, and a resumed run gives the
-    same bytes.
-    """
-
-    table: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def activations(self, canonical_smiles: Sequence[str]) -> np.ndarray:
-        """For n non-empty canonical SMILES: float32 of shape (n, 512)."""
-        new = [smiles for smiles in dict.fromkeys(canonical_smiles) if smiles not in self.table]
-        for start in range(0, len(new), _BATCH):
-            batch = new[start : start + _BATCH]
-            filled = [*batch, *["C"] * (_BATCH - len(batch))]
-            self.table |= zip(batch, _on_one_thread(filled), strict=False)
-        return np.array([self.table[smiles] for smiles in canonical_smiles], dtype=np.float32).reshape(-1, 512)
-
-
-def _on_one_thread(canonical_smiles: Sequence[str]) -> np.ndarray:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
-            return np.asarray(chemnet_network().get_predictions(canonical_smiles))
-    finally:
-        torch.set_num_threads(threads)
-
-
 @cache
 def chemnet_network() -> Any:
     """fcd_torch's ChemNet on the CPU, loaded once per process."""
@@ -68,7 +34,31 @@ def chemnet_network() -> Any:
     return fcd_torch.FCD(device="cpu", n_jobs=1, canonize=False)
 
 
-_CHEMNET = ChemNet()
+#: Activations of the molecules that this process has met, by canonical SMILES.
+_MET: dict[str, np.ndarray] = {}
+
+
+def chemnet(canonical_smiles: Sequence[str], met: dict[str, np.ndarray] = _MET) -> np.ndarray:
+    """ChemNet's last-but-one layer for n non-empty canonical SMILES: float32 of shape (n, 512); ``met`` is added to.
+
+    Every batch has the same shape and goes through one thread (three would divide it unevenly): a molecule's numbers
+    do not depend on which others are new, and a resumed run gives the same bytes.
+    """
+    import torch
+
+    new = [smiles for smiles in dict.fromkeys(canonical_smiles) if smiles not in met]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fcd_torch's uses of deprecated numpy names
+            for start in range(0, len(new), _BATCH):
+                batch = new[start : start + _BATCH]
+                filled = [*batch, *["C"] * (_BATCH - len(batch))]
+                met.update(zip(batch, chemnet_network().get_predictions(filled), strict=False))
+    finally:
+        torch.set_num_threads(threads)
+    return np.array([met[smiles] for smiles in canonical_smiles], dtype=np.float32).reshape(-1, 512)
 
 
 def frechet_chemnet_distance(
@@ -76,10 +66,8 @@ def frechet_chemnet_distance(
 ) -> tuple[float, FCDStatistics | None, dict[str, Any]]:
     """FCD of two sets of canonical SMILES, as fcd 1.1 and fcd_torch define it (unpaired; duplicates count).
 
-    None stands for a string that does not parse, "" for an empty molecule: both are left out. The distance is computed
-    here, from the factors of the covariances: unlike the usual matrix square root of their product this stays exact
-    when a covariance is singular, as with fewer than 513 molecules. Such small sets give large values that compare only
-    with sets of the same size; with fewer than two the value is NaN.
+    None stands for a string that does not parse, "" for an empty molecule: both are left out. With fewer than 513
+    molecules values are large and compare only with sets of the same size; with fewer than two the value is NaN.
 
     Returns the value, what a resample of the rows needs, and counts: molecules that count, empty ones, those of which
     ChemNet may not read the end (350 characters or more) or reads the first fragment only, and a note for the reader.
@@ -93,18 +81,13 @@ def frechet_chemnet_distance(
         note = f"FCD needs two molecules on each side, got {len(kept[0])} references and {len(kept[1])} predictions"
     else:
         distinct: dict[str | None, int] = {smiles: i for i, smiles in enumerate(dict.fromkeys(everything))}
-        activations = _CHEMNET.activations([smiles for smiles in distinct if smiles])
-        value = frechet_distance(
-            *(activations[[distinct[smiles] for smiles in side]].astype(np.float64) for side in kept)
-        )
-        statistics = FCDStatistics(
-            activations, *(np.array([distinct.get(smiles, -1) for smiles in side], dtype=np.int64) for side in sides)
-        )
+        activations = chemnet([smiles for smiles in distinct if smiles])
+        places = [np.array([distinct.get(smiles, -1) for smiles in side], dtype=np.int64) for side in sides]
+        value = frechet_distance(*(activations[of[of >= 0]].astype(np.float64) for of in places))
+        statistics = FCDStatistics(activations, *places)
         if smallest < FCD_FULL_RANK:
-            note = (
-                f"fewer than {FCD_FULL_RANK} molecules ({smallest}): the covariance is singular, compare "
-                "only sets of the same size"
-            )
+            note = f"fewer than {FCD_FULL_RANK} molecules ({smallest}): the covariance is singular, "
+            note += "compare only sets of the same size"
     counts: dict[str, Any] = {
         "fcd_references": len(kept[0]),
         "fcd_predictions": len(kept[1]),
@@ -119,7 +102,8 @@ def frechet_chemnet_distance(
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Squared Fréchet distance of Gaussians fitted to two samples, shapes (n, d) and (m, d), n, m >= 2."""
     difference = x.mean(axis=0) - y.mean(axis=0)
-    # With covariances X = P'P and Y = Q'Q, Tr sqrt(XY) is the sum of the singular values of PQ'.
+    # With covariances X = P'P and Y = Q'Q, Tr sqrt(XY) is the sum of the singular values of PQ': exact, unlike the
+    # usual matrix square root, when a covariance is singular.
     centred = ((side - side.mean(axis=0)) / np.sqrt(len(side) - 1) for side in (x, y))
     p, q = (np.asarray(np.linalg.qr(side, mode="r")) for side in centred)
     cross = np.linalg.svd(p @ q.T, compute_uv=False).sum()
@@ -129,9 +113,8 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 def fcd_influence(fcd: FCDStatistics) -> np.ndarray:
     """How much each row moves FCD, shape (n,): the derivative by the row's weight, which sums to 0.
 
-    With X and Y the centred activations over sqrt(size - 1), the term Tr sqrt(cov X cov Y) is the sum of the
-    singular values of X Y'; its derivative by the weight of row i of X is half the diagonal entry i of
-    sqrt(XY'YX'), so one decomposition gives all of them (the infinitesimal jackknife; Efron 1982, chapter 6).
+    The infinitesimal jackknife (Efron 1982, chapter 6). With X and Y the centred activations over sqrt(size - 1), the
+    derivative of Tr sqrt(cov X cov Y) by the weight of row i of X is half the diagonal entry i of sqrt(XY'YX').
     """
     activations = np.asarray(fcd.activations, dtype=float)
     sides = (fcd.references, fcd.predictions)

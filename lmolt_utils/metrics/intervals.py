@@ -2,17 +2,16 @@
 
 A mean is a function of sums over rows, and so is corpus BLEU: a resample of the rows is a weighted sum, a thousand of
 them one matrix product. FCD's interval comes from its derivative by each row's weight. Intervals are of 95 % and say
-what other test molecules would give, not another training seed: for that there is
-:func:`~lmolt_utils.metrics.results.seed_spread`.
+what other test molecules would give; what another training seed would is in metrics/results.py.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,8 +46,9 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """metrics: corpus values, NaN where undefined. samples: per-row values, NaN where a metric leaves a row out.
+    """What one system got on one task.
 
+    metrics: corpus values, NaN where undefined. samples: per-row values, NaN where a metric leaves a row out.
     conventions: what the values depend on besides the data, and counts of what was odd.
     """
 
@@ -56,10 +56,15 @@ class Scored:
     samples: pd.DataFrame
     statistics: Statistics = field(default_factory=Statistics)
     conventions: dict[str, Any] = field(default_factory=dict)
+    task: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but rows and statistics, fit for strict JSON."""
+        values = {"metrics": self.metrics, "conventions": self.conventions}
+        return dict(strict_json({"task": self.task, "n": len(self.samples), **values}))
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """The value of ``n`` rows with its interval; ``low`` and ``high`` are NaN where the rows know of no spread."""
 
     value: float
@@ -67,11 +72,18 @@ class Interval:
     high: float
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for strict JSON: an undefined number is null."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        shown = {name: None if math.isnan(number) else number for name, number in numbers.items()}
-        return {**shown, "n": self.n}
+
+def strict_json(value: Any) -> Any:
+    """Fit for strict JSON, all the way down: NaN as null, infinity as "any", a frame as a list of its lines."""
+    if isinstance(value, pd.DataFrame):
+        return strict_json(value.to_dict("records"))
+    if isinstance(value, dict):
+        return {key: strict_json(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [strict_json(part) for part in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else "any" if math.isinf(value) else float(value)
+    return value
 
 
 # ---- metrics as functions of sums ----
@@ -147,35 +159,32 @@ def percentiles(values: Array) -> tuple[float, float]:
 
 
 def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """An interval for every metric of ``scored``: rows resampled with replacement, the same draws for all metrics.
+    """An interval for every metric: rows resampled with replacement, the same draws for all metrics.
 
     Where all rows are 0, or all are 1, a bootstrap knows no spread: there Wilson's bound stands, which also bounds the
     mean of any metric within 0 and 1.
     """
     parts = {name: part for name in scored.metrics if (part := additive(scored, name))}
     drawn = dict(zip(parts, resampled(list(parts.values()), resamples, seed), strict=True))
-    result = {}
+    result, fcd = {}, scored.statistics.fcd
     for name, value in scored.metrics.items():
         if name in parts:
             result[name] = _interval(name, parts[name], value, drawn[name])
-        elif name == "FCD" and scored.statistics.fcd is not None:
-            half = _Z * math.sqrt(np.sum(fcd_influence(scored.statistics.fcd) ** 2))
-            used = int(np.sum(scored.statistics.fcd.predictions >= 0))
-            result[name] = Interval(value, max(0.0, value - half), value + half, used)
+        elif name == "FCD" and fcd is not None:
+            half = _Z * math.sqrt(np.sum(fcd_influence(fcd) ** 2))
+            result[name] = Interval(value, max(0.0, value - half), value + half, int(np.sum(fcd.predictions >= 0)))
         else:  # uniqueness: resampled rows would repeat and change what it counts
             result[name] = Interval(value, math.nan, math.nan, 0 if name == "FCD" else len(scored.samples))
     return result
 
 
 def _interval(name: str, part: Additive, value: float, drawn: Array) -> Interval:
-    ends = percentiles(drawn)
     counted = part.rows[part.rows[:, 1] > 0, 0] if part.value is _ratio else np.empty(0)
-    if part.used < 2:
-        ends = math.nan, math.nan
-    elif counted.size and (counted == counted[0]).all():
-        rate = counted[0] in (0.0, 1.0) and name not in UNBOUNDED
-        ends = wilson(value, part.used) if rate else (math.nan, math.nan)
-    return Interval(value, *ends, part.used)
+    alike = part.used < 2 or (counted.size > 0 and (counted == counted[0]).all())
+    if not alike:
+        return Interval(value, *percentiles(drawn), part.used)
+    rate = part.used > 1 and counted[0] in (0.0, 1.0) and name not in UNBOUNDED
+    return Interval(value, *(wilson(value, part.used) if rate else (math.nan, math.nan)), part.used)
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
@@ -214,6 +223,7 @@ def compare_all(
             if x != y:
                 raise ComparisonError(f"row {number}: {a} has id {x!r}, {b} has {y!r}; predict both on the same rows")
     systems = list(dict.fromkeys(system for pair in pairs for system in pair))
+    influence = cache(fcd_influence)
     for name in dict.fromkeys(name for system in systems for name in scored[system].metrics):
         sides = {system: part for system in systems if (part := additive(scored[system], name))}
         usable = [(a, b) for a, b in pairs if a in sides and b in sides]
@@ -224,11 +234,9 @@ def compare_all(
             low, high = percentiles(drawn[number] - drawn[number + len(lefts)])
             lines.append((name, *usable[number], left.total() - right.total(), low, high, p))
         if name == "FCD":
-            kept = {system: scored[system].statistics.fcd for system in systems}
-            influence = {system: fcd_influence(fcd) for system, fcd in kept.items() if fcd is not None}
-            lines += [_fcd_difference(scored, pair, influence) for pair in pairs]
+            lines += [(name, a, b, *_fcd_difference(scored[a], scored[b], influence)) for a, b in pairs]
     frame = pd.DataFrame(lines, columns=[c for c in COMPARISON_COLUMNS if c != "p_holm"])
-    corrected = frame.groupby("metric", sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
+    corrected = frame.groupby("metric", sort=False)["p"].transform(holm)
     return frame.assign(p_holm=corrected)[list(COMPARISON_COLUMNS)]
 
 
@@ -256,28 +264,22 @@ def permuted(lefts: Sequence[Additive], rights: Sequence[Additive], permutations
 
 
 def _fcd_difference(
-    scored: Mapping[str, Scored], pair: tuple[str, str], influence: Mapping[str, Array]
-) -> tuple[Any, ...]:
-    """The line of one pair for FCD; ``influence``: how much each row moves the FCD of each system that has one."""
-    values = [scored[system].metrics.get("FCD", math.nan) for system in pair]
-    difference = values[0] - values[1]
-    if any(system not in influence for system in pair):
-        return ("FCD", *pair, difference, math.nan, math.nan, math.nan)
-    error = math.sqrt(np.sum((influence[pair[0]] - influence[pair[1]]) ** 2))
-    half = _Z * error
+    a: Scored, b: Scored, influence: Callable[[FCDStatistics], Array]
+) -> tuple[float, float, float, float]:
+    """Difference, low, high and p."""
+    difference = a.metrics.get("FCD", math.nan) - b.metrics.get("FCD", math.nan)
+    if a.statistics.fcd is None or b.statistics.fcd is None:
+        return difference, math.nan, math.nan, math.nan
+    error = math.sqrt(np.sum((influence(a.statistics.fcd) - influence(b.statistics.fcd)) ** 2))
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
-    return ("FCD", *pair, difference, difference - half, difference + half, float(p))
+    return difference, difference - _Z * error, difference + _Z * error, float(p)
 
 
-def holm(p: Array) -> Array:
-    """Holm's step-down correction, shape (k,); NaN is no test and stays NaN."""
-    p = np.asarray(p, dtype=float)
-    corrected = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
-    return corrected
+def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+    """Holm's step-down correction; NaN is no test and stays NaN."""
+    tested = p.dropna().sort_values(kind="stable")
+    steps = tested * np.arange(len(tested), 0, -1)
+    return steps.cummax().clip(upper=1.0).reindex(p.index)
 
 
 # ---- files ----

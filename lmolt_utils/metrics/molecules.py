@@ -46,11 +46,7 @@ _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A feature is None where there is none.
-
-    canonical: empty for the empty molecule. MACCS, RDK, Morgan: fingerprints (bits, bits, sparse counts). gave_up: the
-    string is longer than :data:`LONGEST`, or it has no RDK fingerprint for :data:`MOST_WALKS`.
-    """
+    """None where there is none; canonical is empty for the empty molecule; fingerprints: bits, bits, sparse counts."""
 
     valid: bool = False
     formula: str | None = None
@@ -58,27 +54,23 @@ class Features:
     MACCS: Any = None
     RDK: Any = None
     Morgan: Any = None
-    gave_up: bool = False
 
 
 @lru_cache(maxsize=50_000)  # about 3 kB each
 def features(smiles: str) -> Features:
     """The features of one string."""
-    if len(smiles) > LONGEST:
-        return Features(gave_up=True)
     with rdBase.BlockLogs():
-        mol = parse(smiles) if smiles else Chem.Mol()  # officially, no output is a molecule without atoms
+        # Officially, no output is a molecule without atoms.
+        mol = None if len(smiles) > LONGEST else parse(smiles) if smiles else Chem.Mol()
         if mol is None:
             return Features()
-        dense = _walks(mol) > MOST_WALKS
         return Features(
             valid=True,
             formula=CalcMolFormula(mol),
             canonical=Chem.MolToSmiles(mol),
             MACCS=GetMACCSKeysFingerprint(mol),
-            RDK=None if dense else Chem.RDKFingerprint(mol),
+            RDK=None if _walks(mol) > MOST_WALKS else Chem.RDKFingerprint(mol),
             Morgan=_MORGAN.GetSparseCountFingerprint(mol),
-            gave_up=dense,
         )
 
 
@@ -110,14 +102,11 @@ def molecule_scores(
     """All molecule metrics of n pairs of SMILES strings, NaN where undefined.
 
     invalid: "lpm24" means similarities over all rows with 0 where one of the two does not parse (L+M-24's
-    tables), "molt5" over the rows where both parse (MolT5's and ChEBI-20's tables), NaN where there is none.
-    fcd: False leaves FCD out (NaN).
+    tables), "molt5" over the rows where both parse (MolT5's and ChEBI-20's tables). fcd: False leaves FCD out.
 
     BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs that parse,
-    Uniqueness distinct valid outputs, as strings, over valid ones. Exact is equality of InChI; two molecules that InChI
-    cannot name are equal only if their canonical SMILES are (the official script takes any two such as equal).
-
-    Of the samples the mean without NaN is the corpus value; length_deviation: output minus reference, in characters.
+    Uniqueness distinct valid outputs, as strings, over valid ones. The mean of a sample's column without NaN is the
+    corpus value; length_deviation: output minus reference, in characters.
     Raises ValueError where the lists are empty or differ in length, or for another convention.
     """
     if invalid not in ("lpm24", "molt5"):
@@ -152,14 +141,20 @@ def molecule_scores(
     odd |= {
         "invalid_predictions": sum(not p.valid for _, p in pairs),
         "unparsable_references": sum(not r.valid for r, _ in pairs),
-        "rdkit_gave_up": sum(r.gave_up or p.gave_up for r, p in pairs),
+        "rdkit_gave_up": sum(
+            _gave_up(r, one) or _gave_up(p, two) for (r, p), (one, two) in zip(rows, pairs, strict=True)
+        ),
     }
     metrics = {name: values.get(name, math.nan) for name in MOLECULE_METRICS}
     return Scored(metrics, samples, Statistics(counts, statistics), odd)
 
 
+def _gave_up(smiles: str, known: Features) -> bool:
+    return len(smiles) > LONGEST or (known.valid and known.RDK is None)
+
+
 def same_molecule(reference: str, prediction: str) -> bool:
-    """Whether both are valid and of the same InChI."""
+    """Whether both are valid and of one InChI; without one, of one canonical SMILES (officially any two are equal)."""
     one, other = features(reference), features(prediction)
     # InChI is slow; molecules of different composition cannot share one.
     if not (one.valid and other.valid) or one.formula != other.formula:
@@ -171,11 +166,7 @@ def same_molecule(reference: str, prediction: str) -> bool:
 
 
 def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
-    """Tanimoto similarity of two fingerprints, `missing` where there is none of one.
-
-    Two empty fingerprints score 0, even of one and the same molecule (methane has no path for RDK): RDKit's
-    own rule, and so the official value.
-    """
+    """RDKit's, as officially: 0 for two empty fingerprints, even of one molecule (methane has no path for RDK)."""
     if reference is None or prediction is None:
         return missing
     return float(DataStructs.TanimotoSimilarity(reference, prediction))

@@ -22,9 +22,8 @@ Texts = Sequence[Sequence[str]]  # lists of tokens, or strings for characters
 class BleuStatistics:
     """What BLEU needs to know of each of n rows.
 
-    matches: n-grams of the prediction that the reference has too, each at most as often as there, orders 1 to
-    4, shape (n, 4). totals: all n-grams of the prediction, at least 1 (nltk's rule), shape (n, 4).
-    prediction_lengths, reference_lengths: tokens, shape (n,).
+    matches: n-grams of the prediction that the reference has too, each at most as often as there, shape (n, 4). totals:
+    all n-grams of the prediction, at least 1 (nltk's rule), shape (n, 4). The lengths are in tokens, shape (n,).
     """
 
     matches: np.ndarray
@@ -81,11 +80,10 @@ def _grams(text: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 def chr_f(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
-    """Chr-F of each row, shape (n,), 0..1: the mean of the F1 of character uni-, bi- and trigrams.
+    """Chr-F of each row, shape (n,), 0..1: the mean of the F1 of character uni-, bi- and trigrams, spaces left out.
 
     Equal to sacrebleu's sentence CHRF with char_order 3, word_order 0, beta 1 (the papers do not state it) and
-    eps_smoothing (without that it gives the F of averaged precision and recall, not the average of three Fs).
-    Whitespace is not counted. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
+    eps_smoothing. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
     """
     wanted, given = (["".join(text.split()) for text in side] for side in (references, predictions))
     counts = bleu_statistics(wanted, given, CHR_F_ORDER)

@@ -16,7 +16,7 @@ import pandas as pd
 from lmolt_utils.data.rows import ALIASES
 from lmolt_utils.data.text_tables import ABSENT, Table, plain, read_table
 from lmolt_utils.files import BadFileError, as_json, fingerprint, write_text
-from lmolt_utils.metrics.intervals import intervals
+from lmolt_utils.metrics.intervals import intervals, strict_json
 
 #: What the columns may be called; case, spaces around and underscores do not matter.
 _NAMES = {
@@ -37,12 +37,11 @@ _TASK_BY_SOURCE = {"smiles": "mol2cap", "description": "cap2mol"}
 
 
 def read_predictions(path: str | Path, *, task: str | None = None, reference: str | Path | None = None) -> pd.DataFrame:
-    """The predictions of one system: a frame with id, reference and prediction, and `task` and `raw` where the file
-    has them. Rows without an id are numbered from 0; `-` is standard input.
+    """A frame with id (else numbered from 0), reference and prediction, and `task` and `raw` where the file has them.
 
-    reference: a file with the references; it also replaces those the predictions come with. Rows are matched by id
-    where both files have ids, else one by one. Its column is `reference`, `ground truth`, or the task's own name
-    (`description`, `SMILES`); a file of one column without header works too.
+    `-` is standard input. reference: a file with the references, in place of those the predictions come with. Rows are
+    matched by id where both files have ids, else one by one. Its column is `reference`, `ground truth`, or the task's
+    own name (`description`, `SMILES`); a file of one column without header works too.
 
     Raises BadFileError, which names the first bad place.
     """
@@ -128,16 +127,15 @@ def _partners(table: Table, ids: Sequence[Any] | None, rows: int, other: Table, 
 
 
 def _references(other: Table, task: str | None) -> list[str]:
-    wanted = (*_NAMES["reference"], *_OF_TASK.get(task or "", ()))
-    cells = other.column(_NAMES["reference"])
-    if cells is None:
-        cells = other.column(wanted)
-    if cells is None:
-        cells = _only_column(other)
-    if cells is None:
-        hint = "" if task else " (say which task it is: --task)"
-        raise BadFileError(f"{other.path} has no column {' or '.join(wanted)}; it has {other.told}{hint}")
-    return cells
+    of_task = _OF_TASK.get(task or "", ())
+    for names in (_NAMES["reference"], of_task):
+        if (cells := other.column(names)) is not None:
+            return cells
+    if (cells := _only_column(other)) is not None:
+        return cells
+    wanted = " or ".join((*_NAMES["reference"], *of_task))
+    hint = "" if task else " (say which task it is: --task)"
+    raise BadFileError(f"{other.path} has no column {wanted}; it has {other.told}{hint}")
 
 
 def _ids(table: Table) -> list[Any] | None:
@@ -154,7 +152,7 @@ def _ids(table: Table) -> list[Any] | None:
     return cells
 
 
-# -------------------------------------------------------------------------------------------- lmolt score
+# ---- lmolt score ----
 
 #: Conventions that the table names above the numbers: no number is read without them.
 _TOLD = {
@@ -177,26 +175,23 @@ def score_file(arguments: argparse.Namespace) -> int:
     scores = Scorer(arguments.tokenizer, arguments.invalid, arguments.meteor).score(
         frame, arguments.task, rule=arguments.postprocess
     )
-    metrics = {name: interval.to_dict() for name, interval in intervals(scores).items()}
-    table = pd.DataFrame([{"metric": name, **entry} for name, entry in metrics.items()])
-    table = table[["metric", "value", "low", "high", "n"]].astype({"value": float, "low": float, "high": float})
-
+    found = intervals(scores)
+    table = pd.DataFrame(list(found.values()), index=list(found)).rename_axis("metric").reset_index()
     told = ", ".join(f"{name} {scores.conventions[name]}" for name in _TOLD[scores.task])
-    print(f"{file.name}: {scores.task}, {scores.n} rows; {told}")
+    print(f"{file.name}: {scores.task}, {len(frame)} rows; {told}")
     print(table.to_string(index=False, na_rep="-"))
     for name, value in scores.conventions.items():
         if value and name.startswith(_ODD) and not name.endswith("_version"):
             print(f"{name}: {value}")
-    write_report(output, {**scores.to_dict(), "metrics": metrics}, file, reference, frame)
+    metrics = {name: interval._asdict() for name, interval in found.items()}
+    write_report(output, scores.to_dict() | strict_json({"metrics": metrics}), file, reference, frame)
     return 0
 
 
 def report_paths(arguments: argparse.Namespace) -> tuple[Path, Path | None, Path | None]:
     """FILE, --reference and --json; raises :class:`BadFileError`, before any work, for a report that cannot be."""
-    file, reference, output = (
-        None if name is None else Path(name) for name in (arguments.file, arguments.reference, arguments.json)
-    )
-    assert file is not None
+    file = Path(arguments.file)
+    reference, output = (None if name is None else Path(name) for name in (arguments.reference, arguments.json))
     if output is not None:
         if not output.absolute().parent.is_dir():
             raise BadFileError(f"{output} cannot be written: there is no folder {output.parent}")

@@ -7,7 +7,6 @@ over the corpus and averaged up the tree of categories; what is undefined (0 / 0
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,15 @@ OVERALL = "Overall"
 #: A category in which nothing is defined, in the official scorer that L+M-24's results come from (0 in an earlier one).
 EMPTY_CATEGORY = 1.0
 MEASURES = ("precision", "recall", "f1", "accuracy")
-#: Upper ends (exclusive) of the bands of how often training names a property; the last band is open.
-BANDS = (1, 10, 100, 1000)
+#: Bands of how often training names a property: lower ends, the last one open.
+BANDS = {"0": 0, "1 to 9": 1, "10 to 99": 10, "100 to 999": 100, "1,000 or more": 1000}
 
 
 # ---- finding names ----
 
 
 class Finder:
-    """Which of ``names`` occur in a text, by their lower-cased pieces.
-
-    A tree of pieces finds all in one pass; asking for 3,400 names one by one takes a hundred times longer.
-    """
+    """Which of ``names`` occur in a text: one pass over a tree of pieces; a pass per name takes 100 times as long."""
 
     def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer) -> None:
         self.names, self._tokenizer = tuple(names), tokenizer
@@ -71,12 +67,11 @@ class Finder:
 
 @dataclass(frozen=True, eq=False)
 class PropertyScores:
-    """properties: one line per path with tp, fp, fn, tn and :data:`MEASURES` (NaN where undefined).
+    """:data:`MEASURES`, NaN where undefined.
 
-    categories: one line per category path and "Overall", :data:`MEASURES` macro-averaged up the tree.
-    combinations: micro :data:`MEASURES` of withheld pairs (NaN where undefined), empty without.
-    rows: per caption omitted (share of the reference's properties) and hallucinated (share of its own), NaN where there
-    are none; by distinct name, not by path.
+    properties: one line per path, with tp, fp, fn, tn. categories: one line per category path and "Overall",
+    macro-averaged up the tree. combinations: micro, of withheld pairs; empty without. rows: per caption omitted (share
+    of the reference's properties) and hallucinated (share of its own); by distinct name, not by path.
     """
 
     properties: pd.DataFrame
@@ -171,26 +166,18 @@ def _rows(gold: Any, said: Any) -> pd.DataFrame:
 
 
 def by_frequency(scores: PropertyScores, frequency: Mapping[str, int]) -> pd.DataFrame:
-    """Omitted and hallucinated properties by how often training has them.
+    """Omitted and hallucinated properties by how many training molecules have them (``frequency``, lower-case names).
 
-    frequency: molecules per property in training, by lower-case name. Columns: trained (the band), properties (that
-    references or predictions name), named (mentions in references), omitted (share of those missing from the
-    prediction), said (mentions in predictions), hallucinated (share of those missing from the reference).
+    Columns: trained (the band), properties (that references or predictions name), named and said (mentions in
+    references and in predictions), omitted and hallucinated (share of those that the other side lacks).
     """
     names = [path.split(SEPARATOR)[-1].lower() for path in scores.properties.index]
     counts = scores.properties[["tp", "fp", "fn"]].set_axis(names, axis=0)
     counts = counts[~counts.index.duplicated() & (counts.sum(axis=1) > 0)]
-    edges = [0, *BANDS, np.inf]
-    labels = [_band(low, high) for low, high in pairwise(edges)]
-    band = pd.cut([frequency.get(name, 0) for name in counts.index], edges, right=False, labels=labels)
+    named = [frequency.get(name, 0) for name in counts.index]
+    band = pd.cut(named, [*BANDS.values(), np.inf], right=False, labels=list(BANDS))
     groups = counts.groupby(pd.Series(band, counts.index), observed=False)
     tp, fp, fn = (groups[name].sum() for name in ("tp", "fp", "fn"))
     columns = {"properties": groups.size(), "named": tp + fn, "omitted": fn / (tp + fn)}
     columns |= {"said": tp + fp, "hallucinated": fp / (tp + fp)}
     return pd.DataFrame(columns).rename_axis("trained").reset_index().astype({"trained": str})
-
-
-def _band(low: float, high: float) -> str:
-    if high == np.inf:
-        return f"{low:,} or more"
-    return f"{low:,}" if high == low + 1 else f"{low:,} to {high - 1:,}"

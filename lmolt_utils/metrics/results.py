@@ -33,15 +33,11 @@ class MixedScoresError(CompanionError, ValueError):
 
 
 def all_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Long table (:data:`SCORE_COLUMNS`) of every score file there is; systems without one have no rows.
-
-    low and high: the 95 % interval, NaN where a metric has none.
-    """
+    """Long table (:data:`SCORE_COLUMNS`) of every score file there is, with 95 % intervals (NaN: there is none)."""
     lines = []
     for system in systems:
         for task in TASKS:
-            path = score_path(run, system.name, task, "json")
-            if path.exists():
+            if (path := score_path(run, system.name, task, "json")).exists():
                 result = read_json(path)
                 for metric, value in result["metrics"].items():
                     interval = result.get("intervals", {}).get(metric, {})
@@ -77,10 +73,7 @@ def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, Any]:
-    """What all scores of a task have in common (tokenizer, matcher, versions).
-
-    Raises :class:`MixedScoresError` when systems were scored by different conventions (:data:`COMPARABLE`).
-    """
+    """What all scores of a task have in common; raises :class:`MixedScoresError` where :data:`COMPARABLE` differ."""
     found = {
         system.name: read_json(path)["conventions"]
         for system in systems
@@ -128,9 +121,8 @@ def seeds_of(name: str, names: Iterable[str]) -> list[str]:
 def seed_spread(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Mean and spread over training seeds (:data:`SEED_COLUMNS`) of the systems that have copies among ``systems``.
 
-    spread: sample standard deviation; low, high: Student's t interval of the mean at 95 %; seeds: how many defined
-    values there are, of ``wanted``. One seed has no spread: NaN, never 0. Files of seeds that are not asked for do not
-    count.
+    spread: sample standard deviation, NaN for one seed; low, high: Student's t interval of the mean at 95 %; seeds: how
+    many defined values there are, of ``wanted``.
     """
     names = [system.name for system in systems]
     copies = {name: seeds_of(name, names) for name in names}

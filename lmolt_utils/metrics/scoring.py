@@ -1,6 +1,5 @@
 """One scorer for every system and both tasks: predictions in, every metric and row value out."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,30 +22,13 @@ from lmolt_utils.metrics.captions import (
     strip_cls,
 )
 from lmolt_utils.metrics.distributions import character_ter, wrong_modality_rate
-from lmolt_utils.metrics.intervals import Scored, intervals, write_statistics
+from lmolt_utils.metrics.intervals import Scored, intervals, strict_json, write_statistics
 from lmolt_utils.metrics.molecules import InvalidConvention, molecule_scores
 from lmolt_utils.metrics.ngrams import chr_f
 from lmolt_utils.models.postprocess import Rule, postprocess, postprocess_references
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path, rule_of
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.notebook import Run
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Scores(Scored):
-    """What one system got on one task; ``samples``: one row per prediction, in the order given, with its id."""
-
-    task: Task
-
-    @property
-    def n(self) -> int:
-        return len(self.samples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for strict JSON: an undefined value is null."""
-        metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
-        return {"task": self.task, "n": self.n, "metrics": metrics, "conventions": dict(self.conventions)}
-
 
 #: Further metrics that are a mean over rows: their tasks, and the value of each row from references and outputs.
 ROW_METRICS: dict[str, tuple[tuple[Task, ...], Callable[[Sequence[str], Sequence[str]], np.ndarray]]] = {
@@ -63,12 +45,11 @@ class Scorer:
     invalid: InvalidConvention = "lpm24"
     meteor: str = "auto"
 
-    def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scores:
-        """Score the predictions of one system on one task.
+    def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scored:
+        """Score the predictions of one system on one task; its samples are in the order of the rows.
 
-        frame: one row per pair with the columns reference and prediction (and id, if there is one; else rows are
-        numbered from 0). A missing prediction (None, NaN) is scored as an empty one.
-        task: "mol2cap" or "cap2mol"; None where the column `task` says it.
+        frame: one row per pair with reference, prediction and, if there is one, id (else rows are numbered from 0). A
+        missing prediction (None, NaN) is scored as an empty one. task: None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
         (`prediction` where there is none), `clean` to the references too.
 
@@ -104,7 +85,7 @@ class Scorer:
         rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
         metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
         samples = pd.DataFrame({"id": ids, **scored.samples, **rows})
-        return Scores(metrics, samples, scored.statistics, conventions, task=known)
+        return Scored(metrics, samples, scored.statistics, conventions, known)
 
     def caption_conventions(self) -> dict[str, Any]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
@@ -118,19 +99,17 @@ class Scorer:
 
 def _task(frame: pd.DataFrame, task: str | None) -> Task:
     """The task of a frame; raises ValueError for whatever keeps it from being scored."""
-    absent = [column for column in ("reference", "prediction") if column not in frame.columns]
-    if absent:
-        raise ValueError(
-            f"predictions lack the column(s) {', '.join(absent)}; they have {', '.join(map(str, frame.columns))}"
-        )
+    if absent := [column for column in ("reference", "prediction") if column not in frame.columns]:
+        there = ", ".join(map(str, frame.columns))
+        raise ValueError(f"predictions lack the column(s) {', '.join(absent)}; they have {there}")
     if frame.empty:
         raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
     if task is None and len(told) != 1:
         raise ValueError("the predictions do not say which task they are of: --task mol2cap or --task cap2mol")
     name = task or told[0]
-    if set(told) - {name}:
-        raise ValueError(f"asked to score {name}, but the predictions hold rows of {sorted(set(told) - {name})}")
+    if others := [other for other in told if other != name]:
+        raise ValueError(f"asked to score {name}, but the predictions hold rows of {others}")
     for known in TASKS:
         if name == known:
             return known
@@ -191,18 +170,16 @@ def score_path(run: Run, name: str, task: Task, kind: str) -> Path:
 def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
     """All metrics of one system on one task: the three files of :func:`score_path`.
 
-    What "auto" means for tokenizer and METEOR is part of the step's key: when SciBERT or WordNet appears, scores are
-    made again.
+    What "auto" means is part of the step's key: when SciBERT or WordNet appears, scores are made again.
     """
     predictions = prediction_path(run, system.name, task)
-    whole, rows, statistics = (
-        score_path(run, system.name, task, kind) for kind in ("json", "samples.jsonl", "statistics.npz")
-    )
+    kinds = "json", "samples.jsonl", "statistics.npz"
+    whole, rows, statistics = (score_path(run, system.name, task, kind) for kind in kinds)
 
     def make(_: Path) -> None:
         frame = read_rows(predictions, PREDICTION_COLUMNS)
         result = scorer.score(frame, task, rule=rule_of(run, system))
-        found = {name: interval.to_dict() for name, interval in intervals(result).items()}
+        found = {name: strict_json(interval._asdict()) for name, interval in intervals(result).items()}
         made_from = {"system": system.name, "predictions": fingerprint(predictions)}
         write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)

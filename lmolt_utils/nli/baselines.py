@@ -53,9 +53,9 @@ SUMMAC_ZS = summac("SummaC-ZS", zero_shot)
 
 
 def histograms(entailment: np.ndarray) -> np.ndarray:
-    """SummaC-Conv's features, shape (hypotheses, 50): how many premises entail a hypothesis how much.
+    """SummaC-Conv's features: shape (hypotheses, premises) to (hypotheses, 50), premises per bin of entailment.
 
-    entailment: shape (hypotheses, premises). Bins of equal width over 0..1, the last closed; counts, not shares.
+    Bins of equal width over 0..1, the last closed; counts, not shares.
     """
     places = np.minimum((np.clip(entailment, 0, 1) * BINS).astype(int), BINS - 1)
     return np.stack([np.bincount(row, minlength=BINS) for row in places]).astype(float)
@@ -76,9 +76,8 @@ def convolution(weights: np.ndarray, bias: float) -> Method:
 def fitted_convolution(references: Sequence[str], decomposer: Decomposer, scorer: PairScorer, seed: int = 0) -> Method:
     """SummaC-Conv with weights from references alone: the published ones are for news, and pickled.
 
-    Each reference is a document; its sentences are its own facts in other words (consistent) and the sentences of
-    another reference (consistent only where it states all their facts, as the property sets tell). A logistic
-    regression tells the two apart. At most 200 distinct references, drawn with ``seed``.
+    Each reference is a document. A logistic regression tells its own facts in other words (consistent) from the
+    sentences of another reference (consistent only where it states all their facts, as the property sets tell).
 
     Raises :class:`FitError` for too few references, or if no sentence is of one of the two kinds.
     """

@@ -28,6 +28,9 @@ Pair = tuple[str, str]
 #: Probabilities, in the order of :data:`LABELS`.
 Answer = tuple[float, float, float]
 
+#: Forward passes between two writes to the file of answers: what a kill may lose.
+_BATCHES_PER_WRITE = 16
+
 #: Two pairs that any NLI model gets right: it is asked about them before it is used.
 SELF_TEST = (
     ("The molecule is a nutrient.", "The molecule is a nutrient.", "entailment"),
@@ -38,9 +41,9 @@ SELF_TEST = (
 class Classifier:
     """An NLI model with its labels found by name, checked on an identical and a negated pair.
 
-    Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More: a
-    fixed index would swap them silently. ``batch_tokens``: premise and hypothesis tokens per forward pass, padding
-    included. ``truncated``: how many distinct pairs were longer than the model reads.
+    Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More.
+    ``batch_tokens``: premise and hypothesis tokens per forward pass, padding included. ``truncated``: how many distinct
+    pairs were longer than the model reads.
     """
 
     def __init__(
@@ -77,10 +80,7 @@ class Classifier:
         }
 
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-        """The distinct pairs by length, in batches of at most ``batch_tokens`` with their padding.
-
-        The same pairs give the same batches in whatever order they come.
-        """
+        """The distinct pairs in batches of at most ``batch_tokens`` with padding; their order makes no difference."""
         distinct = list(dict.fromkeys(pairs))
         texts = list(dict.fromkeys(text for pair in distinct for text in pair))
         options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
@@ -145,9 +145,6 @@ class PairScorer:
     asked: pairs that went through the model; cached: pairs that the file answered.
     """
 
-    #: Forward passes between two writes to the file: what a kill may lose.
-    _BATCHES_PER_WRITE = 16
-
     def __init__(self, model: Classifier, cache: Path | None = None) -> None:
         self.model = model
         self._cache = cache
@@ -165,17 +162,15 @@ class PairScorer:
         self.cached += len(known)
         self.asked += len(new) - len(known)
         batches = list(self.model.batches(pair for pair in new if pair not in known))
-        fresh: dict[Pair, Answer] = {}
-        quiet = not progress or len(batches) <= self._BATCHES_PER_WRITE  # soon done: no bar
-        shown = tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet)
-        for number, batch in enumerate(shown, start=1):
-            for pair, (no, yes, open_) in zip(batch, self.model.forward(batch).tolist(), strict=True):
-                fresh[pair] = no, yes, open_
-            if number % self._BATCHES_PER_WRITE == 0 or number == len(batches):
-                if self._cache is not None:
-                    self._add(self._cache, fresh)
+        quiet = not progress or len(batches) <= _BATCHES_PER_WRITE  # soon done: no bar
+        with tqdm(total=len(batches), desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet) as bar:
+            for start in range(0, len(batches), _BATCHES_PER_WRITE):
+                fresh: dict[Pair, Answer] = {}
+                for batch in batches[start : start + _BATCHES_PER_WRITE]:
+                    fresh |= zip(batch, map(tuple, self.model.forward(batch).tolist()), strict=True)
+                    bar.update()
+                self._add(fresh)
                 self._answers |= fresh
-                fresh = {}
         return self._answers
 
     def _read(self, cache: Path) -> dict[Pair, Answer]:
@@ -190,8 +185,10 @@ class PairScorer:
                     answers[tuple(entry["pair"])] = tuple(entry["answer"])
         return answers
 
-    def _add(self, cache: Path, answers: Mapping[Pair, Answer]) -> None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with open(cache, "a", encoding="utf-8") as handle:
+    def _add(self, answers: Mapping[Pair, Answer]) -> None:
+        if self._cache is None:
+            return
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._cache, "a", encoding="utf-8") as handle:
             for pair, answer in answers.items():
                 handle.write(json.dumps({"nli": self._identity, "pair": pair, "answer": answer}) + "\n")

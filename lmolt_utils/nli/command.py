@@ -8,12 +8,11 @@ import pandas as pd
 
 from lmolt_utils.files import BadFileError
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.metrics.intervals import Scored, intervals
+from lmolt_utils.metrics.intervals import Scored, intervals, strict_json
 from lmolt_utils.metrics.prediction_files import read_predictions, report_paths, write_report
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import QUANTITIES, UNJUDGED, cross_nli
-from lmolt_utils.nli.results import plain
 
 
 def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
@@ -51,8 +50,8 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
         "pairs": pairs,
         "counts": counts,
         "not_run": {"SummaC-Conv": left_out} if left_out else {},
-        "means": plain(table),
-        "rows": plain(rows),
+        "means": strict_json(table),
+        "rows": strict_json(rows),
     }
     write_report(output, report, file, reference, frame)
     return 0
@@ -65,6 +64,5 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     samples = pd.DataFrame({f"{method}/{name}": values for (method, name), values in columns.items()})
     metrics = {str(name): float(value) for name, value in samples.mean().items()}
     found = intervals(Scored(metrics, samples)).values()
-    numbers = [(i.value, i.low, i.high, i.n) for i in found]
-    lines = [(*key, *line) for key, line in zip(columns, numbers, strict=True)]
+    lines = [(*key, *interval) for key, interval in zip(columns, found, strict=True)]
     return pd.DataFrame(lines, columns=["method", "quantity", "mean", "low", "high", "n"])

@@ -1,16 +1,10 @@
 """Atomic cross-NLI (Less for More § 3.3, Eqs. 6 and 7) and what every NLI method here has in common.
 
 A method decomposes both captions into units (atomic facts, sentences, the whole text), asks an NLI model about all
-pairs of them in both directions, and pools the answers. Rules, the same for every method:
-
-- an *empty output* states nothing (no units), so it covers nothing, coverage 0, and nothing it says could be wrong:
-  hallucination and unsupported are undefined (NaN);
-- an output of the *wrong modality*, which by :func:`~lmolt_utils.metrics.distributions.modality` is no caption (SMILES,
-  pieces of it, a single word), is scored as an empty output. The NLI model is not asked: it cannot tell SMILES from
-  text and often calls them entailed. References are never tested;
-- an *empty reference* leaves nothing to compare with: all three are undefined;
-- *repeated facts* count as often as they are stated, as in the equations;
-- a caption the grammar cannot read (HTML, another language that parts its words) is its sentences as they stand.
+pairs of them in both directions, and pools the answers. An *empty output* has coverage 0, and nothing it says could be
+wrong: hallucination and unsupported are undefined (NaN). An output of the *wrong modality* (SMILES, pieces of it, a
+single word) counts as empty: NLI models often call SMILES entailed. References are never tested for it; with an *empty
+reference* all three are undefined. Repeated facts count as often as they are stated, as in the equations.
 """
 
 from collections import Counter
@@ -66,9 +60,8 @@ def cross_nli(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Every method on every system (a frame with id, reference and prediction), all new pairs asked in one go.
 
-    Returns per system a frame with :data:`COLUMNS`, one line per method and row; and how many questions there were:
-    naive (one per row, unit and direction), distinct (equal ones taken together over all rows, methods and systems) and
-    cached (of those, answered from the file).
+    Returns per system a frame with :data:`COLUMNS`, one line per method and row; and the number of questions: naive
+    (one per row, unit and direction), distinct (over all rows, methods and systems), cached (answered from the file).
     """
     texts = {name: texts_and_rules(frame) for name, frame in systems.items()}
     captions = Counter(pair for pairs, _ in texts.values() for pair in pairs)
@@ -111,10 +104,7 @@ def _score(
 
 
 def texts_and_rules(frame: pd.DataFrame) -> tuple[list[Pair], list[str]]:
-    """Reference and prediction of each row as they are judged, and what decides the row before any method sees it.
-
-    A text is empty for None, NaN and, of a prediction, a wrong modality. The rule is one of :data:`UNJUDGED` or "".
-    """
+    """Reference and prediction of each row as judged (empty: None, NaN, wrong modality), and its rule or ""."""
     texts, rules = [], []
     for row in frame[["reference", "prediction"]].itertuples(index=False):
         # JSON may hold lone surrogates, and no tokenizer takes them.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import write_json, write_rows
+from lmolt_utils.metrics.intervals import strict_json
 from lmolt_utils.metrics.scoring import only_news
 from lmolt_utils.models.loading import model_identity
 from lmolt_utils.models.predictions import prediction_path, rule_of, scored_answers
@@ -23,7 +24,6 @@ from lmolt_utils.nli.results import (
     PREFERRED,
     cross_nli_rows,
     divergence_path,
-    plain,
     report_path,
     rows_path,
 )
@@ -46,8 +46,8 @@ def _settings(run: Run) -> dict[str, Any]:
 def entail_systems(run: Run, systems: Sequence[System]) -> None:
     """Probability that the reference entails the caption, per row: ``scores/<system>.nli.jsonl``.
 
-    By the rules of :mod:`~lmolt_utils.nli.cross_nli`: the model is not asked about an output that is empty or no
-    caption, its entailment is 0 (neutral 1); with an empty reference all three are undefined. ``rule`` says so.
+    By the rules of cross-NLI the model is not asked about an output that is empty or no caption (neutral 1); with an
+    empty reference all three are undefined. ``rule`` says so.
     """
     scorer = cache(lambda: _scorer(run))  # only if a system needs it
     for system in systems:
@@ -82,9 +82,8 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
     """All NLI methods on all systems in one step, so that equal pairs are asked once.
 
     Writes ``scores/crossnli.json`` (pair counts, correlations with the property sets) and
-    ``scores/<system>.crossnli.jsonl`` (the rows, with property recall and hallucinated-property rate). With
-    ``decomposer: llm`` the atomic method compares the language model's facts; what is known of the captions still comes
-    from the rules.
+    ``scores/<system>.crossnli.jsonl`` (the rows, with the truth). With ``decomposer: llm`` the atomic method compares
+    the language model's facts; the truth still comes from the rules.
     """
     by_model = run.params.decomposer == "llm"
     tree = run.path("data", "property_tree.json")
@@ -103,23 +102,22 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
         atoms = model.units if model else None
         methods, left_out = methods_for(references, rules, scorer, run.params.seed, atoms=atoms)
         rows, pairs = cross_nli(frames, methods, scorer)
-        captions: list[str] = []
+        captions = {name: texts_and_rules(frame)[0] for name, frame in frames.items()}
         for system in systems:
-            frame = frames[system.name]
-            texts = texts_and_rules(frame)[0]
-            captions += [text for pair in texts for text in pair]
-            known = truth(texts, rules).assign(words=[len(text.split()) for text in frame["reference"]])
+            words = [len(text.split()) for text in frames[system.name]["reference"]]
+            known = truth(captions[system.name], rules).assign(words=words)
             rows[system.name] = rows[system.name].join(pd.concat([known] * len(methods), ignore_index=True))
             write_rows(rows_path(run, system), rows[system.name])
+        every = (text for pairs_of in captions.values() for pair in pairs_of for text in pair)
         write_json(
             report_path(run),
             {
                 "decomposer": run.params.decomposer,
-                "captions_without_facts": len(model.unanswered(captions)) if model else 0,
+                "captions_without_facts": len(model.unanswered(every)) if model else 0,
                 "pairs": pairs,
                 "truncated_pairs": scorer.model.truncated,
                 "not_run": {"SummaC-Conv": left_out} if left_out else {},
-                "correlations": plain(correlations(pd.concat(rows.values()), seed=run.params.seed)),
+                "correlations": strict_json(correlations(pd.concat(rows.values()), seed=run.params.seed)),
             },
         )
 
@@ -162,8 +160,8 @@ def divergence_systems(run: Run, systems: Sequence[System]) -> None:
             divergence_path(run),
             {
                 "not_run": f"{' and '.join(missing)} not run" if missing else "",
-                "table": plain(table),
-                "sensitivity": plain(moved),
+                "table": strict_json(table),
+                "sensitivity": strict_json(moved),
             },
         )
 

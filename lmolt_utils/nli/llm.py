@@ -1,8 +1,7 @@
-"""Atomic facts by a language model, as in Less for More (App. E, Fig. 11), held against the grammar's.
+"""Atomic facts by a language model, as in Less for More (App. E, Fig. 11), held against the grammar's exact ones.
 
 The paper asks Meta-Llama-3-8B and prints the prompt, but neither how the answer is read nor how often it is right
-(audit D32): L+M-24's captions come from templates, so the grammar's facts are exact and the model can be held against
-them.
+(audit D32).
 """
 
 import hashlib
@@ -122,16 +121,12 @@ def agreement(model: LlmDecomposer, texts: Iterable[str]) -> dict[str, float]:
     exact: equal sets. precision: the model's facts that the rules have too, where the model named one. recall: the
     rules' facts that the model has too, where the rules found one.
     """
-    pairs = [(fact_set(model.rules(text)), fact_set(model(text))) for text in texts]
-    return {
-        "exact": _mean([float(ours == theirs) for ours, theirs in pairs]),
-        "precision": _mean([len(ours & theirs) / len(theirs) for ours, theirs in pairs if theirs]),
-        "recall": _mean([len(ours & theirs) / len(ours) for ours, theirs in pairs if ours]),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+    lines = []
+    for text in texts:
+        ours, theirs = fact_set(model.rules(text)), fact_set(model(text))
+        shares = (len(ours & theirs) / len(side) if side else math.nan for side in (theirs, ours))
+        lines.append((float(ours == theirs), *shares))
+    return dict(pd.DataFrame(lines, columns=["exact", "precision", "recall"]).mean())
 
 
 # ---- in a run ----
@@ -163,15 +158,13 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         return
     reference, new_tokens = str(run.params.decomposer_model), run.params.decomposer_new_tokens
     loading: dict[str, Any] = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
-    batch = run.params.generation_batch
-    output = answers_path(run)
-    found = model_identity(reference)
+    batch, output, found = run.params.generation_batch, answers_path(run), model_identity(reference)
     made_from = {
         "model": reference,
         "revision": found if isinstance(found, str) else fingerprint(found),
         "prompt": hashlib.sha256(prompt("").encode()).hexdigest(),
         "new_tokens": new_tokens,
-        "precision": f"{run.params.dtype} {run.params.quantize} {run.params.device}",
+        "precision": " ".join(map(str, loading.values())),
     }
 
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
@@ -205,10 +198,9 @@ def kept_decomposer(run: Run) -> LlmDecomposer:
 
 
 def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
-    """The model's facts against the rules', over distinct captions: of the references, of each system, of all.
+    """The model's facts against the rules', over distinct captions; None where no model was asked.
 
-    Columns: captions, no answer (empty ones), no fact (text without any), and those of :func:`agreement`. None where no
-    model was asked.
+    Columns: captions, no answer (empty ones), no fact (text without any), and those of :func:`agreement`.
     """
     if run.params.decomposer_model is None:
         return None

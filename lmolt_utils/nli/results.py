@@ -33,12 +33,6 @@ def divergence_path(run: Run) -> Path:
     return run.path("scores", "divergence.json")
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of a table fit for strict JSON: an undefined number is null."""
-    cells = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in line.items()} for line in cells.to_dict("records")]
-
-
 def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """The rows of all systems that have them, with the column ``system``."""
     frames = [
@@ -52,10 +46,7 @@ def cross_nli_rows(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def judged_captions(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """The answers of ``systems`` that NLI is asked about, as they are scored, with the system's label.
-
-    Where none of them is a caption, each reference is answered by the next row's.
-    """
+    """The answers that NLI is asked about, with the system's label; without any, each reference with the next one."""
     frames = [scored_answers(run, system, "mol2cap").assign(system=system.label) for system in systems]
     answers = pd.concat(frames, ignore_index=True)
     judged = answers[[not rule for rule in texts_and_rules(answers)[1]]]

@@ -5,12 +5,11 @@ should follow property recall, and hallucination the share of invented propertie
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.stats import rankdata
 
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.nli.classifier import Pair
@@ -22,11 +21,8 @@ COLUMNS = ("method", "quantity", "truth", "n", "spearman", "low", "high")
 
 
 def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
-    """Per reference and output, from the distinct properties of both: recall and hallucinated, 0..1, shape (n, 2).
-
-    recall: share of the reference's properties that the output names; NaN if the reference names none.
-    hallucinated: share of the output's properties that the reference does not name; NaN if either names none.
-    """
+    """Per reference and output, 0..1: recall, the share of the reference's properties that the output names (NaN if it
+    has none), and hallucinated, that of the output's which the reference lacks (NaN if either has none)."""
     lines = []
     for reference, output in texts:
         gold, said = decomposer.properties(reference), decomposer.properties(output)
@@ -38,10 +34,9 @@ def truth(texts: Sequence[Pair], decomposer: Decomposer) -> pd.DataFrame:
 def correlations(rows: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Per method and score the rank correlation with its truth over rows: :data:`COLUMNS`.
 
-    rows: those of :func:`~lmolt_utils.nli.cross_nli.cross_nli`, of one or several systems, with the columns of
-    :func:`truth`. Rows that a rule decides are left out: they say nothing of a method, and 0 for SMILES on both sides
-    would flatter every one of them. low, high: 95 % of resampled ids (an id's outputs by several systems are drawn
-    together). NaN where the score or the truth is the same in every row.
+    rows: of cross-NLI, one or several systems, with the columns of :func:`truth`. Rows that a rule decides are left
+    out: they say nothing of a method, and 0 for SMILES on both sides would flatter every one. low, high: 95 % of
+    resampled ids, an id's outputs drawn together. NaN where the score or the truth is the same in every row.
     """
     judged = rows[~rows["rule"].isin(UNJUDGED)]
     lines = []
@@ -60,30 +55,14 @@ def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: in
     if len(x) < 3 or len(names) < 2:
         return [math.nan] * 3
     rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    x_order, y_order = (np.unique(side, return_inverse=True)[1] for side in (x, y))
 
-    def spearman(drawn: np.ndarray) -> float:
+    def spearman(drawn: np.ndarray) -> float:  # NaN where a column is constant
         rows = np.concatenate([rows_of[code] for code in drawn])
-        return _pearson(_ranks(x_order[rows]), _ranks(y_order[rows]))
+        a, b = (rankdata(side[rows]) - (len(rows) + 1) / 2 for side in (x, y))
+        size = math.sqrt(float(a @ a) * float(b @ b))
+        return float(a @ b) / size if size > 1e-12 * len(rows) else math.nan
 
-    everyone = np.arange(len(names))
-    rng = np.random.default_rng(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # resamples in which a column is constant are left out
-        found = bootstrap((everyone,), spearman, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
-    drawn = found.bootstrap_distribution
+    n = len(names)
+    drawn = np.array([spearman(one) for one in np.random.default_rng(seed).integers(0, n, (resamples, n))])
     ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
-    return [spearman(everyone), float(ends[0]), float(ends[1])]
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """NaN where a column is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size > 1e-12 * len(x) else math.nan
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties averaged, of whole numbers >= 0: by counting, in a fraction of a sort's time."""
-    counts = np.bincount(values)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[values])
+    return [spearman(np.arange(n)), float(ends[0]), float(ends[1])]

@@ -1,4 +1,4 @@
-"""Caption metrics against values computed by hand, nltk and rouge_score, and what the official scripts print."""
+"""Caption metrics against values computed by hand, nltk, and what the official script prints of made-up captions."""
 
 import math
 import os
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
 
-from benchmarks.scoring import official_captions
 from lmolt_utils.metrics.captions import (
     CAPTION_METRICS,
     CUT,
@@ -23,10 +22,8 @@ from lmolt_utils.metrics.captions import (
     meteor,
     meteor_matcher,
     rouge,
-    strip_cls,
 )
 from lmolt_utils.metrics.ngrams import bleu_statistics
-from tests.metrics.shared_data import oracle, read_pairs, shared
 
 REGEX = caption_tokenizer("regex")
 STEM = meteor_matcher("exact+stem")
@@ -105,15 +102,13 @@ def random_pairs(seed: int, count: int, longest: int = 9) -> tuple[list[list[str
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # nltk's advice to smooth
 def test_bleu_equals_nltk_to_the_last_bit() -> None:
+    """Of words, and of characters as for molecules."""
     for seed in range(60):
-        references, outputs = random_pairs(seed, 1 + seed % 5)
-        counts = bleu_statistics(references, outputs)
-        characters = bleu_statistics([" ".join(r) for r in references], [" ".join(o) for o in outputs])
-        for order in (1, 2, 3, 4):
-            weights = (1 / order,) * order
-            assert counts.score(order) == corpus_bleu([[r] for r in references], outputs, weights)
-            lists = [[list(" ".join(r))] for r in references], [list(" ".join(o)) for o in outputs]
-            assert characters.score(order) == corpus_bleu(*lists, weights)
+        words = random_pairs(seed, 1 + seed % 5)
+        for references, outputs in (words, [[list(" ".join(text)) for text in side] for side in words]):
+            counts = bleu_statistics(references, outputs)
+            for order in (1, 2, 3, 4):
+                assert counts.score(order) == corpus_bleu([[r] for r in references], outputs, (1 / order,) * order)
 
 
 # ---- tokenizers ----
@@ -123,8 +118,8 @@ def test_bleu_equals_nltk_to_the_last_bit() -> None:
 def vocabulary(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny"
     folder.mkdir()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mol", "##ecule", ".", "cafe"]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    words = "[PAD] [UNK] [CLS] [SEP] the mol ##ecule is a fatty acid impact ##s it aging and cafe . , nutrient sweet"
+    (folder / "vocab.txt").write_text(words.replace(" ", "\n") + "\n", encoding="utf-8")
     return folder
 
 
@@ -139,7 +134,7 @@ def test_vocabulary_is_named_by_content(vocabulary: Path) -> None:
     assert by_folder.name == by_file.name
     assert by_folder.name.startswith("tiny@")
     with (vocabulary / "vocab.txt").open("a") as file:
-        file.write("acid\n")
+        file.write("sour\n")
     assert caption_tokenizer(str(vocabulary)).name != by_folder.name
 
 
@@ -211,10 +206,7 @@ def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
 
 
 def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> None:
-        raise LookupError
-
-    monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=missing))
+    monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=lambda: {}["no database"]))
     assert meteor_matcher().name == "exact+stem"
     with pytest.raises(FileNotFoundError, match="README says how"):
         meteor_matcher("wordnet")
@@ -222,49 +214,32 @@ def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         meteor_matcher("stem")
 
 
-# ---- the official scripts ----
+# ---- the official script ----
+
+#: References and outputs, and what L+M-24's text_translation_metrics.py (a10dbee) gives them with the tokenizer of the
+#: fixture as transformers' BertTokenizerFast; METEOR without synonyms.
+MADE_UP = (
+    ("The molecule is a fatty acid.", "[CLS] The molecule is an acid."),
+    ("It impacts aging, and it is sweet.", "It impacts the aging and is a nutrient."),
+    ("The Café is [SEP] a nutrient, sweet.", "the cafe is a sweet nutrient"),
+    ("the " * 600 + "acid", "the " * 500 + "acid"),
+    ("The molecule impacts aging.", "The molecule impacted aging."),
+    ("It is sweet.", ""),
+)
+OFFICIAL = {
+    "BLEU-2": 0.9446412659307791,
+    "BLEU-4": 0.9388794799987005,
+    "ROUGE-1": 0.6370710102561281,
+    "ROUGE-2": 0.3324268324268324,
+    "ROUGE-L": 0.6114299846151026,
+    "METEOR": 0.6043815047359632,
+}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # nltk's advice to smooth
-def test_captions_are_the_official_scripts_on_made_up_pairs(vocabulary: Path) -> None:
-    """The script's own steps (pad to 512, cut, drop special tokens, a call of a library per row), written out."""
-    references = ["The molecule is a fatty acid.", "The cafe. [SEP] the molecule", "the " * 600, "It impacts aging."]
-    outputs = ["[CLS] The molecule is an acid.", "the molecule", "the " * 500 + "mol", ""]
-    pairs = list(zip(references, map(strip_cls, outputs), strict=True))
-    for tokenizer in (REGEX, caption_tokenizer(str(vocabulary))):
-        ours = caption_scores(references, outputs, tokenizer, STEM).metrics
-        assert ours == pytest.approx(official_captions(pairs, tokenizer, None), abs=1e-12)
-
-
-@pytest.fixture(scope="module")
-def official() -> list[tuple[dict[str, float], dict[str, float]]]:
-    """Our values beside the official scripts' for MolT5's 3,300 published captions and L+M-24's example."""
-    matcher, scibert = meteor_matcher(), caption_tokenizer(str(shared("scibert/vocab.txt")))
-    assert scibert.name == SCIBERT
-    molt5, example = oracle("molt5/oracle_molt5-large.json"), oracle("lpm24/oracle_example.json")
-    pairs, few = (
-        read_pairs(name) for name in ("molt5/molt5-large-smiles2caption.tsv.gz", "lpm24/smiles2caption_example.tsv")
-    )
-    assert (len(pairs[0]), len(few[0])) == (3300, 199)
-    return [
-        (caption_scores(*pairs, scibert, matcher).metrics, molt5["molt5-large-smiles2caption"]["metrics"]),
-        (caption_scores(*few, scibert, matcher).metrics, example["smiles2caption"]),
-    ]
-
-
-def test_captions_agree_with_the_official_scripts(official: list[tuple[dict[str, float], dict[str, float]]]) -> None:
-    for ours, theirs in official:
-        for name in ("BLEU-2", "BLEU-4", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
-            assert ours[name] == pytest.approx(theirs[name], abs=1e-6), name
-        if meteor_matcher().wordnet:
-            assert ours["METEOR"] == pytest.approx(theirs["METEOR"], abs=1e-6)
-        else:
-            assert theirs["METEOR"] - 0.002 < ours["METEOR"] < theirs["METEOR"], "synonyms add little here"
-
-
-def test_regex_tokenizer_agrees_with_the_known_values() -> None:
-    known = oracle("molt5/oracle_molt5-large.json")["molt5-large-smiles2caption"]["substitute_tokenizers"]
-    references, outputs = read_pairs("molt5/molt5-large-smiles2caption.tsv.gz")
-    counts = bleu_statistics(REGEX.split(references), REGEX.split(outputs))
-    values = known["regex \\w+|[^\\w\\s] lower"]
-    assert [counts.score(2), counts.score(4)] == pytest.approx([values["BLEU-2"], values["BLEU-4"]], abs=1e-6)
+def test_captions_are_scored_as_by_the_official_script(vocabulary: Path) -> None:
+    references, outputs = map(list, zip(*MADE_UP, strict=True))
+    tiny = caption_tokenizer(str(vocabulary))
+    assert caption_scores(references, outputs, tiny, STEM).metrics == pytest.approx(OFFICIAL, abs=1e-12)
+    by_rule = caption_metrics(references, outputs)
+    assert by_rule["ROUGE-L"] == OFFICIAL["ROUGE-L"]
+    assert by_rule["BLEU-2"] != pytest.approx(OFFICIAL["BLEU-2"], abs=1e-3), "other pieces, another number"

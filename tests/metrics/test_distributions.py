@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
+from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.metrics.distributions import (
     caption_curve,
     caption_wins,
@@ -21,7 +22,6 @@ from lmolt_utils.metrics.distributions import (
     wrong_modality_rate,
 )
 from lmolt_utils.metrics.ngrams import chr_f
-from tests.metrics.shared_data import read_pairs
 
 # ---- edits, Chr-F, copies ----
 
@@ -52,30 +52,18 @@ def test_copies_ignore_space_only() -> None:
 # ---- modality ----
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("The molecule is a fatty acid.", "caption"),
-        ("CCO is an alcohol", "caption"),
-        ("CC(=O)Oc1ccccc1C(=O)O", "molecule"),
-        ("C[C@@H](N)C(=O)[O-].[Na+]", "molecule"),
-        ("C C ( = O", "molecule"),  # modality is not validity
-        (")OC(=O)CCC[C@@H", "molecule"),  # a piece: a bracket without its end,
-        ("nH]c1,CC", "molecule"),  # or without its beginning
-        ("CO", "molecule"),
-        ("Cl insulat=Cl1", "other"),
-        ("impactscc(COC)c1", "other"),
-        ("water", "other"),  # a word is no caption
-        ("It is sweet.", "caption"),
-        ("c1ccccc1 is aromatic", "caption"),
-        ("Das Molekül schmeckt süß.", "caption"),
-        ("[CC]" * 5000 + "z", "other"),  # in linear time
-        ("", "empty"),
-        (" \n", "empty"),
-    ],
-)
-def test_modality(text: str, kind: str) -> None:
-    assert modality(text) == kind
+LIKE = {
+    "caption": ["The molecule is a fatty acid.", "CCO is an alcohol", "It is sweet.", "Das Molekül schmeckt süß."],
+    # Modality is not validity; a piece is a molecule too, with a bracket that lacks its end or its beginning.
+    "molecule": ["CC(=O)Oc1ccccc1C(=O)O", "C[C@@H](N)C(=O)[O-].[Na+]", "C C ( = O", ")OC(=O)C[C@@H", "nH]c1,CC", "CO"],
+    "other": ["Cl insulat=Cl1", "impactscc(COC)c1", "water", "[CC]" * 5000 + "z"],  # the last one in linear time
+    "empty": ["", " \n"],
+}
+
+
+@pytest.mark.parametrize("kind", LIKE)
+def test_modality(kind: str) -> None:
+    assert {text: modality(text) for text in LIKE[kind]} == dict.fromkeys(LIKE[kind], kind)
 
 
 def test_wrong_modality_rate() -> None:
@@ -86,11 +74,10 @@ def test_wrong_modality_rate() -> None:
     assert right_modality(outputs, "cap2mol").tolist() == [True, False, False, False]
 
 
-def test_modality_knows_real_data() -> None:
-    molecules, _ = read_pairs("lpm24/caption2smiles_example.tsv")
-    captions, _ = read_pairs("lpm24/smiles2caption_example.tsv")
-    assert {modality(text) for text in molecules} == {"molecule"}
-    assert {modality(text) for text in captions} == {"caption"}
+def test_modality_knows_every_molecule_and_caption_of_a_corpus() -> None:
+    corpus = generate(300, 0)
+    assert {modality(text) for text in corpus["molecule"]} == {"molecule"}
+    assert {modality(text) for text in corpus["caption"]} == {"caption"}
 
 
 # ---- win rates ----

@@ -1,4 +1,4 @@
-"""Molecule metrics against values computed by hand, RDKit and fcd_torch, and what the official scripts print."""
+"""Molecule metrics against values by hand, RDKit, fcd_torch, and what the official scripts print of made-up ones."""
 
 import math
 from typing import Any
@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fcd_torch import FCD
 from rdkit import Chem
 
-from benchmarks.scoring import official_molecules
-from lmolt_utils.data.molecules import parse
-from lmolt_utils.metrics.fcd import ChemNet, chemnet_network, frechet_chemnet_distance, frechet_distance
-from lmolt_utils.metrics.molecules import SIMILARITIES, _walks, features, molecule_scores
-from tests.metrics.shared_data import oracle, read_pairs
+from lmolt_utils.metrics.fcd import chemnet, chemnet_network, frechet_chemnet_distance, frechet_distance
+from lmolt_utils.metrics.molecules import SIMILARITIES, features, molecule_scores
 
 
 def molecule_metrics(references: list[str], outputs: list[str], invalid: Any = "lpm24") -> dict[str, float]:
@@ -21,18 +17,6 @@ def molecule_metrics(references: list[str], outputs: list[str], invalid: Any = "
 
 
 # ---- by hand ----
-
-
-def test_character_bleu_by_hand() -> None:
-    scores = molecule_metrics(["CNOS", "CNOS"], ["CNOS", "CNOF"])
-    assert scores["BLEU"] == pytest.approx((7 / 8 * 5 / 6 * 3 / 4 * 1 / 2) ** (1 / 4))
-
-
-def test_levenshtein_is_a_mean_over_all_rows() -> None:
-    # One substitution; unreadable: four letters for three, all different; all of three gone.
-    scores = molecule_scores(["CCO", "CCO", "CCO"], ["CCN", "junk", ""], fcd=False)
-    assert scores.samples["Levenshtein"].tolist() == [1, 4, 3]
-    assert scores.metrics["Levenshtein"] == pytest.approx(8 / 3)
 
 
 def test_tanimoto_by_hand() -> None:
@@ -112,28 +96,18 @@ def test_empty_output_is_a_valid_empty_molecule_outside_fcd() -> None:
 # ---- what RDKit cannot finish ----
 
 
-def complete(atoms: int) -> str:
-    """SMILES of atoms that are all bonded to each other: it parses, and has more paths than RDKit can list."""
-    labels: list[str] = [""] * atoms
-    pairs = [(i, j) for i in range(atoms) for j in range(i + 2, atoms)]
-    for number, pair in enumerate(pairs, start=1):
-        for atom in pair:
-            labels[atom] += f"%({number})"
-    return "".join(f"*{label}" for label in labels)
-
-
 def test_a_molecule_with_too_many_paths_has_no_path_fingerprint() -> None:
-    outputs = ["CCN", complete(12), "CCO"]
+    """Twelve atoms that are all bonded to each other: it parses, and has more paths than RDKit can list."""
+    labels = [""] * 12
+    for number, (i, j) in enumerate(((i, j) for i in range(12) for j in range(i + 2, 12)), start=1):
+        labels[i], labels[j] = f"{labels[i]}%({number})", f"{labels[j]}%({number})"
+    outputs = ["CCN", "".join(f"*{label}" for label in labels), "CCO"]
     scores = molecule_scores(["CCO"] * 3, outputs, fcd=False)
-    assert scores.conventions["rdkit_gave_up"] == 1
-    assert scores.metrics["Validity"] == 1
+    assert (scores.conventions["rdkit_gave_up"], scores.metrics["Validity"]) == (1, 1)
     assert scores.samples["RDK"].tolist()[1:] == [0, 1]
     assert features(outputs[1]).MACCS is not None
     left_out = molecule_scores(["CCO"] * 3, outputs, "molt5", fcd=False)
     assert np.isnan(left_out.samples["RDK"]).tolist() == [False, True, False]
-    assert left_out.metrics["RDK"] == pytest.approx(np.mean(left_out.samples["RDK"][[0, 2]]))
-    # Two bonds, three atoms: walks of length 7 from an end are forced at every other step.
-    assert _walks(parse("CCC")) == 2 * 2**3 + 2**4
 
 
 # ---- FCD ----
@@ -148,15 +122,15 @@ def test_fcd_of_a_set_with_itself_is_zero() -> None:
 
 def test_chemnet_gives_the_same_bits_whatever_was_asked_before() -> None:
     smiles = [f"{'C' * n}{end}" for n in range(1, 12) for end in ("O", "N", "c1ccccc1", "C(=O)O")]
-    whole = ChemNet().activations(smiles)
+    whole = chemnet(smiles, {})
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            resumed = ChemNet()
+            met: dict[str, Any] = {}
             for some in (smiles[40:], smiles[7:8], smiles[3:20]):
-                resumed.activations(some)
-            assert resumed.activations(smiles).tobytes() == whole.tobytes()
+                chemnet(some, met)
+            assert chemnet(smiles, met).tobytes() == whole.tobytes()
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
@@ -181,46 +155,51 @@ def test_fcd_counts_what_it_cannot_read_in_full() -> None:
 
 # ---- the official scripts ----
 
+#: References and outputs. What L+M-24's mol_translation_metrics.py (a10dbee) and fingerprint_metrics.py (132c421) print
+#: of them stands below; in the first an empty output and an unreadable one count as described in molecule_scores.
+MADE_UP = (
+    ("CCO", "OCC"),
+    ("CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Oc1ccccc1C(=O)N"),
+    ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"),
+    ("CCCCCCCC/C=C\\CCCCCCCC(=O)O", "CCCCCCCCC=CCCCCCCCC(=O)O"),
+    ("CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"),
+    ("Oc1ccccn1", "O=c1cccc[nH]1"),
+    ("CCCCO", "CCCCO is an alcohol"),
+    ("c1ccccc1", "c1ccccc"),
+    ("CCN", ""),
+    ("C", "C"),
+    ("[Na+].[Cl-]", "[Na+].[Br-]"),
+    ("CCO", "OCC"),
+    ("CC#N", "not a molecule"),
+)
+OFFICIAL = {
+    "BLEU": 0.5532648334220205,
+    "Exact": 6 / 13,
+    "Levenshtein": 60 / 13,
+    "Validity": 11 / 13,
+    "Uniqueness": 10 / 11,
+    "MACCS": 0.7036630036630036,
+    "RDK": 0.5302210494518187,
+    "Morgan": 0.6441273779983457,
+}
 
-@pytest.mark.filterwarnings("ignore")  # nltk's advice to smooth; fcd_torch's old numpy names
-def test_molecules_are_the_official_scripts_on_made_up_pairs() -> None:
-    """The scripts' own steps (every string parsed anew, a call of a library per row), written out."""
+
+def test_molecules_are_scored_as_by_the_official_scripts() -> None:
+    references, outputs = map(list, zip(*MADE_UP, strict=True))
+    assert molecule_metrics(references, outputs) | OFFICIAL == pytest.approx(
+        molecule_metrics(references, outputs), abs=1e-12, nan_ok=True
+    )
+    # MolT5's script has the same sums over the eleven rows where both sides parse.
+    molt5 = molecule_metrics(references, outputs, "molt5")
+    for name in SIMILARITIES:
+        assert molt5[name] == pytest.approx(OFFICIAL[name] * 13 / 11)
+
+
+@pytest.mark.filterwarnings("ignore")  # fcd_torch's old numpy names
+def test_fcd_is_fcd_torchs() -> None:
     ends = ("O", "N", "c1ccccc1", "C(=O)O", "Cl")
     references = [f"{'C' * n}{end}" for n in range(1, 9) for end in ends]
-    outputs = [references[(7 * i) % 40] for i in range(36)] + ["C1CC", "not a molecule", "OCC", "N(C)C"]
-    scores = molecule_scores(references, outputs)
-    official = official_molecules(list(zip(references, outputs, strict=True)), chemnet_network())
-    assert scores.metrics["FCD"] == pytest.approx(official.pop("FCD"), abs=1e-3)
-    assert scores.metrics == pytest.approx(scores.metrics | official, abs=1e-12, nan_ok=True)
-
-
-def test_molecules_agree_with_the_official_script_of_lpm24() -> None:
-    official = oracle("lpm24/oracle_example.json")["caption2smiles"]
-    references, outputs = read_pairs("lpm24/caption2smiles_example.tsv")
-    scores = molecule_scores(references, outputs)
-    assert len(references) == 200
-    for name in ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness"):
-        assert scores.metrics[name] == pytest.approx(official[name], abs=1e-6), name
-    readable = [[Chem.MolToSmiles(mol) for mol in map(parse, side) if mol] for side in (references, outputs)]
-    assert (
-        [scores.conventions["fcd_references"], scores.conventions["fcd_predictions"]]
-        == [200, 174]
-        == list(map(len, readable))
-    )
-    # Relative: with 174 molecules fcd_torch's own matrix root is off by some 1e-5 of 24.4.
-    assert scores.metrics["FCD"] == pytest.approx(FCD(canonize=False)(*readable), rel=1e-6)
-
-
-@pytest.mark.slow
-def test_molecules_agree_with_the_official_script_of_molt5_in_both_conventions() -> None:
-    official = oracle("molt5/oracle_molt5-large.json")["molt5-large-caption2smiles"]
-    pairs = read_pairs("molt5/molt5-large-caption2smiles.tsv.gz")
-    scores = molecule_scores(*pairs, "molt5")
-    for name, value in official["metrics"].items():
-        assert scores.metrics[name] == pytest.approx(value, abs=1e-6), name
-    counts = scores.conventions
-    assert (counts["fcd_references"], counts["fcd_predictions"], counts["fcd_note"]) == (3300, 3163, "")
-    zeros = molecule_scores(*pairs, "lpm24", fcd=False)
-    for name in (*SIMILARITIES, "Validity"):
-        assert zeros.metrics[name] == pytest.approx(official["lpm24_style"][name], abs=1e-6), name
-    assert int(scores.samples["Exact"].sum()) == official["counts"]["inchi_equal"]
+    outputs = [references[(7 * i) % 40] for i in range(36)] + ["C1CC", "not a molecule", "OCC", "CN(C)C"]
+    canonical = [[Chem.CanonSmiles(text) for text in side] for side in (references, [*outputs[:36], *outputs[38:]])]
+    # To 1e-3: with so few molecules fcd_torch's own matrix root is off by that much.
+    assert molecule_scores(references, outputs).metrics["FCD"] == pytest.approx(chemnet_network()(*canonical), abs=1e-3)

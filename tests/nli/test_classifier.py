@@ -92,7 +92,6 @@ def with_labels(folder: Path, names: Sequence[str]) -> Path:
     [
         (["entailment", "not_entailment"], "0: entailment, 1: not_entailment: an NLI model must name its three"),
         (["LABEL_0", "LABEL_1", "LABEL_2"], "must name its three labels"),
-        (["entailment", "entailment_too", "neutral"], "must name its three labels"),
         (["entailment", "contradiction", "neutral", "neutral_too"], "must name its three labels"),
         (["neutral", "entailment", "contradiction"], "labels swapped"),
     ],
@@ -158,15 +157,12 @@ def test_answers_are_kept_apart_by_model_revision_precision_and_text(tmp_path: P
 
 
 def test_identity_changes_with_the_weights(tmp_path: Path, classifier: Classifier) -> None:
-    folder = tmp_path / "nli"
-    shutil.copytree(EMBEDDED_FOLDER / "nli", folder)
-    nli = Classifier(str(folder))
-    before = nli.identity
-    assert before["revision"] == classifier.identity["revision"]
-    assert before["precision"] == "float32 cpu"
-    with open(folder / "model.safetensors", "ab") as handle:
+    shutil.copytree(EMBEDDED_FOLDER / "nli", tmp_path / "nli")
+    nli = Classifier(str(tmp_path / "nli"))
+    assert nli.identity["revision"] == classifier.identity["revision"]
+    with open(tmp_path / "nli" / "model.safetensors", "ab") as handle:
         handle.write(b" ")
-    assert nli.identity["revision"] != before["revision"]
+    assert nli.identity["revision"] != classifier.identity["revision"]
 
 
 def test_a_kill_in_the_middle_of_a_write_costs_two_answers(tmp_path: Path) -> None:

@@ -109,23 +109,17 @@ def test_odd_captions_are_judged_as_they_stand_or_not_at_all(caption: str) -> No
     assert rows["reference_units"][1] == 1
 
 
-class Credulous(Table):
-    """Calls everything entailed, as NLI models do with many pieces of SMILES."""
-
-    @staticmethod
-    def _judge(premise: str, hypothesis: str) -> Answer:
-        return 0.01, 0.98, 0.01
-
-
-def test_what_is_no_caption_states_nothing_in_every_method() -> None:
+def test_what_is_no_caption_states_nothing_in_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the model calls everything entailed, as NLI models do with many pieces of SMILES: it is not asked."""
+    monkeypatch.setattr(Table, "_judge", staticmethod(lambda *_: (0.01, 0.98, 0.01)))
     outputs = [FACT, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
     frame = pd.DataFrame({"id": range(5), "reference": FACT, "prediction": outputs})
     methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution(np.linspace(0, 1, 50), 0.0)]
-    table = Credulous()
+    table = Table()
     found = cross_nli({"s": frame}, methods, table)[0]["s"]
-    assert {text for pair in table.seen for text in pair} == {FACT}, "the model is not asked about the others"
-    judged, others = found[found["id"] == 0], found[found["id"] > 0]
-    assert (judged["coverage"] > 0.5).all()
+    assert {text for pair in table.seen for text in pair} == {FACT}
+    assert (found.loc[found["id"] == 0, "coverage"] > 0.5).all()
+    others = found[found["id"] > 0]
     assert list(others["rule"]) == [EMPTY_OUTPUT, WRONG_MODALITY, WRONG_MODALITY, WRONG_MODALITY] * len(methods)
     assert (others[["coverage", "output_units"]] == 0).all(axis=None)
     assert others[["hallucination", "unsupported"]].isna().all(axis=None)
@@ -199,14 +193,8 @@ def test_command_scores_a_file_and_counts_its_pairs(tmp_path: Path, capsys: pyte
     assert atomic["m2"] == {"id": "m2", "method": "atomic", **scores, **units, "rule": EMPTY_OUTPUT}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"id": 1, "task": "cap2mol", "reference": "CCO", "prediction": "CCO"}\n', "NLI judges captions"),
-        ('{"id": 1, "task": "mol2cap", "reference": null, "prediction": "CCO"}\n', "line 1: 'reference' is null"),
-    ],
-)
-def test_command_refuses(tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "p.jsonl").write_text(content)
-    assert main(["nli", str(tmp_path / "p.jsonl")]) == 2
-    assert message in capsys.readouterr().err
+def test_command_refuses_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"id": 1, "task": "cap2mol", "reference": "CCO", "prediction": "CCO"}\n')
+    assert main(["nli", str(file)]) == 2
+    assert "NLI judges captions" in capsys.readouterr().err

@@ -36,11 +36,10 @@ def test_by_hand_with_jeffreys_smoothing() -> None:
     assert relative_entropy(*scores, bins=2) == pytest.approx(expected)
 
 
-def test_direction_and_scipy() -> None:
+def test_direction_and_empty_bins() -> None:
     p, q = np.array([8.0, 1, 1]), np.array([2.0, 3, 5])
-    assert entropy(p, q) == pytest.approx(scipy_entropy(p + 0.5, q + 0.5))
-    assert entropy(p, q) != pytest.approx(entropy(q, p))
     assert entropy(np.array([p, q]), np.array([q, p])).tolist() == [entropy(p, q), entropy(q, p)]
+    assert entropy(p, q) != pytest.approx(entropy(q, p))
     assert entropy(np.array([1, 0]), np.array([0, 1]), 0.0) == math.inf
     assert entropy(np.array([1, 0]), np.array([1, 1]), 0.0) == pytest.approx(math.log(2))
 
@@ -49,23 +48,20 @@ def test_everything_beside_the_value() -> None:
     found = divergence(HIGH, LOW, resamples=200)
     assert (found["n"], found["reason"]) == (400, "")
     assert found["null"] < found["low"] < found["kl"] < found["high"]
-    assert found["kl"] == pytest.approx(relative_entropy(HIGH, LOW))
-    assert found["reverse"] == pytest.approx(relative_entropy(LOW, HIGH))
     p, q = (np.histogram(side, 20, (0, 1))[0] + 0.5 for side in (HIGH, LOW))
-    middle = (p / p.sum() + q / q.sum()) / 2
-    assert found["js"] == pytest.approx((scipy_entropy(p, middle) + scipy_entropy(q, middle)) / 2)
+    assert found["kl"] == pytest.approx(scipy_entropy(p, q))
     assert found["difference"] == pytest.approx(HIGH.mean() - LOW.mean())
-    # One distribution is above the other everywhere: Wasserstein-1 is the difference of the means.
-    assert found["wasserstein"] == pytest.approx(found["difference"], abs=1e-3)
-    assert found["difference_low"] < found["difference"] < found["difference_high"]
+    # Normal theory: the spread of a mean of 400 paired differences.
+    half = 1.96 * np.std(HIGH - LOW) / 20
+    ends = found["difference"] - half, found["difference"] + half
+    assert (found["difference_low"], found["difference_high"]) == pytest.approx(ends, abs=0.01)
     assert found["p"] == pytest.approx(1 / 201)
     assert found == divergence(HIGH, LOW, resamples=200), "the same seed, the same numbers"
 
 
 def test_equal_systems_are_not_told_apart() -> None:
     same = divergence(HIGH, HIGH, resamples=100)
-    zeros = ("kl", "reverse", "js", "wasserstein", "difference")
-    assert [same[name] for name in (*zeros, "p")] == [0, 0, 0, 0, 0, 1]
+    assert (same["kl"], same["difference"], same["p"]) == (0, 0, 1)
     rng = np.random.default_rng(1)
     p_values = [divergence(rng.random(60), rng.random(60), resamples=99, seed=i)["p"] for i in range(60)]
     assert 0.3 < np.mean(p_values) < 0.7
