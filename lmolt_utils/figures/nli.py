@@ -2,19 +2,17 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.distributions import QUANTITIES, histograms, values_of
+from lmolt_utils.figures.distributions import QUANTITIES, histograms, outlines, values_of
 from lmolt_utils.figures.style import (
     MUTED,
     TWO_COLUMNS,
@@ -22,7 +20,6 @@ from lmolt_utils.figures.style import (
     Drawn,
     add_note,
     colour_of,
-    line_of,
     mark_empty,
     not_run_note,
     styled,
@@ -32,6 +29,7 @@ from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
 METHODS = ("atomic", "full text", "sentence", "SummaC-ZS", "SummaC-Conv")
+_TITLES = {method: method[0].upper() + method[1:] for method in METHODS}
 _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
 _ENTROPY = ["kl", "low", "high", "null", "random", "random_low", "random_high"]
 
@@ -69,7 +67,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
             lines.append({"panel": "coverage", "system": f"paper, {label}", "mean": fact.value})
             printed.append(f"{fact.printed} ({label})")
     drawn = {line["system"] for line in lines if line.get("n")}
-    _legend(figure, labels, drawn)
+    figure.legend(handles=outlines(labels, drawn), loc="outside upper center", ncols=len(labels))
     note = (
         f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {' and '.join(printed)}. "
     )
@@ -78,27 +76,14 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
 
 
-def _title(method: str) -> str:
-    return method[0].upper() + method[1:]
-
-
-def _legend(figure: Figure, labels: Mapping[str, str], drawn: Iterable[object]) -> None:
-    handles = [
-        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
-        for index, (system, label) in enumerate(labels.items())
-        if system in drawn
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
-
-
 @styled
 def coverage_contrast(
     name: str, rows: pd.DataFrame, table: pd.DataFrame, labels: Mapping[str, str], cuts: Sequence[int], reason: str
 ) -> Drawn:
-    """Coverage of preferred and dispreferred captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
+    """Coverage of two systems' captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
 
     ``rows``: system, method, coverage, words. ``table``: of :func:`~lmolt_utils.nli.divergence.divergences`.
-    ``labels``: the preferred and the dispreferred system, by name. ``cuts``: the words from which a reference is long
+    ``labels``: the system that the paper prefers, and the other one, by name. ``cuts``: the words from which a reference is long
     (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
     """
     least, paper_least = {"Fig. 6": (0, 0), "Fig. 7": (cuts[0], CUTS[0]), "Fig. 10": (cuts[1], CUTS[1])}[name]
@@ -108,7 +93,7 @@ def coverage_contrast(
     found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == least].iterrows()}
     lines: list[dict[str, object]] = []
     for axes, letter, method in zip(panels, "ABCDE", METHODS, strict=True):
-        axes.set_title(f"({letter}) {_title(method)}", pad=9)
+        axes.set_title(f"({letter}) {_TITLES[method]}", pad=9)
         axes.set_xlabel("Coverage")
         line = found.get(method)
         if line is None or line["reason"]:
@@ -128,12 +113,12 @@ def coverage_contrast(
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("Share of captions")
     lines += _entropies(last, found, paper)
-    roles = ("preferred", "dispreferred")
-    _legend(figure, {key: f"{labels[key]} ({role})" for key, role in zip(labels, roles, strict=True)}, labels)
+    figure.legend(handles=outlines(labels, labels), loc="outside upper center", ncols=len(labels))
     which = f"captions whose reference has at least {least} words" if least else "all captions"
     which += f" (the paper: {paper_least})" if least != paper_least else ""
     n = max((int(line["n"]) for line in found.values()), default=0)
     note = f"{name}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
+    note += f"The paper calls captions of {next(iter(labels.values()))} preferred. "
     if reason:
         note += f"{reason[0].upper()}{reason[1:]}."
     else:
@@ -168,12 +153,12 @@ def _entropies(
         else:
             axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
         if method in paper:
-            axes.hlines(y - 0.3, *paper[method], color=colour_of(1), linestyle=":", linewidth=1)
-            axes.plot(paper[method], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
+            axes.hlines(y - 0.3, *paper[method], color="black", linestyle=":", linewidth=1)
+            axes.plot(paper[method], [y - 0.3] * 2, "D", color="black", markerfacecolor="white", markersize=3)
             for value, which in zip(paper[method], ("lowest", "highest"), strict=True):
                 told = {"paper": value, "note": f"the paper's, {which}"}
                 lines.append({"panel": "relative entropy", "system": method, **told})
-    axes.set_yticks(range(len(METHODS), 0, -1), labels=[_title(method) for method in METHODS])
+    axes.set_yticks(range(len(METHODS), 0, -1), labels=list(_TITLES.values()))
     axes.set_ylim(0.4, len(METHODS) + 0.6)
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
@@ -182,31 +167,30 @@ def _entropies(
 
 @styled
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
-    """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
+    """Length deviation and entailment of captions, by this run and, if given, the authors' own file (ALMol, Fig. 1).
 
     ``samples``: system, task, id, quantity, value. ``authors``: of
-    :func:`~lmolt_utils.figures.author_scores.read_author_scores`, or None. ``labels``: the systems to draw, by name.
+    :func:`~lmolt_utils.figures.author_scores.read_author_scores`. ``labels``: the systems to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
-    figure, grid = plt.subplots(2, 2, figsize=(TWO_COLUMNS, 3.9))
+    sources = {"This run": ours} if authors is None else {"This run": ours, "The authors' file": authors}
+    size = (TWO_COLUMNS, 0.6 + 1.6 * len(sources))
+    figure, grid = plt.subplots(len(sources), 2, figsize=size, squeeze=False)
     lines: list[dict[str, object]] = []
-    for column, title, frame in ((0, "The authors' file", authors), (1, "This run", ours)):
-        grid[0][column].set_title(title, pad=9)
-        for axes, quantity in zip(grid[:, column], ("length_deviation", "entailment"), strict=True):
+    for row, (title, frame) in zip(grid, sources.items(), strict=True):
+        row[0].set_title(title, pad=9)
+        row[0].set_ylabel("Share of captions")
+        for axes, quantity in zip(row, ("length_deviation", "entailment"), strict=True):
             axes.set_xlabel(QUANTITIES[quantity] + (" (tokens)" if quantity == "length_deviation" else ""))
-            if frame is None:
-                mark_empty(axes, "file not there:\nparameter author_scores")
-                lines.append({"panel": f"{title}, {quantity}", "note": "file not there"})
-                continue
             values = values_of(frame[frame["quantity"] == quantity], "value", labels)
             lines += [{"panel": f"{title}, {quantity}", **bar} for bar in histograms(axes, values, quantity)]
-    for axes in grid[:, 0]:
-        axes.set_ylabel("Share of captions")
-    _legend(figure, labels, {line.get("system") for line in lines if line.get("n")})
+    drawn = {line["system"] for line in lines if line["n"]}
+    figure.legend(handles=outlines(labels, drawn), loc="outside upper center", ncols=len(labels))
     here = set(ours["system"])
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
+    note += "The authors' scores: not given (parameter author_scores). " if authors is None else ""
     add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))
-    return figure, pd.DataFrame(lines).reindex(columns=[*_HISTOGRAM, "note"])
+    return figure, pd.DataFrame(lines).reindex(columns=_HISTOGRAM)
 
 
 @styled
