@@ -102,14 +102,13 @@ def coverage_contrast(
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= least)]
         bars = histograms(axes, values_of(own, "coverage", labels), "coverage", BINS)
-        highest = pd.DataFrame(bars)["share"].max()
-        axes.set(xlim=(0, 1), ylim=(0, 1.45 * highest))  # room for two lines of text
+        axes.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.5, 1])  # room for two lines of text
         lines += [{"panel": method, **bar} for bar in bars]
         text = (
             f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\ndifference {line['difference']:+.2f} "
             f"[{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
         )
-        axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
+        axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6)
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("Share of captions")
     lines += _entropies(last, found, paper)

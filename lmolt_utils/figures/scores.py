@@ -56,7 +56,7 @@ def overview(tables: Sequence[TableResult]) -> style.Drawn:
     ]
     data = pd.concat(parts).assign(row=lambda lines: lines["title"])
     rows = list(dict.fromkeys(data["row"]))
-    size = (style.TWO_COLUMNS, 1.1 + 0.17 * max(4, len(rows)))
+    size = (style.TWO_COLUMNS, 1.1 + 0.155 * max(4, len(rows)))
     figure, grid = plt.subplots(1, len(style.HEADLINE), figsize=size, sharey=True)
     for index, (axes, (task, name)) in enumerate(zip(grid, style.HEADLINE.items(), strict=True)):
         own = data[data["task"] == task]

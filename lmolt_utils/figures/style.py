@@ -44,13 +44,17 @@ _P = ParamSpec("_P")
 
 
 def styled(draw: Callable[_P, Drawn]) -> Callable[_P, Drawn]:
-    """Draw in the companion's style; close the figure so that a notebook shows it once."""
+    """Draw in the companion's style; close the figure so that a notebook shows it once.
+
+    The first line of the function's docstring becomes the figure's label: its text for those who cannot see it.
+    """
 
     @functools.wraps(draw)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> Drawn:
         with plt.style.context(STYLE):
             figure, data = draw(*args, **kwargs)
             plt.close(figure)
+        figure.set_label(str(draw.__doc__).partition("\n")[0])
         for text in figure.findobj(Text):  # a system's label is text, also with "${" in it
             text.set_parse_math("$" not in text.get_text())
         return figure, data
@@ -95,13 +99,13 @@ def not_run_note(labels: Iterable[str]) -> str:
     return f"Not run: {', '.join(missing)}." if missing else ""
 
 
-def save_figure(run: Run, name: str, drawn: Drawn, alt: str) -> Figure:
+def save_figure(run: Run, name: str, drawn: Drawn) -> Figure:
     """Write ``name.pdf``, ``name.png`` and ``name.csv`` (what is plotted) to the run's figures; returns the figure.
 
-    The same figure gives the same bytes: no dates are written. ``alt``, a sentence for those who cannot see the
-    figure, goes into both files' metadata.
+    The same figure gives the same bytes: no dates are written. The figure's label goes into both files' metadata.
     """
     figure, data = drawn
+    alt = figure.get_label()
     metadata = {
         "pdf": {"CreationDate": None, "Title": name, "Subject": alt},
         "png": {"Title": name, "Description": alt},
