@@ -1,6 +1,5 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1)."""
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +24,7 @@ from lmolt_utils.figures.style import (
     styled,
 )
 from lmolt_utils.metrics.results import NOT_RUN
-from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
+from lmolt_utils.nli.divergence import BINS, COLUMNS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
 METHODS = ("atomic", "full text", "sentence", "SummaC-ZS", "SummaC-Conv")
@@ -83,41 +82,39 @@ def coverage_contrast(
     """Coverage of two systems' captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
 
     ``rows``: system, method, coverage, words. ``table``: of :func:`~lmolt_utils.nli.divergence.divergences`.
-    ``labels``: the system that the paper prefers, and the other one, by name. ``cuts``: the words from which a reference is long
-    (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
+    ``labels``: the system that the paper prefers, and the other one, by name. ``cuts``: the words from which a
+    reference is long (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
     """
     least, paper_least = {"Fig. 6": (0, 0), "Fig. 7": (cuts[0], CUTS[0]), "Fig. 10": (cuts[1], CUTS[1])}[name]
     paper = _printed(name)
     figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 4.1))
-    panels, last = [*grid.flat][:-1], grid.flat[-1]
-    found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == least].iterrows()}
+    found = table.reindex(columns=["method", *COLUMNS]).query("words == @least").set_index("method")
     lines: list[dict[str, object]] = []
-    for axes, letter, method in zip(panels, "ABCDE", METHODS, strict=True):
+    for axes, letter, method in zip(grid.flat, "ABCDE", METHODS, strict=False):
         axes.set_title(f"({letter}) {_TITLES[method]}", pad=9)
         axes.set_xlabel("Coverage")
-        line = found.get(method)
-        if line is None or line["reason"]:
-            mark_empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
-            lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
+        if method not in found.index or found.loc[method, "reason"]:
+            ran = method in found.index
+            mark_empty(axes, f"n = {found.loc[method, 'n']:.0f}: too few\n({FEWEST} needed)" if ran else NOT_RUN)
+            lines.append({"panel": method, "note": found.loc[method, "reason"] if ran else NOT_RUN})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= least)]
         bars = histograms(axes, values_of(own, "coverage", labels), "coverage", BINS)
-        axes.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.5, 1])  # room for two lines of text
         lines += [{"panel": method, **bar} for bar in bars]
+        axes.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.5, 1])  # room for two lines of text
         text = (
-            f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\ndifference {line['difference']:+.2f} "
-            f"[{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
-        )
+            "KL {kl:.2f} [{low:.2f}, {high:.2f}]\n"
+            "difference {difference:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
+        ).format(**found.loc[method])
         axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6)
-    for axes in (panels[0], panels[3]):
-        axes.set_ylabel("Share of captions")
-    lines += _entropies(last, found, paper)
+    for row in grid:
+        row[0].set_ylabel("Share of captions")
+    drawn = _entropies(grid[1][2], found, paper)
     figure.legend(handles=outlines(labels, labels), loc="outside upper center", ncols=len(labels))
     which = f"captions whose reference has at least {least} words" if least else "all captions"
     which += f" (the paper: {paper_least})" if least != paper_least else ""
-    n = max((int(line["n"]) for line in found.values()), default=0)
-    note = f"{name}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
-    note += f"The paper calls captions of {next(iter(labels.values()))} preferred. "
+    note = f"{name}: {which}, n = {found['n'].max() if len(found) else 0:.0f}. KL: relative entropy of the two, nats, "
+    note += f"{BINS} bins, with 95 % interval. The paper calls captions of {next(iter(labels.values()))} preferred. "
     if reason:
         note += f"{reason[0].upper()}{reason[1:]}."
     else:
@@ -125,43 +122,36 @@ def coverage_contrast(
         note += "Bar: KL of as many random captions. " if least else ""
         note += "Diamonds: the paper's." if paper else ""
     add_note(figure, note)
-    columns = [*_HISTOGRAM, *_ENTROPY, "paper", "note"]
-    return figure, pd.DataFrame(lines).reindex(columns=columns)
+    data = pd.concat([pd.DataFrame(lines), drawn], ignore_index=True)
+    return figure, data.reindex(columns=[*_HISTOGRAM, *_ENTROPY, "paper", "note"])
 
 
-def _entropies(
-    axes: Axes, found: Mapping[str, "pd.Series[float]"], paper: Mapping[str, tuple[float, float]]
-) -> list[dict[str, object]]:
+def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
     """Relative entropy per method; what random rows of the same number and swapped labels give; the paper's."""
     axes.set_title("(F) Relative entropy", pad=9)
     axes.set_xlabel("KL (nats)")
-    drawn = {method: line for method, line in found.items() if not math.isnan(line["kl"])}
-    if not drawn:
-        mark_empty(axes, UNDEFINED if found else NOT_RUN)
-        return []
-    lines: list[dict[str, object]] = []
-    for y, method in zip(range(len(METHODS), 0, -1), METHODS, strict=True):
-        if method in drawn:
-            line = drawn[method]
-            if not math.isnan(line["random"]):
-                axes.hlines(y, line["random_low"], line["random_high"], color="0.8", linewidth=6)
-            axes.hlines(y, line["low"], line["high"], color="black", linewidth=1)
-            axes.plot(line["kl"], y, "o", color="black", markersize=4)
-            axes.plot(line["null"], y, "x", color=MUTED, markersize=4)
-            lines.append({"panel": "relative entropy", "system": method, **line[["n", *_ENTROPY]]})
-        else:
-            axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
-        if method in paper:
-            axes.hlines(y - 0.3, *paper[method], color="black", linestyle=":", linewidth=1)
-            axes.plot(paper[method], [y - 0.3] * 2, "D", color="black", markerfacecolor="white", markersize=3)
-            for value, which in zip(paper[method], ("lowest", "highest"), strict=True):
-                told = {"paper": value, "note": f"the paper's, {which}"}
-                lines.append({"panel": "relative entropy", "system": method, **told})
-    axes.set_yticks(range(len(METHODS), 0, -1), labels=list(_TITLES.values()))
+    drawn = found[found["kl"].notna()][["n", *_ENTROPY]].astype(float)
+    if drawn.empty:
+        mark_empty(axes, UNDEFINED if len(found) else NOT_RUN)
+        return drawn
+    places = pd.Series(range(len(METHODS), 0, -1), index=METHODS)
+    y = places[drawn.index]
+    if drawn["random"].notna().any():
+        axes.hlines(y, drawn["random_low"], drawn["random_high"], color="0.8", linewidth=6)
+    axes.hlines(y, drawn["low"], drawn["high"], color="black", linewidth=1)
+    axes.plot(drawn["kl"], y, "o", color="black", markersize=4)
+    axes.plot(drawn["null"], y, "x", color=MUTED, markersize=4)
+    for place in places.drop(drawn.index):
+        axes.text(0.02, place, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
+    for method, ends in paper.items():
+        axes.plot(ends, [places[method] - 0.3] * 2, "D:", color="black", markerfacecolor="white", markersize=3, lw=1)
+    axes.set_yticks(places, labels=list(_TITLES.values()))
     axes.set_ylim(0.4, len(METHODS) + 0.6)
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
-    return lines
+    printed = [{"system": method, "paper": end} for method, ends in paper.items() for end in ends]
+    both = pd.concat([drawn.rename_axis("system").reset_index(), pd.DataFrame(printed)], ignore_index=True)
+    return both.assign(panel="relative entropy")
 
 
 @styled

@@ -116,8 +116,8 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     ends = [*ratios.values(), best.value, other.value]
     axes.set_xlim(min(ends) * 0.7, 1 - (1 - max(ends)) * 0.7)
     axes.set_ylim(0, 1)
-    ticks = _spaced([best.value, other.value, *sorted(ratios.values(), key=lambda s: abs(s - 0.5))])
-    axes.set_xticks(ticks, labels=[ratio(share) for share in ticks])
+    ticks = sorted({best.value, other.value, *ratios.values()})
+    axes.set_xticks(ticks, labels=[ratio(share) for share in ticks], rotation=0 if len(ticks) < 6 else 90)
     axes.set_xticks([], minor=True)
     axes.set_xlabel("Mixing ratio, mol2cap : cap2mol")
     axes.set_ylabel("Score")
@@ -132,16 +132,6 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     )
     style.add_note(figure, note + style.not_run_note(ratio(share) for share, word in words.items() if word == NOT_RUN))
     return figure, pd.concat(parts).reindex(columns=[*_POINT, "mol2cap_share", "paper"])
-
-
-def _spaced(shares: Iterable[float], apart: float = 0.45) -> list[float]:
-    """The shares, first come first served, that are ``apart`` in logits, so that tick labels do not touch."""
-    kept: list[float] = []
-    for share in shares:
-        logit = np.log(share / (1 - share))
-        if all(abs(logit - np.log(other / (1 - other))) >= apart for other in kept):
-            kept.append(share)
-    return sorted(kept)
 
 
 @style.styled
