@@ -31,7 +31,7 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
     ``chr_f`` and ``entailment``: 0 to 1), value; NaN is left out. ``labels``: the systems to draw, by name. The data
     holds the histograms: the share of a system's samples per bin.
     """
-    figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.5))
+    figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.2))
     lines: list[dict[str, object]] = []
     for row, task in zip(grid, TASKS, strict=True):
         row[0].set_title(style.TASK_TITLES[task], pad=9)
@@ -123,7 +123,7 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
     none), value, low, high (95 %), n. ``labels``: the systems to draw, by name.
     """
     columns = ["system", "task", "threshold", "length", "value", "low", "high", "n"]
-    figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.5), sharey=True)
+    figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.3), sharey=True)
     molecules, captions = (curves[curves["task"] == task] for task in ("cap2mol", "mol2cap"))
     at_length = molecules[molecules["length"] == LENGTH]
     at_chr_f = molecules[np.isclose(molecules["threshold"].astype(float), CHR_F)]

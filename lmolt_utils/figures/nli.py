@@ -48,7 +48,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     ``rows``: system, method, hallucination, coverage, unsupported. ``labels``: the systems to draw, by name.
     """
     atomic = rows[rows["method"] == "atomic"]
-    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.6), sharey=True)
+    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.4), sharey=True)
     lines: list[dict[str, object]] = []
     for axes, letter, quantity in zip(grid, "ABC", ("hallucination", "coverage", "unsupported"), strict=True):
         values, title = values_of(atomic, quantity, labels), quantity.capitalize()
@@ -87,7 +87,7 @@ def coverage_contrast(
     """
     least, paper_least = {"Fig. 6": (0, 0), "Fig. 7": (cuts[0], CUTS[0]), "Fig. 10": (cuts[1], CUTS[1])}[name]
     paper = _printed(name)
-    figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 4.1))
+    figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 3.7))
     found = table.reindex(columns=["method", *COLUMNS]).query("words == @least").set_index("method")
     lines: list[dict[str, object]] = []
     for axes, letter, method in zip(grid.flat, "ABCDE", METHODS, strict=False):

@@ -91,7 +91,7 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     published = load_published()
     best, other = published.facts["fig4-best-ratio"], published.facts["fmix-ratio"]
     ordered = dict(sorted(ratios.items(), key=lambda pair: pair[1]))
-    figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 3.0))
+    figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.7))
     parts, words = [], dict[float, str]()
     papers = dict[float, list[str]]()
     for index, ((task, name), table) in enumerate(zip(style.HEADLINE.items(), ("T4", "T5"), strict=True)):
@@ -140,7 +140,7 @@ def merge_comparison(scores: pd.DataFrame, labels: Mapping[str, str]) -> style.D
 
     ``scores``: system, task, metric, value, n, low, high. ``labels``: the systems to draw, by name.
     """
-    widths, size = [len(names) for names in _BARS.values()], (style.TWO_COLUMNS, 2.6)
+    widths, size = [len(names) for names in _BARS.values()], (style.TWO_COLUMNS, 2.3)
     figure, grid = plt.subplots(1, len(_BARS), figsize=size, sharey=True, width_ratios=widths)
     width = 0.8 / max(1, len(labels))
     parts = []

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import METRICS
-from lmolt_utils.figures.style import UNDEFINED
+from lmolt_utils.figures.style import SMALL, UNDEFINED
 from lmolt_utils.files import write_text
 from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.run.notebook import Run
@@ -55,10 +55,8 @@ class TableResult:
     def to_html(self) -> str:
         """The table for notebooks: as in Markdown, small, and the deltas folded."""
         rows, deltas = _cells(self, escape, "<b>{}</b>")
-        with pd.option_context("display.max_colwidth", None):
-            frames = [pd.DataFrame(part, columns=_header(self)) for part in (rows, deltas)]
-            tables = [frame.to_html(index=False, escape=False) for frame in frames]
-        small = [f'<div style="font-size: 80%; white-space: nowrap">{table}</div>' for table in tables]
+        frames = [pd.DataFrame(part, columns=_header(self)) for part in (rows, deltas)]
+        small = [frame.style.hide(axis="index").set_properties(**SMALL).to_html() for frame in frames]
         head, *notes = map(escape, self.caption)
         told = f"<p><b>Table {self.id}.</b> {head} {EACH_CELL}</p>{small[0]}<p>{' '.join(notes)}</p>"
         return told + (f"<details><summary>deltas</summary>{small[1]}</details>" if deltas else "")
