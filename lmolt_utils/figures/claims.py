@@ -279,8 +279,9 @@ _HEAD = """# Results: what holds of the papers' claims
 Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
 *control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
 papers and their code disagree.
-"Within noise": more than 2.5 % of 1,000 draws of other test rows (and, where a system was trained with several seeds,
-of other seeds) say otherwise. A verdict says what is so in these runs, with these models:
+A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of other
+seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run** (a system
+or file that it needs is not there). A verdict says what is so in these runs, with these models:
 
 {profiles}
 
