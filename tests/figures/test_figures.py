@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -109,9 +110,19 @@ def test_ratio_sweep_marks_both_ratios_and_the_papers_values() -> None:
 def test_merge_comparison_draws_the_scores() -> None:
     figure, data = merge_comparison(SCORES, MERGES)
     heights = [patch.get_height() for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)]
-    assert heights == pytest.approx([0.4] * 11)
+    assert [height for height in heights if not np.isnan(height)] == pytest.approx([0.4] * 11)
     assert set(data.query("system == 'ties+cpo'")["reproduced"]) == {NOT_RUN}
     assert any("Not run: TIES." in text for text in words(figure))
+
+
+def test_intervals_are_drawn_wherever_scores_are() -> None:
+    scores = SCORES.assign(low=SCORES["value"] - 0.03, high=SCORES["value"] + 0.05)
+    drawn = (overview(tables(scores)), ratio_sweep(scores, RATIOS), merge_comparison(scores, MERGES))
+    for (figure, data), bars in zip(drawn, (6, 4, 11), strict=True):
+        segments = [segment for lines in figure.findobj(LineCollection) for segment in lines.get_segments()]
+        lengths = [np.ptp(segment, axis=0).max() for segment in segments if len(segment) and np.isfinite(segment).all()]
+        assert lengths == pytest.approx([0.08] * bars)
+        assert data["low"].notna().sum() == bars
 
 
 def test_word_counts_by_hand_beside_the_papers() -> None:

@@ -84,6 +84,9 @@ def test_scores_of_the_atomic_method_alone_with_the_papers_coverage() -> None:
     printed = data[data["system"].astype(str).str.startswith("paper")].set_index("system")["mean"]
     assert printed.to_dict() == {"paper, Meditron": 0.51, "paper, SLERP+CPO": 0.69}
     assert "Not run: CPO." in words(figure)
+    assert "more than 99 %" not in words(figure)
+    figure, _ = nli_distributions(rows.assign(hallucination=0.01), PAIR)
+    assert words(figure).count("more than 99 % of each system lie between 0 and 0.04") == 1
 
 
 SAMPLES = pd.DataFrame(
@@ -124,8 +127,6 @@ def test_the_authors_scores_are_drawn_as_they_are(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot be read.*alignment_tuning_LLMS"),
-        (",score,length\n0,0.5,1\n", "cannot be read.*group"),
-        (",score,length,group\n0,0.5,long,Meditron\n", "cannot be read.*long"),
         (",score,length,group\n0,0.5,1,GPT\n", "unknown group"),
         (",score,length,group\n0,50,1,Meditron\n", "outside 0..1"),
     ],
