@@ -119,7 +119,8 @@ def test_intervals_are_drawn_wherever_scores_are() -> None:
     scores = SCORES.assign(low=SCORES["value"] - 0.03, high=SCORES["value"] + 0.05)
     drawn = (overview(tables(scores)), ratio_sweep(scores, RATIOS), merge_comparison(scores, MERGES))
     for (figure, data), bars in zip(drawn, (6, 4, 11), strict=True):
-        segments = [segment for lines in figure.findobj(LineCollection) for segment in lines.get_segments()]
+        collections = [each for axes in figure.axes for each in axes.collections if isinstance(each, LineCollection)]
+        segments = [segment for lines in collections for segment in lines.get_segments()]
         lengths = [np.ptp(segment, axis=0).max() for segment in segments if len(segment) and np.isfinite(segment).all()]
         assert lengths == pytest.approx([0.08] * bars)
         assert data["low"].notna().sum() == bars
