@@ -16,8 +16,8 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
     ``similarities``: ``id`` and one column per reference set (:class:`lmolt_utils.data.overlap.Overlap`).
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 2.6), sharex=True)
-    for index, (name, values) in enumerate(similarities.set_index("id").items()):
-        values = values.dropna().to_numpy(dtype=float)
+    for index, (name, column) in enumerate(similarities.set_index("id").items()):
+        values = column.dropna().to_numpy(dtype=float)
         look = {"color": colour_of(index), "linestyle": line_of(index)}
         label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
         left.hist(values, np.linspace(0, 1, 26), weights=np.full(len(values), 1 / max(1, len(values))), histtype="step", **look)

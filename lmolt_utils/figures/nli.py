@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -93,10 +94,10 @@ def coverage_contrast(
     for axes, letter, method in zip(grid.flat, "ABCDE", METHODS, strict=False):
         axes.set_title(f"({letter}) {_TITLES[method]}", pad=9)
         axes.set_xlabel("Coverage")
-        if method not in found.index or found.loc[method, "reason"]:
-            ran = method in found.index
-            mark_empty(axes, f"n = {found.loc[method, 'n']:.0f}: too few\n({FEWEST} needed)" if ran else NOT_RUN)
-            lines.append({"panel": method, "note": found.loc[method, "reason"] if ran else NOT_RUN})
+        line: Any = found.loc[method] if method in found.index else None
+        if line is None or line["reason"]:
+            mark_empty(axes, NOT_RUN if line is None else f"n = {line['n']:.0f}: too few\n({FEWEST} needed)")
+            lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= least)]
         bars = histograms(axes, values_of(own, "coverage", labels), "coverage", BINS)
@@ -105,7 +106,7 @@ def coverage_contrast(
         text = (
             "KL {kl:.2f} [{low:.2f}, {high:.2f}]\n"
             "difference {difference:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
-        ).format(**found.loc[method])
+        ).format(**line)
         axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6)
     for row in grid:
         row[0].set_ylabel("Share of captions")

@@ -1,6 +1,7 @@
 """Figures of scores with their 95 % intervals: every system, the mixing ratio of SLERP, the merges under CPO."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +21,7 @@ _BARS: dict[Task, tuple[str, ...]] = {
     "cap2mol": ("BLEU", "MACCS", "RDK", "Morgan", "Validity"),
 }
 _HATCHES = ("", "////", "....", "xxxx")
-_PAPER = {"marker": "D", "color": "black", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
+_PAPER: dict[str, Any] = {"marker": "D", "color": "black", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
 _POINT = ["task", "metric", "system", "reproduced", "low", "high"]
 
 

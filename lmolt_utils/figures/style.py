@@ -32,7 +32,7 @@ ONE_COLUMN = 3.03
 TWO_COLUMNS = 6.30
 MUTED = "0.45"
 #: How a notebook shows a long table: each row one small line.
-SMALL = {"white-space": "nowrap", "font-size": "80%", "padding": "1px 6px"}
+SMALL: dict[str, Any] = {"white-space": "nowrap", "font-size": "80%", "padding": "1px 6px"}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":")
 

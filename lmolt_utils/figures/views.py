@@ -85,7 +85,7 @@ def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width
         frame = scored_answers(run, system, task).head(rows)
         table.setdefault("reference", list(frame["reference"]))
         table[system.label] = [text or "(empty)" for text in frame["prediction"]]
-    shown = pd.DataFrame(table).T.style.format(lambda text: clipped(text, width)).format_index(escape="html")
+    shown = pd.DataFrame(table).T.style.format(lambda text: clipped(str(text), width)).format_index(escape="html")
     return shown.set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
