@@ -36,7 +36,7 @@ OPENS = {
     "05_merging": {"merging", "training"},
     "06_ablation": {"training", "metrics"},
     "07_nli_evaluation": {"metrics", "nli"},
-    "08_figures": {"metrics", "nli"},
+    "08_figures": {"metrics", "models", "nli"},
 }
 PACKAGE = root() / "lmolt_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -30,8 +30,8 @@ def summary(figures: Path) -> str:
     count = {name: int((verdicts == name).sum()) for name in ("holds", "does not hold", "within noise")}
     return (
         f"Of {sum(count.values())} claims and controls that this small scale can decide, {count['holds']} hold, "
-        f"{count['does not hold']} do not, and\n{count['within noise']} are within noise, with three training seeds: "
-        "[RESULTS.md](RESULTS.md)."
+        f"{count['does not hold']} do not\nhold, and {count['within noise']} are within noise, "
+        "with three training seeds: [RESULTS.md](RESULTS.md)."
     )
 
 

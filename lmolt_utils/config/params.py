@@ -167,8 +167,7 @@ _HEADLINE = """
     max_new_tokens seeds
 07_nli_evaluation: nli_model decomposer decomposer_model caption_tokenizer postprocess invalid word_cuts test_set
     test_rows dtype seed
-08_figures: test_set test_rows semantics switches seeds mol2cap_share ratio_grid word_cuts caption_tokenizer
-    author_scores figures_dir
+08_figures: test_set semantics switches seeds mol2cap_share word_cuts author_scores figures_dir
 """
 #: Per notebook, the parameters that decide its numbers: what a reader looks at first.
 HEADLINE: dict[str, list[str]] = {name: text.split() for name, text in yaml.safe_load(_HEADLINE).items()}

@@ -8,7 +8,7 @@ holds, or does not, where at most 2.5 % of the draws say otherwise; else it is w
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,8 @@ from lmolt_utils.paths import figures_folder, root, run_folder
 from lmolt_utils.run.notebook import Run
 
 Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
-#: Share of the draws on either side of a 95 % interval.
-UNDECIDED = 0.025
+#: Share of the draws on either side of a 95 % interval: more that disagree are noise.
+DISAGREEING = 0.025
 DRAWS = 1000
 _NLI = ("coverage", "hallucination", "unsupported")
 _AUTHORS = "authors' "
@@ -52,6 +52,13 @@ class Condition(Strict):
     at_least: float | None = None
     above: float | None = None
     within: float | None = None
+
+    @property
+    def sides(self) -> list[tuple[str, int]]:
+        """Whose number is asked for, at which cut; two sides are a difference."""
+        if self.minus_cut is not None:
+            return [(self.of, self.cut), (self.of, self.minus_cut)]
+        return [(name, self.cut) for name in (self.of, self.minus) if name]
 
     def holds(self, number: np.ndarray) -> np.ndarray:
         """Where ``number`` keeps every bound."""
@@ -105,7 +112,7 @@ class Evidence:
     kept: dict[tuple[object, ...], Number | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.names = [system.name for system in self.systems]
+        self.labels = {system.name: system.label for system in self.systems}
         self.trained = {system.name for system in self.systems if system.method != "none"}
         self.rng = np.random.default_rng(self.seed)
 
@@ -125,7 +132,7 @@ class Evidence:
             elif condition.metric.startswith(_AUTHORS):
                 self.kept[key] = self._authors(name, condition.metric.removeprefix(_AUTHORS))
             else:
-                copies = seeds_of(name, self.names)
+                copies = seeds_of(name, self.labels)
                 found = [one for copy in copies if (one := self._score(condition, copy)) is not None]
                 self.kept[key] = self._over_seeds(found)
         return self.kept[key]
@@ -202,33 +209,32 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
     told, seeds = dict[str, list[str]](), dict[str, int]()
     point, known, drawn = True, True, np.ones(DRAWS, dtype=bool)
     for condition in claim.all:
-        minus_cut = condition.cut if condition.minus_cut is None else condition.minus_cut
-        minus = condition.of if condition.minus_cut is not None else condition.minus
-        asked = [(condition.of, condition.cut), *([(minus, minus_cut)] if minus else [])]
-        numbers = [evidence.number(condition, name, cut) for name, cut in asked]
-        missing = [name for (name, _), number in zip(asked, numbers, strict=True) if number is None]
-        if missing:
-            lacking = f"no {condition.metric} of {' and '.join(missing)}"
-            return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
-        there = [number for number in numbers if number is not None]
-        for (name, place), number in zip(asked, there, strict=True):
-            title = condition.metric + ("" if condition.metric != "KL" else f", cut {place}")
-            told.setdefault(title, []).append(f"{name} {number}{evidence.printed(name, condition.metric)}")
-        seeds |= {name: n.seeds for (name, _), n in zip(asked, there, strict=True) if name in evidence.trained}
-        point &= bool(condition.holds(np.array(_difference([n.mean for n in there], condition.times))))
-        known &= all(number.draws is not None for number in there)
+        numbers = []
+        for name, cut in condition.sides:
+            number, label = evidence.number(condition, name, cut), evidence.labels.get(name, name)
+            if number is None:
+                lacking = f"no {condition.metric} of {label}"
+                return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
+            numbers.append(number)
+            title = condition.metric + ("" if condition.metric != "KL" else f", cut {cut}")
+            told.setdefault(title, []).append(f"{label} {number}{evidence.printed(name, condition.metric)}")
+            if name in evidence.trained:
+                seeds[label] = number.seeds
+        draws = [number.draws for number in numbers if number.draws is not None]
+        point &= bool(condition.holds(np.array(_difference([number.mean for number in numbers], condition.times))))
+        known &= len(draws) == len(numbers)
         if known:
-            drawn &= condition.holds(_difference([n.draws for n in there if n.draws is not None], condition.times))
+            drawn &= condition.holds(_difference(draws, condition.times))
     share = float(drawn.mean()) if known else math.nan
     verdict = "holds" if point else "does not hold"
-    if known and UNDECIDED < share < 1 - UNDECIDED:
+    if known and DISAGREEING < share < 1 - DISAGREEING:
         verdict = "within noise"
     return {
         **line,
         "verdict": verdict,
         "evidence": "; ".join(f"{metric}: {', '.join(dict.fromkeys(numbers))}" for metric, numbers in told.items()),
         "draws": "" if math.isnan(share) else f"{share:.0%}",
-        "seeds": ", ".join(f"{name} {count}" for name, count in seeds.items()),
+        "seeds": ", ".join(f"{label} {count}" for label, count in seeds.items()),
     }
 
 
@@ -273,8 +279,9 @@ _HEAD = """# Results: what holds of the papers' claims
 Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
 *control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
 papers and their code disagree.
-"Within noise": more than 2.5 % of 1,000 draws of other test rows (and, where a system was trained with several seeds,
-of other seeds) say otherwise. A verdict says what is so in these runs, with these models:
+A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of other
+seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run** (a system
+or file that it needs is not there). A verdict says what is so in these runs, with these models:
 
 {profiles}
 
@@ -328,5 +335,6 @@ def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
 
 
 def counts(table: pd.DataFrame) -> Mapping[str, int]:
-    """How many claims got each verdict."""
-    return dict(table["verdict"].value_counts())
+    """How many claims got each verdict, in the order of the scale."""
+    found = table["verdict"].value_counts()
+    return {verdict: int(found[verdict]) for verdict in get_args(Verdict) if verdict in found}

@@ -8,8 +8,6 @@ from lmolt_utils.data.card import LENGTHS, Card
 from lmolt_utils.data.overlap import SIMILAR
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, add_note, colour_of, line_of, mark_empty, styled
 
-BINS = 25
-
 
 @styled
 def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
@@ -17,27 +15,18 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
 
     ``similarities``: ``id`` and one column per reference set (:class:`lmolt_utils.data.overlap.Overlap`).
     """
-    names = [name for name in similarities.columns if name != "id"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 2.6), sharex=True)
-    edges = np.linspace(0, 1, BINS + 1)
-    parts: list[pd.DataFrame] = []
-    for index, name in enumerate(names):
-        values = similarities[name].dropna().to_numpy(dtype=float)
+    for index, (name, column) in enumerate(similarities.set_index("id").items()):
+        values = column.dropna().to_numpy(dtype=float)
         look = {"color": colour_of(index), "linestyle": line_of(index)}
         label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
-        if not len(values):
-            left.plot([], [], **look, label=label)
-            continue
-        shares = np.histogram(values, edges)[0] / len(values)
-        at_least = np.array([(values >= edge).mean() for edge in edges])
-        left.stairs(shares, edges, label=label, **look)
-        exact = np.sort(values)
-        right.step([0, *exact], [1, *(1 - np.arange(len(exact)) / len(exact))], where="pre", **look)
-        bars = {"similarity": edges, "share in bin": [*shares, np.nan], "at least": at_least}
-        parts.append(pd.DataFrame({"reference": name, "n": len(values), **bars}))
+        right.plot([], [], **look, label=label)
+        if len(values):
+            left.hist(values, np.linspace(0, 1, 26), weights=np.full(len(values), 1 / len(values)), histtype="step", **look)
+            right.ecdf(values, complementary=True, **look)
     left.set_ylabel("Share of test molecules")
     left.set_ylim(bottom=0)
-    right.set_ylabel("Share at least so similar")
+    right.set_ylabel("Share more similar than this")
     right.set_ylim(0, 1.04)
     right.axvline(SIMILAR, color=MUTED, linewidth=0.6, zorder=0)
     for axes in (left, right):
@@ -45,7 +34,7 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         axes.set_xlabel("Similarity of the nearest neighbour")
     figure.legend(loc="outside upper center", ncols=2)
     add_note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
-    return figure, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return figure, similarities
 
 
 @styled

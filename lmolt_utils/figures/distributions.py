@@ -31,15 +31,14 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
     ``chr_f`` and ``entailment``: 0 to 1), value; NaN is left out. ``labels``: the systems to draw, by name. The data
     holds the histograms: the share of a system's samples per bin.
     """
-    figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.7))
+    figure, grid = plt.subplots(2, len(QUANTITIES), figsize=(style.TWO_COLUMNS, 3.2))
     lines: list[dict[str, object]] = []
     for row, task in zip(grid, TASKS, strict=True):
         row[0].set_title(style.TASK_TITLES[task], pad=9)
         row[0].set_ylabel("Share of samples")
         for axes, (quantity, title) in zip(row, QUANTITIES.items(), strict=True):
             if (task, quantity) == ("cap2mol", "entailment"):
-                style.mark_empty(axes, "captions only")
-                axes.set_axis_off()
+                axes.set_axis_off()  # captions only: its place is the legend's
                 continue
             own = samples[(samples["task"] == task) & (samples["quantity"] == quantity)]
             values = values_of(own, "value", labels)
@@ -53,16 +52,21 @@ def distributions(samples: pd.DataFrame, labels: Mapping[str, str]) -> style.Dra
                 x, side = (0.97, "right") if quantity == "entailment" else (0.03, "left")  # it piles up at 0
                 axes.text(x, 0.97, text, transform=axes.transAxes, ha=side, va="top", color=style.MUTED, fontsize=6)
     drawn = {line["system"] for line in lines if line["n"]}
-    handles = [
-        Line2D([], [], color=style.colour_of(index), linestyle=style.line_of(index), label=label)
-        if system in drawn
-        else Line2D([], [], color=style.MUTED, marker="x", linestyle="none", label=f"{label} ({NOT_RUN})")
-        for index, (system, label) in enumerate(labels.items())
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, max(1, len(handles))))
-    style.add_note(figure, "Triangles: means. The outermost length bins also hold what lies beyond them.")
+    grid[-1][-1].legend(handles=outlines(labels, drawn), loc="center")
+    note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
+    absent = [label for system, label in labels.items() if system not in drawn]
+    style.add_note(figure, note + style.not_run_note(absent))
     columns = ["task", "quantity", "system", "n", "mean", "left", "right", "share"]
     return figure, pd.DataFrame(lines, columns=columns)
+
+
+def outlines(labels: Mapping[str, str], drawn: Iterable[object]) -> list[Line2D]:
+    """The legend of histograms: those of ``labels`` that were ``drawn``."""
+    return [
+        Line2D([], [], color=style.colour_of(index), linestyle=style.line_of(index), label=label)
+        for index, (system, label) in enumerate(labels.items())
+        if system in drawn
+    ]
 
 
 def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins: int = 25) -> list[dict[str, object]]:
@@ -72,6 +76,7 @@ def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins
         style.mark_empty(axes)
         return lines
     edges = _edges(np.concatenate(list(values.values())), quantity, bins)
+    highest = []
     for index, (system, found) in enumerate(values.items()):
         if not len(found):
             continue
@@ -80,12 +85,17 @@ def histograms(axes: Axes, values: Mapping[str, np.ndarray], quantity: str, bins
         axes.stairs(shares, edges, color=colour, linestyle=style.line_of(index))
         axes.stairs(shares, edges, color=colour, alpha=0.1, fill=True)
         axes.plot(mean, 1.03, "v", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+        highest.append((shares.max() > 0.99, shares.argmax()))
         lines += [
             {"system": system, "n": len(found), "mean": mean, "left": left, "right": right, "share": share}
             for left, right, share in zip(edges[:-1], edges[1:], shares, strict=True)
         ]
     if quantity == "length_deviation":
         axes.axvline(0, color=style.MUTED, linewidth=0.6, zorder=0)
+    if len(set(highest)) == 1 and highest[0][0]:
+        left, right = edges[highest[0][1] :][:2]
+        text = f"more than 99 % of each\nsystem lie between\n{left:.2g} and {right:.2g}"
+        axes.text(0.55, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=style.MUTED)
     axes.set_ylim(bottom=0)
     return lines
 
@@ -113,7 +123,7 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
     none), value, low, high (95 %), n. ``labels``: the systems to draw, by name.
     """
     columns = ["system", "task", "threshold", "length", "value", "low", "high", "n"]
-    figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.5), sharey=True)
+    figure, grid = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 2.3), sharey=True)
     molecules, captions = (curves[curves["task"] == task] for task in ("cap2mol", "mol2cap"))
     at_length = molecules[molecules["length"] == LENGTH]
     at_chr_f = molecules[np.isclose(molecules["threshold"].astype(float), CHR_F)]
@@ -123,6 +133,7 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
         ("Length threshold (characters)", at_chr_f, "length", LENGTH),
         ("Entailment threshold", captions, "threshold", None),
     )
+    looks = [style.look_of(index) | {"markersize": 3} for index in range(len(labels))]
     for axes, (title, points, column, marked) in zip(grid, panels, strict=True):
         axes.set_xlabel(title)
         place = sizes.index if column == "length" else float
@@ -132,10 +143,10 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
         for index, system in enumerate(labels):
             own = points[points["system"] == system]
             x = [place(value) for value in own[column]]
-            look = style.look_of(index) | ({} if column == "length" else {"marker": ""})
             low, high = own["low"].astype(float), own["high"].astype(float)
-            axes.plot(x, own["value"].astype(float), **look)
-            axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
+            every = max(1, len(own) // 5)  # apart from the other systems' marks, where curves coincide
+            axes.plot(x, own["value"].astype(float), **looks[index], markevery=(index % every, every), clip_on=False)
+            axes.fill_between(x, low, high, color=looks[index]["color"], alpha=0.12, linewidth=0)
         if column == "length":
             axes.set_xticks(range(len(sizes)), labels=[size if size == "any" else f"{size:g}" for size in sizes])
         if marked is not None:
@@ -144,7 +155,7 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
     grid[0].set_ylabel("Share of wins")
     grid[0].set_title(style.TASK_TITLES["cap2mol"], pad=9)
     grid[2].set_title(style.TASK_TITLES["mol2cap"], pad=9)
-    handles = [Line2D([], [], label=label, **style.look_of(index)) for index, label in enumerate(labels.values())]
+    handles = [Line2D([], [], label=label, **look) for label, look in zip(labels.values(), looks, strict=True)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(5, max(1, len(handles))))
     note = "Dotted: the paper's thresholds. Molecules must also be valid. The paper's caption wins need no threshold: "
     absent = [label for system, label in labels.items() if system not in set(curves["system"])]
@@ -172,7 +183,7 @@ def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int]) -> style.Drawn:
     axes.set_xlabel("Words per caption")
     axes.set_ylabel("Captions")
     for cut in cuts:
-        axes.axvline(cut, color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(cut, color="black", linewidth=0.8, linestyle=":")
     figure.legend(loc="outside upper center", ncols=2)
     beyond = ", ".join(f"{(values >= cut).sum():,} of at least {cut} words" for cut in cuts)
     told = (

@@ -1,20 +1,18 @@
 """Figures of the NLI evaluation (Less for More, Figs. 5 to 7 and 10; ALMol, Fig. 1)."""
 
-import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from lmolt_utils.config.published import load_published
-from lmolt_utils.figures.distributions import QUANTITIES, histograms, values_of
+from lmolt_utils.figures.distributions import QUANTITIES, histograms, outlines, values_of
 from lmolt_utils.figures.style import (
     MUTED,
     TWO_COLUMNS,
@@ -22,16 +20,16 @@ from lmolt_utils.figures.style import (
     Drawn,
     add_note,
     colour_of,
-    line_of,
     mark_empty,
     not_run_note,
     styled,
 )
 from lmolt_utils.metrics.results import NOT_RUN
-from lmolt_utils.nli.divergence import BINS, CUTS, FEWEST
+from lmolt_utils.nli.divergence import BINS, COLUMNS, CUTS, FEWEST
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
 METHODS = ("atomic", "full text", "sentence", "SummaC-ZS", "SummaC-Conv")
+_TITLES = {method: method[0].upper() + method[1:] for method in METHODS}
 _HISTOGRAM = ["panel", "system", "n", "mean", "left", "right", "share"]
 _ENTROPY = ["kl", "low", "high", "null", "random", "random_low", "random_high"]
 
@@ -51,7 +49,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     ``rows``: system, method, hallucination, coverage, unsupported. ``labels``: the systems to draw, by name.
     """
     atomic = rows[rows["method"] == "atomic"]
-    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.6), sharey=True)
+    figure, grid = plt.subplots(1, 3, figsize=(TWO_COLUMNS, 2.4), sharey=True)
     lines: list[dict[str, object]] = []
     for axes, letter, quantity in zip(grid, "ABC", ("hallucination", "coverage", "unsupported"), strict=True):
         values, title = values_of(atomic, quantity, labels), quantity.capitalize()
@@ -69,7 +67,7 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
             lines.append({"panel": "coverage", "system": f"paper, {label}", "mean": fact.value})
             printed.append(f"{fact.printed} ({label})")
     drawn = {line["system"] for line in lines if line.get("n")}
-    _legend(figure, labels, drawn)
+    figure.legend(handles=outlines(labels, drawn), loc="outside upper center", ncols=len(labels))
     note = (
         f"Triangles: means, written in the legend's order; dotted: the paper's mean coverage, {' and '.join(printed)}. "
     )
@@ -78,62 +76,46 @@ def nli_distributions(rows: pd.DataFrame, labels: Mapping[str, str]) -> Drawn:
     return figure, pd.DataFrame(lines, columns=_HISTOGRAM)
 
 
-def _title(method: str) -> str:
-    return method[0].upper() + method[1:]
-
-
-def _legend(figure: Figure, labels: Mapping[str, str], drawn: Iterable[object]) -> None:
-    handles = [
-        Line2D([], [], color=colour_of(index), linestyle=line_of(index), label=label)
-        for index, (system, label) in enumerate(labels.items())
-        if system in drawn
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
-
-
 @styled
 def coverage_contrast(
     name: str, rows: pd.DataFrame, table: pd.DataFrame, labels: Mapping[str, str], cuts: Sequence[int], reason: str
 ) -> Drawn:
-    """Coverage of preferred and dispreferred captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
+    """Coverage of two systems' captions by each NLI method: L4M, Figs. 6, 7 and 10 (``name``: which).
 
     ``rows``: system, method, coverage, words. ``table``: of :func:`~lmolt_utils.nli.divergence.divergences`.
-    ``labels``: the preferred and the dispreferred system, by name. ``cuts``: the words from which a reference is long
-    (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
+    ``labels``: the system that the paper prefers, and the other one, by name. ``cuts``: the words from which a
+    reference is long (Fig. 7) and extreme (Fig. 10). ``reason``: why the table is empty.
     """
     least, paper_least = {"Fig. 6": (0, 0), "Fig. 7": (cuts[0], CUTS[0]), "Fig. 10": (cuts[1], CUTS[1])}[name]
     paper = _printed(name)
-    figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 4.1))
-    panels, last = [*grid.flat][:-1], grid.flat[-1]
-    found = {} if table.empty else {line["method"]: line for _, line in table[table["words"] == least].iterrows()}
+    figure, grid = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 3.7))
+    found = table.reindex(columns=["method", *COLUMNS]).query("words == @least").set_index("method")
     lines: list[dict[str, object]] = []
-    for axes, letter, method in zip(panels, "ABCDE", METHODS, strict=True):
-        axes.set_title(f"({letter}) {_title(method)}", pad=9)
+    for axes, letter, method in zip(grid.flat, "ABCDE", METHODS, strict=False):
+        axes.set_title(f"({letter}) {_TITLES[method]}", pad=9)
         axes.set_xlabel("Coverage")
-        line = found.get(method)
+        line: Any = found.loc[method] if method in found.index else None
         if line is None or line["reason"]:
-            mark_empty(axes, NOT_RUN if line is None else f"n = {int(line['n'])}: too few\n({FEWEST} needed)")
+            mark_empty(axes, NOT_RUN if line is None else f"n = {line['n']:.0f}: too few\n({FEWEST} needed)")
             lines.append({"panel": method, "note": NOT_RUN if line is None else line["reason"]})
             continue
         own = rows[(rows["method"] == method) & (rows["words"] >= least)]
         bars = histograms(axes, values_of(own, "coverage", labels), "coverage", BINS)
-        highest = pd.DataFrame(bars)["share"].max()
-        axes.set(xlim=(0, 1), ylim=(0, 1.45 * highest))  # room for two lines of text
         lines += [{"panel": method, **bar} for bar in bars]
+        axes.set(xlim=(0, 1), ylim=(0, 1.45), yticks=[0, 0.5, 1])  # room for two lines of text
         text = (
-            f"KL {line['kl']:.2f} [{line['low']:.2f}, {line['high']:.2f}]\ndifference {line['difference']:+.2f} "
-            f"[{line['difference_low']:+.2f}, {line['difference_high']:+.2f}]"
-        )
-        axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6.5)
-    for axes in (panels[0], panels[3]):
-        axes.set_ylabel("Share of captions")
-    lines += _entropies(last, found, paper)
-    roles = ("preferred", "dispreferred")
-    _legend(figure, {key: f"{labels[key]} ({role})" for key, role in zip(labels, roles, strict=True)}, labels)
+            "KL {kl:.2f} [{low:.2f}, {high:.2f}]\n"
+            "difference {difference:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
+        ).format(**line)
+        axes.text(0.5, 0.97, text, transform=axes.transAxes, ha="center", va="top", fontsize=6)
+    for row in grid:
+        row[0].set_ylabel("Share of captions")
+    drawn = _entropies(grid[1][2], found, paper)
+    figure.legend(handles=outlines(labels, labels), loc="outside upper center", ncols=len(labels))
     which = f"captions whose reference has at least {least} words" if least else "all captions"
     which += f" (the paper: {paper_least})" if least != paper_least else ""
-    n = max((int(line["n"]) for line in found.values()), default=0)
-    note = f"{name}: {which}, n = {n}. KL: relative entropy of the two, nats, {BINS} bins, with 95 % interval. "
+    note = f"{name}: {which}, n = {found['n'].max() if len(found) else 0:.0f}. KL: relative entropy of the two, nats, "
+    note += f"{BINS} bins, with 95 % interval. The paper calls captions of {next(iter(labels.values()))} preferred. "
     if reason:
         note += f"{reason[0].upper()}{reason[1:]}."
     else:
@@ -141,72 +123,64 @@ def coverage_contrast(
         note += "Bar: KL of as many random captions. " if least else ""
         note += "Diamonds: the paper's." if paper else ""
     add_note(figure, note)
-    columns = [*_HISTOGRAM, *_ENTROPY, "paper", "note"]
-    return figure, pd.DataFrame(lines).reindex(columns=columns)
+    data = pd.concat([pd.DataFrame(lines), drawn], ignore_index=True)
+    return figure, data.reindex(columns=[*_HISTOGRAM, *_ENTROPY, "paper", "note"])
 
 
-def _entropies(
-    axes: Axes, found: Mapping[str, "pd.Series[float]"], paper: Mapping[str, tuple[float, float]]
-) -> list[dict[str, object]]:
+def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
     """Relative entropy per method; what random rows of the same number and swapped labels give; the paper's."""
     axes.set_title("(F) Relative entropy", pad=9)
     axes.set_xlabel("KL (nats)")
-    drawn = {method: line for method, line in found.items() if not math.isnan(line["kl"])}
-    if not drawn:
-        mark_empty(axes, UNDEFINED if found else NOT_RUN)
-        return []
-    lines: list[dict[str, object]] = []
-    for y, method in zip(range(len(METHODS), 0, -1), METHODS, strict=True):
-        if method in drawn:
-            line = drawn[method]
-            if not math.isnan(line["random"]):
-                axes.hlines(y, line["random_low"], line["random_high"], color="0.8", linewidth=6)
-            axes.hlines(y, line["low"], line["high"], color="black", linewidth=1)
-            axes.plot(line["kl"], y, "o", color="black", markersize=4)
-            axes.plot(line["null"], y, "x", color=MUTED, markersize=4)
-            lines.append({"panel": "relative entropy", "system": method, **line[["n", *_ENTROPY]]})
-        else:
-            axes.text(0.02, y, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
-        if method in paper:
-            axes.hlines(y - 0.3, *paper[method], color=colour_of(1), linestyle=":", linewidth=1)
-            axes.plot(paper[method], [y - 0.3] * 2, "D", color=colour_of(1), markerfacecolor="white", markersize=3)
-            for value, which in zip(paper[method], ("lowest", "highest"), strict=True):
-                told = {"paper": value, "note": f"the paper's, {which}"}
-                lines.append({"panel": "relative entropy", "system": method, **told})
-    axes.set_yticks(range(len(METHODS), 0, -1), labels=[_title(method) for method in METHODS])
+    drawn = found[found["kl"].notna()][["n", *_ENTROPY]].astype(float)
+    if drawn.empty:
+        mark_empty(axes, UNDEFINED if len(found) else NOT_RUN)
+        return drawn
+    places = pd.Series(range(len(METHODS), 0, -1), index=METHODS)
+    y = places[drawn.index]
+    if drawn["random"].notna().any():
+        axes.hlines(y, drawn["random_low"], drawn["random_high"], color="0.8", linewidth=6)
+    axes.hlines(y, drawn["low"], drawn["high"], color="black", linewidth=1)
+    axes.plot(drawn["kl"], y, "o", color="black", markersize=4)
+    axes.plot(drawn["null"], y, "x", color=MUTED, markersize=4)
+    for place in places.drop(drawn.index):
+        axes.text(0.02, place, NOT_RUN, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=6)
+    for method, ends in paper.items():
+        axes.plot(ends, [places[method] - 0.3] * 2, "D:", color="black", markerfacecolor="white", markersize=3, lw=1)
+    axes.set_yticks(places, labels=list(_TITLES.values()))
     axes.set_ylim(0.4, len(METHODS) + 0.6)
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
-    return lines
+    printed = [{"system": method, "paper": end} for method, ends in paper.items() for end in ends]
+    both = pd.concat([drawn.rename_axis("system").reset_index(), pd.DataFrame(printed)], ignore_index=True)
+    return both.assign(panel="relative entropy")
 
 
 @styled
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
-    """Length deviation and entailment of captions, by the authors' own file and by this run (ALMol, Fig. 1).
+    """Length deviation and entailment of captions, by this run and, if given, the authors' own file (ALMol, Fig. 1).
 
     ``samples``: system, task, id, quantity, value. ``authors``: of
-    :func:`~lmolt_utils.figures.author_scores.read_author_scores`, or None. ``labels``: the systems to draw, by name.
+    :func:`~lmolt_utils.figures.author_scores.read_author_scores`. ``labels``: the systems to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
-    figure, grid = plt.subplots(2, 2, figsize=(TWO_COLUMNS, 3.9))
+    sources = {"This run": ours} if authors is None else {"This run": ours, "The authors' file": authors}
+    size = (TWO_COLUMNS, 0.6 + 1.6 * len(sources))
+    figure, grid = plt.subplots(len(sources), 2, figsize=size, squeeze=False)
     lines: list[dict[str, object]] = []
-    for column, title, frame in ((0, "The authors' file", authors), (1, "This run", ours)):
-        grid[0][column].set_title(title, pad=9)
-        for axes, quantity in zip(grid[:, column], ("length_deviation", "entailment"), strict=True):
+    for row, (title, frame) in zip(grid, sources.items(), strict=True):
+        row[0].set_title(title, pad=9)
+        row[0].set_ylabel("Share of captions")
+        for axes, quantity in zip(row, ("length_deviation", "entailment"), strict=True):
             axes.set_xlabel(QUANTITIES[quantity] + (" (tokens)" if quantity == "length_deviation" else ""))
-            if frame is None:
-                mark_empty(axes, "file not there:\nparameter author_scores")
-                lines.append({"panel": f"{title}, {quantity}", "note": "file not there"})
-                continue
             values = values_of(frame[frame["quantity"] == quantity], "value", labels)
             lines += [{"panel": f"{title}, {quantity}", **bar} for bar in histograms(axes, values, quantity)]
-    for axes in grid[:, 0]:
-        axes.set_ylabel("Share of captions")
-    _legend(figure, labels, {line.get("system") for line in lines if line.get("n")})
+    drawn = {line["system"] for line in lines if line["n"]}
+    figure.legend(handles=outlines(labels, drawn), loc="outside upper center", ncols=len(labels))
     here = set(ours["system"])
     note = "Triangles: means. The outermost length bins also hold what lies beyond them. "
+    note += "The authors' scores: not given (parameter author_scores). " if authors is None else ""
     add_note(figure, note + not_run_note(label for system, label in labels.items() if system not in here))
-    return figure, pd.DataFrame(lines).reindex(columns=[*_HISTOGRAM, "note"])
+    return figure, pd.DataFrame(lines).reindex(columns=_HISTOGRAM)
 
 
 @styled

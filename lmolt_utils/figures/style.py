@@ -31,6 +31,8 @@ STYLE = Path(__file__).with_name("companion.mplstyle")
 ONE_COLUMN = 3.03
 TWO_COLUMNS = 6.30
 MUTED = "0.45"
+#: How a notebook shows a long table: each row one small line.
+SMALL: dict[str, Any] = {"white-space": "nowrap", "font-size": "80%", "padding": "1px 6px"}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":")
 
@@ -44,13 +46,17 @@ _P = ParamSpec("_P")
 
 
 def styled(draw: Callable[_P, Drawn]) -> Callable[_P, Drawn]:
-    """Draw in the companion's style; close the figure so that a notebook shows it once."""
+    """Draw in the companion's style; close the figure so that a notebook shows it once.
+
+    The first line of the function's docstring becomes the figure's label: its text for those who cannot see it.
+    """
 
     @functools.wraps(draw)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> Drawn:
         with plt.style.context(STYLE):
             figure, data = draw(*args, **kwargs)
             plt.close(figure)
+        figure.set_label(str(draw.__doc__).partition("\n")[0])
         for text in figure.findobj(Text):  # a system's label is text, also with "${" in it
             text.set_parse_math("$" not in text.get_text())
         return figure, data
@@ -63,18 +69,14 @@ def colour_of(index: int) -> str:
     return str(colours[index % len(colours)])
 
 
-def look_of(index: int) -> dict[str, Any]:
-    """Colour, marker and line style of the ``index``-th series; 28 differ."""
-    return {
-        "color": colour_of(index),
-        "marker": _MARKERS[index % len(_MARKERS)],
-        "linestyle": _LINES[index // len(_MARKERS) % len(_LINES)],
-    }
-
-
 def line_of(index: int) -> Any:
     """A line style that changes with every series: outlines of histograms have no markers."""
     return _LINES[index % len(_LINES)]
+
+
+def look_of(index: int) -> dict[str, Any]:
+    """Colour, marker and line style of the ``index``-th series; 28 differ, seven in colour and marker."""
+    return {"color": colour_of(index), "marker": _MARKERS[index % len(_MARKERS)], "linestyle": line_of(index)}
 
 
 def add_note(figure: Figure, text: str) -> None:
@@ -99,13 +101,13 @@ def not_run_note(labels: Iterable[str]) -> str:
     return f"Not run: {', '.join(missing)}." if missing else ""
 
 
-def save_figure(run: Run, name: str, drawn: Drawn, alt: str) -> Figure:
+def save_figure(run: Run, name: str, drawn: Drawn) -> Figure:
     """Write ``name.pdf``, ``name.png`` and ``name.csv`` (what is plotted) to the run's figures; returns the figure.
 
-    The same figure gives the same bytes: no dates are written. ``alt``, a sentence for those who cannot see the
-    figure, goes into both files' metadata.
+    The same figure gives the same bytes: no dates are written. The figure's label goes into both files' metadata.
     """
     figure, data = drawn
+    alt = figure.get_label()
     metadata = {
         "pdf": {"CreationDate": None, "Title": name, "Subject": alt},
         "png": {"Title": name, "Description": alt},

@@ -1,8 +1,9 @@
 """A rebuilt table and its files: CSV for programs, Markdown for GitHub and notebooks, LaTeX."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import METRICS
-from lmolt_utils.figures.style import UNDEFINED
+from lmolt_utils.figures.style import SMALL, UNDEFINED
 from lmolt_utils.files import write_text
 from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.run.notebook import Run
@@ -18,6 +19,7 @@ from lmolt_utils.run.notebook import Run
 NO_PAPER_VALUE = "–"
 NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
 ALPHA = 0.05
+EACH_CELL = "Each cell: reproduced ± half of its 95 % interval (paper)."
 
 #: The kinds of a table's lines: a value, and what there is of a delta.
 VALUE, PRINTED, DIFFERENCE, RELATIVE = "value", "as printed", "difference", "relative, %"
@@ -30,7 +32,7 @@ MARKS = {"": "", WITHIN_ROUNDING: "‡", DOES_NOT_FOLLOW: "†"}
 
 @dataclass(frozen=True, eq=False)
 class TableResult:
-    """A rebuilt table; the last expression of a notebook cell shows it as Markdown.
+    """A rebuilt table; the last expression of a notebook cell shows it.
 
     lines: one per number. row: its label; title: the same as shown; kind: ``VALUE``, or of deltas ``PRINTED``,
     ``DIFFERENCE`` and ``RELATIVE``; paper and reproduced: NaN where there is none, infinity where it is undefined; n:
@@ -50,8 +52,16 @@ class TableResult:
         """The lines of the rows, without the deltas."""
         return self.lines[self.lines["kind"] == VALUE]
 
-    def _repr_markdown_(self) -> str:
-        return to_markdown(self)
+    def to_html(self) -> str:
+        """The table for notebooks: as in Markdown, small, and the deltas folded."""
+        rows, deltas = _cells(self, escape, "<b>{}</b>")
+        frames = [pd.DataFrame(part, columns=_header(self)) for part in (rows, deltas)]
+        small = [frame.style.hide(axis="index").set_properties(**SMALL).to_html() for frame in frames]
+        head, *notes = map(escape, self.caption)
+        told = f"<p><b>Table {self.id}.</b> {head} {EACH_CELL}</p>{small[0]}<p>{' '.join(notes)}</p>"
+        return told + (f"<details><summary>deltas</summary>{small[1]}</details>" if deltas else "")
+
+    _repr_html_ = to_html
 
 
 _LATEX = str.maketrans(
@@ -148,27 +158,35 @@ def _count(lines: pd.DataFrame) -> str:
     return NOT_RUN if math.isnan(n) else f"{n:.0f}"
 
 
-def to_markdown(result: TableResult) -> str:
-    """The table for GitHub and notebooks: "reproduced (paper)" in each cell, the deltas below."""
+def _header(result: TableResult) -> list[str]:
+    return ["", "n", *map(heading, result.metrics)]
+
+
+def _cells(result: TableResult, escaped: Callable[[str], str], bold: str) -> tuple[list[list[str]], list[list[str]]]:
+    """The rows of the table and of its deltas: "reproduced (paper)" in each cell."""
 
     def cell(line: Any) -> str:
         reproduced, half, noise, paper = _texts(line)
-        value = f"**{reproduced}**" if line.best else reproduced
+        value = bold.format(reproduced) if line.best else reproduced
         return f"{value}{half and f' ± {half}'}{noise} ({paper})" if reproduced else paper
 
     rows, deltas = [], []
     for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
-        cells, name = [cell(line) for line in lines.itertuples()], escape_markdown(str(title))
+        cells, name = [cell(line) for line in lines.itertuples()], escaped(str(title))
         if kind == VALUE:
             rows.append([name, _count(lines), *cells])
         else:
             deltas.append([name, f"paper, {kind}", *cells] if kind == PRINTED else ["", str(kind), *cells])
-    headings = [heading(name) for name in result.metrics]
-    head = escape_markdown(f"{result.caption[0]} Each cell: reproduced ± half of its 95 % interval (paper).")
-    parts = [f"**Table {result.id}.** {head}", markdown_table(["", "n", *headings], rows)]
-    parts += map(escape_markdown, result.caption[1:])
+    return rows, deltas
+
+
+def to_markdown(result: TableResult) -> str:
+    """The table for GitHub, the deltas below."""
+    rows, deltas = _cells(result, escape_markdown, "**{}**")
+    head = f"**Table {result.id}.** {escape_markdown(f'{result.caption[0]} {EACH_CELL}')}"
+    parts = [head, markdown_table(_header(result), rows), *map(escape_markdown, result.caption[1:])]
     if deltas:
-        parts.append(markdown_table(["", "", *headings], deltas))
+        parts.append(markdown_table(["", "", *_header(result)[2:]], deltas))
     return "\n\n".join(parts) + "\n"
 
 

@@ -187,7 +187,7 @@ def _caption(spec: PublishedTable, lines: pd.DataFrame, context: Mapping[str, st
         caption.append(f"Not run: {', '.join(absent)}.")
     marks = [f"{NO_PAPER_VALUE}: the paper prints no value"] if values["paper"].isna().any() else []
     if lines["p"].notna().any():
-        marks.append(f"{NOISE}: within noise, that is not to be told from {reference} (a difference: from 0)")
+        marks.append(f"{NOISE}: not to be told from {reference} (a difference: from 0)")
     used = set(lines["check"])
     marks += [f"{mark}: {check}" for check, mark in MARKS.items() if mark and check in used]
     return (*caption, f"{'; '.join(marks)}.") if marks else tuple(caption)

@@ -1,14 +1,16 @@
 """What the notebooks show of a run: how training went, what systems answered."""
 
+import base64
 from collections.abc import Sequence
 from html import escape
+from io import BytesIO
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
-from pandas.io.formats.style import Styler
+from IPython.display import HTML, Markdown
+from matplotlib.figure import Figure
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
@@ -51,7 +53,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         left.plot(log["step"], log["loss"], color=look["color"], alpha=0.2, linewidth=0.6)
         left.plot(log["step"], smooth, **look, markevery=max(1, len(log) // 6), markersize=3.5)
         seconds = float(log["seconds"].max())
-        right.hlines(index, 0, seconds, color=look["color"], linestyle=look["linestyle"])
+        right.hlines(index, 0, seconds, color=look["color"], linestyle=look["linestyle"], linewidth=1.2)
         right.plot([seconds], [index], color=look["color"], marker=look["marker"])
         text = f"{seconds:.3g} s"
         tokens = log["tokens"].max() if "tokens" in log.columns else np.nan
@@ -61,6 +63,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         parts.append(log.assign(smoothed_loss=smooth))
     left.set_xlabel("Optimiser step")
     left.set_ylabel("Loss")
+    left.set_yscale("log")  # DPO's and KTO's are below 1, CPO's starts near 100
     right.set_xlabel("Training time (s)")
     right.set_yticks(range(len(labels)), labels=labels)
     right.set_ylim(max(1, len(labels)) - 0.5, -0.5)
@@ -76,21 +79,21 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
 
 
 def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
-    """The first test rows and what of each system's answers is scored, shortened to ``width`` characters."""
+    """The first test rows and what of each system's answers is scored, cut to ``width`` characters."""
     table: dict[str, list[str]] = {}
     for system in systems:
         frame = scored_answers(run, system, task).head(rows)
-        table.setdefault("reference", [text[:width] for text in frame["reference"]])
-        table[system.label] = [text[:width] or "(empty)" for text in frame["prediction"]]
-    shown = pd.DataFrame(table).T.style.format(escape="html")
-    return shown.format_index(escape="html").set_properties(None, **{"text-align": "left", "font-size": "85%"})
+        table.setdefault("reference", list(frame["reference"]))
+        table[system.label] = [text or "(empty)" for text in frame["prediction"]]
+    shown = pd.DataFrame(table).T.style.format(lambda text: clipped(str(text), width)).format_index(escape="html")
+    return shown.set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
-def entailed(run: Run, system: System, rows: int = 5) -> Any:
-    """The first test rows: reference, caption, and how far the reference entails it."""
-    frame = scored_answers(run, system, "mol2cap")[["reference", "prediction"]].head(rows)
-    frame["entailment"] = read_rows(run.path("scores", f"{system.name}.nli.jsonl"), ["entailment"])["entailment"]
-    return frame.style.hide(axis="index").format({"entailment": "{:.2f}"}, escape="html")
+def clipped(text: str, width: int) -> str:
+    """HTML of a text: beyond ``width`` characters an ellipsis, and the whole where the mouse rests on it."""
+    if len(text) <= width:
+        return escape(text)
+    return f'<span title="{escape(text)}">{escape(text[: width - 1])}…</span>'
 
 
 def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
@@ -104,7 +107,14 @@ def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("system")
 
 
-def folded(content: pd.DataFrame | Styler | str, summary: str) -> HTML:
-    """A table or a text under a line that opens it: the whole of something of which a notebook shows a part."""
-    inside = f"<pre>{escape(content)}</pre>" if isinstance(content, str) else content.to_html()
-    return HTML(f"<details><summary>{escape(summary)}</summary>{inside}</details>")
+def folded(content: Any, summary: str) -> HTML | Markdown:
+    """A text, table or figure under a line that opens it: the whole of something of which a notebook shows a part."""
+    head = f"<details><summary>{escape(summary)}</summary>"
+    if hasattr(content, "_repr_markdown_"):
+        return Markdown(f"{head}\n\n{content._repr_markdown_()}\n\n</details>")
+    if isinstance(content, str):
+        return HTML(f"{head}<pre>{escape(content)}</pre></details>")
+    if isinstance(content, Figure):
+        content.savefig(image := BytesIO(), format="png")
+        return HTML(f'{head}<img src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"></details>')
+    return HTML(f"{head}{content.to_html()}</details>")

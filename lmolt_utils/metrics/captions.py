@@ -22,6 +22,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lmolt_utils.metrics.intervals import Scored, Statistics
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
+from lmolt_utils.paths import from_root
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
@@ -61,7 +62,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
     if name_or_folder == "regex":
         return CaptionTokenizer("regex", lambda texts: [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts])
-    path = Path(name_or_folder).expanduser()
+    path = Path(from_root(name_or_folder)).expanduser()
     if path.is_dir():
         path /= _VOCABULARY
     if path.is_file():

@@ -165,6 +165,7 @@ def _cost(path: Path) -> dict[str, Any]:
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
     """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where."""
     _short_errors()
+    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     profile, wanted, values = given(namespace)
     params = with_data_switches(load(profile, values))
     changed = changes(profile, values)
@@ -277,7 +278,6 @@ def _prepare(params: Params) -> None:
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, on a CPU
-    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     import torch
     from threadpoolctl import threadpool_limits

@@ -61,7 +61,7 @@ def claim(**condition: object) -> Claim:
 )
 def test_a_number_against_its_bound(run: Run, mean: float, half: float | None, verdict: str, draws: str) -> None:
     line = judge(claim(of="cpo", metric="BLEU-2", at_least=0.15), Told(run, {("cpo", "BLEU-2"): (mean, half)}))
-    assert (line["verdict"], line["draws"], line["seeds"]) == (verdict, draws, "cpo 1")
+    assert (line["verdict"], line["draws"], line["seeds"]) == (verdict, draws, "CPO 1")
 
 
 def test_a_difference_takes_both_under_the_same_draws(run: Run) -> None:
@@ -84,7 +84,7 @@ def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
 
 def test_what_is_missing_is_not_decided(run: Run) -> None:
     line = judge(claim(of="cpo", minus="dpo", metric="FCD", above=0), Told(run, {("cpo", "FCD"): (1.0, 0.1)}))
-    assert (line["verdict"], line["evidence"]) == ("not run", "no FCD of dpo")
+    assert (line["verdict"], line["evidence"]) == ("not run", "no FCD of DPO")
     assert set(verdicts(run, load_systems())["verdict"]) == {"not run", "not decidable"}
 
 

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from lmolt_utils.figures.author_scores import read_author_scores
 from lmolt_utils.figures.nli import author_distributions, coverage_contrast, fact_matrices, nli_distributions
-from lmolt_utils.figures.views import folded
+from lmolt_utils.figures.views import clipped, folded
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
 
@@ -84,6 +84,9 @@ def test_scores_of_the_atomic_method_alone_with_the_papers_coverage() -> None:
     printed = data[data["system"].astype(str).str.startswith("paper")].set_index("system")["mean"]
     assert printed.to_dict() == {"paper, Meditron": 0.51, "paper, SLERP+CPO": 0.69}
     assert "Not run: CPO." in words(figure)
+    assert "more than 99 %" not in words(figure)
+    figure, _ = nli_distributions(rows.assign(hallucination=0.01), PAIR)
+    assert words(figure).count("more than 99 % of each system lie between 0 and 0.04") == 1
 
 
 SAMPLES = pd.DataFrame(
@@ -99,10 +102,10 @@ SAMPLES = pd.DataFrame(
 LABELS = {"meditron": "Meditron", "cpo": "Lan", "cpo-mol2cap": "Mol"}
 
 
-def test_without_the_authors_file_the_figure_says_so() -> None:
+def test_without_the_authors_file_only_this_run_is_drawn() -> None:
     figure, data = author_distributions(SAMPLES, None, LABELS)
-    assert words(figure).count("file not there") == 2
-    assert "Not run: Mol." in words(figure)
+    assert len(figure.axes) == 2
+    assert "not given (parameter author_scores). Not run: Mol." in words(figure)
     drawn = data.dropna(subset=["share"])
     assert set(drawn["panel"]) == {"This run, length_deviation", "This run, entailment"}
     assert set(drawn["n"]) == {4}  # captions only
@@ -117,15 +120,13 @@ def test_the_authors_scores_are_drawn_as_they_are(tmp_path: Path) -> None:
     entailment, length = (theirs.loc[f"The authors' file, {name}"] for name in ("entailment", "length_deviation"))
     assert entailment.T.to_dict("list") == {"meditron": [2, 0.3], "cpo": [1, 0.9], "cpo-mol2cap": [1, 0]}
     assert length.T.to_dict("list") == {"meditron": [2, -10], "cpo": [1, 3], "cpo-mol2cap": [1, -1]}
-    assert "not there" not in words(figure)
+    assert len(figure.axes) == 4
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot be read.*alignment_tuning_LLMS"),
-        (",score,length\n0,0.5,1\n", "cannot be read.*group"),
-        (",score,length,group\n0,0.5,long,Meditron\n", "cannot be read.*long"),
         (",score,length,group\n0,0.5,1,GPT\n", "unknown group"),
         (",score,length,group\n0,50,1,Meditron\n", "outside 0..1"),
     ],
@@ -152,3 +153,6 @@ def test_what_is_folded_is_text_not_markup() -> None:
     assert "<pre>a &lt; b</pre>" in str(folded("a < b", "all").data)
     assert "<td>1</td>" in str(folded(pd.DataFrame({"n": [1]}), "<all>").data)
     assert "&lt;all&gt;" in str(folded("", "<all>").data)
+    assert "image/png;base64," in str(folded(Figure(), "a figure").data)
+    assert clipped("<a long text>", 6) == '<span title="&lt;a long text&gt;">&lt;a lo…</span>'
+    assert clipped("<b>", 6) == "&lt;b&gt;"

@@ -255,7 +255,7 @@ def test_values_show_half_their_interval_and_noise_is_marked() -> None:
     assert "| 0.00 ± 0.04 (–) |" in shown  # told from it
     assert "+0.10 ± 0.12≈ (+0.20)" in shown
     assert r"\textbf{0.50}$_{\pm 0.04}{\approx}$ & 0.62" in to_latex(table)
-    assert "≈: within noise, that is not to be told from Meditron" in shown
+    assert "≈: not to be told from Meditron" in shown
     cpo = line(table, "CPO", "value", "BLEU-2")
     assert [float(cpo[name]) for name in ("low", "high", "p")] == pytest.approx([0.47, 0.55, 0.2])
     assert line(table, "CPOvsMED", "as printed", "BLEU-2")["low"] == ""

@@ -99,7 +99,7 @@ def test_empty_output_is_a_valid_empty_molecule_outside_fcd() -> None:
 def test_a_molecule_with_too_many_paths_has_no_path_fingerprint() -> None:
     """Twelve atoms that are all bonded to each other: it parses, and has more paths than RDKit can list."""
     labels = [""] * 12
-    for number, (i, j) in enumerate(((i, j) for i in range(12) for j in range(i + 2, 12)), start=1):
+    for number, (i, j) in enumerate(((a, b) for a in range(12) for b in range(a + 2, 12)), start=1):
         labels[i], labels[j] = f"{labels[i]}%({number})", f"{labels[j]}%({number})"
     outputs = ["CCN", "".join(f"*{label}" for label in labels), "CCO"]
     scores = molecule_scores(["CCO"] * 3, outputs, fcd=False)

@@ -27,7 +27,7 @@ def test_kept_numbers_give_the_same_verdict(tmp_path: Path) -> None:
         return judge(Claim(id="X", claim="x", source="x", all=[Condition.model_validate(condition)]), kept)
 
     first = line(of="cpo", metric="BLEU-2", above=0.5)
-    assert (first["verdict"], first["seeds"]) == ("within noise", "cpo 3")
+    assert (first["verdict"], first["seeds"]) == ("within noise", "CPO 3")
     assert float(first["draws"].rstrip("%")) == pytest.approx(67, abs=1)
     assert line(of="cpo", metric="FCD", task="cap2mol", below=8)["verdict"] == "holds"
     assert line(of="kto", metric="BLEU-2", below=0.05)["verdict"] == "not run"
