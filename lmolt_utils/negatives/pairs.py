@@ -69,7 +69,8 @@ def make_negatives(run: Run, task: Task, generator: str) -> None:
             f"the same property set. {run.property_note}"
         )
 
-    params, inputs = {"negatives": kind, "seed": run.params.seed}, {"sample": sampled, "corpus": corpus}
+    params: dict[str, Any] = {"negatives": kind, "seed": run.params.seed}
+    inputs: dict[str, Path | str] = {"sample": sampled, "corpus": corpus}
     if kind == "translator":
         params = {"negatives": kind, **limits, **place}
         inputs = {"sample": sampled, "translator": model_identity(generator)}

@@ -76,7 +76,8 @@ def seen(clean: np.ndarray, wrong: np.ndarray, quantity: str, seed: int = SEED) 
 
     rng = np.random.default_rng(seed)
     drawn = [auc(rng.integers(0, len(clean), len(clean))) for _ in range(RESAMPLES)]
-    return auc(np.arange(len(clean))), *map(float, np.quantile(drawn, [0.025, 0.975]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return auc(np.arange(len(clean))), float(low), float(high)
 
 
 def main(rows: int = 1000) -> None:

@@ -36,7 +36,7 @@ def _table(frame: pd.DataFrame, by: str, metrics: tuple[str, ...], title: str) -
 
 def _printed(task: Task, metrics: tuple[str, ...]) -> list[str]:
     """The papers' best system and the official submissions, as lines of the same table."""
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float | None]] = {}
     for table in load_published().tables:
         if table.task == task and "SLERP+CPO" in table.rows:
             rows["SLERP+CPO (the papers)"] = dict(zip(table.metrics, table.rows["SLERP+CPO"], strict=True))
