@@ -66,9 +66,9 @@ test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
-lab: .venv/.installed ## open the notebooks in JupyterLab
-	@echo "starting JupyterLab on this folder (stop it with Ctrl-C)"
-	@export $(IN_VENV); exec .venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb $(ARGS)
+lab: .venv/.installed ## open copies of the notebooks, set to PROFILE, in JupyterLab (runs/PROFILE/lab)
+	@echo "starting JupyterLab on the notebooks of profile $(PROFILE) (stop it with Ctrl-C)"
+	@export $(IN_VENV); exec .venv/bin/lmolt lab --profile $(PROFILE) -- $(ARGS)
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"

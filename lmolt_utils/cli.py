@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +22,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     if arguments.redo:
         os.environ["LMOLT_REDO"] = arguments.redo
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.paths import root, shown
+    from lmolt_utils.run.copies import lab_copies
+
+    first = f"{shown(lab_copies(arguments.profile))}/01_data.ipynb"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root()}"]
+    return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{first}", *arguments.jupyter])
 
 
 def _params(arguments: argparse.Namespace) -> int:
@@ -129,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         help="make steps again that older code made, however long they took: all, or a pattern such as 'train*'",
     )
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
+    sub = command("lab", _lab, "open a profile's own copies of the notebooks in JupyterLab (runs/PROFILE/lab)")
+    profile(sub)
+    sub.add_argument("jupyter", nargs="*", help="further arguments for JupyterLab, after --")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
