@@ -182,6 +182,7 @@ def _cost(path: Path) -> dict[str, Any]:
 def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
     """Check the parameters (:class:`ParameterError`), prepare libraries, say what runs and where; the :class:`Run`."""
     _short_errors()
+    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     profile, wanted, values = given(namespace)
     params = with_data_switches(load(profile, values))
     changed = changes(profile, values)
@@ -300,7 +301,6 @@ def _prepare(params: Params) -> None:
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, on a CPU
-    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what an executed copy can show
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     # KTO's ChatML adds two tokens; PEFT says that a checkpoint then holds the embeddings too.
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
