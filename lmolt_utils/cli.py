@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def _lab(arguments: argparse.Namespace) -> int:
 
     first = f"{shown(lab_copies(arguments.profile))}/01_data.ipynb"
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root()}"]
-    return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{first}", *arguments.jupyter])
+    os.execv(sys.executable, [*command, f"--LabApp.default_url=/lab/tree/{first}", *arguments.jupyter])
 
 
 def _params(arguments: argparse.Namespace) -> int:
