@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
 #
 # Settings, given as `make TARGET NAME=value`:
-#   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu, rehearsal or paper
+#   PROFILE        what `make reproduce` runs and `make lab` opens: smoke, cpu (default), seeds, gpu, paper, your own
 #   DATA, SCIBERT  files that `make study` copies to runs/lpm24: L+M-24's additional_data.zip, SciBERT's vocab.txt
 #   ARGS           more arguments for the target's own command, as in: make test ARGS='-k environment'
 #   PYTHON         the Python that .venv is made from, 3.11 or newer (default: python3)
