@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
 #
 # Settings, given as `make TARGET NAME=value`:
-#   PROFILE        what `make reproduce` runs: smoke, cpu (default), seeds, gpu, rehearsal or paper
+#   PROFILE        what `make reproduce` runs and `make lab` opens: smoke, cpu (default), seeds, gpu, paper, your own
 #   DATA, SCIBERT  files that `make study` copies to runs/lpm24: L+M-24's additional_data.zip, SciBERT's vocab.txt
 #   ARGS           more arguments for the target's own command, as in: make test ARGS='-k environment'
 #   PYTHON         the Python that .venv is made from, 3.11 or newer (default: python3)
@@ -66,9 +66,9 @@ test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
-lab: .venv/.installed ## open the notebooks in JupyterLab
-	@echo "starting JupyterLab on this folder (stop it with Ctrl-C)"
-	@export $(IN_VENV); exec .venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb $(ARGS)
+lab: .venv/.installed ## open copies of the notebooks, set to PROFILE, in JupyterLab (runs/PROFILE/lab)
+	@echo "starting JupyterLab on the notebooks of profile $(PROFILE) (stop it with Ctrl-C)"
+	@export $(IN_VENV); exec .venv/bin/lmolt lab --profile $(PROFILE) -- $(ARGS)
 
 embedded-models: .venv/.installed ## train the models shipped in the package again, from nothing
 	@echo "training the embedded models"

@@ -23,6 +23,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
 
 
+def _lab(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.paths import root, shown
+    from lmolt_utils.run.copies import lab_copies
+
+    first = f"{shown(lab_copies(arguments.profile))}/01_data.ipynb"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root()}"]
+    os.execv(sys.executable, [*command, f"--LabApp.default_url=/lab/tree/{first}", *arguments.jupyter])
+
+
 def _params(arguments: argparse.Namespace) -> int:
     from lmolt_utils.config.params import Params, describe, load
 
@@ -118,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     redo = "make steps again that older code made, however long they took: all, or a pattern such as 'train*'"
     sub.add_argument("--redo", nargs="?", const="1", metavar="STEPS", help=redo)
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
+    sub = command("lab", _lab, "open a profile's own copies of the notebooks in JupyterLab (runs/PROFILE/lab)")
+    profile(sub)
+    sub.add_argument("jupyter", nargs="*", help="further arguments for JupyterLab, after --")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))

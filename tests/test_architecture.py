@@ -34,7 +34,7 @@ OPENS = {
     "03_sft": {"training"},
     "04_alignment": {"training"},
     "05_merging": {"merging", "training"},
-    "06_ablation": {"training", "metrics"},
+    "06_ablation": {"training", "metrics", "models"},
     "07_nli_evaluation": {"metrics", "nli"},
     "08_figures": {"metrics", "models", "nli"},
 }

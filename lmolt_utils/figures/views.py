@@ -17,7 +17,8 @@ from lmolt_utils.config.systems import System
 from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, add_note, look_of, mark_empty, styled
 from lmolt_utils.files import read_rows
 from lmolt_utils.metrics.distributions import right_modality
-from lmolt_utils.models.predictions import scored_answers
+from lmolt_utils.metrics.ngrams import chr_f
+from lmolt_utils.models.predictions import prediction_path, scored_answers
 from lmolt_utils.run.notebook import Run
 
 
@@ -81,7 +82,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
 def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
     """The first test rows and what of each system's answers is scored, cut to ``width`` characters."""
     table: dict[str, list[str]] = {}
-    for system in systems:
+    for system in answered(run, systems, task):
         frame = scored_answers(run, system, task).head(rows)
         table.setdefault("reference", list(frame["reference"]))
         table[system.label] = [text or "(empty)" for text in frame["prediction"]]
@@ -105,6 +106,45 @@ def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
         )
         rows.append({"system": system.label, "captions": captions, "molecules": molecules})
     return pd.DataFrame(rows).set_index("system")
+
+
+def answered(run: Run, systems: Sequence[System], task: Task) -> list[System]:
+    """Those of ``systems`` that have predictions in ``run``."""
+    return [system for system in systems if prediction_path(run, system.name, task).exists()]
+
+
+def row_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
+    """Per answered test row: run, system, task, and Chr-F of what is scored with its reference and with the next row's.
+
+    "right language" is 1 where the output looks like the task's. Systems without predictions are left out.
+    """
+    frames = [pd.DataFrame(columns=["run", "system", "task", "Chr-F", "Chr-F, next row", "right language"])]
+    for task in TASKS:
+        for system in answered(run, systems, task):
+            answers = scored_answers(run, system, task)
+            references, texts = list(answers["reference"]), list(answers["prediction"])
+            values = {"Chr-F": chr_f(references, texts)}
+            values["Chr-F, next row"] = chr_f(references[1:] + references[:1], texts)
+            values["right language"] = right_modality(texts, task).astype(float)
+            frames.append(pd.DataFrame({"run": run.title, "system": system.label, "task": task, **values}))
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def doubts(logs: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    """Signs that a model does not know this corpus, a sentence each: a loss that rose, molecules of other captions.
+
+    ``logs`` and ``scores``: of :func:`training_logs` and :func:`row_scores`.
+    """
+    found = []
+    for label, log in logs.groupby("system", sort=False):
+        tenth = len(log) // 10
+        if tenth and (last := log["loss"][-tenth:].mean()) > (first := log["loss"][:tenth].mean()):
+            found.append(f"{label}: the loss rose, from {first:.3g} to {last:.3g} (first and last tenth of the steps)")
+    for label, rows in scores[scores["task"] == "cap2mol"].groupby("system", sort=False):
+        nearer = rows["Chr-F"] - rows["Chr-F, next row"]
+        if nearer.mean() <= 2 * nearer.sem():
+            found.append(f"{label}: its molecules are no nearer to their own references than to another row's")
+    return found
 
 
 def folded(content: Any, summary: str) -> HTML | Markdown:

@@ -1,4 +1,4 @@
-"""Executed notebooks to read without running anything: ``figures/notebooks/``, as a repository page shows them."""
+"""Copies of the notebooks: executed ones to read (``figures/notebooks/``), and a profile's own to work in."""
 
 import base64
 import io
@@ -9,12 +9,27 @@ from typing import Any
 
 from PIL import Image
 
+from lmolt_utils.config.params import load
 from lmolt_utils.files import write_text
-from lmolt_utils.paths import root
-from lmolt_utils.run.notebooks import NOTEBOOKS
+from lmolt_utils.paths import root, run_folder
+from lmolt_utils.run.notebooks import NOTEBOOKS, notebook_path
 
 #: What a repository page draws at once.
 MOST_BYTES = 1_000_000
+
+
+def lab_copies(profile: str) -> Path:
+    """The folder ``lab`` of the profile's run, with a copy of each notebook whose parameters cell names the profile.
+
+    Copies that are there stay: they are the reader's. Raises ``ParameterError`` for a profile that does not exist.
+    """
+    load(profile)
+    folder = run_folder(profile) / "lab"
+    for name in NOTEBOOKS:
+        text = notebook_path(name).read_text(encoding="utf-8")
+        if not (folder / f"{name}.ipynb").exists():
+            write_text(folder / f"{name}.ipynb", text.replace('profile = \\"cpu\\"', f'profile = \\"{profile}\\"', 1))
+    return folder
 
 
 def copy_executed(folder: Path, figures: Path) -> list[Path]:

@@ -73,6 +73,15 @@ class Run:
         return ", ".join([self.params.profile, *(f"{name} = {value}" for name, value in self.changed.items())])
 
     @property
+    def default(self) -> "Run":
+        """The run of the profile's own parameters, which a changed run is held against; without changes this one."""
+        if not self.changed:
+            return self
+        profile = self.params.profile
+        own = with_data_switches(load(profile))
+        return Run(self.notebook, run_folder(profile), own, self.wanted)
+
+    @property
     def figures(self) -> Path:
         """Where tables and figures go: only a run with the profile's own parameters writes the tracked ones."""
         tracked = figures_folder(self.folder, self.params.figures_dir)
@@ -279,6 +288,8 @@ def _prepare(params: Params) -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, on a CPU
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
+    # KTO's ChatML adds two tokens; PEFT says that a checkpoint then holds the embeddings too.
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
     import torch
     from threadpoolctl import threadpool_limits
     from transformers.utils import logging as transformers_logging

@@ -25,7 +25,7 @@ from lmolt_utils.figures.scores import merge_comparison, overview, ratio_sweep
 from lmolt_utils.figures.style import TWO_COLUMNS, Drawn, save_figure
 from lmolt_utils.figures.table_files import TableResult
 from lmolt_utils.figures.tables import build_table
-from lmolt_utils.figures.views import training_curves
+from lmolt_utils.figures.views import doubts, training_curves
 from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
@@ -138,6 +138,13 @@ def test_word_counts_by_hand_beside_the_papers() -> None:
 def test_training_curves_state_time_and_throughput() -> None:
     assert "6 s, 50 tokens/s" in words(training_curves(LOGS)[0])
     assert "6 s" in words(training_curves(LOGS.drop(columns="tokens"))[0])
+
+
+def test_a_model_that_does_not_know_the_corpus_says_so() -> None:
+    logs = pd.DataFrame({"system": "A", "loss": [1.0] * 10 + [2.0] * 10})
+    scores = pd.DataFrame({"system": "A", "task": "cap2mol", "Chr-F": [0.1, 0.3], "Chr-F, next row": [0.3, 0.1]})
+    assert [line[:20] for line in doubts(logs, scores)] == ["A: the loss rose, fr", "A: its molecules are"]
+    assert doubts(logs[::-1], scores.assign(**{"Chr-F": [0.8, 0.7]})) == []
 
 
 def test_a_label_is_text_and_no_formula(run: Run) -> None:

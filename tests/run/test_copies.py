@@ -12,7 +12,7 @@ from PIL import Image
 
 from lmolt_utils.paths import root
 from lmolt_utils.run import copies
-from lmolt_utils.run.copies import copy_executed
+from lmolt_utils.run.copies import copy_executed, lab_copies
 
 
 def executed(folder: Path) -> None:
@@ -51,3 +51,10 @@ def test_a_copy_that_no_page_would_show_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(copies, "MOST_BYTES", 1000)
     with pytest.raises(RuntimeError, match=r"01_data: its executed copy has [\d,]+ bytes"):
         copy_executed(tmp_path, tmp_path / "figures")
+
+
+def test_a_profiles_own_copies_name_it_and_stay_as_the_reader_left_them(runs: Path) -> None:
+    first = lab_copies("smoke") / "01_data.ipynb"
+    assert '"profile = \\"smoke\\"  #' in first.read_text()
+    first.write_text("mine")
+    assert (lab_copies("smoke") / first.name).read_text() == "mine"

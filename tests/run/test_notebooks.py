@@ -55,7 +55,7 @@ def test_source_is_clean_and_has_the_parameters_cell(notebook: str) -> None:
     exec(cell.source, {}, names)
     assert names == {"profile": "cpu", "systems": [], "overrides": {}}
     assert code[1].source.splitlines()[2] == f'run = start("{notebook}", globals())'
-    assert all(len(cell.source.splitlines()) <= 25 for cell in code)
+    assert all(len(cell.source.splitlines()) <= 20 for cell in code)
     assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
     opening = book.cells[0].source
     for promised in ("**Aim.**", "**What the paper does.**", "| reads | writes | time: smoke / cpu / gpu / paper |"):

@@ -105,7 +105,7 @@ def test_another_parameter_makes_another_run(runs: Path) -> None:
     base = finish()
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     run = start("04_alignment", cell(profile="smoke", overrides={"beta": 0.5}, systems=["cpo"]))
-    assert run.folder == runs / "smoke+beta=0.5"
+    assert (run.folder, run.default.folder) == (runs / "smoke+beta=0.5", base)
     assert {path.name for path in (run.folder / "files").glob("*.txt")} == {"01_data.txt", "02_negatives.txt"}
     assert record_path(run.path("files", "02_negatives.txt")).exists()
     run.finish()

@@ -1,5 +1,6 @@
 """README.md and docs/study.md say what the committed result files say, in lines that fit a page."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,8 @@ def test_readme_lines_fit_and_links_lead_somewhere() -> None:
     for line in lines:
         for target in (part.split(")")[0] for part in line.split("](")[1:]):
             assert target.startswith("http") or (root() / target).exists(), target
+    questions = [line.strip("| ").split(" | ") for line in lines if "? | [" in line]
+    assert len(questions) == 10
+    for question, notebook, words in questions:
+        source = root() / notebook.split("(figures/")[1].rstrip(")")
+        assert re.search(rf"(# |\*\*){re.escape(words)}", source.read_text(encoding="utf-8")), question
