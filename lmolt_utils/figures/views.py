@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy import stats
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
@@ -141,8 +142,8 @@ def doubts(logs: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
         if tenth and (last := log["loss"][-tenth:].mean()) > (first := log["loss"][:tenth].mean()):
             found.append(f"{label}: the loss rose, from {first:.3g} to {last:.3g} (first and last tenth of the steps)")
     for label, rows in scores[scores["task"] == "cap2mol"].groupby("system", sort=False):
-        nearer = rows["Chr-F"] - rows["Chr-F, next row"]
-        if nearer.mean() <= 2 * nearer.sem():
+        nearer = (rows["Chr-F"] - rows["Chr-F, next row"]).to_numpy(dtype=float)
+        if nearer.mean() <= 2 * stats.sem(nearer):
             found.append(f"{label}: its molecules are no nearer to their own references than to another row's")
     return found
 
