@@ -9,9 +9,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy import stats
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
+from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
