@@ -6,6 +6,7 @@ together in training. The other splits share their property sets.
 """
 
 import random
+from functools import lru_cache
 
 import pandas as pd
 
@@ -46,6 +47,11 @@ def generate(rows: int, seed: int) -> pd.DataFrame:
     """
     if rows < 100:
         raise ValueError(f"the corpus needs at least 100 rows, not {rows}: smaller ones leave splits empty")
+    return pd.DataFrame(list(_records(rows, seed)), columns=list(COLUMNS))
+
+
+@lru_cache(maxsize=2)  # 01_data asks twice: for the run's corpus, and for what the embedded models were trained on
+def _records(rows: int, seed: int) -> tuple[dict[str, str], ...]:
     rng = random.Random(f"corpus:{seed}")
     seen: set[str] = set()
     records: list[dict[str, str]] = []
@@ -71,7 +77,7 @@ def generate(rows: int, seed: int) -> pd.DataFrame:
                 "families": "|".join(families),
             }
         )
-    return pd.DataFrame(records, columns=list(COLUMNS))
+    return tuple(records)
 
 
 def _split(rng: random.Random, properties: list[str]) -> str:

@@ -7,6 +7,7 @@ molecules by scaffold, second pharmacophore and neutral decorations.
 
 import random
 from collections.abc import Callable
+from functools import cache
 
 from rdkit import Chem
 
@@ -41,6 +42,7 @@ def _cardiolipin(rng: random.Random) -> str:
     )
 
 
+@cache  # there are some hundred chains
 def _reverse(chain: str) -> str:
     """The same chain written from the carboxyl end."""
     mol = Chem.MolFromSmiles(chain)
