@@ -49,8 +49,7 @@ for notebook in NOTEBOOKS:
             executed([notebook]),
         log:
             f"logs/{notebook}.log",
-        # What others differ from comes first: two executions never wait for the same system.
-        priority: 2 if notebook in ("03_sft", "04_alignment") else 0
+        priority: 2  # before the parts of 06: what those differ from is there then, and no execution waits for another
         params:
             made_from=made_from(notebook),
         shell:
@@ -63,7 +62,7 @@ rule part:
         source=lambda wildcards: str(notebook_path(PARTS[wildcards.part][0])),
     output:
         "notebooks/parts/{part}.ipynb",
-    priority: 1  # before 05, which is shorter: two cores end together
+    priority: 1
     log:
         "logs/{part}.log",
     params:
