@@ -117,7 +117,7 @@ def test_references_by_id(tmp_path: Path) -> None:
         ("a.tsv", "SMILES\tcaption\nC\tgas\n", "has the columns SMILES, caption; a table of predictions has"),
         ("binary", b"\xff\xfe\x00", "not UTF-8"),
         ("wide.csv", "reference,prediction\nC,C\n".encode("utf-16-le"), "looks like UTF-16"),  # it is UTF-8, too
-        ("a.tsv.gz", gzip.compress(b"C\n" * 500)[:20] + b"\xff" * 9, "cannot be read"),
+        ("a.tsv.gz", gzip.compress(b"C\n" * 500, mtime=0)[:20] + b"\xff" * 9, "cannot be read"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
@@ -136,8 +136,8 @@ def test_packed_files_are_told_by_content_and_read_or_refused(tmp_path: Path, mo
     rows = b"id,reference,prediction\nx,CCO,CC\n"
     for path in (
         zipped(tmp_path / "a.zip", deep__file_csv=rows, _DS_Store=b"\0"),
-        zipped(tmp_path / "b.zip", file_csv_gz=gzip.compress(rows)),
-        write(tmp_path / "C.CSV", gzip.compress(rows)),
+        zipped(tmp_path / "b.zip", file_csv_gz=gzip.compress(rows, mtime=0)),
+        write(tmp_path / "C.CSV", gzip.compress(rows, mtime=0)),
     ):
         assert read_predictions(path, task="cap2mol")["prediction"].tolist() == ["CC"], path
     with pytest.raises(BadFileError, match=r"holds 2 files \(a.txt, b.txt\)"):
@@ -151,7 +151,7 @@ def test_packed_files_are_told_by_content_and_read_or_refused(tmp_path: Path, mo
         with pytest.raises(BadFileError, match="cannot be read"):
             read_predictions(write(tmp_path / "e.zip", bytes(changed)))
     monkeypatch.setattr(text_tables, "MAX_BYTES", 1 << 20)
-    zeros = gzip.compress(bytes(1 << 24))
+    zeros = gzip.compress(bytes(1 << 24), mtime=0)
     for path in (write(tmp_path / "g.gz", zeros), zipped(tmp_path / "g.zip", a_gz=zeros), Path("/dev/zero")):
         with pytest.raises(BadFileError, match="more than 1 MB unpacked"):
             read_predictions(path)
