@@ -12,7 +12,7 @@ from lmolt_utils.config.params import HEADLINE, ParameterError, Params, load
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import write_json, write_text
 from lmolt_utils.paths import figures_folder, root, run_folder
-from lmolt_utils.run.notebook import given, notebook_record, start
+from lmolt_utils.run.notebook import Run, given, notebook_record, start
 from lmolt_utils.run.notebooks import _FIRST, NOTEBOOKS, SAME_NUMBERS, depends_on, first_changed, with_data_switches
 from lmolt_utils.run.steps import record_path
 
@@ -137,10 +137,9 @@ def test_what_does_not_change_a_number_makes_no_other_run(runs: Path, monkeypatc
     assert depends_on("02_negatives", switched) != depends_on("02_negatives", load("smoke"))
     assert with_data_switches(switched) != switched
     monkeypatch.delenv("LMOLT_RUNS")
-    assert start("08_figures", cell()).figures == root() / "figures"
-    changed = start("08_figures", cell(overrides={"beta": 0.5}))
-    assert changed.figures == root() / "runs" / "cpu+beta=0.5" / "figures"
-    assert not changed.figures.exists()
+    own, other = (Run("08_figures", run_folder("cpu", c), load("cpu", c), changed=c) for c in ({}, {"beta": 0.5}))
+    assert own.figures == root() / "figures"
+    assert other.figures == root() / "runs" / "cpu+beta=0.5" / "figures"
 
 
 def test_folders_of_changed_runs_are_told_apart(runs: Path) -> None:
