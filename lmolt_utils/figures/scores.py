@@ -109,7 +109,7 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
             parts.append(pd.DataFrame([{**paper, "paper": printed}]))
     for printed, names in papers.items():
         axes.plot(best.value, printed, **_PAPER)
-        text = f"paper: {printed:g} ({'both' if len(names) > 1 else names[0]})"
+        text = f"paper: {printed:g}" + (f", {names[0]}" if len(papers) > 1 else "")
         axes.annotate(text, (best.value, printed), xytext=(4, -5), textcoords="offset points", va="top", fontsize=6.5)
     for share, word in words.items():
         axes.text(share, 0.03, word, rotation=90, ha="center", va="bottom", color=style.MUTED)
