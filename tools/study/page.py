@@ -1,6 +1,5 @@
 """The tables of docs/study.md, from the study's committed files; ``python -m tools.readme`` writes them there."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +12,14 @@ from lmolt_utils.paths import root
 #: What the page's tables show of each task.
 SHOWN: dict[Task, tuple[str, ...]] = {
     "mol2cap": ("BLEU-2", "BLEU-4", "ROUGE-1", "METEOR", "property F1", "exact property set"),
-    "cap2mol": ("BLEU", "MACCS", "RDK", "Morgan", "Validity", "Novelty"),
+    "cap2mol": ("BLEU", "MACCS", "RDK", "Morgan", "Validity", "Uniqueness"),
 }
-VIEWS = ("all", "one per property set", "rare sets")
 
 
 def _cell(row: pd.Series) -> str:
-    """The value with half its interval's width."""
+    """The value with half its interval's width; empty where there is none."""
+    if pd.isna(row["value"]):
+        return ""
     if pd.isna(row["low"]):
         return f"{row['value']:.3f}"
     return f"{row['value']:.3f} ± {(row['high'] - row['low']) / 2:.3f}"
@@ -49,47 +49,11 @@ def _printed(task: Task, metrics: tuple[str, ...]) -> list[str]:
     ]
 
 
-def trivial(figures: Path) -> str:
-    """The baselines by the share of the training molecules that they know, beside what is printed."""
-    table = pd.read_csv(figures / "study" / "baselines.csv")
-    table = table[(table["test_set"] == "extra_valid") & (table["rows"] == "all")]
-    shares = table["sample_share"].map(lambda share: f"{100 * share:g} %")
-    table = table.assign(name=table["system"].str.replace("-", " ") + ", " + shares)
-    table = table.sort_values(["system", "sample_share"], kind="stable")
-    parts = []
-    for task in TASKS:
-        lines = _table(table[table["task"] == task], "name", SHOWN[task], task)
-        parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
-    return "\n\n".join(parts)
-
-
-def rare(figures: Path) -> str:
-    """The baselines of the 10 % sample on the three test sets, all rows and those that a model could win."""
-    table = pd.read_csv(figures / "study" / "baselines.csv")
-    table = table[table["sample_share"] == 0.1]
-    table = table.assign(name=table["system"].str.replace("-", " ") + ", " + table["test_set"] + ", " + table["rows"])
-    parts = []
-    for task, metrics in (
-        ("mol2cap", ("BLEU-2", "property F1", "exact property set")),
-        ("cap2mol", ("MACCS", "Morgan")),
-    ):
-        parts.append("\n".join(_table(table[table["task"] == task], "name", metrics, task)))
-    return "\n\n".join(parts)
-
-
 def models(figures: Path) -> str:
     """The per-task models on both tasks, beside the baselines on the same rows."""
     table = pd.read_csv(figures / "study" / "models.csv")
-    return "\n\n".join("\n".join(_table(table[table["task"] == task], "system", SHOWN[task], task)) for task in TASKS)
-
-
-def errors(figures: Path) -> str:
-    """Which method's score tells captions with an injected error from those without."""
-    table = pd.read_csv(figures / "study" / "injected_errors.csv")
-    kinds = tuple(table["error"].unique())
-    table = table.rename(columns={"auc": "value", "error": "metric"})
-    table = table.assign(name=table["quantity"] + ", " + table["method"])
-    return "\n".join(_table(table.sort_values("quantity", kind="stable"), "name", kinds, "score"))
-
-
-BLOCKS: dict[str, Callable[[Path], str]] = {"trivial": trivial, "rare": rare, "models": models, "errors": errors}
+    parts = []
+    for task in TASKS:
+        lines = _table(table[table["task"] == task], "system", SHOWN[task], task)
+        parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
+    return "\n\n".join(parts)
