@@ -27,6 +27,7 @@ from lmolt_utils.metrics.intervals import Additive, intervals, percentiles, resa
 from lmolt_utils.metrics.molecules import molecule_scores
 from lmolt_utils.paths import from_root, root, run_folder
 from lmolt_utils.run.notebook import Run
+from tools.study import save_table
 from tools.study.backbones import corpus
 
 TEST_SETS = ("extra_valid", "test", "withheld_combos")
@@ -141,14 +142,13 @@ def main(rows: int = 3000) -> None:
                 tested, _ = draw(name, frame, rows, params.seed, corpus_seed=params.corpus_seed, known=known)
                 told = told or Sample(sample(frame, share, params.seed))
                 masks = views(tested, training["properties"])
-                known_molecules = {one.canonical for one in molecules(training["molecule"])}
+                known_molecules = {one.canonical for one in molecules(training["molecule"])}  # read once, then kept
                 scored = part(measure, tested, told, share, masks, known_molecules)
                 with atomic(path) as half:
                     scored.assign(test_set=name)[list(COLUMNS)].to_csv(half, index=False, float_format="%.6g")
                 print(f"{name}, {share:.1%} of the training molecules: done", flush=True)
             found.append(pd.read_csv(path))
-    with atomic(root() / "figures" / "study" / "baselines.csv") as half:
-        pd.concat(found).to_csv(half, index=False, float_format="%.6g")
+    save_table("baselines", pd.concat(found))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,14 @@ from lmolt_utils.config.params import load
 from lmolt_utils.data.captioner import knowledge, reader
 from lmolt_utils.data.prepare import corpus_source
 from lmolt_utils.data.sample import draw
-from lmolt_utils.files import atomic
 from lmolt_utils.grammar.vocabulary import canonical
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import QUANTITIES, cross_nli
-from lmolt_utils.paths import from_root, root, run_folder
+from lmolt_utils.paths import from_root, run_folder
 from lmolt_utils.run.notebook import Run
 from tools.embedded_models.nli_data import DENIALS
+from tools.study import save_table
 from tools.study.backbones import corpus, language, stated_sets
 
 SEED, RESAMPLES = 0, 200
@@ -117,8 +117,7 @@ def main(rows: int = 1000) -> None:
             (error, method.name, quantity, *seen(clean, wrong, quantity), clean.mean(), wrong.mean(), both.sum())
         )
     table = pd.DataFrame(lines, columns=list(COLUMNS))
-    with atomic(root() / "figures" / "study" / "injected_errors.csv") as half:
-        table.to_csv(half, index=False, float_format="%.6g")
+    save_table("injected_errors", table)
     print(table.pivot_table(index=["quantity", "method"], columns="error", values="auc").round(3).to_string())
 
 

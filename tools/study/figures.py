@@ -15,8 +15,8 @@ from lmolt_utils.config.published import load_published
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, look_of, styled
 from lmolt_utils.files import atomic, write_text
 from lmolt_utils.paths import root
+from tools.study import FOLDER
 
-FOLDER = root() / "figures" / "study"
 #: Baseline -> how its line looks (number of :func:`look_of`).
 LOOKS = {"nearest-neighbour": ("nearest neighbour", 0), "rule": ("rule (32 leaves)", 1), "constant": ("constant", 2)}
 PANELS: tuple[tuple[Task, str], ...] = (

@@ -6,7 +6,6 @@ the trivial baselines on the same rows from the 10 % sample and from all trainin
 """
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,11 +14,12 @@ from lmolt_utils.config.prompts import TASKS, prompt
 from lmolt_utils.data.baselines import ANSWERS, Sample
 from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.data.sample import held_out, sample
-from lmolt_utils.files import atomic, read_json
+from lmolt_utils.files import read_json
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import Kind, load_model, load_tokenizer
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.paths import root, run_folder
+from tools.study import save_table
 from tools.study.backbones import FOLDER, SCHEDULES, SEED, corpus
 from tools.study.baselines import Measure
 
@@ -52,16 +52,10 @@ def main(rows: int = 1000) -> None:
             limits = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
             answers = [clean(text) for text in generate(model, tokenizer, asked, title=f"{name} {task}", **limits)]
             found.append(measure(task, tested, answers).assign(system=name, task=task))
-    _save(pd.concat(found)[list(COLUMNS)], root() / "figures" / "study" / "models.csv")
+    save_table("models", pd.concat(found)[list(COLUMNS)])
     records = {name: read_json(folder / name / "record.json") for name in SCHEDULES if (folder / name).exists()}
     costs = pd.DataFrame.from_dict(records, orient="index").drop(columns="schedule").rename_axis("model").reset_index()
-    _save(costs, root() / "figures" / "study" / "training.csv")
-
-
-def _save(table: pd.DataFrame, path: Path) -> None:
-    with atomic(path) as part:
-        table.to_csv(part, index=False, float_format="%.6g")
-    print(table.to_string(index=False))
+    save_table("training", costs)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
 from lmolt_utils.figures.claims import DRAWS, Condition, Evidence, Number, flipped, judge, load_claims
 from lmolt_utils.files import atomic
-from lmolt_utils.paths import root, run_folder
+from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run
+from tools.study import FOLDER, save_table
 from tools.study.variants import VARIANTS, scores
-
-FOLDER = root() / "figures" / "study"
 
 
 class Kept(Evidence):
@@ -36,8 +35,8 @@ def main() -> None:
     evidence = Evidence(run, run.table, run.params.seed)
     verdicts = pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
     write_numbers(FOLDER / "numbers.npz", evidence.kept)
-    _save("claims", verdicts)
-    _save("variants", pd.concat([scores(name) for name in VARIANTS]))
+    save_table("claims", verdicts)
+    save_table("variants", pd.concat([scores(name) for name in VARIANTS]))
     print(verdicts[["id", "verdict", "claim"]].to_string(index=False))
 
 
@@ -72,8 +71,3 @@ def read_numbers(path: Path) -> dict[tuple[object, ...], Number | None]:
 
 def _run() -> Run:
     return Run("08_figures", run_folder("study", {}), load("study"))
-
-
-def _save(name: str, table: pd.DataFrame) -> None:
-    with atomic(FOLDER / f"{name}.csv") as part:
-        table.to_csv(part, index=False, float_format="%.6g")
