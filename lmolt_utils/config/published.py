@@ -138,3 +138,9 @@ def pairs_to_test(systems: Sequence[SystemRow], task: Task, *, reference: str = 
         if of is not None and over is not None:
             pairs.append((of.name, over.name))
     return list(dict.fromkeys(pairs))
+
+
+def load_official() -> dict[str, dict[Task, dict[str, float]]]:
+    """The shared task's official scores (``params/official.yaml``): submission -> task -> metric -> score."""
+    scores: dict[str, dict[Task, dict[str, float]]] = read_yaml(root() / "params" / "official.yaml")
+    return scores

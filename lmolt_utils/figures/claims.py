@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS, Task
-from lmolt_utils.config.published import load_published
+from lmolt_utils.config.published import METRICS, load_official, load_published
 from lmolt_utils.config.reading import Strict, read_yaml
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.author_scores import read_author_scores
@@ -33,7 +33,7 @@ Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "no
 DISAGREEING = 0.025
 DRAWS = 1000
 _NLI = ("coverage", "hallucination", "unsupported")
-_AUTHORS = "authors' "
+_AUTHORS, _OFFICIAL = "authors' ", "official "
 
 
 class Condition(Strict):
@@ -131,6 +131,9 @@ class Evidence:
                 self.kept[key] = self._divergence(name, cut)
             elif condition.metric.startswith(_AUTHORS):
                 self.kept[key] = self._authors(name, condition.metric.removeprefix(_AUTHORS))
+            elif condition.metric.startswith(_OFFICIAL):
+                metric = condition.metric.removeprefix(_OFFICIAL)
+                self.kept[key] = Number(load_official()[name][METRICS[metric].task][metric], 1, None)
             else:
                 copies = seeds_of(name, self.labels)
                 found = [one for copy in copies if (one := self._score(condition, copy)) is not None]

@@ -85,7 +85,9 @@ def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
 def test_what_is_missing_is_not_decided(run: Run) -> None:
     line = judge(claim(of="cpo", minus="dpo", metric="FCD", above=0), Told(run, {("cpo", "FCD"): (1.0, 0.1)}))
     assert (line["verdict"], line["evidence"]) == ("not run", "no FCD of DPO")
-    assert set(verdicts(run, load_systems())["verdict"]) == {"not run", "not decidable"}
+    found = verdicts(run, load_systems()).set_index("id")["verdict"]
+    assert set(found.drop(["C1c", "C3b"])) == {"not run", "not decidable"}
+    assert set(found[["C1c", "C3b"]]) == {"does not hold"}  # the shared task's scores need no run
 
 
 def test_the_ledger_asks_for_what_exists() -> None:
@@ -96,6 +98,8 @@ def test_the_ledger_asks_for_what_exists() -> None:
     for one in claims:
         assert bool(one.all) != bool(one.not_decidable), one.id
         for condition in one.all:
+            if condition.metric.startswith("official "):
+                continue
             assert condition.metric in known or condition.metric.startswith("authors' "), (one.id, condition.metric)
             if condition.metric != "KL":
                 assert {condition.of, condition.minus} - {None} <= names, one.id
@@ -132,4 +136,4 @@ def test_the_page_shows_every_claim_and_profile(run: Run) -> None:
         assert f"(#{one.id.lower()})" in text
     assert "| study" in text
     assert "| cpu" in text
-    assert text.count("- study: **not run**") == sum(bool(one.all) for one in load_claims())
+    assert text.count("- study: **not run**") == int((table["verdict"] == "not run").sum()) > 30

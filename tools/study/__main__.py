@@ -26,7 +26,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "baselines": baselines.main,
     "errors": errors.main,
     "run": _run,
-    "variants": lambda: variants.main(()),
+    "variants": variants.main,
     "report": report.main,
     "figures": figures.main,
 }

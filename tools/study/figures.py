@@ -7,14 +7,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-import yaml
 from matplotlib.axes import Axes
 
 from lmolt_utils.config.prompts import Task
-from lmolt_utils.config.published import load_published
+from lmolt_utils.config.published import load_official, load_published
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, look_of, styled
 from lmolt_utils.files import atomic, write_text
-from lmolt_utils.paths import root
 from tools.study import FOLDER
 
 #: Baseline -> how its line looks (number of :func:`look_of`).
@@ -53,7 +51,6 @@ def table_answers(baselines: pd.DataFrame, models: pd.DataFrame, test_set: str =
 
 def _levels(task: Task, metric: str) -> list[tuple[float, str, Any]]:
     """What the papers' best system and the official submissions score, where they print it."""
-    official = yaml.safe_load((root() / "params" / "official.yaml").read_text(encoding="utf-8"))
     printed = [
         table.rows[name][table.metrics.index(metric)]
         for table in load_published().tables
@@ -63,7 +60,7 @@ def _levels(task: Task, metric: str) -> list[tuple[float, str, Any]]:
     levels: list[tuple[float, str, Any]] = []
     if printed:
         levels.append((max(value for value in printed if value is not None), "papers' best system", "-"))
-    for (name, scores), style in zip(official.items(), ("--", ":"), strict=True):
+    for (name, scores), style in zip(load_official().items(), ("--", ":"), strict=True):
         if metric in scores[task]:
             levels.append((scores[task][metric], f"official score of {name}", style))
     return levels

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from lmolt_utils.config.prompts import TASKS, Task
-from lmolt_utils.config.published import load_published
-from lmolt_utils.paths import root
+from lmolt_utils.config.published import load_official, load_published
 
 #: What the page's tables show of each task.
 SHOWN: dict[Task, tuple[str, ...]] = {
@@ -40,8 +38,7 @@ def _printed(task: Task, metrics: tuple[str, ...]) -> list[str]:
     for table in load_published().tables:
         if table.task == task and "SLERP+CPO" in table.rows:
             rows["SLERP+CPO (the papers)"] = dict(zip(table.metrics, table.rows["SLERP+CPO"], strict=True))
-    official = yaml.safe_load((root() / "params" / "official.yaml").read_text(encoding="utf-8"))
-    rows |= {f"{name} (official score)": scores[task] for name, scores in official.items()}
+    rows |= {f"{name} (official score)": dict(scores[task]) for name, scores in load_official().items()}
     shown = {name: [scores.get(metric) for metric in metrics] for name, scores in rows.items()}
     return [
         f"| *{name}* | {' | '.join('' if value is None else f'{value:.3g}' for value in values)} |"

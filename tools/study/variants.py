@@ -2,9 +2,12 @@
 
 Each is a run of its own (``runs/study+test_set=test`` and so on), made by the notebooks' own calls for the headline
 rows; adapters that the main run trained are taken from there, where each step's record tells whether they fit.
+``python -m tools.study.variants rates`` tries learning rates the same way, on validation molecules and a quarter of the
+steps, before anything else is trained; what ``params/study.yaml`` says was chosen by it.
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from lmolt_utils.metrics.scoring import score_systems
 from lmolt_utils.negatives.pairs import make_negatives, make_pairs
 from lmolt_utils.run.notebook import Run, start
 from lmolt_utils.training.experiment import make_system
+from tools.study import save_table
 
 PROFILE = "study"
 HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
@@ -32,12 +36,18 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def make(variant: str) -> Run:
-    """Make a variant's systems and score them; what is there already is kept."""
-    overrides, names = VARIANTS[variant]
+#: Peak learning rates that were tried, and the run that each was tried in.
+RATES = (2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2)
+TRIED = {"epochs": 0.75, "test_set": "validation", "test_rows": 500}
+
+
+def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
+    """Make the systems of a changed run and score them; what is there already is kept."""
     data = _run("01_data", overrides)
     base = data.folder.with_name(PROFILE)
-    if "semantics" not in overrides:  # the pairs are the same, and so are the trainings
+    for part in ("data/corpus", "data/property_tree", "data/withheld_pairs"):
+        _take(base, data.folder, part)
+    if "semantics" not in overrides:  # the pairs are the same, and so may the trainings be
         for part in ("data/pairs.jsonl", "data/negatives"):
             _take(base, data.folder, part)
         for own in names:
@@ -78,6 +88,17 @@ def scores(name: str) -> pd.DataFrame:
     return all_scores(run, run.table).assign(variant=name)
 
 
+def rates() -> pd.DataFrame:
+    """Scores of SFT and CPO by peak learning rate: ``figures/study/rates.csv``."""
+    found = []
+    for rate in RATES:
+        run = make({**TRIED, "learning_rate": rate}, ("sft", "cpo"))
+        found.append(all_scores(run, run.table).assign(learning_rate=rate))
+    table = pd.concat(found)
+    save_table("rates", table)
+    return table
+
+
 def _notebook(name: str) -> str:
     return next(system.notebook for system in load_systems() if system.name == name)
 
@@ -98,6 +119,13 @@ def _take(base: Path, folder: Path, name: str) -> None:
             os.link(source, target)
 
 
-def main(names: Sequence[str]) -> None:
+def main(names: Sequence[str] = ()) -> None:
     for name in names or VARIANTS:
-        make(name)
+        make(*VARIANTS[name])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["rates"]:
+        rates()
+    else:
+        main(sys.argv[1:])
