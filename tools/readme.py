@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import models
+from tools.study.page import errors, models
 
 
 def claims(figures: Path) -> str:
@@ -66,7 +66,7 @@ def captions(figures: Path) -> str:
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"summary": summary, "claims": claims, "correlations": correlations},
-    "docs/study.md": {"captions": captions, "models": models},
+    "docs/study.md": {"captions": captions, "models": models, "errors": errors},
 }
 
 

@@ -87,6 +87,7 @@ def errors_seen(injected: pd.DataFrame) -> Drawn:
         sns.heatmap(cells, ax=axes, annot=True, fmt=".2f", vmin=0, vmax=1, center=0.5, cmap="RdBu", cbar=False,
                     annot_kws={"size": 6.5}, linewidths=0.5)  # fmt: skip
         axes.set(title=quantity, xlabel="", ylabel="")
+        axes.tick_params("x", rotation=40)
     return figure, injected
 
 

@@ -54,3 +54,11 @@ def models(figures: Path) -> str:
         lines = _table(table[table["task"] == task], "system", SHOWN[task], task)
         parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
     return "\n\n".join(parts)
+
+
+def errors(figures: Path) -> str:
+    """Which method's score tells captions with an injected error from those without."""
+    table = pd.read_csv(figures / "study" / "injected_errors.csv").rename(columns={"auc": "value", "error": "metric"})
+    table = table.assign(name=table["quantity"] + ", " + table["method"])
+    kinds = tuple(table["metric"].unique())
+    return "\n".join(_table(table.sort_values("quantity", kind="stable"), "name", kinds, "score"))
