@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 #: Peak learning rates that were tried, and the run that each was tried in.
-RATES = (2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2)
+RATES = (4.0e-3, 8.0e-3)
 TRIED = {"epochs": 0.75, "test_set": "validation", "test_rows": 500}
 
 
