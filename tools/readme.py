@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import errors, models
+from tools.study.page import errors, models, rare, trivial
 
 
 def claims(figures: Path) -> str:
@@ -66,7 +66,13 @@ def captions(figures: Path) -> str:
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"summary": summary, "claims": claims, "correlations": correlations},
-    "docs/study.md": {"captions": captions, "models": models, "errors": errors},
+    "docs/study.md": {
+        "captions": captions,
+        "trivial": trivial,
+        "rare": rare,
+        "models": models,
+        "errors": errors,
+    },
 }
 
 

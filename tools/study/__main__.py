@@ -1,6 +1,6 @@
 """``make study``: the study from the data set's release to its verdicts; each part goes on where it was stopped.
 
-    python -m tools.study [backbones models baselines errors run variants report figures]
+    python -m tools.study [backbones curve models baselines errors run variants report figures]
 
 Without names all parts are made, in this order.
 ``report`` needs nothing but what the others left below ``runs/``; ``python -m tools.study check`` needs nothing but
@@ -22,6 +22,7 @@ def _run() -> None:
 
 PARTS: dict[str, Callable[[], object]] = {
     "backbones": backbones.build,
+    "curve": lambda: backbones.build(backbones.CURVE),
     "models": models.main,
     "baselines": baselines.main,
     "errors": errors.main,

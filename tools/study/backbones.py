@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ SCHEDULES = {
     "negatives-cap2mol": Schedule(epochs=1, peak=3.0e-3, batch=64, save_steps=100),
     "nli": Schedule(epochs=1, peak=1.0e-3, batch=32, save_steps=500),
 }
+#: The learning curve: so much of the training molecules, for so many epochs; each has as many steps.
+CURVE = tuple(f"{task}@{part}" for task in ("mol2cap", "cap2mol") for part in ("0.1x10", "0.333x3", "1x1"))
 NLI_PAIRS, NLI_HELD_OUT = 300_000, 3_000
 #: The negative generators see so many training molecules: MolT5 is weaker than the models that it makes negatives for.
 GENERATOR_ROWS = 30_000
@@ -78,10 +81,10 @@ def corpus() -> pd.DataFrame:
 
 
 def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
-    """Train what of ``names`` is not there yet."""
+    """Train what of ``names`` is not there yet; ``mol2cap@0.1x10``: on a tenth of the molecules, for ten epochs."""
     torch.use_deterministic_algorithms(True)
     folder = root() / FOLDER
-    missing = [name for name in SCHEDULES if name in names and not (folder / name / "record.json").exists()]
+    missing = [name for name in names if not (folder / name / "record.json").exists()]
     if not missing:
         return
     frame = corpus()
@@ -90,15 +93,20 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
     bpe = _tokenizer(folder / "tokenizer.json", train)
     for name in missing:
         set_seed(SEED)
-        if name == "nli":
-            tokenizer, model, rows, unseen, collator = _classifier(bpe, train)
+        own, _, part = name.partition("@")
+        schedule, told = SCHEDULES[own], train
+        if part:
+            share, epochs = part.split("x")
+            schedule, told = replace(schedule, epochs=int(epochs)), train.sample(frac=float(share), random_state=SEED)
+        if own == "nli":
+            tokenizer, model, rows, unseen, collator = _classifier(bpe, told)
         else:
-            tokenizer, model, rows, collator = _prepared(name, folder, bpe, train)
-            _, _, unseen, _ = _prepared(name, folder, bpe, held)
+            tokenizer, model, rows, collator = _prepared(own, folder, bpe, told)
+            _, _, unseen, _ = _prepared(own, folder, bpe, held)
         tokens = sum(_tokens(row, model) for row in rows)
         print(f"{name}: {model.num_parameters():,} parameters, {len(rows):,} rows, {tokens:,} tokens", flush=True)
         start, checkpoints = time.perf_counter(), folder / "checkpoints" / name
-        loss = fit(model, rows, collator, SCHEDULES[name], SEED, checkpoints)
+        loss = fit(model, rows, collator, schedule, SEED, checkpoints)
         seconds = time.perf_counter() - start
         record = {
             "parameters": model.num_parameters(),
@@ -107,9 +115,9 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
             "loss": loss,
             "held_out_loss": held_out_loss(model, unseen, collator),
             "seconds": seconds,  # of the last process only, where one was killed
-            "tokens_per_s": tokens * SCHEDULES[name].epochs / seconds,
+            "tokens_per_s": tokens * schedule.epochs / seconds,
             "threads": torch.get_num_threads(),
-            "schedule": vars(SCHEDULES[name]),
+            "schedule": vars(schedule),
         }
         with atomic_folder(folder / name) as part:
             model.save_pretrained(part)

@@ -20,7 +20,7 @@ from lmolt_utils.models.loading import Kind, load_model, load_tokenizer
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.paths import root, run_folder
 from tools.study import save_table
-from tools.study.backbones import FOLDER, SCHEDULES, SEED, corpus
+from tools.study.backbones import CURVE, FOLDER, SCHEDULES, SEED, corpus
 from tools.study.baselines import Measure
 
 COLUMNS = ("system", "task", "metric", "value", "low", "high", "n")
@@ -39,21 +39,23 @@ def main(rows: int = 1000) -> None:
             for task in TASKS:
                 answers = answer(known, task, tested["molecule" if task == "mol2cap" else "caption"].tolist())
                 found.append(measure(task, tested, answers).assign(system=f"{name}, {share:.0%}", task=task))
-    for name in SCHEDULES:
+    for name in (*SCHEDULES, *CURVE):
         if name == "nli" or not (folder / name / "record.json").exists():
             continue
         kind: Kind = "translator" if name.startswith("negatives") else "causal"
         model, tokenizer = load_model(str(folder / name), kind), load_tokenizer(str(folder / name))
         for task in TASKS:
-            if kind == "translator" and not name.endswith(task):
-                continue
+            if (kind == "translator" or name in CURVE) and task not in name:
+                continue  # only its own task
             sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
             asked = sources if kind == "translator" else [prompt(task, text, params.test_prompt) for text in sources]
             limits = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
             answers = [clean(text) for text in generate(model, tokenizer, asked, title=f"{name} {task}", **limits)]
             found.append(measure(task, tested, answers).assign(system=name, task=task))
     save_table("models", pd.concat(found)[list(COLUMNS)])
-    records = {name: read_json(folder / name / "record.json") for name in SCHEDULES if (folder / name).exists()}
+    records = {
+        name: read_json(folder / name / "record.json") for name in (*SCHEDULES, *CURVE) if (folder / name).exists()
+    }
     costs = pd.DataFrame.from_dict(records, orient="index").drop(columns="schedule").rename_axis("model").reset_index()
     save_table("training", costs)
 

@@ -46,6 +46,32 @@ def _printed(task: Task, metrics: tuple[str, ...]) -> list[str]:
     ]
 
 
+def trivial(figures: Path) -> str:
+    """The baselines by the share of the training molecules that they know, beside what is printed."""
+    table = pd.read_csv(figures / "study" / "baselines.csv")
+    table = table[(table["test_set"] == "extra_valid") & (table["rows"] == "all")]
+    shares = table["sample_share"].map(lambda share: f"{100 * share:g} %")
+    table = table.assign(name=table["system"].str.replace("-", " ") + ", " + shares)
+    table = table.sort_values(["system", "sample_share"], kind="stable")
+    parts = []
+    for task in TASKS:
+        lines = _table(table[table["task"] == task], "name", SHOWN[task], task)
+        parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
+    return "\n\n".join(parts)
+
+
+def rare(figures: Path) -> str:
+    """The baselines of the 10 % sample on the three test sets: all rows, and those that a model could win."""
+    table = pd.read_csv(figures / "study" / "baselines.csv")
+    table = table[table["sample_share"] == 0.1]
+    table = table.assign(name=table["system"].str.replace("-", " ") + ", " + table["test_set"] + ", " + table["rows"])
+    shown: tuple[tuple[Task, tuple[str, ...]], ...] = (
+        ("mol2cap", ("BLEU-2", "property F1", "exact property set")),
+        ("cap2mol", ("MACCS", "Morgan", "Novelty", "Uniqueness")),
+    )
+    return "\n\n".join("\n".join(_table(table[table["task"] == task], "name", of, task)) for task, of in shown)
+
+
 def models(figures: Path) -> str:
     """The per-task models on both tasks, beside the baselines on the same rows."""
     table = pd.read_csv(figures / "study" / "models.csv")
