@@ -50,17 +50,15 @@ def main() -> None:
     reference, rules = str(given.folder.resolve()), reader(None)
     tokenizer, model = load_tokenizer(reference), load_model(reference, "causal", dtype=given.dtype)
     texts = list(dict.fromkeys(corpus(max(100, given.captions), 1)["caption"]))[: given.captions]
-    rows = []
     for name in ("as printed", "as released"):
         released = name == "as released"
         asked = [released_prompt(text, tokenizer) if released else prompt(text) for text in texts]
-        ask = partial(generate, model, tokenizer, asked, max_new_tokens=given.new_tokens, batch_size=64)
+        ask = partial(generate, model, tokenizer, asked, max_new_tokens=given.new_tokens, batch_size=16)
         answers, seconds = timed(ask)
         facts = LlmDecomposer(dict(zip(texts, answers, strict=True)), rules, as_released=released)
         counts = {"captions": len(texts), "no fact": len(facts.unanswered(texts))}
-        rows.append({"prompt": name, **counts, **agreement(facts, texts), "seconds": seconds})
-        print(f"{name}: {texts[0]!r}\n{answers[0]}\n", flush=True)
-    show(rows)
+        print(f"{name}: {texts[0]!r}\n{answers[0]}\n")
+        show([{"prompt": name, **counts, **agreement(facts, texts), "seconds": seconds}])
 
 
 if __name__ == "__main__":
