@@ -103,7 +103,7 @@ def _score(
     return *method.pool(forward, backward), *counts
 
 
-def released_corpus(hallucination: Sequence[float]) -> float:
+def released_corpus(hallucination: np.ndarray) -> float:
     """The corpus hallucination that cross-nli 0.1.0 returns: the last row's divided by the number of rows. Its running
     total is never used (audit D32b)."""
     return float(hallucination[-1]) / len(hallucination)
