@@ -157,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
+    released = "labels by index and the corpus mean as the authors' cross-nli 0.1.0 has them (lmolt switches: nli)"
+    sub.add_argument("--as-released", action="store_true", help=released)
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")
     return parser
 

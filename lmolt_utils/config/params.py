@@ -129,6 +129,9 @@ class Params(Strict):
     postprocess: Literal["clean", "as_released", "none"] = _p("raw outputs before they are scored", "ours; audit D27")
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")
     nli_batch_tokens: int = _p("tokens per forward pass of the NLI model, padding included", "ours", "tokens", ge=64)
+    nli_code: Literal["ours", "as_released"] = _p(
+        "NLI labels, decomposer_model's prompt and parser, corpus mean: ours or cross-nli's", "ours; audit D31 to D32b"
+    )
     decomposer: Literal["rules", "llm"] = _p(
         "what splits captions into atomic facts: the grammar, or decomposer_model", "L4M App. E: llm; audit D32"
     )
@@ -165,8 +168,8 @@ _HEADLINE = """
     cpo_alpha switches seeds
 06_ablation: semantics switches mol2cap_share ratio_grid keep_merges epochs learning_rate beta cpo_alpha dpo_alpha
     max_new_tokens seeds
-07_nli_evaluation: nli_model decomposer decomposer_model caption_tokenizer postprocess invalid word_cuts test_set
-    test_rows dtype seed
+07_nli_evaluation: nli_model nli_code decomposer decomposer_model caption_tokenizer postprocess invalid word_cuts
+    test_set test_rows switches dtype seed
 08_figures: test_set semantics switches seeds mol2cap_share word_cuts author_scores figures_dir
 """
 #: Per notebook, the parameters that decide its numbers: what a reader looks at first.

@@ -28,7 +28,7 @@ class Switch(Strict):
 
     @property
     def of_the_run(self) -> bool:
-        """Whether it decides the pairs, so that all systems of a run share one choice."""
+        """Whether it decides the pairs or NLI, so that all systems of a run share one choice."""
         return any("data" in (self.of(choice) or {}) for choice in CHOICES)
 
 
@@ -57,7 +57,7 @@ def resolve(
 ) -> dict[str, Any]:
     """The parameters that the switches set in place of ``profile``'s values.
 
-    ``applies``: method, init and ``*`` of a system, or ``data`` for the pairs of the run; ``own``: the switches of a
+    ``applies``: method, init and ``*`` of a system, or ``data`` for what a run does once; ``own``: the switches of a
     systems row.
     """
     choices = {**profile["switches"], **(own or {})}

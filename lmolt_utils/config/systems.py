@@ -61,7 +61,7 @@ class System(Strict):
             raise ValueError(f"unknown setting {unknown[0]!r}{hint}")
         for name in check_choices(value.get("switches", {})):
             if switches()[name].of_the_run:
-                raise ValueError(f"switch {name!r} decides the pairs of all systems: set it in the profile's switches")
+                raise ValueError(f"switch {name!r} decides for all systems of a run: set it in the profile's switches")
         return value
 
     @model_validator(mode="after")

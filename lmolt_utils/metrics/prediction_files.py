@@ -23,9 +23,9 @@ _NAMES = {
     "id": ("id", "cid"),
     "task": ("task",),
     "source": ("source",),
-    "reference": ("reference", "references", "ground truth"),
+    "reference": ("reference", "references", "ground truth", "golden"),
     "raw": ("raw",),
-    "prediction": ("prediction", "predictions", "output", "outputs"),
+    "prediction": ("prediction", "predictions", "output", "outputs", "generated"),
 }
 _OF_TASK = {
     task: tuple(plain(name) for name in ALIASES[column])

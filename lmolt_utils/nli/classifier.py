@@ -43,13 +43,22 @@ class Classifier:
 
     Index 0 is contradiction in cross-encoder/nli-deberta-v3-base and entailment in the model of Less for More.
     ``batch_tokens``: premise and hypothesis tokens per forward pass, padding included. ``truncated``: how many distinct
-    pairs were longer than the model reads.
+    pairs were longer than the model reads. ``as_released``: read as cross-nli 0.1.0 does (audit D31): index 0 is
+    contradiction and 1 entailment whatever their names, the model is told no segments, and nothing is checked.
     """
 
     def __init__(
-        self, reference: str, *, device: str = "cpu", dtype: str = "float32", batch_tokens: int = 4096
+        self,
+        reference: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_tokens: int = 4096,
+        as_released: bool = False,
     ) -> None:
-        self.columns = _columns(reference, labels(reference))
+        names = dict(enumerate(LABELS)) if as_released else labels(reference)
+        self.columns = _columns(reference, names)
+        self.as_released = as_released
         self.reference = reference
         self.dtype = dtype
         self.batch_tokens = batch_tokens
@@ -60,6 +69,8 @@ class Classifier:
         if self.model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
             positions -= int(self.model.config.pad_token_id) + 1  # their positions start after the pad token's
         self.max_length = min(positions, int(self.tokenizer.model_max_length))
+        if as_released:
+            return
         given = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
         for (premise, hypothesis, expected), row in zip(SELF_TEST, given, strict=True):
             if (got := LABELS[int(row.argmax())]) != expected:
@@ -77,6 +88,7 @@ class Classifier:
             "revision": revision,
             "precision": f"{self.dtype} {torch.device(self.model.device).type}",
             "max_length": str(self.max_length),
+            **({"labels": "as released"} if self.as_released else {}),
         }
 
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
@@ -112,7 +124,7 @@ class Classifier:
             return_token_type_ids=True,
             return_tensors="pt",
         ).to(self.model.device)
-        if getattr(self.model.config, "type_vocab_size", 0) <= 1:
+        if self.as_released or getattr(self.model.config, "type_vocab_size", 0) <= 1:
             encoded.pop("token_type_ids")
         with torch.inference_mode():
             probabilities = self.model(**encoded).logits.float().softmax(-1).cpu()

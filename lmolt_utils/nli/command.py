@@ -12,7 +12,7 @@ from lmolt_utils.metrics.intervals import Scored, intervals, strict_json
 from lmolt_utils.metrics.prediction_files import read_predictions, report_paths, write_report
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
-from lmolt_utils.nli.cross_nli import QUANTITIES, UNJUDGED, cross_nli
+from lmolt_utils.nli.cross_nli import QUANTITIES, UNJUDGED, cross_nli, released_corpus
 
 
 def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
@@ -26,7 +26,7 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
     # A command's relative folder is meant from where it is typed, a parameter's from the repository's root.
     model = str(Path(arguments.model).resolve()) if Path(arguments.model).exists() else arguments.model
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_tokens": arguments.batch_tokens}
-    classifier = Classifier(model, **options)
+    classifier = Classifier(model, as_released=arguments.as_released, **options)
     scorer = PairScorer(classifier)
     methods, left_out = methods_for(list(frame["reference"]), rules, scorer)
     found, pairs = cross_nli({"": frame}, methods, scorer)
@@ -38,6 +38,12 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
     print(f"{file.name}: {len(frame)} captions, judged by {model} ({classifier.identity['precision']})")
     print(table.to_string(index=False, na_rep="-", float_format="%.4f"))
     print(f"pairs: {pairs['naive']} naive, {pairs['distinct']} distinct")
+    corpus = {}
+    if arguments.as_released:
+        atomic = rows.loc[rows["method"] == "atomic", "hallucination"]
+        corpus = {"last row / rows": released_corpus(atomic.to_numpy()), "mean": float(atomic.mean())}
+        told = ", ".join(f"{name} {value:.6f}" for name, value in corpus.items())
+        print(f"labels by index; hallucination of the corpus as cross-nli 0.1.0 returns it: {told}")
     for name, count in counts.items():
         if count:
             print(f"{name}: {count}")
@@ -50,6 +56,7 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
         "pairs": pairs,
         "counts": counts,
         "not_run": {"SummaC-Conv": left_out} if left_out else {},
+        "as_released": strict_json(corpus),
         "means": strict_json(table),
         "rows": strict_json(rows),
     }

@@ -103,6 +103,12 @@ def _score(
     return *method.pool(forward, backward), *counts
 
 
+def released_corpus(hallucination: np.ndarray) -> float:
+    """The corpus hallucination that cross-nli 0.1.0 returns: the last row's divided by the number of rows. Its running
+    total is never used (audit D32b)."""
+    return float(hallucination[-1]) / len(hallucination)
+
+
 def texts_and_rules(frame: pd.DataFrame) -> tuple[list[Pair], list[str]]:
     """Reference and prediction of each row as judged (empty: None, NaN, wrong modality), and its rule or ""."""
     texts, rules = [], []

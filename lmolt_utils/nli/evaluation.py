@@ -40,7 +40,8 @@ def _scorer(run: Run) -> PairScorer:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
+    loading = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
+    return loading | ({"as_released": True} if run.params.nli_code == "as_released" else {})
 
 
 def entail_systems(run: Run, systems: Sequence[System]) -> None:
@@ -113,6 +114,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
             report_path(run),
             {
                 "decomposer": run.params.decomposer,
+                "nli_code": run.params.nli_code,
                 "captions_without_facts": len(model.unanswered(every)) if model else 0,
                 "pairs": pairs,
                 "truncated_pairs": scorer.model.truncated,

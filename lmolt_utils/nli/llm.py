@@ -1,7 +1,7 @@
 """Atomic facts by a language model, as in Less for More (App. E, Fig. 11), held against the grammar's exact ones.
 
-The paper asks Meta-Llama-3-8B and prints the prompt, but neither how the answer is read nor how often it is right
-(audit D32).
+The paper asks Meta-Llama-3-8B and prints the prompt, but neither how the answer is read nor how often it is right. The
+authors' package cross-nli 0.1.0 asks and reads in another way (audit D32, switch ``nli``).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.config.systems import System
 from lmolt_utils.data.captioner import kept_tree, reader
@@ -48,6 +49,18 @@ _EXAMPLE_FACTS = (
 )
 _ANSWERED = _REQUEST.format(text=_EXAMPLE) + "".join(f"- The molecule {fact}.\n" for fact in _EXAMPLE_FACTS)
 
+#: cross-nli 0.1.0 (MIT), a user's turn of a chat, white space included.
+_RELEASED = """Break down the following text into independent atomic text units: 
+                **
+                IMPORTANT: 
+                 - Extract only factual truths from the text.
+                 - Do not include any prior knowledge or interpretations.
+                 - Take the text at face value when extracting facts.
+                 - Ensure each unit is concise and represents the smallest possible factual statement.
+                 - Do not include any introductory or explanatory text. Only output the numbered list of atomic units.
+                **
+         {text}"""
+
 _NEXT_TURN = re.compile(r"^\s*(?:#{2,}|\*\*\s*$|(?:User|Assistant|Human)\s*:)", re.MULTILINE | re.IGNORECASE)
 _BULLET = re.compile(r"(?:^|(?<=[.!?:\n]))\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)", re.MULTILINE)
 _ABOUT_IT = re.compile(r"(?:the|this) (?:\S+ )?molecule\b|it\b|when heated\b", re.IGNORECASE)
@@ -61,6 +74,16 @@ class LlmAnswerError(CompanionError):
 def prompt(caption: str) -> str:
     """The prompt of Fig. 11 for a caption: its example with the answer, then the request."""
     return f"{_ANSWERED}\n{_REQUEST.format(text=caption)}"
+
+
+def released_prompt(caption: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """cross-nli's: the model's chat template with no opened answer. Raises :class:`LlmAnswerError` without one."""
+    if not tokenizer.chat_template:
+        raise LlmAnswerError(f"{tokenizer.name_or_path} has no chat template: choose a chat model, or nli_code: ours")
+    turn = [{"role": "user", "content": _RELEASED.format(text=caption)}]
+    text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    start = tokenizer("").input_ids[:1]  # some tokenizers add the token that the template begins with
+    return text.removeprefix(str(tokenizer.bos_token)) if start == [tokenizer.bos_token_id] else text
 
 
 def facts(answer: str) -> list[str]:
@@ -78,12 +101,19 @@ def facts(answer: str) -> list[str]:
     return [text for text in texts if text and not _NO_FACT.match(text)]
 
 
+def numbered(answer: str) -> list[str]:
+    """The facts of an answer as cross-nli reads them: a number, a dot, one white space, and the rest of the line."""
+    return re.findall(r"\d+\.\s(.*)", answer)
+
+
 class LlmDecomposer:
     """Captions to atomic facts by a language model's answers, each with the property that ``rules`` read in it."""
 
-    def __init__(self, answers: Mapping[str, str], rules: Decomposer) -> None:
+    def __init__(self, answers: Mapping[str, str], rules: Decomposer, *, as_released: bool = False) -> None:
         self.answers = answers
         self.rules = rules
+        self.as_released = as_released
+        self.read = numbered if as_released else facts
 
     def __call__(self, caption: str) -> list[Atom]:
         """The facts of an answer, in its order; raises :class:`LlmAnswerError` for a caption that has no answer."""
@@ -92,7 +122,7 @@ class LlmDecomposer:
         if caption not in self.answers:
             raise LlmAnswerError(f"no answer about {caption[:80]!r}: ask the language model about all captions again")
         atoms: list[Atom] = []
-        for text in facts(self.answers[caption]):
+        for text in self.read(self.answers[caption]):
             named = [atom for atom in self.rules(text) if atom.property is not None]
             if len(named) == 1:  # in the model's words
                 atoms.append(Atom(text, named[0].property, named[0].verb))
@@ -101,8 +131,10 @@ class LlmDecomposer:
         return atoms
 
     def units(self, caption: str) -> list[str]:
-        """What cross-NLI compares: the facts in canonical words; without any the sentences, so that no silent model
-        turns a caption into an empty one."""
+        """What cross-NLI compares: the facts in canonical words (as released: as the model put them); without any the
+        sentences, so that no silent model turns a caption into an empty one."""
+        if self.as_released:
+            return numbered(self.answers[caption]) or sentences(caption)
         return [self.rules.canonical(atom) for atom in self(caption)] or sentences(caption)
 
     def unanswered(self, captions: Iterable[str]) -> list[str]:
@@ -157,12 +189,13 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         print("facts by a language model: not run: no model (parameter decomposer_model)")
         return
     reference, new_tokens = str(run.params.decomposer_model), run.params.decomposer_new_tokens
+    as_released = run.params.nli_code == "as_released"
     loading: dict[str, Any] = {"dtype": run.params.dtype, "quantize": run.params.quantize, "device": run.params.device}
     batch, output, found = run.params.generation_batch, answers_path(run), model_identity(reference)
     made_from = {
         "model": reference,
         "revision": found if isinstance(found, str) else fingerprint(found),
-        "prompt": hashlib.sha256(prompt("").encode()).hexdigest(),
+        "prompt": hashlib.sha256((_RELEASED if as_released else prompt("")).encode()).hexdigest(),
         "new_tokens": new_tokens,
         "precision": " ".join(map(str, loading.values())),
     }
@@ -170,7 +203,7 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
         tokenizer = load_tokenizer(reference)
         model = load_model(reference, "causal", **loading)
-        prompts = [prompt(text) for text in texts]
+        prompts = [released_prompt(text, tokenizer) if as_released else prompt(text) for text in texts]
         yield from stream(model, tokenizer, prompts, max_new_tokens=new_tokens, batch_size=batch)
 
     def make(work: Path) -> None:
@@ -187,14 +220,15 @@ def ask_language_model(run: Run, systems: Sequence[System]) -> None:
         "facts by a language model",
         make,
         outputs=[output],
-        params={"new_tokens": new_tokens, **loading, "postprocess": rules},
+        params={"new_tokens": new_tokens, **loading, "nli_code": run.params.nli_code, "postprocess": rules},
         inputs={**{system.name: prediction_path(run, system.name, "mol2cap") for system in systems}, "model": found},
     )
 
 
 def kept_decomposer(run: Run) -> LlmDecomposer:
     """The language model's decomposer by the answers that :func:`ask_language_model` kept."""
-    return LlmDecomposer(read_json(answers_path(run))["answers"], decomposer(run))
+    answers = read_json(answers_path(run))["answers"]
+    return LlmDecomposer(answers, decomposer(run), as_released=run.params.nli_code == "as_released")
 
 
 def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from lmolt_utils.config.systems import System
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.models.predictions import scored_answers
-from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY, texts_and_rules
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, WRONG_MODALITY, released_corpus, texts_and_rules
 from lmolt_utils.nli.truth import COLUMNS, TRUTH_OF
 from lmolt_utils.run.notebook import Run
 
@@ -82,12 +82,15 @@ def headline(table: pd.DataFrame) -> str:
     return "; ".join(told)
 
 
-def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean atomic scores of each system beside the truth they ought to follow, and its outputs that state nothing."""
+def mean_table(rows: pd.DataFrame, *, as_released: bool = False) -> pd.DataFrame:
+    """Mean atomic scores of each system beside the truth they ought to follow, and its outputs that state nothing;
+    ``as_released``: with what cross-nli 0.1.0 gives as the corpus's hallucination."""
     chosen = rows[rows["method"] == "atomic"]
     counted = {"empty_outputs": chosen["rule"] == EMPTY_OUTPUT, "wrong_modality": chosen["rule"] == WRONG_MODALITY}
     groups = chosen.assign(**counted).groupby("system", sort=False)
     means = groups[["coverage", "recall", "hallucination", "unsupported", "hallucinated"]].mean()
+    if as_released:
+        means["hallucination, as released"] = groups["hallucination"].agg(lambda of: released_corpus(of.to_numpy()))
     return means.join(groups[list(counted)].sum())
 
 

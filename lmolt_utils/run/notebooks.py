@@ -46,8 +46,8 @@ _FIRST: dict[str, tuple[str, ...]] = {
     ),
     "05_merging": ("base_model", "mol2cap_share", "ties_density", "merge_dtype", "ratio_grid"),
     "07_nli_evaluation": (
-        "caption_tokenizer", "postprocess", "invalid", "nli_model", "nli_batch_tokens", "decomposer",
-        "decomposer_model", "decomposer_new_tokens", "word_cuts",
+        "caption_tokenizer", "postprocess", "invalid", "nli_model", "nli_batch_tokens", "nli_code",
+        "decomposer", "decomposer_model", "decomposer_new_tokens", "word_cuts",
     ),
     "08_figures": ("author_scores",),
 }  # fmt: skip
@@ -64,7 +64,7 @@ def first_changed(name: str) -> str:
 
 
 def with_data_switches(params: Params) -> Params:
-    """``params`` with what ``semantics`` and ``switches`` change of the pairs; systems resolve the others."""
+    """``params`` with what ``semantics`` and ``switches`` change for all systems; these resolve the others."""
     values = params.model_dump()
     return check({**values, **resolve(values, ("data",))})
 
