@@ -64,6 +64,12 @@ def _claims(arguments: argparse.Namespace) -> int:
     return decide(arguments.profile)
 
 
+def _why(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.why import why
+
+    return why(arguments.table, arguments.row, arguments.metric)
+
+
 def _switches(_: argparse.Namespace) -> int:
     from lmolt_utils.config.switches import shown, switches
 
@@ -133,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
+    sub = command("why", _why, "walk from a cell of a table back to its corpus: files, steps, parameters, commits")
+    for name, example in (("table", "figures/table_T2.csv"), ("row", "CPO"), ("metric", "BLEU-2")):
+        sub.add_argument(name, help=f"such as {example}")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
     sub = command("score", _score, "score one predictions file: a table, and JSON where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
