@@ -19,7 +19,7 @@ from lmolt_utils.config.reading import nearest
 from lmolt_utils.files import emptied, fingerprint, read_kept
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import read_notebook_record
-from lmolt_utils.run.steps import code_hash, records
+from lmolt_utils.run.steps import code_hash, output_path, records
 
 _SHIPPED = "lmolt_utils/embedded/models"
 
@@ -80,7 +80,7 @@ def _walk(cell: dict[str, str], run: Path) -> Iterator[str]:
         yield f"not run: no system of the run stands for {cell['row']!r} (params/systems.yaml)"
         return
     found = records(run)
-    made = {digest: (_beside(file, name), r) for file, r in found.items() for name, digest in r["outputs"].items()}
+    made = {digest: (output_path(file, name), r) for file, r in found.items() for name, digest in r["outputs"].items()}
     step = f"score {cell['system']} {load_published().table(cell['table']).task}"
     score = next((file for file, record in found.items() if record["step"] == step), None)
     if score is None:
@@ -128,12 +128,6 @@ class _Walk:
         yield f"{indent}  parameters: {params or 'none'}"
         for name, text in key.get("inputs", {}).items():
             yield from self.lines(name, text, f"{indent}  ")
-
-
-def _beside(first: Path, name: str) -> Path:
-    """A step's output by its name: beside its record or, as logs are, in another folder of the run."""
-    beside = first.with_name(name)
-    return beside if beside.exists() else next(first.parents[1].glob(f"*/{name}"), beside)
 
 
 def _commit(commit: str) -> str:
