@@ -64,6 +64,12 @@ def _claims(arguments: argparse.Namespace) -> int:
     return decide(arguments.profile)
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.figures.report import report
+
+    return report(arguments.profile)
+
+
 def _why(arguments: argparse.Namespace) -> int:
     from lmolt_utils.run.why import why
 
@@ -145,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
+    profile(command("report", _report, "make the one-page report again from a run's tables, figures and records"))
     sub = command("why", _why, "walk from a cell of a table back to its corpus: files, steps, parameters, commits")
     for name, example in (("table", "figures/table_T2.csv"), ("row", "CPO"), ("metric", "BLEU-2")):
         sub.add_argument(name, help=f"such as {example}")
