@@ -20,6 +20,7 @@ from lmolt_utils.config.params import Params, describe, load
 from lmolt_utils.config.switches import shown as switch_shown
 from lmolt_utils.config.switches import switches
 from lmolt_utils.figures.claims import counts, ledgers
+from lmolt_utils.figures.table_files import ALPHA, NOISE
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import Run, damaged, read_notebook_record
@@ -128,7 +129,8 @@ def _value(cell: Any) -> str:
     paper = f" ({cell.paper})" if cell.paper else ""
     number, low, high = (pd.to_numeric(text, errors="coerce") for text in (cell.reproduced, cell.low, cell.high))
     half = "" if pd.isna(high - low) else f" ± {(high - low) / 2:.3f}"
-    return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{paper}"
+    noise = NOISE if cell.p and float(cell.p) >= ALPHA else ""
+    return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{noise}{paper}"
 
 
 def _figures(run: Run, missing: list[str]) -> Iterable[dict[str, str]]:
