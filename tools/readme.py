@@ -90,7 +90,7 @@ def cells(figures: Path) -> str:
         mine = spreads[(spreads["system"] == cell.system) & (spreads["metric"] == metric)]
         allowed, mean = max([0.005, *(3 * mine["spread"])]), "".join(f"{value:.3f}" for value in mine["mean"])
         command = f"`lmolt why figures/table_{name}.csv {row} {metric}`"
-        lines.append(f"| {command} | {float(cell.reproduced):.3f} | ± {allowed:.3f} | {mean} | {cell.paper} |")
+        lines.append(f"| {command} | {float(str(cell.reproduced)):.3f} | ± {allowed:.3f} | {mean} | {cell.paper} |")
     return "\n".join(lines)
 
 

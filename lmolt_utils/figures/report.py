@@ -121,8 +121,8 @@ def _table(run: Run, name: str, missing: list[str]) -> Grid | None:
         n = max(cells["n"], key=lambda text: float(text or 0))
         rows.append([str(row), n, *(texts.get(metric, "") for metric in metrics)])
     told = path.with_suffix(".md").read_text(encoding="utf-8") if path.with_suffix(".md").exists() else ""
-    texts = [re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")]
-    return Grid(texts[0] if texts else f"Table {name}", ["system", "n", *metrics], rows, tuple(texts[1:]))
+    parts = [re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")]
+    return Grid(parts[0] if parts else f"Table {name}", ["system", "n", *metrics], rows, tuple(parts[1:]))
 
 
 def _value(cell: Any) -> str:

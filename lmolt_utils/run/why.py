@@ -51,8 +51,7 @@ def _cell(path: Path, row: str, metric: str) -> dict[str, str]:
     if found.empty:
         known = list(mine["metric"])
         raise ParameterError(f"{shown(path)} has no metric {metric!r}{nearest(metric, known)} ({', '.join(known)})")
-    cell: dict[str, str] = found.iloc[0].to_dict()
-    return cell
+    return {str(name): str(value) for name, value in found.iloc[0].items()}
 
 
 def _run_of(path: Path) -> Path:
