@@ -64,6 +64,24 @@ def _claims(arguments: argparse.Namespace) -> int:
     return decide(arguments.profile)
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.figures.report import report
+
+    return report(arguments.profile)
+
+
+def _why(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.why import why
+
+    return why(arguments.table, arguments.row, arguments.metric)
+
+
+def _crate(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.crate import write_crate
+
+    return write_crate(Path(arguments.run), Path(arguments.out))
+
+
 def _switches(_: argparse.Namespace) -> int:
     from lmolt_utils.config.switches import shown, switches
 
@@ -133,6 +151,13 @@ def _parser() -> argparse.ArgumentParser:
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
     profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
+    profile(command("report", _report, "make the one-page report again from a run's tables, figures and records"))
+    sub = command("why", _why, "walk from a cell of a table back to its corpus: files, steps, parameters, commits")
+    for name, example in (("table", "figures/table_T2.csv"), ("row", "CPO"), ("metric", "BLEU-2")):
+        sub.add_argument(name, help=f"such as {example}")
+    sub = command("crate", _crate, "export a run, with its provenance, as a Workflow Run RO-Crate")
+    sub.add_argument("run", help="a run's folder, such as runs/cpu")
+    sub.add_argument("out", help="a new folder, or a .zip")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
     sub = command("score", _score, "score one predictions file: a table, and JSON where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")

@@ -1,4 +1,4 @@
-"""The numbers of README.md and docs/study.md, written from result files: ``python -m tools.readme`` (a test compares).
+"""The numbers of README.md and pages in docs/, written from result files: ``python -m tools.readme`` (a test compares).
 
 Each block stands between ``<!-- NAME -->`` and ``<!-- end -->``.
 """
@@ -63,6 +63,45 @@ def captions(figures: Path) -> str:
     return "\n".join(lines)
 
 
+#: The cells that docs/artifact.md shows: what the papers' main claims rest on.
+ARTIFACT = (
+    ("T2", "Meditron", "BLEU-2"), ("T2", "DPO", "BLEU-2"), ("T2", "KTO", "BLEU-2"), ("T2", "CPO", "BLEU-2"),
+    ("T3", "Meditron", "MACCS"), ("T3", "CPO", "MACCS"), ("T3", "KTO", "Validity"), ("T4", "SLERP+CPO", "BLEU-2"),
+    ("T4", "TIES+CPO", "BLEU-2"), ("T5", "SLERP+CPO", "MACCS"), ("T5", "TIES+CPO", "MACCS"),
+)  # fmt: skip
+
+
+def verdict_counts(figures: Path) -> str:
+    """How many claims and controls got each verdict, per profile."""
+    files = {"default (A2)": figures / "claims.csv", "seeds (A3)": figures / "seeds" / "claims.csv"}
+    found = {name: pd.read_csv(path, dtype=str)["verdict"].value_counts() for name, path in files.items()}
+    return pd.DataFrame(found).fillna(0).astype(int).T.to_markdown()
+
+
+def cells(figures: Path) -> str:
+    """Expected cells of the tables, their tolerance (three standard deviations over training seeds; what rounding hides
+    where nothing is trained), and the committed mean over seeds."""
+    lines = ["| command | expected | tolerance | with three seeds | paper |", "|---|---|---|---|---|"]
+    spreads = pd.read_csv(figures / "seeds" / "seed_spread.csv")
+    spreads[["mean", "spread"]] = spreads[["mean", "spread"]].apply(pd.to_numeric, errors="coerce")
+    for name, row, metric in ARTIFACT:
+        table = pd.read_csv(figures / f"table_{name}.csv", dtype=str)
+        (cell,) = table[(table["row"] == row) & (table["metric"] == metric) & (table["kind"] == "value")].itertuples()
+        mine = spreads[(spreads["system"] == cell.system) & (spreads["metric"] == metric)]
+        allowed, mean = max([0.005, *(3 * mine["spread"])]), "".join(f"{value:.3f}" for value in mine["mean"])
+        command = f"`lmolt why figures/table_{name}.csv {row} {metric}`"
+        lines.append(f"| {command} | {float(str(cell.reproduced)):.3f} | ± {allowed:.3f} | {mean} | {cell.paper} |")
+    return "\n".join(lines)
+
+
+def coverage(figures: Path) -> str:
+    """Correlation of coverage and recall by NLI method."""
+    table = pd.read_csv(figures / "nli_correlations.csv")
+    rows = table[table["quantity"] == "coverage"].itertuples()
+    lines = [f"| {row.method} | {row.spearman:.2f} | {row.low:.2f} to {row.high:.2f} |" for row in rows]
+    return "\n".join(["| method | expected | tolerance |", "|---|---|---|", *lines])
+
+
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"summary": summary, "claims": claims, "correlations": correlations},
@@ -73,6 +112,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "models": models,
         "errors": errors,
     },
+    "docs/artifact.md": {"verdicts": verdict_counts, "cells": cells, "coverage": coverage},
 }
 
 

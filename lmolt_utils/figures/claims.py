@@ -297,8 +297,12 @@ PROFILES = ("study", "seeds", "cpu")
 
 def write_results(run: Run) -> None:
     """``RESULTS.md`` beside README, from the verdicts of every profile that has some; only for tracked figures."""
-    if not run.figures.is_relative_to(root() / "figures"):
-        return
+    if run.figures.is_relative_to(root() / "figures"):
+        write_text(root() / "RESULTS.md", page(ledgers()))
+
+
+def ledgers() -> dict[str, tuple[str, pd.DataFrame]]:
+    """The verdicts of every profile that has some: profile -> (what it is, its claims.csv)."""
     tables = {}
     for profile in PROFILES:
         params = root() / "params" / f"{profile}.yaml"
@@ -306,7 +310,7 @@ def write_results(run: Run) -> None:
         if path.exists():
             what = params.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(".")
             tables[profile] = what, pd.read_csv(path, dtype=str)
-    write_text(root() / "RESULTS.md", page(tables))
+    return tables
 
 
 def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:

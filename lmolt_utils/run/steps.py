@@ -110,6 +110,12 @@ def record_path(output: Path) -> Path:
     return output.with_name(output.name + ".record.json")
 
 
+def output_path(first: Path, name: str) -> Path:
+    """A step's output by its name: beside its first one or, as logs are, in another folder of the run."""
+    beside = first.with_name(name)
+    return beside if beside.exists() else next(first.parents[1].glob(f"*/{name}"), beside)
+
+
 def _record(output: Path) -> dict[str, Any] | None:
     """The record beside ``output``; ``None`` where it is damaged or none of ours."""
     found = read_kept(record_path(output))

@@ -1,4 +1,4 @@
-"""README.md and docs/study.md say what the committed result files say, in lines that fit a page."""
+"""README.md and pages in docs/ say what the committed result files say, in lines that fit a page."""
 
 import re
 from pathlib import Path
@@ -28,6 +28,15 @@ def test_other_files_give_other_numbers(tmp_path: Path) -> None:
     assert "| 0.15 |" in changed
     with pytest.raises(ValueError, match="no block summary"):
         render("README.md", "# Nothing", tmp_path)
+
+
+def test_expected_values_lie_within_their_tolerance() -> None:
+    rows = [
+        line.strip("| ").split(" | ") for line in PAGES["docs/artifact.md"]["cells"](root() / "figures").splitlines()
+    ]
+    for command, expected, allowed, seeds, _ in rows[2:]:
+        assert not seeds or abs(float(expected) - float(seeds)) <= float(allowed.strip("± ")), command
+        assert (root() / command.split()[2]).is_file()
 
 
 def test_readme_lines_fit_and_links_lead_somewhere() -> None:

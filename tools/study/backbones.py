@@ -93,10 +93,10 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
     bpe = _tokenizer(folder / "tokenizer.json", train)
     for name in missing:
         set_seed(SEED)
-        own, _, part = name.partition("@")
+        own, _, cut = name.partition("@")
         schedule, told = SCHEDULES[own], train
-        if part:
-            share, epochs = part.split("x")
+        if cut:
+            share, epochs = cut.split("x")
             schedule, told = replace(schedule, epochs=int(epochs)), train.sample(frac=float(share), random_state=SEED)
         if own == "nli":
             tokenizer, model, rows, unseen, collator = _classifier(bpe, told)

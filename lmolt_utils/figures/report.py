@@ -1,0 +1,207 @@
+"""``figures/report/index.html``: one self-contained page of a run, verdicts first, made from the files that 08 wrote.
+
+What is not there is listed as missing. Nothing on the page asks for anything: figures are data URIs, the style and the
+few lines of script are in ``report.html.j2``.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, UnidentifiedImageError
+
+from lmolt_utils.config.params import Params, describe, load
+from lmolt_utils.config.switches import shown as switch_shown
+from lmolt_utils.config.switches import switches
+from lmolt_utils.figures.claims import counts, ledgers
+from lmolt_utils.figures.table_files import ALPHA, NOISE
+from lmolt_utils.files import write_text
+from lmolt_utils.paths import root, run_folder, shown
+from lmolt_utils.run.notebook import Run, damaged, read_notebook_record
+from lmolt_utils.run.notebooks import NOTEBOOKS, with_data_switches
+from lmolt_utils.run.steps import commit, records
+
+TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
+FIGURES = (
+    "overview", "distributions", "almol_distributions", "win_rates", "ratio_sweep", "merge_comparison",
+    "nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme", "word_counts",
+    "training_curves",
+)  # fmt: skip
+#: A text, or a text and what it links to.
+Cell = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of the page, which its reader can sort and filter."""
+
+    title: str
+    head: list[str]
+    rows: list[list[Cell]]
+    notes: tuple[str, ...] = ()
+
+
+def report_path(run: Run) -> Path:
+    return run.figures / "report" / "index.html"
+
+
+def report(profile: str) -> int:
+    """Make the page of a profile's run again, in seconds, from what is there."""
+    run = Run("08_figures", run_folder(profile), with_data_switches(load(profile)))
+    missing = write_report(run)
+    print(f"{shown(report_path(run))}: {f'{len(missing)} parts are missing' if missing else 'complete'}")
+    return 0
+
+
+def write_report(run: Run) -> list[str]:
+    """Write the page; returns what is missing on it."""
+    missing: list[str] = []
+    context = {
+        "run": run.title,
+        "scale": run.scale,
+        "verdicts": _verdicts(run, missing),
+        "tables": [grid for name in TABLES if (grid := _table(run, name, missing))],
+        "figures": list(_figures(run, missing)),
+        "notebooks": _notebooks(run, missing),
+        "parameters": _parameters(run),
+        "deviations": _deviations(run),
+        "cost": _cost(run),
+        "missing": missing,
+        "links": {name: _link(run, root() / name) for name in ("README.md", "RESULTS.md", "docs/audit.md")},
+    }
+    places = FileSystemLoader(Path(__file__).parent)
+    template = Environment(loader=places, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    write_text(report_path(run), template.get_template("report.html.j2").render(context))
+    run.wrote(report_path(run))
+    return missing
+
+
+def _link(run: Run, target: Path) -> str:
+    return Path(os.path.relpath(target, report_path(run).parent)).as_posix()
+
+
+def _verdicts(run: Run, missing: list[str]) -> Grid:
+    """The ledger: this run's verdicts and numbers, and the verdicts of the other profiles beside them."""
+    own = run.figures / "claims.csv"
+    tables = {run.title: pd.read_csv(own, dtype=str).fillna("")} if own.exists() else {}
+    if not tables:
+        missing.append("verdicts of this run (claims.csv)")
+    tracked = run.figures.is_relative_to(root() / "figures")
+    others = {name: table for name, (_, table) in ledgers().items() if name != run.params.profile} if tracked else {}
+    tables |= others
+    columns = {name: table.set_index("id")["verdict"].to_dict() for name, table in tables.items()}
+    told = {name: [f"{count} {verdict}" for verdict, count in counts(table).items()] for name, table in tables.items()}
+    notes = [f"{name}: {', '.join(parts)}." for name, parts in told.items()]
+    rows: list[list[Cell]] = []
+    for line in next(iter(tables.values()), pd.DataFrame()).fillna("").to_dict("records"):
+        found = [columns[name].get(line["id"], "not run") for name in tables]
+        rows.append([line["id"], line["claim"], line["source"], *found, line["evidence"], line["draws"]])
+    head = ["", "claim", "stated in", *tables, "numbers", "holds in draws"]
+    return Grid("Verdicts", head, rows, tuple(notes))
+
+
+def _table(run: Run, name: str, missing: list[str]) -> Grid | None:
+    """A table as its CSV holds it, a row per system; captions and notes from its Markdown."""
+    path = run.figures / f"table_{name}.csv"
+    if not path.exists():
+        missing.append(f"Table {name} ({path.name})")
+        return None
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    lines = lines[lines["kind"] == "value"]
+    metrics = list(dict.fromkeys(lines["metric"]))
+    rows: list[list[Cell]] = []
+    for row, cells in lines.groupby("row", sort=False):
+        texts = {cell.metric: _value(cell) for cell in cells.itertuples()}
+        n = max(cells["n"], key=lambda text: float(text or 0))
+        rows.append([str(row), n, *(texts.get(metric, "") for metric in metrics)])
+    told = path.with_suffix(".md").read_text(encoding="utf-8") if path.with_suffix(".md").exists() else ""
+    parts = [re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")]
+    return Grid(parts[0] if parts else f"Table {name}", ["system", "n", *metrics], rows, tuple(parts[1:]))
+
+
+def _value(cell: Any) -> str:
+    paper = f" ({cell.paper})" if cell.paper else ""
+    number, low, high = (pd.to_numeric(text, errors="coerce") for text in (cell.reproduced, cell.low, cell.high))
+    half = "" if pd.isna(high - low) else f" ± {(high - low) / 2:.3f}"
+    noise = NOISE if cell.p and float(cell.p) >= ALPHA else ""
+    return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{noise}{paper}"
+
+
+def _figures(run: Run, missing: list[str]) -> Iterable[dict[str, str]]:
+    """Each figure as a data URI, with the text that it carries for those who cannot see it."""
+    for name in FIGURES:
+        path = run.figures / f"{name}.png"
+        try:
+            with Image.open(path) as picture:
+                picture.verify()
+                alt = str(picture.info.get("Description") or name)
+        except (FileNotFoundError, UnidentifiedImageError, SyntaxError) as error:
+            missing.append(f"figure {name} ({'missing' if isinstance(error, FileNotFoundError) else 'damaged'})")
+            continue
+        uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        yield {"name": name.replace("_", " "), "alt": alt.replace("``", ""), "uri": uri, "data": f"../{name}.csv"}
+
+
+def _notebooks(run: Run, missing: list[str]) -> Grid:
+    """The executed notebooks, the code that ran and whether their files are still what they wrote."""
+    rows: list[list[Cell]] = []
+    for name in NOTEBOOKS:
+        record = read_notebook_record(run.folder, name)
+        if name == NOTEBOOKS[-1]:
+            rows.append([(name, _executed(run, name)), commit()[:7], "makes this page"])
+        elif record is None:
+            missing.append(f"run of notebook {name}")
+            rows.append([name, "", "NOT RUN here"])
+        else:
+            lost = damaged(run.folder, name)
+            missing += [f"{lost} (missing or changed)"] if lost else []
+            state = f"{lost} is MISSING or was CHANGED" if lost else f"{len(record['files'])} files, all as written"
+            rows.append([(name, _executed(run, name)), str(record.get("commit", "unknown"))[:7], state])
+    older = (f"Made by older code, and kept: {run.older_code}.",) if run.older_code else ()
+    return Grid("Executed notebooks and provenance", ["notebook", "commit", "files"], rows, older)
+
+
+def _executed(run: Run, name: str) -> str:
+    """Tracked figures have cleaned copies beside them, which reproduce writes after 08; others are in the run."""
+    tracked = run.figures.is_relative_to(root() / "figures")
+    return _link(run, (run.figures if tracked else run.folder) / "notebooks" / f"{name}.ipynb")
+
+
+def _parameters(run: Run) -> Grid:
+    paper, here = load("paper").model_dump(), run.params.model_dump()
+    rows: list[list[Cell]] = []
+    for name, value in here.items():
+        told = describe(name)
+        differs = "differs" if value != paper[name] else ""
+        rows.append([name, str(value), str(paper[name]), differs, told["unit"], told["meaning"], told["source"]])
+    head = ["parameter", "here", "paper profile", "", "unit", "meaning", "source"]
+    return Grid(f"All {len(Params.model_fields)} parameters", head, rows)
+
+
+def _deviations(run: Run) -> Grid:
+    """Where the papers' text and code disagree, and what this run follows."""
+    rows: list[list[Cell]] = [
+        [name, one.audit, one.text, switch_shown(one.as_printed), switch_shown(one.as_released),
+         str(run.params.switches.get(name, run.params.semantics))]
+        for name, one in switches().items()
+    ]  # fmt: skip
+    head = ["switch", "audit", "what", "as printed", "as released", "here"]
+    return Grid("Where text and released code disagree", head, rows)
+
+
+def _cost(run: Run) -> Grid:
+    """Time and memory of each notebook's steps, by their records."""
+    found = [[r["notebook"], r["wall_s"], r["peak_mb"]] for r in records(run.folder).values()]
+    frame = pd.DataFrame(found, columns=["notebook", "seconds", "MB"])
+    rows: list[list[Cell]] = [
+        [str(name), str(len(part)), f"{part['seconds'].sum():.0f}", f"{part['MB'].max():.0f}"]
+        for name, part in frame.groupby("notebook")
+    ]
+    told = f"All steps together: {frame['seconds'].sum():.0f} s." if found else "No step has a record here."
+    return Grid("Cost", ["notebook", "steps", "seconds of its steps", "peak MB"], rows, (told,))
