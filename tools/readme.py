@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import errors, models, rare, trivial
+from tools.study.page import errors, lead, models, rare, systems, trivial
 
 
 def claims(figures: Path) -> str:
@@ -104,12 +104,13 @@ def coverage(figures: Path) -> str:
 
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"summary": summary, "claims": claims, "correlations": correlations},
+    "README.md": {"study": lead, "summary": summary, "claims": claims, "correlations": correlations},
     "docs/study.md": {
         "captions": captions,
         "trivial": trivial,
         "rare": rare,
         "models": models,
+        "systems": systems,
         "errors": errors,
     },
     "docs/artifact.md": {"verdicts": verdict_counts, "cells": cells, "coverage": coverage},

@@ -1,6 +1,6 @@
 """The papers' side of every table and figure: ``params/published.yaml``, and which way each metric is better."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -92,6 +92,11 @@ class Published(Strict):
 
     def table(self, name: str) -> PublishedTable:
         return next(table for table in self.tables if table.id == name)
+
+    def printed(self, rows: Mapping[str, str], metric: str) -> float | None:
+        """What the papers' newest table prints for a system that is ``rows`` (table -> row label); None: nothing."""
+        values = [self.table(table).value(label, metric) for table, label in rows.items()]
+        return next((value for value in values if value is not None), None)
 
 
 def load_published() -> Published:

@@ -119,8 +119,7 @@ class Evidence:
     def printed(self, name: str, metric: str) -> str:
         """What the papers' newest table prints for a system's metric, as " (paper .42)"; empty where none does."""
         rows = next((system.rows for system in self.systems if system.name == name), {})
-        values = [load_published().table(table).value(label, metric) for table, label in rows.items()]
-        value = next((value for value in values if value is not None), None)
+        value = load_published().printed(rows, metric)
         return "" if value is None else f" (paper {value:g})"
 
     def number(self, condition: Condition, name: str, cut: int) -> Number | None:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import load_official, load_published
+from lmolt_utils.config.systems import load_systems
 
 #: What the page's tables show of each task.
 SHOWN: dict[Task, tuple[str, ...]] = {
@@ -88,3 +89,51 @@ def errors(figures: Path) -> str:
     table = table.assign(name=table["quantity"] + ", " + table["method"])
     kinds = tuple(table["metric"].unique())
     return "\n".join(_table(table.sort_values("quantity", kind="stable"), "name", kinds, "score"))
+
+
+#: Systems of the page's table, and what it shows of them.
+HEADLINE = ("constant", "nearest-neighbour", "rule", "meditron", "init", "sft", "dpo", "cpo", "kto", "slerp+cpo")
+SCORES: dict[Task, tuple[str, ...]] = {
+    "mol2cap": ("BLEU-2", "ROUGE-1", "ROUGE-L", "METEOR"),
+    "cap2mol": ("BLEU", "MACCS", "Morgan", "Validity", "FCD"),
+}
+
+
+def systems(figures: Path) -> str:
+    """The headline systems on the study's test molecules, each with what the papers print; "not run" where none is."""
+    table = pd.read_csv(figures / "study" / "scores.csv")
+    table["low"], table["high"] = table["low"].fillna(table["value"]), table["high"].fillna(table["value"])
+    known, parts = {system.name: system for system in load_systems()}, []
+    for task, metrics in SCORES.items():
+        lines = [f"| {task} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+        for name in HEADLINE:
+            rows = table[(table["system"] == name) & (table["task"] == task)]
+            found, cells = {row["metric"]: _cell(row) for _, row in rows.iterrows()}, []
+            for metric in metrics:
+                printed, cell = load_published().printed(known[name].rows, metric), found.get(metric, "not run")
+                cells.append(cell if printed is None else f"{cell} ({printed:g})")
+            lines.append(f"| {known[name].label} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def lead(figures: Path) -> str:
+    """The study in one table, for README: captions and molecules of a few systems beside what is printed."""
+    scores = pd.read_csv(figures / "study" / "scores.csv").set_index(["system", "task", "metric"])["value"]
+    columns: tuple[tuple[Task, str], ...] = (
+        *(("mol2cap", metric) for metric in ("BLEU-2", "ROUGE-L", "METEOR")),
+        *(("cap2mol", metric) for metric in ("BLEU", "MACCS", "Validity")),
+    )
+    names = {"nearest-neighbour": "nearest neighbour in the 10 % sample, no training"}
+    names |= {name: f"{name.upper()}, 1.7M parameters" for name in ("sft", "dpo", "cpo", "slerp+cpo")}
+    lines = {label: [scores.get((name, *column)) for column in columns] for name, label in names.items()}
+    rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
+    lines["*SLERP+CPO, 7B, as the paper prints it*"] = [load_published().printed(rows, metric) for _, metric in columns]
+    for name, official in load_official().items():
+        lines[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in columns]
+    table = [f"| | {' | '.join(metric for _, metric in columns)} |", f"|---|{'---|' * len(columns)}"]
+    table += [
+        f"| {label} | {' | '.join('not run' if value is None else f'{value:.3g}' for value in values)} |"
+        for label, values in lines.items()
+    ]
+    return "\n".join(table)

@@ -15,6 +15,7 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
 from lmolt_utils.figures.claims import DRAWS, Condition, Evidence, Number, flipped, judge, load_claims
 from lmolt_utils.files import atomic
+from lmolt_utils.metrics.results import all_scores
 from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run
 from tools.study import FOLDER, save_table
@@ -30,13 +31,15 @@ class Kept(Evidence):
 
 
 def main() -> None:
-    """Write the numbers, the verdicts and the variants' scores."""
+    """Write the scores, the numbers, the verdicts, and the scores of the variants that were made."""
     run = _run()
+    save_table("scores", all_scores(run, run.table))
     evidence = Evidence(run, run.table, run.params.seed)
     verdicts = pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
     write_numbers(FOLDER / "numbers.npz", evidence.kept)
     save_table("claims", verdicts)
-    save_table("variants", pd.concat([scores(name) for name in VARIANTS]))
+    if not (changed := pd.concat([scores(name) for name in VARIANTS])).empty:
+        save_table("variants", changed)
     print(verdicts[["id", "verdict", "claim"]].to_string(index=False))
 
 

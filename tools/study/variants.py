@@ -21,6 +21,7 @@ from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
 from lmolt_utils.metrics.results import all_scores
 from lmolt_utils.metrics.scoring import score_systems
 from lmolt_utils.negatives.pairs import make_negatives, make_pairs
+from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run, start
 from lmolt_utils.training.experiment import make_system
 from tools.study import save_table
@@ -82,8 +83,10 @@ def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
 
 
 def scores(name: str) -> pd.DataFrame:
-    """Every score of a variant that was made: variant, system, task, metric, value, n, low, high."""
+    """Every score of a variant, none where it was not made: variant, system, task, metric, value, n, low, high."""
     overrides, _ = VARIANTS[name]
+    if not (run_folder(PROFILE, overrides) / "scores").is_dir():
+        return pd.DataFrame()
     run = _run("07_nli_evaluation", overrides)
     return all_scores(run, run.table).assign(variant=name)
 
