@@ -23,10 +23,13 @@ def test_other_files_give_other_numbers(tmp_path: Path) -> None:
     pd.read_csv(figures / "nli_correlations.csv").assign(spearman=0.15).to_csv(tmp_path / "nli_correlations.csv")
     verdicts = pd.read_csv(figures / "seeds" / "claims.csv").replace("within noise", "holds")
     verdicts.to_csv(tmp_path / "seeds" / "claims.csv")
+    (tmp_path / "study").mkdir()
+    pd.read_csv(figures / "study" / "scores.csv").assign(value=0.222).to_csv(tmp_path / "study" / "scores.csv")
     changed = render("README.md", text, tmp_path)
     assert "0 are within noise" in changed
     assert "| 0.15 |" in changed
-    with pytest.raises(ValueError, match="no block summary"):
+    assert "| CPO, 1.7M parameters | 0.222 |" in changed
+    with pytest.raises(ValueError, match="no block study"):
         render("README.md", "# Nothing", tmp_path)
 
 
