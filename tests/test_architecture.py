@@ -86,7 +86,7 @@ def test_the_package_stays_thin() -> None:
     assert sum(map(lines, MODULES)) <= 12_924
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
     assert sum(map(lines, outside)) <= 3_480
-    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 8_937
+    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 8_951
 
 
 # ---- docs/architecture.md: how to add ----

@@ -125,6 +125,8 @@ def load_systems(path: Path | None = None) -> list[System]:
     tables = {table.id: table for table in load_published().tables}
     names = [system.name for system in systems]
     for system in systems:
+        if names.count(system.name) > 1:
+            raise ParameterError(f"{path}: two systems are called {system.name!r}")
         named = [("rows", table, list(tables)) for table in system.rows]
         named += [("against", system.against or system.name, names), ("adapter_of", system.adapter_of, names)]
         for field, other, known in named:
@@ -140,7 +142,7 @@ def load_systems(path: Path | None = None) -> list[System]:
 
 
 def replicas(systems: Sequence[System], params: Params) -> list[System]:
-    """``systems``, each trained one of the papers' tables followed by its copies with the further ``seeds``.
+    """``systems``, checked, each trained one of the papers' tables followed by its copies with the further ``seeds``.
 
     A copy, <name>@seed<k>, is scored and averaged, but stands for no table row of its own.
     """
@@ -153,21 +155,19 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
             own = {"name": f"{system.name}@seed{seed}", "label": f"{system.label} (seed {seed})"}
             settings = {**system.settings, "seed": seed}
             found.append(system.model_copy(update={**own, "settings": settings, "rows": {}, "against": None}))
-    names = [system.name for system in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ParameterError(f"two systems are called {twice[0]!r} (seeds and ratio_grid make systems too)")
+    for system in found:
+        if [other.name for other in found].count(system.name) > 1:
+            raise ParameterError(f"two systems are called {system.name!r} (seeds and ratio_grid make systems too)")
+        try:
+            system.params(params)
+        except ParameterError as error:
+            raise ParameterError(f"system {system.name!r}: {error}") from None
     return found
 
 
 def planned(params: Params) -> list[System]:
     """Every system of a run, checked: the table's rows, what ``ratio_grid`` adds, copies for more ``seeds``."""
-    systems = replicas(with_ratio_grid(load_systems(), params), params)
-    for system in systems:
-        try:
-            system.params(params)
-        except ParameterError as error:
-            raise ParameterError(f"system {system.name!r}: {error}") from None
-    return systems
+    return replicas(with_ratio_grid(load_systems(), params), params)
 
 
 def chosen(systems: list[System], notebook: str, wanted: list[str] | None) -> list[System]:

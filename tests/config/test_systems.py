@@ -10,6 +10,7 @@ from lmolt_utils.config.params import load
 from lmolt_utils.config.reading import ParameterError
 from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas
 from lmolt_utils.paths import root
+from lmolt_utils.run.notebook import Run
 
 
 def test_the_table_is_the_papers_experiment() -> None:
@@ -76,6 +77,19 @@ def test_a_wrong_row_is_named_before_any_work(
     own_table(tmp_path, monkeypatch, row)
     with pytest.raises(ParameterError, match=message):
         planned(load("smoke"))
+
+
+def test_a_notebook_stops_at_a_wrong_value_in_a_row_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_table(tmp_path, monkeypatch, "notebook: 04_alignment, settings: {beta: a}")
+    run = Run("04_alignment", tmp_path, load("smoke"))
+    with pytest.raises(ParameterError, match="system 'mine': parameter 'beta' = 'a'"):
+        _ = run.systems
+
+
+def test_a_name_given_twice_stops_every_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_table(tmp_path, monkeypatch, "name: cpo")  # a row of 04; 03 asks for its own rows only
+    with pytest.raises(ParameterError, match="two systems are called 'cpo'"):
+        load_systems()
 
 
 def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
