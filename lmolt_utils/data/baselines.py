@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rdkit.Chem import Fragments, MolFromSmiles
+from rdkit.Chem import Fragments
 from rdkit.DataStructs import ExplicitBitVect
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System
-from lmolt_utils.data.molecules import medoid, molecules, nearest
+from lmolt_utils.data.molecules import medoid, molecules, nearest, parse
 from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS, property_key
 from lmolt_utils.files import read_rows, write_rows, write_text
 from lmolt_utils.grammar.decompose import Decomposer
@@ -117,7 +117,7 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
 
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments, shape (n, 85)."""
-    return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in map(MolFromSmiles, smiles)], dtype=np.float32)
+    return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in map(parse, smiles)], dtype=np.float32)
 
 
 def fit_tree(sample: Sample) -> DecisionTreeClassifier:
