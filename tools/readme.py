@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import errors, lead, models, rare, systems, trivial
+from tools.study.page import costs, errors, lead, models, rare, systems, trivial
 
 
 def claims(figures: Path) -> str:
@@ -113,6 +113,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "models": models,
         "systems": systems,
         "errors": errors,
+        "costs": costs,
     },
     "docs/artifact.md": {"verdicts": verdict_counts, "cells": cells, "coverage": coverage},
 }

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, prompt
+from lmolt_utils.config.systems import load_systems
 from lmolt_utils.data.baselines import ANSWERS, Sample
 from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.data.sample import held_out, sample
@@ -53,11 +54,20 @@ def main(rows: int = 1000) -> None:
             answers = [clean(text) for text in generate(model, tokenizer, asked, title=f"{name} {task}", **limits)]
             found.append(measure(task, tested, answers).assign(system=name, task=task))
     save_table("models", pd.concat(found)[list(COLUMNS)])
-    records = {
-        name: read_json(folder / name / "record.json") for name in (*SCHEDULES, *CURVE) if (folder / name).exists()
-    }
-    costs = pd.DataFrame.from_dict(records, orient="index").drop(columns="schedule").rename_axis("model").reset_index()
-    save_table("training", costs)
+    costs()
+
+
+def costs() -> None:
+    """What each training cost, of the backbones and of the adapters that there are: ``figures/study/training.csv``."""
+    folder, run = root() / FOLDER, run_folder("study", {})
+    made = [name for name in (*SCHEDULES, *CURVE) if (folder / name).exists()]
+    backbones = {name: read_json(folder / name / "record.json") for name in made}
+    table = pd.DataFrame.from_dict(backbones, orient="index").drop(columns="schedule")
+    for system in load_systems():
+        if (path := run / "models" / f"{system.name}.record.json").exists():
+            record = read_json(path)
+            table.loc[system.name, ["seconds", "peak_mb"]] = record["wall_s"], record["peak_mb"]
+    save_table("training", table.rename_axis("model").reset_index())
 
 
 if __name__ == "__main__":

@@ -137,3 +137,12 @@ def lead(figures: Path) -> str:
         for label, values in lines.items()
     ]
     return "\n".join(table)
+
+
+def costs(figures: Path) -> str:
+    """Minutes of each training, and tokens per second where they were counted."""
+    table = pd.read_csv(figures / "study" / "training.csv")
+    table["seconds"] = (table["seconds"] / 60).round().astype(int)
+    shown = table[["model", "seconds", "tokens_per_s", "held_out_loss"]].astype(object).fillna("")
+    shown.columns = ["model or adapter", "minutes", "tokens per second", "held-out loss"]
+    return str(shown.to_markdown(index=False, floatfmt=(".0f", ".0f", ",.0f", ".3f")))
