@@ -85,7 +85,7 @@ def test_the_package_stays_thin() -> None:
     assert {room: size for room, size in sizes.items() if size > 2500} == {}
     assert sum(map(lines, MODULES)) <= 12_924
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
-    assert sum(map(lines, outside)) <= 3_502
+    assert sum(map(lines, outside)) <= 3_503
     assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 8_951
 
 

@@ -31,7 +31,7 @@ def summary(figures: Path) -> str:
     verdicts = table["verdict"][~table["source"].str.contains("official scores")]  # those need no run
     count = {name: int((verdicts == name).sum()) for name in ("holds", "does not hold", "within noise")}
     return (
-        f"Of {sum(count.values())} claims and controls that this small scale can decide, {count['holds']} hold, "
+        f"Of {sum(count.values())} claims and controls that the default run can decide, {count['holds']} hold, "
         f"{count['does not hold']} do not\nhold, and {count['within noise']} are within noise, "
         "with three training seeds: [RESULTS.md](RESULTS.md)."
     )

@@ -126,16 +126,17 @@ def lead(figures: Path) -> str:
     )
     names = {"nearest-neighbour": "nearest neighbour in the 10 % sample, no training"}
     names |= {name: f"{name.upper()}, 1.7M parameters" for name in ("sft", "dpo", "cpo", "slerp+cpo")}
-    lines = {label: [scores.get((name, *column)) for column in columns] for name, label in names.items()}
-    rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
-    lines["*SLERP+CPO, 7B, as the paper prints it*"] = [load_published().printed(rows, metric) for _, metric in columns]
+    ours = {label: [scores.get((name, *column)) for column in columns] for name, label in names.items()}
     for name, official in load_official().items():
-        lines[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in columns]
+        ours[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in columns]
+    rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
+    printed = [load_published().printed(rows, metric) for _, metric in columns]
     table = [f"| | {' | '.join(metric for _, metric in columns)} |", f"|---|{'---|' * len(columns)}"]
     table += [
-        f"| {label} | {' | '.join('not run' if value is None else f'{value:.3g}' for value in values)} |"
-        for label, values in lines.items()
+        f"| {label} | {' | '.join('not run' if value is None else f'{value:.3f}' for value in values)} |"
+        for label, values in ours.items()
     ]
+    table.append(f"| *SLERP+CPO, 7B, as the paper prints it* | {' | '.join(f'{value:g}' for value in printed)} |")
     return "\n".join(table)
 
 
