@@ -33,6 +33,8 @@ FIGURES = (
     "nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme", "word_counts",
     "training_curves",
 )  # fmt: skip
+#: Of the study, on the report of the default profile.
+STUDY_FIGURES = ("table_answers", "overview", "errors_seen")
 #: A text, or a text and what it links to.
 Cell = str | tuple[str, str]
 
@@ -66,8 +68,9 @@ def write_report(run: Run) -> list[str]:
         "run": run.title,
         "scale": run.scale,
         "verdicts": _verdicts(run, missing),
-        "tables": [grid for name in TABLES if (grid := _table(run, name, missing))],
-        "figures": list(_figures(run, missing)),
+        "study": _study(run),
+        "tables": [grid for name in TABLES if (grid := _table(run.figures, name, missing))],
+        "figures": list(_figures(run.figures, FIGURES, missing)),
         "notebooks": _notebooks(run, missing),
         "parameters": _parameters(run),
         "deviations": _deviations(run),
@@ -106,9 +109,25 @@ def _verdicts(run: Run, missing: list[str]) -> Grid:
     return Grid("Verdicts", head, rows, tuple(notes))
 
 
-def _table(run: Run, name: str, missing: list[str]) -> Grid | None:
+def _study(run: Run) -> dict[str, Any] | None:
+    """What is committed of the study, beside a tracked run of another profile."""
+    folder = root() / load("study").figures_dir
+    if run.figures == folder or not run.figures.is_relative_to(root() / "figures") or not folder.is_dir():
+        return None
+    lost: list[str] = []  # the study's own report tells what is missing there
+    tables = [grid for name in TABLES if (grid := _table(folder, name, lost))]
+    return {
+        "tables": tables,
+        "figures": [one | {"data": f"../study/{one['file']}.csv"} for one in _figures(folder, STUDY_FIGURES, lost)],
+        "links": {name: _link(run, place) for name, place in {
+            "how it was done": root() / "docs" / "study.md", "its own report": folder / "report" / "index.html",
+        }.items() if place.exists()},
+    }  # fmt: skip
+
+
+def _table(folder: Path, name: str, missing: list[str]) -> Grid | None:
     """A table as its CSV holds it, a row per system; captions and notes from its Markdown."""
-    path = run.figures / f"table_{name}.csv"
+    path = folder / f"table_{name}.csv"
     if not path.exists():
         missing.append(f"Table {name} ({path.name})")
         return None
@@ -121,22 +140,26 @@ def _table(run: Run, name: str, missing: list[str]) -> Grid | None:
         n = max(cells["n"], key=lambda text: float(text or 0))
         rows.append([str(row), n, *(texts.get(metric, "") for metric in metrics)])
     told = path.with_suffix(".md").read_text(encoding="utf-8") if path.with_suffix(".md").exists() else ""
-    parts = [re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")]
+    parts = [
+        re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")
+    ]
     return Grid(parts[0] if parts else f"Table {name}", ["system", "n", *metrics], rows, tuple(parts[1:]))
 
 
 def _value(cell: Any) -> str:
-    paper = f" ({cell.paper})" if cell.paper else ""
-    number, low, high = (pd.to_numeric(text, errors="coerce") for text in (cell.reproduced, cell.low, cell.high))
+    texts = (cell.reproduced, cell.low, cell.high, cell.paper)
+    number, low, high, printed = (pd.to_numeric(text, errors="coerce") for text in texts)
+    away = "" if pd.isna(number - printed) else f"; {number - printed:+.3f}"
+    paper = f" ({cell.paper}{away})" if cell.paper else ""
     half = "" if pd.isna(high - low) else f" ± {(high - low) / 2:.3f}"
     noise = NOISE if cell.p and float(cell.p) >= ALPHA else ""
     return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{noise}{paper}"
 
 
-def _figures(run: Run, missing: list[str]) -> Iterable[dict[str, str]]:
+def _figures(folder: Path, names: Iterable[str], missing: list[str]) -> Iterable[dict[str, str]]:
     """Each figure as a data URI, with the text that it carries for those who cannot see it."""
-    for name in FIGURES:
-        path = run.figures / f"{name}.png"
+    for name in names:
+        path = folder / f"{name}.png"
         try:
             with Image.open(path) as picture:
                 picture.verify()
@@ -145,7 +168,8 @@ def _figures(run: Run, missing: list[str]) -> Iterable[dict[str, str]]:
             missing.append(f"figure {name} ({'missing' if isinstance(error, FileNotFoundError) else 'damaged'})")
             continue
         uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        yield {"name": name.replace("_", " "), "alt": alt.replace("``", ""), "uri": uri, "data": f"../{name}.csv"}
+        told = {"file": name, "name": name.replace("_", " "), "alt": alt.replace("``", "")}
+        yield {**told, "uri": uri, "data": f"../{name}.csv"}
 
 
 def _notebooks(run: Run, missing: list[str]) -> Grid:

@@ -191,7 +191,7 @@ def to_markdown(result: TableResult) -> str:
 
 
 def to_latex(result: TableResult) -> str:
-    """The table as a two-column float (``table*``, booktabs): per metric a reproduced and a paper column."""
+    """The table as a two-column float (``table*``; booktabs, graphicx): per metric a reproduced and a paper column."""
 
     def number(text: str) -> str:
         return f"$-${escape_latex(text[1:])}" if text.startswith("-") else escape_latex(text)
@@ -220,7 +220,7 @@ def to_latex(result: TableResult) -> str:
         {"selector": "scriptsize", "props": ":;"},
         {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
     ]
-    return (
+    latex = (
         pd.DataFrame(rows, columns=columns)
         .style.hide(axis="index")
         .set_table_styles(narrow)
@@ -235,3 +235,6 @@ def to_latex(result: TableResult) -> str:
             environment="table*",
         )
     )
+    # Up to twenty columns are wider than a page.
+    fitted = latex.replace(r"\begin{tabular}", r"\resizebox{\textwidth}{!}{\begin{tabular}")
+    return fitted.replace(r"\end{tabular}", r"\end{tabular}}")

@@ -100,7 +100,7 @@ def test_what_is_missing_is_named(hostile: Run) -> None:
     assert all(part in text for part in missing)
     assert "not run (0.1)" in text
     assert "undefined (0.1)" in text
-    assert "0.500 ± 0.100≈ (0.4)" in text
+    assert "0.500 ± 0.100≈ (0.4; +0.100)" in text
 
 
 def test_an_empty_run_has_a_page_too(run: Run) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -223,6 +225,22 @@ def test_latex_rows_fill_the_columns(table_id: str) -> None:
     assert not re.search(r"[^\x00-\x7f]", latex), "symbols that LaTeX does not know"
     for rule in (r"\toprule", r"\bottomrule", rf"\label{{tab:{table_id}}}"):
         assert latex.count(rule) == 1
+
+
+@pytest.mark.slow
+def test_latex_compiles(tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex on the PATH (Debian: apt-get install texlive-latex-recommended)")
+    odd = Row("odd", "odd", {"T2": r"50% & a_b #1 {x} ~^\ $ <|> Δ–≈"})
+    tables = [result("T2", scores_of(("odd", "mol2cap", "BLEU-2", 0.3)), [odd]), result("T5"), result("AT2")]
+    body = "\n".join(to_latex(table) for table in tables)
+    head = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "tables.tex").write_text(f"{head}\n{body}\n\\end{{document}}\n", encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Output written on tables.pdf (1 page" in done.stdout
+    assert "Overfull" not in done.stdout, "wider than the page"
 
 
 def test_the_files_of_a_table(tmp_path: Path) -> None:
