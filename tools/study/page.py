@@ -92,7 +92,10 @@ def errors(figures: Path) -> str:
 
 
 #: Systems of the page's table, and what it shows of them.
-HEADLINE = ("constant", "nearest-neighbour", "rule", "meditron", "init", "sft", "dpo", "cpo", "kto", "slerp+cpo")
+HEADLINE = (
+    "constant", "nearest-neighbour", "rule", "meditron", "init", "sft", "dpo", "cpo", "kto", "ties", "slerp", "nuslerp",
+    "half-sum-ties", "soup", "ties+cpo", "slerp+cpo",
+)  # fmt: skip
 SCORES: dict[Task, tuple[str, ...]] = {
     "mol2cap": ("BLEU-2", "ROUGE-1", "ROUGE-L", "METEOR"),
     "cap2mol": ("BLEU", "MACCS", "Morgan", "Validity", "FCD"),
@@ -115,6 +118,35 @@ def systems(figures: Path) -> str:
             lines.append(f"| {known[name].label} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+#: What is told of the variants: title of a row, by variant.
+OTHER_RUNS = {
+    "test": "unseen molecules", "withheld": "unseen property combinations", "lower-rate": "learning rate 2.5e-4",
+    "seeds": "three seeds", "released": "as released",
+}  # fmt: skip
+
+
+def variants(figures: Path) -> str:
+    """The variants that were made, beside the main run: what changes with test set, learning rate, seed and code."""
+    other = pd.read_csv(figures / "study" / "variants.csv")
+    main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
+    columns: tuple[tuple[Task, str], ...] = (
+        *(("mol2cap", metric) for metric in ("BLEU-2", "ROUGE-L", "METEOR")),
+        *(("cap2mol", metric) for metric in ("BLEU", "MACCS", "Validity")),
+    )
+    lines = [f"| | {' | '.join(metric for _, metric in columns)} |", f"|---|{'---|' * len(columns)}"]
+    for system in [
+        system for system in load_systems() if system.name in set(other["system"].str.split("@seed").str[0])
+    ]:
+        both = pd.concat([main, other])
+        both = both[both["system"].str.split("@seed").str[0] == system.name]
+        for (name, variant), rows in both.groupby(["system", "variant"], sort=False):
+            cells = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
+            seed = str(name).removeprefix(system.name).replace("@seed", ", seed ")
+            title = f"{system.label}{seed}{f', {OTHER_RUNS[str(variant)]}' if variant else ''}"
+            lines.append(f"| {title} | {' | '.join(cells.get(column, '') for column in columns)} |")
+    return "\n".join(lines)
 
 
 def lead(figures: Path) -> str:

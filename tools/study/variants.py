@@ -33,12 +33,13 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "test": ({"test_set": "test"}, (*HEADLINE, *BASELINES)),
     "withheld": ({"test_set": "withheld_combos"}, (*HEADLINE, *BASELINES)),
     "seeds": ({"seeds": [0, 1, 2]}, ("sft", "dpo", "cpo", "slerp+cpo")),
+    "lower-rate": ({"learning_rate": 2.5e-4}, ("dpo",)),
     "released": ({"semantics": "as_released"}, ("meditron", "sft", "dpo", "cpo", "slerp+cpo")),
 }
 
 
-#: Peak learning rates that were tried, and the run that each was tried in.
-RATES = (4.0e-3, 8.0e-3)
+#: Peak learning rates that were tried, by whom, and the run that each was tried in.
+RATES = {1.0e-3: ("dpo",), 4.0e-3: ("sft", "cpo"), 8.0e-3: ("sft", "cpo")}
 TRIED = {"epochs": 0.75, "test_set": "validation", "test_rows": 500}
 
 
@@ -92,10 +93,10 @@ def scores(name: str) -> pd.DataFrame:
 
 
 def rates() -> pd.DataFrame:
-    """Scores of SFT and CPO by peak learning rate: ``figures/study/rates.csv``."""
+    """Scores by peak learning rate: ``figures/study/rates.csv``."""
     found = []
-    for rate in RATES:
-        run = make({**TRIED, "learning_rate": rate}, ("sft", "cpo"))
+    for rate, names in RATES.items():
+        run = make({**TRIED, "learning_rate": rate}, names)
         found.append(all_scores(run, run.table).assign(learning_rate=rate))
     table = pd.concat(found)
     save_table("rates", table)
