@@ -17,6 +17,7 @@ from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
 from lmolt_utils.run.notebooks import NOTEBOOKS
+from lmolt_utils.run.steps import made_by_older_code, redo_asked
 
 #: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
 _GRACE = 20.0
@@ -30,12 +31,14 @@ def executed(folder: Path, notebook: str) -> Path:
 
 
 def drop_unfinished(folder: Path) -> list[str]:
-    """Delete executed notebooks that a kill cut short, or whose files are missing or were changed; a line for each.
+    """Delete executed notebooks that a kill cut short, whose files are missing or were changed, or with steps that
+    ``--redo`` asks for; a line for each.
 
     Snakemake looks at the executed notebook alone. In a folder without its notes nothing is known of what the notebooks
     were run with, so all count as not done; their steps are checked one by one when they run.
     """
     lines = []
+    redo = {record["notebook"]: name for name, record in made_by_older_code(folder).items() if redo_asked(name)}
     for done in (path for path in (executed(folder, name) for name in NOTEBOOKS) if path.exists()):
         written = read_kept(done) or {"metadata": {}}
         if written["metadata"].get("papermill", {}).get("end_time") is None:
@@ -44,6 +47,8 @@ def drop_unfinished(folder: Path) -> list[str]:
             line = f"{done.stem} runs again: Snakemake has no notes of this run"
         elif file := damaged(folder, done.stem):
             line = f"{done.stem} runs again: {file} is missing or was changed"
+        elif done.stem in redo:
+            line = f"{done.stem} runs again: --redo asks for {redo[done.stem]}"
         else:
             continue
         done.unlink()
