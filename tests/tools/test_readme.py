@@ -1,11 +1,13 @@
 """README.md and pages in docs/ say what the committed result files say, in lines that fit a page."""
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from benchmarks.reading import measured
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
 
@@ -48,8 +50,29 @@ def test_readme_lines_fit_and_links_lead_somewhere() -> None:
     for line in lines:
         for target in (part.split(")")[0] for part in line.split("](")[1:]):
             assert target.startswith("http") or (root() / target).exists(), target
+
+
+def test_every_question_is_answered_by_a_cell_with_an_output() -> None:
+    lines = (root() / "README.md").read_text(encoding="utf-8").splitlines()
     questions = [line.strip("| ").split(" | ") for line in lines if "? | [" in line]
-    assert len(questions) == 10
+    assert len(questions) == 13
     for question, notebook, words in questions:
-        source = root() / notebook.split("(figures/")[1].rstrip(")")
-        assert re.search(rf"(# |\*\*){re.escape(words)}", source.read_text(encoding="utf-8")), question
+        copy = root() / notebook.split("](")[1].rstrip(")")
+        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+        heading = re.compile(rf"^(#+ |\*\*){re.escape(words)}", re.MULTILINE)
+        places = [place for place, cell in enumerate(cells) if heading.search("".join(cell["source"]))]
+        assert places, question
+        section = cells[places[0] + 1 :]
+        end = next((place for place, cell in enumerate(section) if "".join(cell["source"]).startswith("#")), None)
+        assert any(cell.get("outputs") for cell in section[:end]), question
+
+
+def test_reading_counts_what_there_is_to_read() -> None:
+    def cell(kind: str, source: str, **more: object) -> dict[str, object]:
+        return {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": {}, **more}
+
+    shown = cell("code", "1\n2\n3", outputs=[{"output_type": "stream"}])
+    parameters = cell("code", "beta = 1", outputs=[]) | {"metadata": {"tags": ["injected-parameters"]}}
+    cells = [cell("markdown", "word " * 50), parameters, shown, cell("code", "4", outputs=[])]
+    found = measured({"cells": cells})
+    assert list(found.values()) == [0.25, 3, 2, 3, 0.5]
