@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.files import as_json, fingerprint, read_kept, write_json
+from lmolt_utils.files import as_json, drop_parts, fingerprint, read_kept, write_json
 from lmolt_utils.paths import root, shown
 
 PACKAGE = "lmolt_utils"
@@ -189,6 +189,8 @@ def step(
                 return False
             reason = "its code changed"
         record_path(outputs[0]).unlink(missing_ok=True)
+        for output in outputs:
+            drop_parts(output)
         work, began_with, before = _work_folder(outputs[0], key, code)
         say(f"{name}: {reason}" + ("; what was kept of it is used" if before else ""))
         start = time.perf_counter()
