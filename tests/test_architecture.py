@@ -91,7 +91,7 @@ def test_the_package_stays_thin() -> None:
     assert sum(map(lines, MODULES)) <= 12_954
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
     assert sum(map(lines, outside)) <= 3_558
-    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 9_076
+    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 9_075
 
 
 # ---- docs/architecture.md: how to add ----
@@ -132,9 +132,8 @@ def test_a_metric_is_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_merge_rule_is_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merges, "METHODS", dict(merges.METHODS))
     exec(HOW_TO_ADD[2], {"METHODS": merges.METHODS})
-    text = (
-        Path(systems.__file__).read_text(encoding="utf-8").replace('"ties", "half_sum_ties"]', '"ties", "karcher"]', 1)
-    )
+    text = (PACKAGE / "config" / "systems.py").read_text(encoding="utf-8")
+    text = text.replace('"half_sum_ties"]', '"half_sum_ties", "karcher"]', 1)
     with_name = ModuleType("systems_with_karcher")
     monkeypatch.setitem(sys.modules, with_name.__name__, with_name)  # pydantic looks its types up there
     exec(text, with_name.__dict__)
