@@ -52,6 +52,15 @@ def test_readme_lines_fit_and_links_lead_somewhere() -> None:
             assert target.startswith("http") or (root() / target).exists(), target
 
 
+def test_the_cell_for_colab_writes_into_folders_that_a_clone_has_or_it_makes() -> None:
+    (cell,) = re.findall(r"```\n(!git clone.*?)```", (root() / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    made = set(re.findall(r"^!mkdir -p (\S+)$", cell, re.MULTILINE))
+    runs = re.findall(r"^!papermill \S+ (\S+) (\S+)", cell, re.MULTILINE)
+    assert [Path(source).stem for source, _ in runs] == ["01_data", "02_negatives", "04_alignment"]
+    assert {str(Path(output).parent) for _, output in runs} <= made, "papermill makes no folder"
+    assert all((root() / source).is_file() for source, _ in runs)
+
+
 def test_every_question_is_answered_by_a_cell_with_an_output() -> None:
     lines = (root() / "README.md").read_text(encoding="utf-8").splitlines()
     questions = [line.strip("| ").split(" | ") for line in lines if "? | [" in line]
