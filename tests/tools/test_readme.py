@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from benchmarks.reading import measured
+from lmolt_utils.cli import _parser
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
 
@@ -50,6 +53,26 @@ def test_readme_lines_fit_and_links_lead_somewhere() -> None:
     for line in lines:
         for target in (part.split(")")[0] for part in line.split("](")[1:]):
             assert target.startswith("http") or (root() / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(PAGES.keys() - {"README.md"}), "docs/benchmarks.md"])
+def test_every_command_exists(page: str) -> None:
+    """Those in backquotes and in blocks: the parser takes `lmolt`, make has the target, Python the module."""
+    text = (root() / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).splitlines() + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    targets = set(re.findall(r"^([a-z-]+):", (root() / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    found = 0
+    for command in (part.strip() for line in lines for part in line.split("&&")):
+        words = shlex.split(command, comments=True) if command.startswith(("lmolt ", "make ", "python -m ")) else []
+        found += bool(words)
+        if words[:1] == ["make"]:
+            assert set(words[1:2]) <= targets, command
+        elif words[:1] == ["python"] and words[2] != "benchmarks.NAME":
+            assert find_spec(words[2]) is not None, command
+        elif words[:1] == ["lmolt"] and words[1:] != ["why"]:  # whose arguments stand in the sentence
+            _parser().parse_args(words[1:])
+    assert found
 
 
 def test_the_cell_for_colab_writes_into_folders_that_a_clone_has_or_it_makes() -> None:
