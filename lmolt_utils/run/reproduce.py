@@ -1,9 +1,11 @@
 """``lmolt reproduce``: Snakemake on the eight notebooks of one profile, in the profile's run folder."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +64,16 @@ def _running(folder: Path) -> bool:
     return any("snakemake" in words and str(folder) in words for words in lines)
 
 
+def failures(folder: Path, since: float) -> list[str]:
+    """A line for each notebook that failed after ``since`` (seconds): how its log ends."""
+    found = []
+    for log in sorted((folder / "logs").glob("*.log")):
+        last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+        if log.stat().st_mtime >= since and re.match(r"[\w.]+(Error|Interrupt|Exception)\b", last):
+            found.append(f"{log.stem} failed: {last} (all of it: {shown(log)})")
+    return found
+
+
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
     """Run what is not done yet of the eight notebooks; 0, or 1 when a notebook failed.
 
@@ -82,11 +94,14 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     if not {"-n", "--dry-run", "--dryrun"} & set(extra):
         for line in drop_unfinished(folder):
             print(line, flush=True)
+    began = time.time()
     environment = {**os.environ, **_MEMORY, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
             if process.wait():
+                for line in failures(folder, began):
+                    print(line, file=sys.stderr)
                 return 1
         except BaseException:
             with suppress(ProcessLookupError):

@@ -119,7 +119,7 @@ def test_a_failed_notebook_is_named_with_its_error(repository: Path) -> None:
     process = lmolt()
     text = process.communicate()[0]
     assert process.returncode == 1
-    assert "DataError: no sample" in text
+    assert "02_negatives failed: DataError: no sample (all of it: " in text.splitlines()[-1]
     assert "logs/02_negatives.log" in text
     assert not executed(run_folder("smoke"), "03_sft").exists()
 
