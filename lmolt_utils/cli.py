@@ -24,11 +24,13 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _lab(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.paths import root, shown
+    from lmolt_utils.paths import root
     from lmolt_utils.run.copies import lab_copies
 
-    first = f"{shown(lab_copies(arguments.profile))}/01_data.ipynb"
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root()}"]
+    folder = lab_copies(arguments.profile).resolve()
+    top = os.path.commonpath([root().resolve(), folder])  # the repository, unless LMOLT_RUNS lies elsewhere
+    first = (folder / "01_data.ipynb").relative_to(top).as_posix()
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={top}"]
     os.execv(sys.executable, [*command, f"--LabApp.default_url=/lab/tree/{first}", *arguments.jupyter])
 
 

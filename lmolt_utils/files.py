@@ -1,5 +1,6 @@
 """Files written once, atomically, and read with errors that say what to do."""
 
+import glob
 import hashlib
 import json
 import os
@@ -42,6 +43,12 @@ def atomic(path: Path, *, folder: bool = False) -> Iterator[Path]:
             raise
         told = f"{path} could not be written ({error.strerror}); free space or choose another LMOLT_RUNS"
         raise OSError(error.errno, told) from error
+
+
+def drop_parts(path: Path) -> None:
+    """Delete what kills left of unfinished writes of ``path``, such as half a merged model."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????/"):  # as tempfile names them
+        shutil.rmtree(part)
 
 
 def atomic_folder(path: Path) -> AbstractContextManager[Path]:

@@ -245,9 +245,13 @@ def _difference(numbers: Sequence[Any], times: float) -> Any:
 
 
 def verdicts(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """A line per claim; ``systems``: every system of the run, its copies for further seeds among them."""
+    """A line per claim; ``systems``: every system of the run, its copies for further seeds among them.
+
+    A column ``older_code`` names the steps that older code made, where there are any.
+    """
     evidence = Evidence(run, systems, run.params.seed)
-    return pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
+    found = pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
+    return found.assign(older_code=run.older_code) if run.older_code else found
 
 
 def flipped(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
@@ -319,6 +323,7 @@ def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
     """
     profiles = [
         f"- **{name}**: {what} ({', '.join(f'{verdict}: {count}' for verdict, count in counts(table).items())})."
+        + (f" Made by older code, and kept: {table['older_code'].iloc[0]}." if "older_code" in table else "")
         for name, (what, table) in tables.items()
     ]
     by_id = {name: table.fillna("").set_index("id").to_dict("index") for name, (_, table) in tables.items()}

@@ -6,6 +6,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def build_table(
         lines += [{**told, "metric": name, "note": note, **cell(ref, name)} for name in spec.metrics]
     for delta in spec.deltas:
         note = f"{delta.of} minus {delta.over}"
-        for name, printed in zip(spec.metrics, delta.printed, strict=True):
+        for name, printed in zip_longest(spec.metrics, delta.printed):  # own metrics come last
             of, over = cell(delta.of, name), cell(delta.over, name)
             test = tests.get((spec.task, name, name_of(delta.of), name_of(delta.over)), {})
             check = check_printed(printed, of["paper"] - over["paper"], METRICS[name])

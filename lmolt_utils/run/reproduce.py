@@ -1,9 +1,11 @@
 """``lmolt reproduce``: Snakemake on the eight notebooks of one profile, in the profile's run folder."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
 from lmolt_utils.run.notebooks import NOTEBOOKS
+from lmolt_utils.run.steps import made_by_older_code, redo_asked
 
 #: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
 _GRACE = 20.0
@@ -30,12 +33,14 @@ def executed(folder: Path, notebook: str) -> Path:
 
 
 def drop_unfinished(folder: Path) -> list[str]:
-    """Delete executed notebooks that a kill cut short, or whose files are missing or were changed; a line for each.
+    """Delete executed notebooks that a kill cut short, whose files are missing or were changed, or with steps that
+    ``--redo`` asks for; a line for each.
 
     Snakemake looks at the executed notebook alone. In a folder without its notes nothing is known of what the notebooks
     were run with, so all count as not done; their steps are checked one by one when they run.
     """
     lines = []
+    redo = {record["notebook"]: name for name, record in made_by_older_code(folder).items() if redo_asked(name)}
     for done in (path for path in (executed(folder, name) for name in NOTEBOOKS) if path.exists()):
         written = read_kept(done) or {"metadata": {}}
         if written["metadata"].get("papermill", {}).get("end_time") is None:
@@ -44,6 +49,8 @@ def drop_unfinished(folder: Path) -> list[str]:
             line = f"{done.stem} runs again: Snakemake has no notes of this run"
         elif file := damaged(folder, done.stem):
             line = f"{done.stem} runs again: {file} is missing or was changed"
+        elif done.stem in redo:
+            line = f"{done.stem} runs again: --redo asks for {redo[done.stem]}"
         else:
             continue
         done.unlink()
@@ -55,6 +62,16 @@ def _running(folder: Path) -> bool:
     """Whether Snakemake is at work in ``folder``, started by anybody."""
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     return any("snakemake" in words and str(folder) in words for words in lines)
+
+
+def failures(folder: Path, since: float) -> list[str]:
+    """A line for each notebook that failed after ``since`` (seconds): how its log ends."""
+    found = []
+    for log in sorted((folder / "logs").glob("*.log")):
+        last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+        if log.stat().st_mtime >= since and re.match(r"[\w.]+(Error|Interrupt|Exception)\b", last):
+            found.append(f"{log.stem} failed: {last} (all of it: {shown(log)})")
+    return found
 
 
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
@@ -77,11 +94,14 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     if not {"-n", "--dry-run", "--dryrun"} & set(extra):
         for line in drop_unfinished(folder):
             print(line, flush=True)
+    began = time.time()
     environment = {**os.environ, **_MEMORY, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
             if process.wait():
+                for line in failures(folder, began):
+                    print(line, file=sys.stderr)
                 return 1
         except BaseException:
             with suppress(ProcessLookupError):

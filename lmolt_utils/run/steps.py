@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.files import as_json, fingerprint, read_kept, write_json
+from lmolt_utils.files import as_json, drop_parts, fingerprint, read_kept, write_json
 from lmolt_utils.paths import root, shown
 
 PACKAGE = "lmolt_utils"
@@ -151,6 +151,12 @@ def _work_folder(output: Path, key: Mapping[str, Any], code: str) -> tuple[Path,
     return folder, code, 0.0
 
 
+def redo_asked(name: str) -> bool:
+    """Whether ``LMOLT_REDO`` names the step, should older code have made it."""
+    asked = os.environ.get("LMOLT_REDO", "")
+    return asked == "1" or fnmatch(name, asked)
+
+
 def step(
     name: str,
     make: Callable[[Path], object],
@@ -177,13 +183,14 @@ def step(
             if record["code"]["hash"] == code:
                 say(f"{name}: up to date")
                 return False
-            asked = os.environ.get("LMOLT_REDO", "")
-            if record["wall_s"] >= redo_below_s and asked != "1" and not fnmatch(name, asked):
+            if record["wall_s"] >= redo_below_s and not redo_asked(name):
                 commit_then = record["code"]["commit"][:7]
                 say(f"{name}: up to date, made by older code ({commit_then}; lmolt reproduce --redo makes it again)")
                 return False
             reason = "its code changed"
         record_path(outputs[0]).unlink(missing_ok=True)
+        for output in outputs:
+            drop_parts(output)
         work, began_with, before = _work_folder(outputs[0], key, code)
         say(f"{name}: {reason}" + ("; what was kept of it is used" if before else ""))
         start = time.perf_counter()
@@ -211,7 +218,7 @@ def records(folder: Path) -> dict[Path, dict[str, Any]]:
     return {output: record for output in sorted(outputs) if (record := _record(output))}
 
 
-def made_by_older_code(folder: Path) -> dict[str, str]:
-    """Steps of a run that were kept though their code changed since, each with the commit that made it."""
+def made_by_older_code(folder: Path) -> dict[str, dict[str, Any]]:
+    """Steps of a run that were kept though their code changed since, each with its record."""
     found = records(folder).values()
-    return {r["step"]: r["code"]["commit"] for r in found if r["code"]["hash"] != code_hash(r["code"]["module"])}
+    return {r["step"]: r for r in found if r["code"]["hash"] != code_hash(r["code"]["module"])}

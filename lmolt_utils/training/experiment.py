@@ -1,6 +1,6 @@
 """From a row of the systems table to its predictions: merge (if init says so), train (method), predict, each once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from lmolt_utils.config.systems import PUBLISHED, System, load_systems
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import emptied, empty, read_rows, write_rows
 from lmolt_utils.merging.merges import Merge, make_merge, merge_of, with_weights
-from lmolt_utils.models.generation import generate
+from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import Kind, model_identity
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.resume import answered
 from lmolt_utils.training.adapters import load_trained
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.trainers import train
@@ -102,16 +103,20 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
     test, output = run.path("data", "test.jsonl"), prediction_path(run, name, task)
     machine = {each: getattr(params, each) for each in ("device", "dtype", "quantize")}
 
-    def make(_: Path) -> None:
+    def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
         kind: Kind = "translator" if todo.system.init == "txtchem" else "causal"
         trusted = initial in params.remote_code
         start = with_weights(todo.merge, initial)
         model, tokenizer = load_trained(start, adapter, kind=kind, remote_code=trusted, **machine)
+        yield from stream(
+            model, tokenizer, texts, max_new_tokens=params.max_new_tokens, batch_size=params.generation_batch
+        )
+
+    def make(work: Path) -> None:
         rows = read_rows(test, TEST_COLUMNS)
         given, wanted = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-        sizes = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
         asked = [_asked(todo, task, text) for text in rows[given]]
-        raw = generate(model, tokenizer, asked, title=f"{name} {task}", **sizes)
+        raw = answered(asked, ask, work, params.negatives_shard_rows, f"{name} {task}")
         frame = pd.DataFrame({"id": rows["id"], "task": task, "source": rows[given], "reference": rows[wanted]})
         frame = frame.assign(raw=raw, prediction=[clean(text) for text in raw])
         write_rows(output, frame[list(PREDICTION_COLUMNS)])

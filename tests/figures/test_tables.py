@@ -11,6 +11,7 @@ import pytest
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.published import METRICS, load_published, pairs_to_test
+from lmolt_utils.figures import claims
 from lmolt_utils.figures.table_files import (
     DOES_NOT_FOLLOW,
     WITHIN_ROUNDING,
@@ -193,6 +194,8 @@ def test_a_caption_names_the_run_and_what_older_code_made(runs: Path) -> None:
     write_json(record_path(output), record | {"code": record["code"] | {"hash": "other"}})
     context = caption_context(run, run.table)
     assert "made by older code, and kept: train cpo" in " ".join(result(**context).caption)
+    ledger = claims.verdicts(run, run.table)
+    assert "Made by older code, and kept: train cpo." in claims.page({"cpu": ("a toy", ledger)})
 
 
 # ---- writers ----

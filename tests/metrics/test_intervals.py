@@ -12,6 +12,7 @@ from scipy import stats
 from lmolt_utils.files import BadFileError
 from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence, frechet_distance
 from lmolt_utils.metrics.intervals import (
+    Additive,
     ComparisonError,
     Scored,
     Statistics,
@@ -20,6 +21,7 @@ from lmolt_utils.metrics.intervals import (
     intervals,
     read_statistics,
     resample_weights,
+    resampled,
     wilson,
     write_statistics,
 )
@@ -50,6 +52,19 @@ def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str
 
 
 # ---- resampling ----
+
+
+def test_all_intervals_are_of_the_same_draws() -> None:
+    """negatives/shortcuts.py draws by scipy, nli/divergence.py and nli/truth.py by NumPy: the rows drawn here."""
+    rng, n = np.random.default_rng(3), 37
+    hits, sizes = rng.integers(0, 3, n).astype(float), rng.integers(1, 4, n).astype(float)
+    part = Additive(np.stack([hits, sizes], axis=1), lambda sums: sums[..., 0] / sums[..., 1], n)
+    ours = resampled([part], 500, 11)[0]
+    drawn = np.random.default_rng(11).integers(0, n, (500, n))
+    np.testing.assert_array_equal(ours, hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    share = {"statistic": lambda a, b, axis: a.sum(axis) / b.sum(axis), "paired": True, "method": "percentile"}
+    theirs = stats.bootstrap((hits, sizes), n_resamples=500, rng=11, **share)
+    np.testing.assert_array_equal(ours, theirs.bootstrap_distribution)
 
 
 def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+from argparse import Namespace
 from pathlib import Path
 
 import nbformat
@@ -10,6 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
+from lmolt_utils.cli import _lab
 from lmolt_utils.paths import root
 from lmolt_utils.run import copies
 from lmolt_utils.run.copies import copy_executed, lab_copies
@@ -58,3 +61,13 @@ def test_a_profiles_own_copies_name_it_and_stay_as_the_reader_left_them(runs: Pa
     assert '"profile = \\"smoke\\"  #' in first.read_text()
     first.write_text("mine")
     assert (lab_copies("smoke") / first.name).read_text() == "mine"
+
+
+def test_lab_opens_where_repository_and_copies_both_are(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: asked.extend(command))
+    _lab(Namespace(profile="smoke", jupyter=["--no-browser"]))
+    told = dict(word.split("=", 1) for word in asked if "=" in word)
+    top = Path(told["--ServerApp.root_dir"])
+    assert top / told["--LabApp.default_url"].removeprefix("/lab/tree/") == runs.resolve() / "smoke/lab/01_data.ipynb"
+    assert root().resolve().is_relative_to(top)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import pytest
+import seaborn as sns
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS
@@ -60,6 +62,16 @@ def test_source_is_clean_and_has_the_parameters_cell(notebook: str) -> None:
     opening = book.cells[0].source
     for promised in ("**Aim.**", "**What the paper does.**", "| reads | writes | time: smoke / cpu / gpu / paper |"):
         assert promised in opening
+
+
+def test_a_run_with_a_long_name_is_drawn_beside_its_profiles_own() -> None:
+    """One narrow panel whose legend names a run with six changes: it was wider than the figure."""
+    book = nbformat.read(notebook_path("04_alignment"), as_version=4)
+    (cell,) = [cell for cell in book.cells if "sns.relplot(both" in cell.source]
+    log = pd.DataFrame({"system": ["CPO", "CPO"], "step": [1, 2], "logps/chosen": [-3.0, -2.0]})
+    own = SimpleNamespace(title="smoke", systems=[])
+    run = SimpleNamespace(title=f"smoke{', learning_rate = 0.001' * 6}", systems=[], changed={"beta": 1}, default=own)
+    exec(cell.source, {"run": run, "pd": pd, "sns": sns, "training_logs": lambda *_: log})
 
 
 @pytest.mark.slow

@@ -16,11 +16,12 @@ import yaml
 from lmolt_utils.cli import main
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems, with_ratio_grid
-from lmolt_utils.files import read_json
+from lmolt_utils.files import read_json, write_json
 from lmolt_utils.paths import root, run_folder
 from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, parts
 from lmolt_utils.run.reproduce import drop_unfinished, executed
+from lmolt_utils.run.steps import record_path
 
 CELL = 'profile = "cpu"\nsystems = []\noverrides = {}'
 #: What a notebook does here: one step, one file.
@@ -88,10 +89,15 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     (folder / "files" / "03_sft").write_text("03")  # a file that was cut short
     cut = notebook_record(folder, "05_merging")
     cut.write_text(cut.read_text()[:40])
-    text = reproduce()
+    record = record_path(folder / "files" / "04_alignment")  # a long step that older code made
+    told = read_json(record)
+    write_json(record, told | {"wall_s": 999.0, "code": told["code"] | {"hash": "other"}})
+    text = reproduce("--redo", "04*")
+    assert "04_alignment runs again: --redo asks for 04_alignment" in text
+    assert read_json(record)["wall_s"] < 999
     assert "03_sft runs again: files/03_sft is missing or was changed" in text
     assert "05_merging runs again: notebooks/05_merging.record.json is missing or was changed" in text
-    assert run_by(text) == {"03_sft", "05_merging", "07_nli_evaluation", "08_figures"}
+    assert run_by(text) == {"03_sft", "04_alignment", "05_merging", "07_nli_evaluation", "08_figures"}
     assert (folder / "files" / "03_sft").read_text() == "03_sft"
 
     copy = tmp_path / "copied"  # to another place, with Snakemake's notes and without
@@ -113,7 +119,7 @@ def test_a_failed_notebook_is_named_with_its_error(repository: Path) -> None:
     process = lmolt()
     text = process.communicate()[0]
     assert process.returncode == 1
-    assert "DataError: no sample" in text
+    assert "02_negatives failed: DataError: no sample (all of it: " in text.splitlines()[-1]
     assert "logs/02_negatives.log" in text
     assert not executed(run_folder("smoke"), "03_sft").exists()
 

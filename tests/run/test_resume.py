@@ -4,14 +4,21 @@ import multiprocessing
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from lmolt_utils.config.params import load
+from lmolt_utils.config.systems import load_systems
+from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.resume import Checkpoints
+from lmolt_utils.training import experiment
 from lmolt_utils.training.losses import PairTrainer, TrainingError
 from tests.training.test_losses import pairs
 from tests.training.test_training import recipe, trained
@@ -82,6 +89,31 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint-9").exists()
     (tmp_path / "checkpoint-6" / "adapter_model.safetensors").write_text("damaged")
     assert kept.last() == (tmp_path / "checkpoint-3", [{"step": 3}])
+
+
+def test_a_killed_prediction_loses_one_shard_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = generate(200, 0).head(20).assign(properties="")
+    params = load("smoke", {"negatives_shard_rows": 8, "generation_batch": 4, "max_new_tokens": 12})
+    whole, killed = (Run("03_sft", tmp_path / name, params) for name in ("whole", "killed"))
+    (meditron,) = (system for system in load_systems() if system.name == "meditron")
+    stream, asked = experiment.stream, []
+
+    def interrupted(model: Any, tokenizer: Any, prompts: Any, **limits: Any) -> Iterator[list[tuple[int, str]]]:
+        asked.append(len(prompts))
+        for number, batch in enumerate(stream(model, tokenizer, prompts, **limits)):
+            if len(asked) == 2 and number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(experiment, "stream", interrupted)
+    for run in (whole, killed):
+        write_rows(run.path("data", "test.jsonl"), rows)
+    first = experiment.predict(whole, experiment.plan(whole, meditron), "mol2cap")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.predict(killed, experiment.plan(killed, meditron), "mol2cap")
+    again = experiment.predict(killed, experiment.plan(killed, meditron), "mol2cap")
+    assert asked == [20, 20, 12], "of three batches of four, a shard of eight was kept"
+    assert first.read_bytes() == again.read_bytes()
 
 
 def test_a_diverging_training_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

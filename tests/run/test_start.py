@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lmolt_utils.config.params import HEADLINE, ParameterError, Params, load
@@ -80,6 +81,14 @@ def test_mistakes_stop_before_any_work(values: dict[str, Any], message: str, run
     with pytest.raises(ParameterError) as error:
         start("04_alignment", cell(**values))
     assert message in str(error.value)
+    assert list(runs.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_profile_stops_at_the_start_where_there_is_no_gpu(runs: Path) -> None:
+    values = yaml.safe_load((root() / "params" / "gpu.yaml").read_text())
+    with pytest.raises(ParameterError, match="profile 'gpu' needs a CUDA device and there is none"):
+        start("04_alignment", cell(**values))
     assert list(runs.iterdir()) == []
 
 

@@ -135,6 +135,9 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
 
 def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) -> None:
     output, seen, said = tmp_path / "out.txt", [], []
+    part, other = tmp_path / ".out.txt.k2_x9a0z" / "out.txt", tmp_path / ".out.txt.more.work"
+    part.mkdir(parents=True)  # half a folder, as a kill leaves it, and another step's work
+    other.mkdir()
 
     def make(work: Path) -> None:
         seen.append(sorted(path.name for path in work.glob("shard*")))
@@ -151,7 +154,7 @@ def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) ->
     assert step("s", make, outputs=[output], params={"beta": 2}, say=said.append)
     assert seen == [[], ["shard1"], [], ["shard3"]]
     assert ["what was kept of it is used" in line for line in said] == [False, True, False, True]
-    assert not list(tmp_path.glob(".*.work")), "it goes when the step is done"
+    assert list(tmp_path.glob(".*/")) == [other], "its own go when the step is done"
 
 
 def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:

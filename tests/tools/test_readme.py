@@ -1,11 +1,16 @@
 """README.md and pages in docs/ say what the committed result files say, in lines that fit a page."""
 
+import json
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from benchmarks.reading import measured
+from lmolt_utils.cli import _parser
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
 
@@ -48,8 +53,58 @@ def test_readme_lines_fit_and_links_lead_somewhere() -> None:
     for line in lines:
         for target in (part.split(")")[0] for part in line.split("](")[1:]):
             assert target.startswith("http") or (root() / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(PAGES.keys() - {"README.md"}), "docs/benchmarks.md"])
+def test_every_command_exists(page: str) -> None:
+    """Those in backquotes and in blocks: the parser takes `lmolt`, make has the target, Python the module."""
+    text = (root() / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).splitlines() + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    targets = set(re.findall(r"^([a-z-]+):", (root() / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    found = 0
+    for command in (part.strip() for line in lines for part in line.split("&&")):
+        words = shlex.split(command, comments=True) if command.startswith(("lmolt ", "make ", "python -m ")) else []
+        found += bool(words)
+        if words[:1] == ["make"]:
+            assert set(words[1:2]) <= targets, command
+        elif words[:1] == ["python"] and words[2] != "benchmarks.NAME":
+            assert find_spec(words[2]) is not None, command
+        elif words[:1] == ["lmolt"] and words[1:] != ["why"]:  # whose arguments stand in the sentence
+            _parser().parse_args(words[1:])
+    assert found
+
+
+def test_the_cell_for_colab_writes_into_folders_that_a_clone_has_or_it_makes() -> None:
+    (cell,) = re.findall(r"```\n(!git clone.*?)```", (root() / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    made = set(re.findall(r"^!mkdir -p (\S+)$", cell, re.MULTILINE))
+    runs = re.findall(r"^!papermill \S+ (\S+) (\S+)", cell, re.MULTILINE)
+    assert [Path(source).stem for source, _ in runs] == ["01_data", "02_negatives", "04_alignment"]
+    assert {str(Path(output).parent) for _, output in runs} <= made, "papermill makes no folder"
+    assert all((root() / source).is_file() for source, _ in runs)
+
+
+def test_every_question_is_answered_by_a_cell_with_an_output() -> None:
+    lines = (root() / "README.md").read_text(encoding="utf-8").splitlines()
     questions = [line.strip("| ").split(" | ") for line in lines if "? | [" in line]
-    assert len(questions) == 10
+    assert len(questions) == 13
     for question, notebook, words in questions:
-        source = root() / notebook.split("(figures/")[1].rstrip(")")
-        assert re.search(rf"(# |\*\*){re.escape(words)}", source.read_text(encoding="utf-8")), question
+        copy = root() / notebook.split("](")[1].rstrip(")")
+        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+        heading = re.compile(rf"^(#+ |\*\*){re.escape(words)}", re.MULTILINE)
+        places = [place for place, cell in enumerate(cells) if heading.search("".join(cell["source"]))]
+        assert places, question
+        section = cells[places[0] + 1 :]
+        end = next((place for place, cell in enumerate(section) if "".join(cell["source"]).startswith("#")), None)
+        assert any(cell.get("outputs") for cell in section[:end]), question
+
+
+def test_reading_counts_what_there_is_to_read() -> None:
+    def cell(kind: str, source: str, **more: object) -> dict[str, object]:
+        return {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": {}, **more}
+
+    shown = cell("code", "1\n2\n3", outputs=[{"output_type": "stream"}])
+    parameters = cell("code", "beta = 1", outputs=[]) | {"metadata": {"tags": ["injected-parameters"]}}
+    cells = [cell("markdown", "word " * 50), parameters, shown, cell("code", "4", outputs=[])]
+    found = measured({"cells": cells})
+    assert list(found.values()) == [0.25, 3, 2, 3, 0.5]
