@@ -1,0 +1,75 @@
+"""The captions that Less for More prints (Table 6, Fig. 17; ``params/printed_captions.tsv``), judged here."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from lmolt_utils.files import read_rows, write_rows
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.models.loading import model_identity
+from lmolt_utils.nli.classifier import Classifier, PairScorer
+from lmolt_utils.nli.cross_nli import Method, canonical_atoms, cross_nli
+from lmolt_utils.nli.truth import truth
+from lmolt_utils.paths import root
+from lmolt_utils.run.notebook import Run
+
+_CAPTIONS = "printed_captions"
+TABLE_6, FIGURE_17 = "Table 6", "Fig. 17"
+#: The corpus of a run need not know the properties that the paper's captions name.
+RULES = Decomposer(open_vocabulary=True)
+
+
+def printed_captions(source: str | None = None) -> pd.DataFrame:
+    """source, case, system, reference, caption; of Table 6 also the facts and scores that are printed."""
+    frame = pd.read_csv(root() / "params" / f"{_CAPTIONS}.tsv", sep="\t", quoting=csv.QUOTE_NONE)
+    return frame[frame["source"] == source].reset_index(drop=True) if source else frame
+
+
+def judge_printed(run: Run) -> pd.DataFrame:
+    """Atomic cross-NLI of these captions by the run's model, and what their property sets say, in their order.
+
+    As :func:`printed_captions`, with reference_units, output_units, nli_hallucination, nli_coverage, unsupported;
+    recall, hallucinated (:func:`~lmolt_utils.nli.truth.truth`). Kept in ``scores/printed_captions.jsonl``.
+    """
+    output, model = run.path("scores", f"{_CAPTIONS}.jsonl"), run.params.nli_model
+    settings = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
+    settings |= {"as_released": run.params.nli_code == "as_released"}
+
+    def make(_: Path) -> None:
+        printed = printed_captions()
+        asked = pd.DataFrame({"id": printed.index, "reference": printed["reference"], "prediction": printed["caption"]})
+        scorer = PairScorer(Classifier(model, **settings), run.path("cache", "nli.jsonl"))
+        scores = cross_nli({"": asked}, [Method("atomic", canonical_atoms(RULES))], scorer)[0][""]
+        known = truth(list(zip(printed["reference"], printed["caption"], strict=True)), RULES)
+        columns = ["reference_units", "output_units", "hallucination", "coverage", "unsupported"]
+        found = scores[columns].rename(columns={name: f"nli_{name}" for name in ("hallucination", "coverage")})
+        write_rows(output, pd.concat([printed, found, known], axis=1))
+
+    run.step(
+        "captions that the paper prints",
+        make,
+        outputs=[output],
+        params=settings,
+        inputs={"captions": root() / "params" / f"{_CAPTIONS}.tsv", "model": model_identity(model)},
+    )
+    return read_rows(output, ("source", "case"))
+
+
+def table_6(judged: pd.DataFrame) -> pd.DataFrame:
+    """Table 6 again: each number of the paper's beside ours, and beside what is known from the property sets."""
+    part = judged[judged["source"] == TABLE_6].set_index("case")
+    columns = {
+        ("facts of reference", "paper"): part["premises"],
+        ("facts of reference", "here"): part["reference_units"],
+        ("facts of output", "paper"): part["hypotheses"],
+        ("facts of output", "here"): part["output_units"],
+        ("coverage", "paper"): part["coverage"],
+        ("coverage", "here"): part["nli_coverage"],
+        ("coverage", "property sets"): part["recall"],
+        ("hallucination", "paper"): part["hallucination"],
+        ("hallucination", "here"): part["nli_hallucination"],
+        ("unsupported", "here"): part["unsupported"],
+        ("invented", "property sets"): part["hallucinated"],
+    }
+    return pd.DataFrame(columns)
