@@ -17,12 +17,11 @@ from PIL import Image
 from rdkit import Chem
 from rdkit.Chem import rdFMCS
 from rdkit.Chem.Draw import rdMolDraw2D
-from rdkit.DataStructs import TanimotoSimilarity
 from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.molecules import molecule, parse
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.sample import TEST_COLUMNS
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, add_note, look_of, mark_empty, styled
 from lmolt_utils.files import read_rows
@@ -173,7 +172,7 @@ KINDS = {
 }
 _LINE = 36  # characters of a column
 _COLUMN = 1.75  # inches
-_SEARCH_S = 20  # seconds for a common substructure
+_SEARCH = 2000  # steps towards a common substructure: two cardiolipins would need 250,000
 
 
 def example_ids(run: Run, rules: Decomposer) -> list[str]:
@@ -267,48 +266,54 @@ def example_molecules(rows: pd.DataFrame) -> Drawn:
         part.suptitle(textwrap.fill(f"{row['id']}: {source}", 175), x=0.01, ha="left", fontsize=6.5)
         reference = parse(row["reference"])
         for name, axes in zip(["reference", *names], part.subplots(1, 1 + len(names)), strict=True):
-            axes.set_axis_off()
-            text = row[name]
-            found = parse(text) if isinstance(text, str) else None
-            facts: dict[str, Any] = {"valid": found is not None}
-            atoms: Sequence[int] = ()
-            told = "no molecule" if isinstance(text, str) else NOT_RUN
+            text = row[name] if isinstance(row[name], str) else None
+            found = parse(text) if text else None
+            shared, whole = _common(reference, found) if name != "reference" and reference and found else ((), None)
+            _draw(axes, found, shared)
+            told = "no molecule" if text is not None else NOT_RUN
             if found is not None:
-                told = f"{found.GetNumAtoms()} atoms"
-                if name != "reference" and reference is not None:
-                    atoms, facts["complete_search"] = _common(reference, found)
-                    same, (one, other) = "", (molecule(row[side]) for side in ("reference", name))
-                    if one and other:
-                        same = "identical, " if one.canonical == other.canonical else ""
-                        facts["Morgan"] = TanimotoSimilarity(one.fingerprint, other.fingerprint)
-                    facts |= {"atoms": found.GetNumAtoms(), "common_atoms": len(atoms)}
-                    told = f"{same}{len(atoms)} of {told} shared"
-                _draw(axes, found, atoms)
-            elif isinstance(text, str):
+                least = "at least " if whole is False else ""
+                told = f"{least}{len(shared)} of {found.GetNumAtoms()} atoms shared" if name != "reference" else ""
+            elif text is not None:
                 shown = textwrap.fill(textwrap.shorten(text, 120, placeholder="…") or "(empty)", 28)
                 axes.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6, color=MUTED, transform=axes.transAxes)
             axes.set_title(f"{name}\n{told}", fontsize=6.5)
+            facts = {"valid": found is not None, "atoms": found.GetNumAtoms() if found else None}
+            facts |= {"shared_atoms": None if whole is None else len(shared), "complete_search": whole}
             lines.append({"id": row["id"], "system": name, "output": text, **facts})
-    columns = ["id", "system", "output", "valid", "atoms", "common_atoms", "Morgan", "complete_search"]
-    return figure, pd.DataFrame(lines).reindex(columns=columns)
+    return figure, pd.DataFrame(lines)
+
+
+class _Steps(rdFMCS.MCSProgress):
+    """Ends a search after :data:`_SEARCH` steps: one that ends after seconds finds something else on another day."""
+
+    taken = 0
+
+    def __call__(self, *_: Any) -> bool:
+        self.taken += 1
+        return self.taken < _SEARCH
 
 
 def _common(reference: Chem.Mol, found: Chem.Mol) -> tuple[Sequence[int], bool]:
     """Atoms of ``found`` in the largest substructure that both have, and whether the search came to its end."""
-    result = rdFMCS.FindMCS([reference, found], ringMatchesRingOnly=True, completeRingsOnly=True, timeout=_SEARCH_S)
+    options = rdFMCS.MCSParameters()
+    options.AtomCompareParameters.RingMatchesRingOnly = options.BondCompareParameters.CompleteRingsOnly = True
+    options.ProgressCallback = _Steps()
+    result = rdFMCS.FindMCS([reference, found], options)
     pattern = Chem.MolFromSmarts(result.smartsString) if result.numAtoms else None
     return (found.GetSubstructMatch(pattern) if pattern else ()), not result.canceled
 
 
 def _draw(axes: Axes, mol: Chem.Mol | None, atoms: Sequence[int]) -> None:
-    if mol is None:
-        return
+    """Draw a molecule with ``atoms`` marked; without one the place stays empty."""
+    axes.set_axis_off()
     drawer = rdMolDraw2D.MolDraw2DCairo(560, 400)
     options = drawer.drawOptions()
     options.setHighlightColour((0.60, 0.86, 0.75))
-    options.highlightBondWidthMultiplier = 8 if mol.GetNumAtoms() < 40 else 24  # of lines that are then thin
-    bonds = [b.GetIdx() for b in mol.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= set(atoms)]
-    rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol, highlightAtoms=list(atoms), highlightBonds=bonds)
+    if mol is not None:
+        options.highlightBondWidthMultiplier = 8 if mol.GetNumAtoms() < 40 else 24  # of lines that are then thin
+        bonds = [b.GetIdx() for b in mol.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= set(atoms)]
+        rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol, highlightAtoms=list(atoms), highlightBonds=bonds)
     drawer.FinishDrawing()
     axes.imshow(np.asarray(Image.open(BytesIO(drawer.GetDrawingText()))), interpolation="antialiased")
 

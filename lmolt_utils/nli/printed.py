@@ -58,18 +58,12 @@ def judge_printed(run: Run) -> pd.DataFrame:
 
 def table_6(judged: pd.DataFrame) -> pd.DataFrame:
     """Table 6 again: each number of the paper's beside ours, and beside what is known from the property sets."""
-    part = judged[judged["source"] == TABLE_6].set_index("case")
-    columns = {
-        ("facts of reference", "paper"): part["premises"],
-        ("facts of reference", "here"): part["reference_units"],
-        ("facts of output", "paper"): part["hypotheses"],
-        ("facts of output", "here"): part["output_units"],
-        ("coverage", "paper"): part["coverage"],
-        ("coverage", "here"): part["nli_coverage"],
-        ("coverage", "property sets"): part["recall"],
-        ("hallucination", "paper"): part["hallucination"],
-        ("hallucination", "here"): part["nli_hallucination"],
-        ("unsupported", "here"): part["unsupported"],
-        ("invented", "property sets"): part["hallucinated"],
+    names = {
+        "facts of reference": {"paper": "premises", "here": "reference_units"},
+        "facts of output": {"paper": "hypotheses", "here": "output_units"},
+        "coverage": {"paper": "coverage", "here": "nli_coverage", "property sets": "recall"},
+        "hallucination": {"paper": "hallucination", "here": "nli_hallucination"},
+        "unsupported": {"here": "unsupported", "property sets": "hallucinated"},
     }
-    return pd.DataFrame(columns)
+    part = judged[judged["source"] == TABLE_6].set_index("case")
+    return pd.DataFrame({(of, side): part[name] for of, sides in names.items() for side, name in sides.items()})
