@@ -138,7 +138,7 @@ def _further(run: Run, name: str, title: str, missing: list[str]) -> Grid | None
         missing.append(f"{title} ({path.name})")
         return None
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return Grid(title, list(lines), lines.to_numpy().tolist())
+    return Grid(title, [str(name) for name in lines], lines.to_numpy().tolist())
 
 
 def _value(cell: Any) -> str:

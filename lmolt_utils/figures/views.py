@@ -178,8 +178,8 @@ _SEARCH = 2000  # steps towards a common substructure: two cardiolipins would ne
 def example_ids(run: Run, rules: Decomposer) -> list[str]:
     """The first test rows whose captions state the fewest facts, the median number, and the most."""
     rows = read_rows(run.path("data", "test.jsonl"), TEST_COLUMNS)
-    counts = rows["caption"].map(lambda text: len(rules(text)))
-    chosen = {int((counts == wanted).idxmax()) for wanted in counts.quantile([0, 0.5, 1], interpolation="nearest")}
+    counts = np.array([len(rules(text)) for text in rows["caption"]])
+    chosen = {int(np.argmax(counts == wanted)) for wanted in np.quantile(counts, [0, 0.5, 1], method="nearest")}
     return [str(rows["id"][place]) for place in sorted(chosen, key=lambda place: counts[place])]
 
 
@@ -241,8 +241,8 @@ def example_captions(rows: pd.DataFrame, rules: Decomposer) -> Drawn:
             told = [(line, KINDS[kind][1]) for text, kind in marked for line in text.split("\n")]
             for place, (line, colour) in enumerate(told, start=1):
                 axes.text(0, place, line, color=colour, va="baseline", fontsize=6)
-    told = "; ".join(f"{mark} {kind}" for kind, (mark, _) in KINDS.items() if mark)
-    add_note(figure, f"Facts in canonical words, by the rules: {told}. Rows {', '.join(map(str, rows['id']))}.")
+    legend = "; ".join(f"{mark} {kind}" for kind, (mark, _) in KINDS.items() if mark)
+    add_note(figure, f"Facts in canonical words, by the rules: {legend}. Rows {', '.join(map(str, rows['id']))}.")
     return figure, pd.DataFrame(lines, columns=["id", "system", "kind", "fact"])
 
 
@@ -259,7 +259,7 @@ def example_molecules(rows: pd.DataFrame) -> Drawn:
     """
     names = [name for name in rows.columns if name not in ("id", "source", "reference")]
     figure = plt.figure(figsize=(_COLUMN * (1 + len(names)), 1.9 * len(rows)))
-    parts = np.atleast_1d(figure.subfigures(len(rows), 1))
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     lines: list[dict[str, Any]] = []
     for part, row in zip(parts, rows.to_dict("records"), strict=True):
         source = textwrap.shorten(row["source"], 330, placeholder="…")
@@ -311,7 +311,8 @@ def _draw(axes: Axes, mol: Chem.Mol | None, atoms: Sequence[int]) -> None:
     options = drawer.drawOptions()
     options.setHighlightColour((0.60, 0.86, 0.75))
     if mol is not None:
-        options.highlightBondWidthMultiplier = 8 if mol.GetNumAtoms() < 40 else 24  # of lines that are then thin
+        # Where there are many atoms, lines are thin. (RDKit's stubs take the number for an object.)
+        options.highlightBondWidthMultiplier = 8 if mol.GetNumAtoms() < 40 else 24  # type: ignore[assignment]
         bonds = [b.GetIdx() for b in mol.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= set(atoms)]
         rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol, highlightAtoms=list(atoms), highlightBonds=bonds)
     drawer.FinishDrawing()

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -41,8 +42,8 @@ def judge_printed(run: Run) -> None:
     """Atomic cross-NLI of these captions by the run's model, beside what their property sets say, in their order:
     ``scores/printed_captions.jsonl``."""
     output, model = _scores_path(run), run.params.nli_model
-    settings = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
-    settings |= {"as_released": run.params.nli_code == "as_released"}
+    loading = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
+    settings: dict[str, Any] = loading | {"as_released": run.params.nli_code == "as_released"}
 
     def make(_: Path) -> None:
         printed = printed_captions()
