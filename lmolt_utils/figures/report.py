@@ -31,10 +31,16 @@ TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
 FIGURES = (
     "overview", "distributions", "almol_distributions", "win_rates", "ratio_sweep", "merge_comparison",
     "nli_distributions", "nli_divergence_all", "nli_divergence_long", "nli_divergence_extreme", "word_counts",
-    "training_curves",
+    "training_curves", "example_molecules", "example_captions", "example_captions_printed",
 )  # fmt: skip
 #: Of the study, on the report of the default profile.
 STUDY_FIGURES = ("table_answers", "overview", "errors_seen")
+#: Further tables that 08 writes, as they lie in their CSV files.
+FURTHER = {
+    "nli_table_6": "Table 6 of Less for More, judged here",
+    "molecule_sets": "Diversity and synthesizability of molecules",
+    "rewritten_smiles": "Captions of the same molecules in other SMILES",
+}
 #: A text, or a text and what it links to.
 Cell = str | tuple[str, str]
 
@@ -69,7 +75,8 @@ def write_report(run: Run) -> list[str]:
         "scale": run.scale,
         "verdicts": _verdicts(run, missing),
         "study": _study(run),
-        "tables": [grid for name in TABLES if (grid := _table(run.figures, name, missing))],
+        "tables": [grid for name in TABLES if (grid := _table(run.figures, name, missing))]
+        + [grid for name, title in FURTHER.items() if (grid := _further(run, name, title, missing))],
         "figures": list(_figures(run.figures, FIGURES, missing)),
         "notebooks": _notebooks(run, missing),
         "parameters": _parameters(run),
@@ -144,6 +151,15 @@ def _table(folder: Path, name: str, missing: list[str]) -> Grid | None:
         re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")
     ]
     return Grid(parts[0] if parts else f"Table {name}", ["system", "n", *metrics], rows, tuple(parts[1:]))
+
+
+def _further(run: Run, name: str, title: str, missing: list[str]) -> Grid | None:
+    path = run.figures / f"{name}.csv"
+    if not path.exists():
+        missing.append(f"{title} ({path.name})")
+        return None
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return Grid(title, [str(name) for name in lines], lines.to_numpy().tolist())
 
 
 def _value(cell: Any) -> str:

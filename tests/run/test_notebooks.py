@@ -81,11 +81,14 @@ def test_reproduce_makes_every_table_and_figure(reproduced: Path) -> None:
         assert {path.suffix for path in figures.glob(f"table_{table}.*")} == {".csv", ".md", ".tex"}
     drawn = "overview distributions ratio_sweep merge_comparison word_counts training_curves win_rates"
     drawn += " almol_distributions nli_distributions nli_divergence_all nli_divergence_long nli_divergence_extreme"
+    drawn += " example_molecules example_captions example_captions_printed"
     for figure in drawn.split():
         assert {path.suffix for path in figures.glob(f"{figure}.*")} == {".csv", ".pdf", ".png"}
     for system in with_ratio_grid(load_systems(), load("smoke")):
         for task in TASKS:
             assert read_json(reproduced / "scores" / f"{system.name}.{task}.json")["n"] == 24
+    for further in ("nli_table_6", "molecule_sets", "rewritten_smiles"):
+        assert len(pd.read_csv(figures / f"{further}.csv")) >= 5, further
     follows = pd.read_csv(figures / "nli_correlations.csv")
     assert set(follows["quantity"]) == {"coverage", "hallucination", "unsupported"}
     assert (follows["n"] > 24).all(), "several systems' captions"
