@@ -144,7 +144,7 @@ def load_model(
         # At short lengths the fused kernel's backward pass costs a CPU a third of a training step.
         options["attn_implementation"] = "eager"
     if quantize == "nf4":
-        options["device_map"] = {"": 0 if device == "cuda" else device}  # accelerate takes "cuda" for another device
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_use_double_quant=True,
