@@ -28,6 +28,7 @@ def snapshot(reference: str, kind: str = "model") -> Path | None:
 @cache
 def answers() -> bool:
     """Whether the hub (``HF_ENDPOINT``) gives any answer; asked once, by a client that knows of proxies."""
+    import httpx
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -35,8 +36,6 @@ def answers() -> bool:
     heard: list[int] = []
 
     def ask() -> None:
-        import httpx
-
         with suppress(httpx.HTTPError):
             heard.append(httpx.head(constants.ENDPOINT, timeout=_PATIENCE).status_code)
 

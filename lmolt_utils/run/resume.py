@@ -97,7 +97,7 @@ class Checkpoints(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
+        if not PartialState().is_main_process:
             return
         checkpoint = self.folder / f"checkpoint-{state.global_step}"
         write_json(_seal(checkpoint), {"fingerprint": fingerprint(checkpoint), "notes": self.notes()})

@@ -27,7 +27,8 @@ def main(profile: str, name: str) -> None:
         raise ParameterError(f"{name!r} is no system that profile {profile!r} trains (lmolt systems lists them)")
     _prepare(params)
     run = Run(row.notebook, run_folder(profile), params)
-    todo, first = plan(run, row), PartialState().is_main_process
+    todo, state = plan(run, row), PartialState(cpu=params.device == "cpu")
+    print(f"process {state.process_index + 1} of {state.num_processes}, {state.distributed_type.value}, {state.device}")
 
     def told(work: Path | None) -> Path | None:
         """What the first process says to all: the work folder of a training that begins, or that none does."""
@@ -35,7 +36,7 @@ def main(profile: str, name: str) -> None:
         broadcast_object_list(found)
         return found[0]
 
-    if first:
+    if state.is_main_process:
         initial = initial_model(run, todo, "cap2mol")
         begun: list[Path] = []
         train_system(run, todo, initial, begin=lambda work: begun.append(told(work) or work))
@@ -43,7 +44,7 @@ def main(profile: str, name: str) -> None:
             told(None)
     elif work := told(None):
         train_into(run, todo, initial_model(run, todo, "cap2mol", lambda _: None), work, lambda _: None)
-    PartialState().wait_for_everyone()
+    state.wait_for_everyone()
 
 
 if __name__ == "__main__":

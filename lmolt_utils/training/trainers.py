@@ -36,7 +36,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """Trainer arguments that all four methods share; TRL's defaults differ from the papers' by up to fifty times."""
     step, micro, on_cpu = recipe.effective_batch, recipe.micro_batch, recipe.device == "cpu"
-    at_once = micro * PartialState().num_processes
+    at_once = micro * PartialState(cpu=on_cpu).num_processes
     if step % at_once:
         raise TrainingError(f"effective_batch {step} is no multiple of micro_batch {micro} times processes, {at_once}")
     if at_once > micro and (recipe.method == "kto" or rows % at_once):
