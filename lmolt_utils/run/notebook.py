@@ -197,7 +197,7 @@ def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
         _ = run.systems  # a mistyped system stops here
     elif wanted:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' empty")
-    stop_if(problems(params, notebook))
+    stop_if(problems(params, notebook, run.folder))
     if notebook in _WITH_MODELS:
         _prepare(params)
     elif params.device == "cuda" and not gpus():

@@ -81,11 +81,16 @@ def gpus() -> list[float]:
     return sizes
 
 
-def needed(params: Params, notebook: str = "") -> Iterator[Needed]:
-    """What the profile (or one notebook of it) names of models and data, but for those that come with the package."""
+def needed(params: Params, notebook: str = "", run: Path | None = None) -> Iterator[Needed]:
+    """What the profile (or one notebook of it) names of models and data, but for those that come with the package.
+
+    A corpus that the ``run`` (its folder; default: the profile's) has loaded is needed no more.
+    """
+    loaded = ((run or run_folder(params.profile)) / "data" / "corpus.manifest.json").exists()
     for parameter, readers in NAMES.items():
         reference = getattr(params, parameter)
         unused = params.negatives != "translator" and parameter.startswith("negatives_")
+        unused |= loaded and parameter in ("corpus", "test_corpus")
         if reference is None or reference in ("embedded", "auto", "regex") or reference.startswith("embedded:"):
             continue
         if unused or (notebook and notebook[:2] not in readers):
@@ -173,14 +178,16 @@ def rows(params: Params, wanted: Sequence[Needed], rate: float = TOKENS_PER_S) -
     return found
 
 
-def problems(params: Params, notebook: str = "", *, here: bool = True, network: bool = True) -> list[CompanionError]:
+def problems(
+    params: Params, notebook: str = "", run: Path | None = None, *, here: bool = True, network: bool = True
+) -> list[CompanionError]:
     """What keeps the profile, or one notebook of it, from running.
 
     ``here``: on this machine, not on a cluster's; ``network``: ask whether the hub answers, if something must come
     from it.
     """
     found: list[CompanionError] = []
-    wanted, named = list(needed(params, notebook)), f"profile {params.profile!r}"
+    wanted, named = list(needed(params, notebook, run)), f"profile {params.profile!r}"
     table = rows(params, wanted) if here and (wanted or not notebook) else []
     if here and params.device == "cuda" and notebook[:2] not in ("01", "08"):
         sizes, most = gpus(), max((row.gpu or 0 for row in table), default=0.0)
