@@ -125,8 +125,9 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
 
 
 def _reason(folder: Path, began: float) -> Exception:
-    """Why Snakemake failed, by the notebooks' own notes."""
-    ended = [line for line in notes(folder, began) if line["exit"]]
+    """Why Snakemake failed, by the last note of each execution."""
+    last = {(line["what"], str(line.get("systems"))): line for line in notes(folder, began)}
+    ended = [line for line in last.values() if line["exit"]]
     told = "; ".join(f"{line['what']}: {line['error']}" for line in ended) or "Snakemake's messages say why"
     later = ended and all(line["exit"] in (75, 130) for line in ended)
     return TryAgainError(told) if later else RuntimeError(told)
