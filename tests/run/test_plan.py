@@ -156,7 +156,7 @@ def test_whether_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         begin = time.monotonic()
         assert not asked(silent.getsockname()[1])
         assert time.monotonic() - begin < 5
-        with pytest.raises(TryAgainError, match=r"org/name: .*hf download org/name --local-dir FOLDER"):
+        with pytest.raises(TryAgainError, match=r"org/name@main: .*hf download org/name --local-dir FOLDER"):
             hub.must_have("org/name@main")
 
 
