@@ -1,10 +1,10 @@
 # One rule per notebook: the shell line is papermill, its output is the executed notebook. Snakemake decides when a
 # notebook is executed; what is done again inside it is decided by its steps (lmolt_utils/run/steps.py).
 #
-# `lmolt reproduce` starts this with profiles/default, in the run's folder (--directory). Resources by rule name are in
-# profiles/*/config.yaml. 06 makes as many systems as 03 to 05 together: where the profile's ablation_jobs says so,
-# executions narrowed to some of its systems run side by side before it (rule part); `--per-system` gives every
-# system of every notebook one, for clusters.
+# `lmolt reproduce` starts this with profiles/default or profiles/gpu, in the run's folder (--directory). Resources by
+# rule name (nb01_data to nb08_figures, part; docs/cluster.md) are in profiles/*/config.yaml. 06 makes as many systems
+# as 03 to 05 together: where the profile's ablation_jobs says so, executions narrowed to some of its systems run side
+# by side before it (rule part); `--per-system` gives every system of every notebook one, for clusters.
 import shlex
 import sys
 
@@ -15,9 +15,9 @@ from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, depends_on, notebook_pat
 PROFILE = config.get("profile", "cpu")
 PARAMS = load(PROFILE)
 PARTS = parts(PROFILE, per_system=str(config.get("per_system", False)) == "True")
-# exec: a signal sent to the job reaches papermill itself.
+# exec: a signal sent to the job reaches papermill itself (lmolt_utils/run/execute.py), which passes it to its kernel.
 CODE = package_hash()
-PAPERMILL = f"exec {shlex.quote(sys.executable)} -m papermill"
+PAPERMILL = f"exec {shlex.quote(sys.executable)} -m lmolt_utils.run.execute"
 OPTIONS = f"--cwd {shlex.quote(str(root()))} --log-output --no-progress-bar -p profile {PROFILE}"
 
 

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmolt_utils.errors import CompanionError, remedy
+from lmolt_utils.errors import CompanionError, exit_status, remedy
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
+
+STATUS = """exit status: 0 done; 1 a step failed; 2 something asked for or given is wrong; 3 (claims) a verdict changed;
+75 try again later, as the hub or the machine was away; 130 interrupted: the same command goes on"""
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -21,6 +24,20 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     if arguments.redo:
         os.environ["LMOLT_REDO"] = arguments.redo
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.config.params import load
+    from lmolt_utils.run.plan import plan
+
+    return plan(load(arguments.profile), arguments.tokens_per_s)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.config.params import load
+    from lmolt_utils.run.plan import check
+
+    return check(load(arguments.profile))
 
 
 def _lab(arguments: argparse.Namespace) -> int:
@@ -128,7 +145,7 @@ def _rules(vocabulary: str | None) -> Decomposer:
 
 def _parser() -> argparse.ArgumentParser:
     about = "The reproducible companion to Less for More and its two predecessors."
-    parser = argparse.ArgumentParser(prog="lmolt", description=about)
+    parser = argparse.ArgumentParser(prog="lmolt", description=about, epilog=STATUS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, do: Callable[[argparse.Namespace], int], text: str) -> Any:
@@ -147,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     redo = "make steps again that older code made, however long they took: all, or a pattern such as 'train*'"
     sub.add_argument("--redo", nargs="?", const="1", metavar="STEPS", help=redo)
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
+    sub = command("plan", _plan, "what a profile downloads and costs per system, and whether this machine can run it")
+    profile(sub)
+    sub.add_argument("--tokens-per-s", type=float, metavar="N", help="of a 7B training, by python -m benchmarks.gpu")
+    profile(command("check", _check, "whether this machine can run a profile: device, memory, disk, models, login"))
     sub = command("lab", _lab, "open a profile's own copies of the notebooks in JupyterLab (runs/PROFILE/lab)")
     profile(sub)
     sub.add_argument("jupyter", nargs="*", help="further arguments for JupyterLab, after --")
@@ -191,8 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 0: done; 1: a step failed; 2: something asked for or given is wrong; 3: a claim's verdict is not
-    the one in the figures folder any more; 130: interrupted."""
+    """Run one command; returns its exit status (:data:`STATUS`)."""
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does
@@ -207,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"lmolt: {remedy(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return exit_status(error)
 
 
 if __name__ == "__main__":

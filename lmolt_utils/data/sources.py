@@ -132,10 +132,15 @@ def fetched(source: Source) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     from lmolt_utils.models.loading import HUB_TROUBLES
+    from lmolt_utils.run.hub import must_have
 
+    named = f"{source.name}@{source.revision}" if source.revision else source.name
+    away = must_have(named, "dataset", "corpus")
     wanted = [f"*{ending}{packed}" for ending in FORMATS for packed in ("", ".gz")]
     try:
-        found = snapshot_download(source.name, repo_type="dataset", revision=source.revision, allow_patterns=wanted)
+        found = snapshot_download(
+            source.name, repo_type="dataset", revision=source.revision, allow_patterns=wanted, local_files_only=away
+        )
     except HUB_TROUBLES as error:
         raise DataError(
             f"data set {source.name!r} (revision {source.revision or 'newest'}) is no local path, nor can the hub or "

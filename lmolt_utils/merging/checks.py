@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from lmolt_utils.models.loading import HUB_TROUBLES, ModelError, locate, pretrained, split_hub_id
+from lmolt_utils.run.hub import must_have
 
 #: Llamas of 2023 carry their rotary frequencies in their files: no weights, and computed again by every loader.
 _BUFFER = "rotary_emb.inv_freq"
@@ -87,7 +88,8 @@ def local_folder(reference: str) -> str:
     if Path(found).is_dir():
         return found
     name, revision = split_hub_id(found)
-    return str(snapshot_download(name, revision=revision, allow_patterns=_NEEDED_FILES))
+    away = must_have(found)
+    return str(snapshot_download(name, revision=revision, allow_patterns=_NEEDED_FILES, local_files_only=away))
 
 
 def _vocabulary(reference: str) -> dict[str, int]:

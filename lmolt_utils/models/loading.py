@@ -26,6 +26,7 @@ from transformers import (
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import emptied
 from lmolt_utils.paths import from_root
+from lmolt_utils.run.hub import answers, must_have
 
 Kind = Literal["causal", "translator", "classifier"]
 _CLASSES: dict[Kind, Any] = {
@@ -90,17 +91,26 @@ def _commit(name: str, revision: str | None) -> str | None:
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     try:
-        return HfApi().model_info(name, revision=revision, timeout=10).sha
+        return HfApi().model_info(name, revision=revision, timeout=10).sha if answers() else _cached(name, revision)
     except HUB_TROUBLES:
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(cached).parent.name if isinstance(cached, str) else None
+        return _cached(name, revision)
+
+
+def _cached(name: str, revision: str | None) -> str | None:
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def pretrained(reference: str, *, remote_code: bool = False) -> dict[str, Any]:
-    """The arguments of ``from_pretrained``: which model, which revision, and whether its own code may run."""
+    """The arguments of ``from_pretrained``: which model, which revision, and whether its own code may run.
+
+    :class:`~lmolt_utils.errors.TryAgainError` for a hub model that is not in the cache while the hub is away.
+    """
     found = locate(reference)
-    name, revision = (found, None) if Path(found).is_dir() else split_hub_id(found)
-    return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": remote_code}
+    here = Path(found).is_dir()
+    name, revision = (found, None) if here else split_hub_id(found)
+    options = {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": remote_code}
+    return options | {"local_files_only": not here and must_have(found)}
 
 
 def load_tokenizer(reference: str, *, remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -134,7 +144,7 @@ def load_model(
         # At short lengths the fused kernel's backward pass costs a CPU a third of a training step.
         options["attn_implementation"] = "eager"
     if quantize == "nf4":
-        options["device_map"] = {"": 0 if device == "cuda" else device}  # accelerate takes "cuda" for another device
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_use_double_quant=True,

@@ -8,6 +8,9 @@ import logging
 import os
 import random
 import shutil
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +29,9 @@ from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_kept, write_json
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, changes, depends_on, first_changed, with_data_switches
+from lmolt_utils.run.plan import gpus, problems, stop_if
 from lmolt_utils.run.steps import commit, made_by_older_code, record_path, step
+from lmolt_utils.run.summary import note
 
 _CELL = ("profile", "systems", "overrides")
 #: How the corpus manifest says that its property sets were not stated.
@@ -46,6 +51,7 @@ class Run:
     #: Parameters that differ from the profile's, and make this a run of its own.
     changed: Mapping[str, Any] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
 
     @property
     def scale(self) -> str:
@@ -123,7 +129,13 @@ class Run:
             files = {self.shown(path): fingerprint(path) for path in self.written}
             record = {"params": depends_on(self.notebook, self.params), "files": files, "commit": commit()}
             write_json(notebook_record(self.folder, self.notebook), record)
+        if get_ipython() is not None:
+            self.note()
         return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
+
+    def note(self, error: BaseException | None = None) -> None:
+        """A line in ``logs/runs.jsonl``: this notebook is done, or ended by ``error``."""
+        note(self.folder, self.notebook, self.began, error, systems=self.wanted, profile=self.title)
 
     def shown(self, path: Path) -> str:
         """``path`` relative to the run's folder, or to the repository."""
@@ -179,13 +191,17 @@ def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
     params = with_data_switches(load(profile, values))
     changed = changes(profile, values)
     run = Run(notebook, run_folder(profile, changed), params, wanted, changed)
+    _watch(run)
     _ = run.figures  # a folder that nothing may be written to stops here
     if notebook in {system.notebook for system in load_systems()}:
         _ = run.systems  # a mistyped system stops here
     elif wanted:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' empty")
+    stop_if(problems(params, notebook, run.folder))
     if notebook in _WITH_MODELS:
         _prepare(params)
+    elif params.device == "cuda" and not gpus():
+        print(f"note: from 02 on profile {profile!r} needs a CUDA device, and there is none here")
     if changed:
         _take_over(run)
     _check_earlier(run)
@@ -279,6 +295,26 @@ def _short_errors() -> None:
 
     if (shell := get_ipython()) is not None:
         shell.set_custom_exc((CompanionError,), show)
+
+
+_watched: list[Callable[[Any], None]] = []
+
+
+def _watch(run: Run) -> None:
+    """In a kernel: note how a cell of ``run`` fails, and let SIGTERM end it as Ctrl-C does."""
+    if (shell := get_ipython()) is None:
+        return
+
+    def after(result: Any) -> None:
+        if result.error_in_exec is not None:
+            run.note(result.error_in_exec)
+
+    for earlier in _watched:
+        shell.events.unregister("post_run_cell", earlier)
+    _watched[:] = [after]
+    shell.events.register("post_run_cell", after)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _prepare(params: Params) -> None:

@@ -1,28 +1,32 @@
 """``lmolt reproduce``: Snakemake on the eight notebooks of one profile, in the profile's run folder."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 
 from lmolt_utils.config.params import load
+from lmolt_utils.config.reading import read_yaml
 from lmolt_utils.config.systems import planned
+from lmolt_utils.errors import TryAgainError, exit_status
 from lmolt_utils.files import read_kept
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
 from lmolt_utils.run.notebooks import NOTEBOOKS
+from lmolt_utils.run.plan import gpus, problems, stop_if
 from lmolt_utils.run.steps import made_by_older_code, redo_asked
+from lmolt_utils.run.summary import note, notes
 
-#: Seconds that notebooks get to end themselves before they are killed: a kernel that is at work takes six.
-_GRACE = 20.0
+#: Seconds that notebooks get to end themselves before they are killed: at 7B a step of a training takes fifteen.
+_GRACE = 120.0
 #: Else glibc gives freed blocks of logits back at every step: half of a training's time on a CPU at 32,000 tokens.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
@@ -64,52 +68,71 @@ def _running(folder: Path) -> bool:
     return any("snakemake" in words and str(folder) in words for words in lines)
 
 
-def failures(folder: Path, since: float) -> list[str]:
-    """A line for each notebook that failed after ``since`` (seconds): how its log ends."""
-    found = []
-    for log in sorted((folder / "logs").glob("*.log")):
-        last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
-        if log.stat().st_mtime >= since and re.match(r"[\w.]+(Error|Interrupt|Exception)\b", last):
-            found.append(f"{log.stem} failed: {last} (all of it: {shown(log)})")
-    return found
+def _elsewhere(extra: Sequence[str]) -> bool:
+    """Whether Snakemake's further arguments, or the profile that they name, send jobs to another machine."""
+    words = [word for given in extra for word in given.split("=", 1)]
+    named = dict(pairwise(words))
+    profile = Path(named.get("--workflow-profile", "")) / "config.yaml"
+    settings = read_yaml(profile) if profile.is_file() else {}
+    return named.get("--executor", named.get("-e", settings.get("executor", "local"))) not in ("local", "dryrun")
 
 
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
-    """Run what is not done yet of the eight notebooks; 0, or 1 when a notebook failed.
+    """Run what is not done yet of the eight notebooks; 0, 1 when a notebook failed, 75 if it may not fail later.
 
-    Raises ``RuntimeError`` while another run of the profile is under way, and ``KeyboardInterrupt`` once all notebooks
-    have ended, when this process is told to end.
+    Raises ``RuntimeError`` while another run of the profile is under way, what :func:`problems` finds, and
+    ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
     """
+    began = time.time()
     params, folder = load(profile), run_folder(profile)
     planned(params)  # a system that cannot be made stops here
     figures = figures_folder(folder, params.figures_dir)
+    on_gpu, elsewhere = params.device == "cuda", _elsewhere(extra)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), "--directory", str(folder)]
     command += ["--config", f"profile={profile}", f"per_system={per_system}", "--cores", str(cores)]
-    command += ["--workflow-profile", str(root() / "profiles" / "default")]
-    command += ["--resources", "gpu=1"] if params.device == "cuda" else []
+    command += ["--workflow-profile", str(root() / "profiles" / ("gpu" if on_gpu else "default"))]
+    command += ["--resources", f"gpu={max(1, len(gpus()))}"] if on_gpu and not elsewhere else []
     if _running(folder):
         raise RuntimeError(f"profile {profile} is already running in {shown(folder)}: wait for it to end")
     if any((folder / ".snakemake" / "locks").glob("*")):  # of a run that was killed
         subprocess.run([*command, "--unlock"], check=True, capture_output=True)
-    if not {"-n", "--dry-run", "--dryrun"} & set(extra):
-        for line in drop_unfinished(folder):
-            print(line, flush=True)
-    began = time.time()
+    dry, found = bool({"-n", "--dry-run", "--dryrun"} & set(extra)), problems(params, here=not elsewhere)
+    if not dry:
+        stop_if(found)
+    for line in [f"note: {error}" for error in found] if dry else drop_unfinished(folder):
+        print(line, flush=True)
     environment = {**os.environ, **_MEMORY, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
+    failed: BaseException | None = None
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
             if process.wait():
-                for line in failures(folder, began):
-                    print(line, file=sys.stderr)
-                return 1
-        except BaseException:
+                failed = _reason(folder, began)
+        except BaseException as error:
+            failed = error
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)  # Snakemake ends its notebooks and unlocks the folder
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_GRACE)
-                os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_GRACE)
+                finally:  # also when told a second time
+                    os.killpg(process.pid, signal.SIGKILL)
             raise
+        finally:
+            if not dry:
+                note(folder, "lmolt reproduce", began, failed, profile=profile)
+    if failed:
+        print(f"lmolt: {failed}", file=sys.stderr)
+        return exit_status(failed)
     if figures.is_relative_to(root() / "figures") and all(executed(folder, name).exists() for name in NOTEBOOKS):
         copy_executed(folder, figures)  # tracked, as the figures are
     return 0
+
+
+def _reason(folder: Path, began: float) -> Exception:
+    """Why Snakemake failed, by the last note of each execution."""
+    last = {(line["what"], str(line.get("systems"))): line for line in notes(folder, began)}
+    ended = [line for line in last.values() if line["exit"]]
+    told = "; ".join(f"{line['what']}: {line['error']}" for line in ended) or "Snakemake's messages say why"
+    later = ended and all(line["exit"] in (75, 130) for line in ended)
+    return TryAgainError(told) if later else RuntimeError(told)

@@ -5,12 +5,17 @@ made from has changed.
 """
 
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -49,11 +54,16 @@ class Checkpoints(TrainerCallback):
 
     A checkpoint counts only if its seal, written last, still fits it. Transformers reads its optimiser and random
     states with ``weights_only``, which runs nothing.
+
+    SIGTERM makes the training finish its step, keep it and stop. (Transformers' own ``enable_jit_checkpoint`` keeps
+    what lies between two steps, from where the same bytes do not come out.)
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.notes: Callable[[], Any] = list
+        self.told = False  # to end, by SIGTERM
+        self._before: Any = None
 
     def last(self) -> tuple[Path, Any] | None:
         """The newest whole checkpoint and its notes; newer, broken ones are deleted."""
@@ -70,7 +80,25 @@ class Checkpoints(TrainerCallback):
         steps = self._steps()
         return f"the checkpoint of step {steps[-1]} is kept in {self.folder}." if steps else "no checkpoint was due."
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "told", True))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if args.world_size > 1:  # all processes stop after the same step
+            self.told = bool(reduce(torch.tensor(float(self.told), device=args.device)))
+        if self.told:
+            control.should_save = control.should_training_stop = True
+
+    def over(self) -> None:
+        """Leave SIGTERM to whom it was left before the training."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        PartialState().wait_for_everyone()
+        if not PartialState().is_main_process:
+            return
         checkpoint = self.folder / f"checkpoint-{state.global_step}"
         write_json(_seal(checkpoint), {"fingerprint": fingerprint(checkpoint), "notes": self.notes()})
 

@@ -68,15 +68,19 @@ def short_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.loc[(length - 0.2).abs().groupby(pairs["task"]).idxmin()]
 
 
-def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
-    """Train the adapter of ``todo`` unless that was done; returns its folder."""
-    name, save_steps = todo.system.name, todo.params.save_steps
-    pairs, adapter = run.path("data", "pairs.jsonl"), run.path("models", name)
-    log = run.path("logs", f"{name}.training.jsonl")
+def train_system(
+    run: Run, todo: Plan, initial: str, say: Say = print, begin: Callable[[Path], None] = lambda _: None
+) -> Path:
+    """Train the adapter of ``todo`` unless that was done; returns its folder.
+
+    ``begin`` is told the work folder when a training begins.
+    """
+    name, pairs = todo.system.name, run.path("data", "pairs.jsonl")
+    adapter, log = _trained(run, name)
 
     def make(work: Path) -> None:
-        rows, start = read_rows(pairs, PAIR_COLUMNS), with_weights(todo.merge, initial)
-        train(todo.recipe, start, rows, adapter, log, work, title=name, say=say, save_steps=save_steps)
+        begin(work)
+        train_into(run, todo, initial, work, say)
 
     run.step(
         f"train {name}",
@@ -87,6 +91,18 @@ def train_system(run: Run, todo: Plan, initial: str, say: Say = print) -> Path:
         say=say,
     )
     return adapter
+
+
+def _trained(run: Run, name: str) -> tuple[Path, Path]:
+    return run.path("models", name), run.path("logs", f"{name}.training.jsonl")
+
+
+def train_into(run: Run, todo: Plan, initial: str, work: Path, say: Say = print) -> None:
+    """The training of ``todo`` itself, with its checkpoints in ``work``."""
+    name, save_steps = todo.system.name, todo.params.save_steps
+    start = with_weights(todo.merge, initial)
+    where = (*_trained(run, name), work)
+    train(todo.recipe, start, training_pairs(run), *where, title=name, say=say, save_steps=save_steps)
 
 
 def _asked(todo: Plan, task: Task, text: str) -> str:

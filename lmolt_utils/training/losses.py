@@ -115,7 +115,7 @@ class Monitored:
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; raises :class:`TrainingError` when its loss is not finite."""
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        self.tokens += int(inputs["attention_mask"].sum())
+        self.tokens += int(self.accelerator.reduce(inputs["attention_mask"].sum()))  # type: ignore[attr-defined]
         self.micro += 1
         if not math.isfinite(float(loss)):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
@@ -178,23 +178,37 @@ class PairTrainer(RowMean, DPOTrainer):
 
     def reference_log_probs(self, model: Any, inputs: Any) -> Any:
         """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
+        model = self.accelerator.unwrap_model(model)
         with torch.no_grad(), model.disable_adapter(), self.accelerator.autocast():
             return answer_log_probs(model, inputs).chunk(2)
 
     def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         """The mean of ``objective`` over the pairs of a micro-batch."""
         with self.accelerator.autocast():
-            log_probs, other = answer_log_probs(model, inputs).chunk(2)
+            log_probs, other = answer_log_probs(self.accelerator.unwrap_model(model), inputs).chunk(2)
         tokens = inputs["completion_mask"].sum(dim=1).chunk(2)[0]
         chosen = log_probs - inputs.get("ref_chosen_logps", 0)
         rejected = other - inputs.get("ref_rejected_logps", 0)
         self.measured.append((chosen.detach(), rejected.detach(), log_probs.detach(), other.detach()))
         return self.objective(chosen, rejected, log_probs, tokens).mean()
 
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As :class:`Monitored`'s; the gradient of a whole step is the mean over all processes'.
+
+        torch's own averaging waits for a forward pass of the whole model, which computes every logit.
+        """
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.args.world_size > 1 and self.micro == self.current_gradient_accumulation_steps:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        return loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the means of log π and of the rewards β Δ since the last log, under the names that TRL's DPO gives."""
         if self.measured:
-            chosen, rejected, log_probs, other = (torch.cat(part) for part in zip(*self.measured, strict=True))
+            parts = [torch.cat(part) for part in zip(*self.measured, strict=True)]
+            chosen, rejected, log_probs, other = map(self.accelerator.gather, parts)
             chosen, rejected = self.beta * chosen, self.beta * rejected
             rewards = {"chosen": chosen, "rejected": rejected, "margins": chosen - rejected}
             rewards["accuracies"] = (chosen > rejected).float()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from datasets import disable_progress_bars
 from peft import prepare_model_for_kbit_training
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
@@ -35,15 +36,20 @@ def _arguments(
 ) -> dict[str, Any]:
     """Trainer arguments that all four methods share; TRL's defaults differ from the papers' by up to fifty times."""
     step, micro, on_cpu = recipe.effective_batch, recipe.micro_batch, recipe.device == "cpu"
-    if step % micro:
-        raise TrainingError(f"effective_batch {step} is no multiple of micro_batch {micro}")
+    at_once = micro * PartialState(cpu=on_cpu).num_processes
+    if step % at_once:
+        raise TrainingError(f"effective_batch {step} is no multiple of micro_batch {micro} times processes, {at_once}")
+    if at_once > micro and (recipe.method == "kto" or rows % at_once):
+        told = "KTO's z_ref would be of all processes' rows" if recipe.method == "kto" else f"{rows} rows: some twice"
+        say(f"{at_once // micro} processes: {told}; the numbers are not those of one process")
     if rows < step:
         say(f"{rows} rows are less than effective_batch {step}: one step of {rows} rows per epoch")
     return {
         "output_dir": str(folder),
         "num_train_epochs": recipe.epochs,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": step // micro,
+        "gradient_accumulation_steps": step // at_once,
+        "ddp_find_unused_parameters": False,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.scheduler,
         "warmup_steps": recipe.warmup_share,  # a fraction is a share of all steps
@@ -154,11 +160,12 @@ def train(
         moved = _moved(trainer.model)
         if not moved > 0:
             raise TrainingError(f"{title}: the adapter's weights did not move; check learning_rate and the pairs")
-        with atomic_folder(adapter) as part:
-            save_adapter(trainer.model, tokenizer, part, initial)
         history = _history(trainer)
-        write_rows(log, history)
-        write_rows(timing_path(log), times)  # apart: the logs of equal trainings are equal byte for byte
+        if trainer.is_world_process_zero():
+            with atomic_folder(adapter) as part:
+                save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, part, initial)
+            write_rows(log, history)
+            write_rows(timing_path(log), times)  # apart: the logs of equal trainings are equal byte for byte
         seconds, losses = times["seconds"].iloc[-1], history["loss"]
         weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
@@ -177,7 +184,8 @@ def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[st
     """Train, from the last checkpoint in ``work`` if they are kept; costs per step."""
     checkpoints = Checkpoints(work)
     keeps = trainer.args.save_strategy == "steps"
-    found = checkpoints.last() if keeps else None
+    with trainer.accelerator.main_process_first():  # it deletes broken ones
+        found = checkpoints.last() if keeps else None
     clock = Clock(trainer, found[1] if found else ())
     checkpoints.notes = lambda: clock.rows
     trainer.remove_callback(PrinterCallback)
@@ -189,6 +197,10 @@ def _run(trainer: Any, recipe: Recipe, work: Path, title: str, say: Callable[[st
         trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except TrainingError as error:
         raise TrainingError(f"{title}: {error}; {checkpoints.left()} Try a smaller learning_rate.") from error
+    finally:
+        checkpoints.over()
+    if checkpoints.told:
+        raise KeyboardInterrupt(f"{title} was told to end: {checkpoints.left()}")
     return pd.DataFrame(clock.rows)
 
 

@@ -21,7 +21,7 @@ from lmolt_utils.data.prepare import as_before, described
 from lmolt_utils.data.rows import LPM24_SIZES, TEST_ROWS, divided, load, read_rows_of
 from lmolt_utils.data.sample import draw
 from lmolt_utils.data.sources import Source, select
-from lmolt_utils.errors import DataError
+from lmolt_utils.errors import DataError, TryAgainError
 from lmolt_utils.files import fingerprint, write_json
 from lmolt_utils.grammar.property_cells import names_in
 from lmolt_utils.grammar.vocabulary import paths
@@ -109,7 +109,7 @@ def test_offline_the_cached_commit_is_read_recorded_and_asked_for_again(hub_cach
 
 
 def test_a_hub_out_of_reach_says_what_and_how(hub_cache: Path) -> None:
-    with pytest.raises(DataError, match=r"abc123.*hf download \S+-extra --repo-type dataset .* as corpus"):
+    with pytest.raises(TryAgainError, match=r"abc123.*hf download \S+-extra --repo-type dataset .* as corpus"):
         load(Source("language-plus-molecules/LPM-24_train-extra", revision="abc123"), ("validation",))
 
 

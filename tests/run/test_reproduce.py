@@ -1,11 +1,13 @@
 """`lmolt reproduce`: real Snakemake, papermill and kernels, on a repository whose notebooks are a few lines long."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -22,8 +24,11 @@ from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, parts
 from lmolt_utils.run.reproduce import drop_unfinished, executed
 from lmolt_utils.run.steps import record_path
+from lmolt_utils.run.summary import notes
 
 CELL = 'profile = "cpu"\nsystems = []\noverrides = {}'
+RULES = tuple(f"nb{name}" for name in NOTEBOOKS)
+WITHOUT_GPU = {"nb01_data", "nb08_figures"}
 #: What a notebook does here: one step, one file.
 STEP = """
 def make(_):
@@ -114,14 +119,22 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     assert "01_data" in run_by(reproduce("--", "--dry-run", profile="seeds"))
 
 
-def test_a_failed_notebook_is_named_with_its_error(repository: Path) -> None:
-    write_notebook(repository, "02_negatives", "from lmolt_utils.errors import DataError\nraise DataError('no sample')")
+@pytest.mark.parametrize(("error", "status"), [("DataError", 1), ("TryAgainError", 75)])
+def test_a_failed_notebook_is_named_with_its_error(repository: Path, error: str, status: int) -> None:
+    """Also in one line each of logs/runs.jsonl; 75: the same command may work later."""
+    write_notebook(repository, "02_negatives", f"from lmolt_utils.errors import {error}\nraise {error}('no sample')")
     process = lmolt()
     text = process.communicate()[0]
-    assert process.returncode == 1
-    assert "02_negatives failed: DataError: no sample (all of it: " in text.splitlines()[-1]
+    assert process.returncode == status, text
+    assert f"lmolt: 02_negatives: {error}: no sample" in text
     assert "logs/02_negatives.log" in text
     assert not executed(run_folder("smoke"), "03_sft").exists()
+    lines = {line["what"]: line for line in notes(run_folder("smoke"))}
+    told = {what: (line["status"], line["exit"]) for what, line in lines.items()}
+    assert told["01_data"] == ("done", 0)
+    assert told["02_negatives"] == ("failed", 2 if error == "DataError" else 75)
+    assert told["lmolt reproduce"] == ("failed", status)
+    assert lines["02_negatives"]["error"] == f"{error}: no sample"
 
 
 AT_WORK = """
@@ -153,8 +166,10 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, num
     process, pids = at_work(repository)
     family = [psutil.Process(pid) for pid in pids]
     process.send_signal(number)
-    assert process.wait(60) == 130
+    assert process.wait(90) == 130
     assert psutil.wait_procs(family, 20)[1] == []
+    ended = {line["what"]: (line["status"], line["exit"]) for line in notes(run_folder("smoke"))}
+    assert ended == {"01_data": ("interrupted", 130), "lmolt reproduce": ("interrupted", 130)}
     assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
 
 
@@ -209,7 +224,26 @@ def test_parts_run_before_their_notebook(repository: Path) -> None:
     assert text.index("rule nb06_ablation:") > text.index("notebooks/parts/06_ablation.")
 
 
-def test_slurm_profile_names_rules_that_exist() -> None:
-    for name in ("default", "slurm"):
+def test_a_training_asks_for_a_gpu_and_a_table_does_not(repository: Path) -> None:
+    """By Snakemake itself, with the profile for GPUs and SLURM's (without its executor where that is missing)."""
+    slurm = repository / "profiles" / "slurm" / "config.yaml"
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        lines = slurm.read_text().splitlines(keepends=True)
+        slurm.write_text("".join(line for line in lines if not line.startswith(("executor:", "slurm-"))))
+    for extra in ([], ["--workflow-profile", str(slurm.parent)]):
+        text = reproduce("--per-system", "--", "--dry-run", *extra, profile="gpu")
+        assert "note: profile 'gpu' needs a CUDA device" in text
+        jobs = re.findall(r"^rule (\w+):.*?resources: (.*?)$", text, re.DOTALL | re.MULTILINE)
+        assert {rule for rule, resources in jobs if "gpu=1" in resources} == {*RULES, "part"} - WITHOUT_GPU
+        assert {rule for rule, resources in jobs if "gpu=" not in resources} == WITHOUT_GPU | {"all"}
+        assert len(jobs) == 9 + len(parts("gpu", per_system=True))
+        assert not extra or all("mem_mb=" in resources and "runtime=" in resources for _, resources in jobs[:-1])
+
+
+def test_profiles_name_rules_that_exist() -> None:
+    for name in ("gpu", "slurm"):
         settings = yaml.safe_load((root() / "profiles" / name / "config.yaml").read_text())
-        assert set(settings["set-resources"]) <= {*(f"nb{notebook}" for notebook in NOTEBOOKS), "part"}
+        assert set(settings["set-resources"]) == {*RULES, "part"} - WITHOUT_GPU
+        assert settings["retries"] > 0
+    text = (root() / "docs" / "cluster.md").read_text(encoding="utf-8")
+    assert all(f"`{rule}`" in text for rule in (*RULES, "part"))

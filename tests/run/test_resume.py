@@ -1,6 +1,7 @@
 """A training killed with SIGKILL goes on, and ends where one never killed ends; damaged checkpoints do not count."""
 
 import multiprocessing
+import os
 import re
 import signal
 import time
@@ -19,7 +20,7 @@ from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.resume import Checkpoints
 from lmolt_utils.training import experiment
-from lmolt_utils.training.losses import PairTrainer, TrainingError
+from lmolt_utils.training.losses import Monitored, PairTrainer, TrainingError
 from tests.training.test_losses import pairs
 from tests.training.test_training import recipe, trained
 
@@ -68,6 +69,33 @@ def test_killed_and_continued_equals_never_killed(method: str, tmp_path: Path) -
     assert list(times["step"]) == list(range(1, steps + 1))
     assert times["seconds"].is_monotonic_increasing
     assert times["tokens"].iloc[-1] == whole["tokens"].iloc[-1], "tokens before the kill count once"
+
+
+@pytest.mark.parametrize("method", ["sft", "cpo"])
+def test_sigterm_keeps_the_step_and_the_same_bytes_come_out(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, original, calls, before = pairs(8), Monitored.training_step, [], signal.getsignal(signal.SIGTERM)
+
+    def told(self: Monitored, *args: object, **kwargs: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 10:  # in the middle of step 5
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    settings = recipe(method, **SETTINGS | {"effective_batch": 4, "micro_batch": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitored, "training_step", told)
+        with pytest.raises(KeyboardInterrupt, match=rf"{method} was told to end: the checkpoint of step 5 is kept"):
+            trained(settings, tmp_path / "told", rows, save_steps=100)
+    assert len(calls) == 10
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (tmp_path / "told" / "a").exists()
+    (goes_on, _) = trained(settings, tmp_path / "told", rows, save_steps=100)
+    assert goes_on == f"{method}: goes on after step 5, from checkpoint-5"
+    trained(settings, tmp_path / "whole", rows, save_steps=100)
+    for name in ("a/adapter_model.safetensors", "a/adapter_config.json", "l.jsonl"):
+        assert (tmp_path / "told" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def checkpoint(folder: Path, step: int, text: str = "weights") -> Path:

@@ -1,0 +1,80 @@
+"""``python -m lmolt_utils.run.execute IN OUT ...``: papermill, as the Snakefile runs it.
+
+Told to end, papermill kills its kernel within five seconds and waits for it for ever. Here the signal goes to the
+kernel, whose cell ends in order: a training finishes its step and keeps it. Where a machine has several GPUs, an
+execution takes one that no other has.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from lmolt_utils.config.params import load
+from lmolt_utils.run.plan import gpus
+
+
+def take_gpu(devices: Sequence[str]) -> IO[str] | None:
+    """Show CUDA the first of ``devices`` that is free, until the returned lock goes; ``None``: all are taken."""
+    for device in devices:
+        place = Path(tempfile.gettempdir(), f"lmolt-gpu-{os.getuid()}-{device}.lock")
+        lock = open(place, "w", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        return lock
+    return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """papermill's own arguments; 0 done, 1 failed, 75 worth trying again, 130 told to end."""
+    from papermill.cli import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    ended = [1]
+
+    def work() -> None:
+        try:
+            papermill(list(arguments), standalone_mode=False)
+            ended[0] = 0
+        except PapermillExecutionError as error:
+            traceback.print_exc()
+            ended[0] = {"KeyboardInterrupt": 130, "TryAgainError": 75}.get(error.ename, 1)
+        except Exception:
+            traceback.print_exc()
+
+    def told(*_: Any) -> None:
+        for kernel in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                kernel.terminate()
+
+    profile = arguments[arguments.index("profile") + 1] if "profile" in arguments else "cpu"
+    lock = None
+    if load(profile).device == "cuda" and Path(arguments[0]).name[:2] not in ("01", "08"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(index) for index in range(len(gpus()))]
+        lock = take_gpu(devices) if len(devices) > 1 else None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, told)
+    worker = threading.Thread(target=work)  # outside the main thread nbclient leaves signals alone
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.5)
+    del lock
+    return ended[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
