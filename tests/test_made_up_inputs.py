@@ -1,6 +1,6 @@
 """Made-up inputs, the same at every run, through every loader: each is read, or refused in one clear message.
 
-1,020 examples in all. What is not a CompanionError that names the file, or takes longer than ten seconds, fails.
+820 examples in all. What is not a CompanionError that names the file, or takes longer than ten seconds, fails.
 """
 
 import gzip
@@ -27,8 +27,8 @@ from lmolt_utils.data.rows import load as load_corpus
 from lmolt_utils.data.rows import read_rows_of
 from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.figures.claims import load_claims
 from lmolt_utils.figures.author_scores import read_author_scores
+from lmolt_utils.figures.claims import load_claims
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.prediction_files import read_captions, read_predictions
 from lmolt_utils.paths import root
@@ -51,10 +51,12 @@ def examples(number: int) -> settings:
 ODD = [
     b"\0", b"\r", b"\n", b"\n\n", b'"', b"'", b"\t", b",", b";", b"|", b"\\", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800",
     b"\xef\xbb\xbf", b"\x1f\x8b", b"PK\x03\x04", b"NaN", b"1e999", b"null", b"true", b"-1", b"[1]", b"{}", b"[" * 3000,
-    b"{'a': " * 300, b"9" * 5000, "é\u2028".encode(), b"<script>", b"${x}", b"../../x", b"C" * 6000, b"&a *a", b"!!int ",
-    b": ", b"- ",
+    b"{'a': " * 300, b"9" * 5000, "é\u2028".encode(), b"<script>", b"${x}", b"../../x", b"C" * 6000, b"&a *a",
+    b"!!int ", b": ", b"- ",
 ]  # fmt: skip
-change = st.tuples(st.sampled_from(["cut", "drop", "put", "flip", "repeat"]), st.integers(0, 4000), st.sampled_from(ODD))
+change = st.tuples(
+    st.sampled_from(["cut", "drop", "put", "flip", "repeat"]), st.integers(0, 4000), st.sampled_from(ODD)
+)
 
 
 def changed(data: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
@@ -96,7 +98,9 @@ def tables(*rows: dict[str, str]) -> list[tuple[str, bytes]]:
     return [*files, ("a.csv.gz", gzip.compress(csv, mtime=0)), ("a.zip", zipped("a.tsv", tsv))]
 
 
-text = st.text(max_size=30) | st.sampled_from(["CCO", "c1ccccc1O", "It is sweet.", "", "mol2cap", "train", "['a', 'b']"])
+text = st.text(max_size=30) | st.sampled_from(
+    ["CCO", "c1ccccc1O", "It is sweet.", "", "mol2cap", "train", "['a', 'b']"]
+)
 value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -112,19 +116,19 @@ def objects(*names: str) -> st.SearchStrategy[tuple[str, bytes]]:
 
 
 ENDINGS = ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt", "a.parquet", "a.zip", "a.csv.gz", "train_props.txt", "a"]
-anything = st.tuples(
-    st.sampled_from(ENDINGS), st.binary(max_size=60) | st.text(max_size=60).map(lambda drawn: drawn.encode("utf-8", "replace"))
-)
+anything = st.tuples(st.sampled_from(ENDINGS), st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 
 
 def refused_or_read(read: Callable[[Path], Any], folder: Path, file: tuple[str, bytes]) -> None:
     path = folder / file[0]
     path.write_bytes(file[1])
+    told = ""
     try:
         read(path)
     except CompanionError as error:
-        assert path.name in str(error) or str(error).startswith("parameter"), f"the message does not say where: {error}"
-        assert max(map(len, str(error).split("\n"))) < 1500, "the message shows the whole input"
+        told = str(error)
+    assert not told or path.name in told or told.startswith("parameter"), f"the message does not say where: {told}"
+    assert max(map(len, told.split("\n"))) < 1500, "the message shows the whole input"
 
 
 PREDICTIONS = accidents(
@@ -142,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("made up")
 
 
-@examples(250)
+@examples(200)
 @given(file=PREDICTIONS | PREDICTION_OBJECTS | anything)
 def test_prediction_files(folder: Path, file: tuple[str, bytes]) -> None:
     refused_or_read(read_predictions, folder, file)
@@ -168,7 +172,7 @@ CORPORA = accidents(
 )
 
 
-@examples(250)
+@examples(200)
 @given(file=CORPORA | objects("molecule", "smiles", "caption", "properties", "split") | anything)
 def test_corpora(folder: Path, file: tuple[str, bytes]) -> None:
     refused_or_read(read_rows_of, folder, file)
@@ -217,7 +221,7 @@ def yaml_files(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
 def test_files_of_params(repository: Path, name: str, read: Callable[[Path], Any]) -> None:
     good = (repository / f"{name}.yaml").read_bytes()
 
-    @examples(100)
+    @examples(60)
     @given(file=yaml_files(name))
     def one(file: tuple[str, bytes]) -> None:
         refused_or_read(read, repository, file)

@@ -1,4 +1,4 @@
-"""Attacks by what others made: names, archives, models, templates, records. Nothing of them runs or leaves its place."""
+"""Attacks by what others made: names, archives, models, templates, records. Nothing runs, nothing leaves its place."""
 
 import json
 import pickle
@@ -23,7 +23,6 @@ from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import CompanionError, DataError
 from lmolt_utils.files import BadFileError, fingerprint, write_json
 from lmolt_utils.metrics.intervals import read_statistics
-from lmolt_utils.metrics.prediction_files import read_predictions
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, load_tokenizer
 from lmolt_utils.nli.llm import LlmAnswerError, released_prompt
 from lmolt_utils.run.notebook import notebook_record, read_notebook_record, start
@@ -92,9 +91,12 @@ def test_what_a_zip_calls_its_files_is_no_place(name: str, tmp_path: Path) -> No
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, "CCO\t['sweet']\nCCN\t['dye']\n" * 20)
     before = everything(tmp_path)
-    assert set(load_corpus(Source(str(path))).frame["molecule"]) == {"CCO", "CCN"}
-    assert len(read_predictions(path, reference=path)) == 40
-    assert everything(tmp_path) == before, "it is read in memory"
+    if name.startswith("."):  # hidden, as macOS's and git's files are
+        with pytest.raises(DataError, match="holds no file like"):
+            load_corpus(Source(str(path)))
+    else:
+        assert set(load_corpus(Source(str(path))).frame["molecule"]) == {"CCO", "CCN"}, "it is read in memory"
+    assert everything(tmp_path) == before
     assert not Path("/tmp/evil").exists()
 
 
@@ -155,9 +157,10 @@ def test_pickles_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         return step_of(self, *args, **kwargs)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Sft, "training_step", ended)
-        trained(settings, tmp_path, save_steps=2)
+        with pytest.raises(KeyboardInterrupt):
+            trained(settings, tmp_path, save_steps=2)
     checkpoint = tmp_path / "w" / "checkpoint-2"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         (checkpoint / name).write_bytes(pickle.dumps(Payload(mark)))

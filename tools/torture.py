@@ -26,14 +26,15 @@ from benchmarks.timing import show
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebooks import NOTEBOOKS
-from lmolt_utils.run.steps import record_path, records
+from lmolt_utils.run.steps import records
 
 #: What has to be the same in the end. Logs, notebooks and records hold times.
 _COMPARED = ("data", "models", "predictions", "scores", "figures")
 #: Seconds after which a run that was told to end, and what it started, hang.
 _HANGS = 60.0
-#: Who gets which signal: the command itself, as by Ctrl-C or `kill`; one of the processes below it; or all at once.
-SIGNALS = tuple((number, who) for number in ("SIGKILL", "SIGTERM", "SIGINT") for who in ("main", "one", "all"))
+#: Who gets which signal: the command itself, as by Ctrl-C or `kill`; one of the processes below it; all
+#: at once; or the command again after a moment.
+SIGNALS = tuple((number, who) for number in ("SIGKILL", "SIGTERM", "SIGINT") for who in ("main", "one", "all", "twice"))
 
 
 @dataclass
@@ -117,13 +118,16 @@ class Torture:
         for process in [self.rng.choice(below)] if who == "one" and below else targets:
             with suppress(psutil.Error):
                 process.send_signal(getattr(signal, number))
+                if who == "twice":
+                    time.sleep(self.rng.random())
+                    process.send_signal(getattr(signal, number))
         self.done[attack] += 1
         if who == "one":  # what is left ends by itself, well or not, or is told to
             with suppress(subprocess.TimeoutExpired):
                 main.wait(moment)
             main.terminate()
-        elif (number, who) == ("SIGKILL", "main") and self._snakemake(runs):  # nobody was told: the others work on
-            if self.run(runs).wait() != 1 or "already running" not in self._words(runs):
+        elif number == "SIGKILL" and who != "all":  # nobody was told: the others work on
+            if self._snakemake(runs) and (self.run(runs).wait() != 1 or "already running" not in self._words(runs)):
                 self.fault(attack, f"a second run beside the first one is not refused: {self._words(runs)}")
             _end(self.family(runs))
         try:
@@ -132,13 +136,13 @@ class Torture:
             self.fault(attack, f"the command hangs {_HANGS:.0f} s after it")
         left = psutil.wait_procs(self.family(runs), _HANGS if self.family(runs) else 0)[1]
         if left:
-            self.fault(attack, f"{len(left)} processes left: {' '.join(left[0].cmdline())[-80:]}")
+            self.fault(attack, f"{len(left)} processes left: {' '.join(_command(left[0]))[-80:]}")
         _end([*left, *self.family(runs)])
         main.wait()
         self.whole(attack, runs)
 
     def _snakemake(self, runs: Path) -> bool:
-        return any("snakemake" in process.cmdline() for process in self.family(runs))
+        return any("snakemake" in _command(process) for process in self.family(runs))
 
     def whole(self, attack: str, runs: Path) -> None:
         """A record stands beside whole files only: what it stands beside is read without further questions."""
@@ -195,7 +199,8 @@ class Torture:
             do()
             self.done[attack] += 1
             self.finished(attack, runs)
-        for attack, options, said in (("disk full", "size=600k", "No space left"), ("read-only", "ro", "Read-only")):
+        places = (("disk full", "size=600k", "No space left"), ("read-only folder", "ro", "Read-only"))
+        for attack, options, said in places if os.geteuid() == 0 else ():  # only root may mount
             with mounted(self.place / attack, options) as small:
                 self.refused(attack, small, said)
                 self.done[attack] += 1
@@ -205,6 +210,13 @@ class Torture:
         if sorted((first.wait(), second.wait())) != [0, 1]:
             self.fault("two runs at once", f"exit statuses {first.returncode} and {second.returncode}: 0 and 1 wanted")
         self.compare("two runs at once, odd path, locale C, another time zone", odd)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return []
 
 
 def _end(processes: list[psutil.Process]) -> None:
@@ -231,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--signals", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=1e9, help="no further signal after so many minutes")
     parser.add_argument("--longest", type=float, default=45, help="seconds to a signal, at most (default: 45)")
-    parser.add_argument("--files", type=int, default=20, help="damaged files (default: 20)")
+    parser.add_argument("--files", type=int, default=20, help="damaged files (default: 20); 0: no damage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--until", default=NOTEBOOKS[-1], choices=NOTEBOOKS)
     parser.add_argument("--place", help="a folder to work in, kept; an undisturbed run that it holds is used")
@@ -242,12 +254,13 @@ def main(argv: list[str] | None = None) -> int:
             raise SystemExit(f"the undisturbed run fails: {it._words(it.place / 'undisturbed')}")
         runs, began = it.place / "tortured", time.monotonic()
         for number in range(given.signals):
+            print(f"{number} signals, {len(it.faults)} faults", end="\r", flush=True)
             if time.monotonic() - began > 60 * given.minutes:
                 break
             it.signalled(runs, *SIGNALS[number % len(SIGNALS)], moment=it.rng.uniform(0, given.longest))
         it.finished("all signals", runs)
-        print(f"{number} signals done", flush=True)
-        it.all_damage(runs, given.files)
+        if given.files:
+            it.all_damage(runs, given.files)
     found = Counter(attack for attack, _ in it.faults)
     show([{"attack": name, "times": times, "faults": found[name]} for name, times in it.done.items()])
     for attack, told in it.faults:

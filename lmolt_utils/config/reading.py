@@ -72,7 +72,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 def read_yaml(path: Path) -> Any:
     """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)  # noqa: S506 (it is a SafeLoader)
     # PyYAML raises others too, as for `!!int ""` and thousands of brackets.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ParameterError(f"{path} is not readable YAML: {error!s:.300}") from None

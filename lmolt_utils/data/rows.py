@@ -123,7 +123,7 @@ def _table(path: Path, bad: list[Bad]) -> Table:
 
 
 def _parquet(path: Path) -> pa.Table:
-    """The file, a thousand rows at a time: equal cells are packed so well that a few kilobytes may be more than fits."""
+    """The file, a thousand rows at a time: equal cells are packed so well that kilobytes may unpack to gigabytes."""
     size, batches, file = 0, [], pq.ParquetFile(path)
     for batch in file.iter_batches(batch_size=1024):
         batches.append(batch)

@@ -60,8 +60,8 @@ def _running(folder: Path) -> bool:
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
     """Run what is not done yet of the eight notebooks; 0, or 1 when a notebook failed.
 
-    Raises ``RuntimeError`` while another run of the profile is under way, and ``KeyboardInterrupt`` once all notebooks
-    have ended, when this process is told to end.
+    Raises ``RuntimeError`` while another run of the profile is under way or when Snakemake is killed, and
+    ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
     """
     params, folder = load(profile), run_folder(profile)
     planned(params)  # a system that cannot be made stops here
@@ -81,15 +81,19 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
-            if process.wait():
-                return 1
+            status = process.wait()
+            if status < 0:
+                raise RuntimeError(f"Snakemake was killed (signal {-status}): run the same command again to go on")
         except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)  # Snakemake ends its notebooks and unlocks the folder
-                with suppress(subprocess.TimeoutExpired):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                try:
+                    os.killpg(process.pid, signal.SIGINT)  # Snakemake ends its notebooks and unlocks the folder
                     process.wait(_GRACE)
-                os.killpg(process.pid, signal.SIGKILL)
+                finally:  # also after a second Ctrl-C
+                    os.killpg(process.pid, signal.SIGKILL)
             raise
+    if status:
+        return 1
     if figures.is_relative_to(root() / "figures") and all(executed(folder, name).exists() for name in NOTEBOOKS):
         copy_executed(folder, figures)  # tracked, as the figures are
     return 0

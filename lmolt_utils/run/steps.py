@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import cache
+from glob import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,9 @@ def step(
                 return False
             reason = "its code changed"
         record_path(outputs[0]).unlink(missing_ok=True)
+        for output in outputs:  # a kill may have left half a merge of gigabytes
+            for half in output.parent.glob(f".{escape(output.name)}." + "[a-z0-9_]" * 8):
+                shutil.rmtree(half, ignore_errors=True)
         work, began_with, before = _work_folder(outputs[0], key, code)
         say(f"{name}: {reason}" + ("; what was kept of it is used" if before else ""))
         start = time.perf_counter()

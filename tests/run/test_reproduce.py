@@ -152,6 +152,15 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, num
     assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
 
 
+def test_a_killed_snakemake_takes_its_notebooks_along(repository: Path) -> None:
+    process, pids = at_work(repository)
+    (snakemake,) = psutil.Process(process.pid).children()
+    snakemake.kill()
+    assert "Snakemake was killed (signal 9)" in process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], 20)[1] == []
+
+
 def test_after_a_kill_that_nobody_noticed_the_same_command_goes_on(repository: Path) -> None:
     process, _ = at_work(repository)
     second = lmolt()
