@@ -153,20 +153,19 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(given.stages[0], given.rows[0])))
         return
-    lines = []
+    path = root() / "docs" / "growth.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()  # stages may be measured one at a time
     with tempfile.TemporaryDirectory(prefix="lmolt-growth-") as folder:
         environment = {**os.environ, "LMOLT_RUNS": folder, "OMP_NUM_THREADS": "1"}
         for rows in given.rows:
             for stage in (name for name in given.stages if rows < STAGES[name][1]):
                 command = [sys.executable, "-m", "benchmarks.growth", "--one", "--stages", stage, "--rows", str(rows)]
-                done = subprocess.run(
-                    command, env=environment, cwd=root(), stdout=subprocess.PIPE, check=True, text=True
-                )
-                lines.append(json.loads(done.stdout.splitlines()[-1]))
-                print(lines[-1], flush=True)
-    table = pd.DataFrame(lines)
-    with atomic(root() / "docs" / "growth.csv") as part:
-        table.round(2).to_csv(part, index=False)
+                done = subprocess.run(command, env=environment, cwd=root(), stdout=-1, check=True, text=True)
+                line = pd.DataFrame([json.loads(done.stdout.splitlines()[-1])]).round(2)
+                table = pd.concat([table, line]).drop_duplicates(["stage", "rows"], keep="last")
+                table = table.sort_values(["stage", "rows"])
+                with atomic(path) as part:
+                    table.to_csv(part, index=False)
     draw(table)
     wide = table.pivot(index="stage", columns="rows", values=["seconds", "peak_mb"]).reset_index()
     show(wide.to_dict("records"))

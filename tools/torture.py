@@ -25,8 +25,10 @@ import psutil
 from benchmarks.timing import show
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
-from lmolt_utils.run.notebooks import NOTEBOOKS
-from lmolt_utils.run.steps import records
+from lmolt_utils.run.notebook import notebook_record, read_notebook_record
+from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS
+from lmolt_utils.run.reproduce import executed
+from lmolt_utils.run.steps import record_path, records
 
 #: What has to be the same in the end. Logs, notebooks and records hold times.
 _COMPARED = ("data", "models", "predictions", "scores", "figures")
@@ -47,6 +49,21 @@ class Torture:
     rng: random.Random = field(default_factory=random.Random)
     done: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[str, str]] = field(default_factory=list)
+
+    def begin(self, runs: Path, first: str) -> None:
+        """A copy of the undisturbed run without what the notebook ``first``, and those that read its files, made."""
+        shutil.copytree(self.place / "undisturbed", runs)
+        folder, again = runs / self.profile, {first}
+        for notebook in NOTEBOOKS:
+            if notebook != first and not again & set(AFTER[notebook]):
+                continue
+            again.add(notebook)
+            for name in (read_notebook_record(folder, notebook) or {"files": {}})["files"]:
+                shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+                record_path(folder / name).unlink(missing_ok=True)
+            executed(folder, notebook).unlink(missing_ok=True)
+            notebook_record(folder, notebook).unlink(missing_ok=True)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
 
     def run(self, runs: Path, **environment: str) -> "subprocess.Popen[str]":
         """``lmolt reproduce`` in ``runs``, in the background; its words go to a log beside it."""
@@ -245,6 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--longest", type=float, default=45, help="seconds to a signal, at most (default: 45)")
     parser.add_argument("--files", type=int, default=20, help="damaged files (default: 20); 0: no damage")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", default=NOTEBOOKS[0], choices=NOTEBOOKS, help="what ran before it stays")
     parser.add_argument("--until", default=NOTEBOOKS[-1], choices=NOTEBOOKS)
     parser.add_argument("--place", help="a folder to work in, kept; an undisturbed run that it holds is used")
     given = parser.parse_args(argv)
@@ -254,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
             raise SystemExit(f"the undisturbed run fails: {it._words(it.place / 'undisturbed')}")
         runs, began = it.place / "tortured", time.monotonic()
         for number in range(given.signals):
+            if not runs.exists() and given.first != NOTEBOOKS[0]:
+                it.begin(runs, given.first)
             print(f"{number} signals, {len(it.faults)} faults", end="\r", flush=True)
             if time.monotonic() - began > 60 * given.minutes:
                 break
