@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.timing import show
 from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.data.card import make_card
 from lmolt_utils.data.overlap import make_overlap
@@ -152,7 +151,7 @@ def main() -> None:
             with atomic(path) as part:
                 table.to_csv(part, index=False)
     draw_growth(table)
-    show(table.to_dict("records"))
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

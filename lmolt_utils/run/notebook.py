@@ -126,8 +126,9 @@ class Run:
         return pd.DataFrame([{"file": self.shown(path), **_cost(path)} for path in self.written])
 
     def shown(self, path: Path) -> str:
-        """``path`` relative to the run's folder, or to the repository."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else shown(path)
+        """``path`` relative to the run's folder, or to the repository, whose figures/ may be a link to elsewhere."""
+        places = (place for place in (self.folder, root()) if path.is_relative_to(place))
+        return next((path.relative_to(place).as_posix() for place in places), shown(path))
 
     def settings(self) -> HTML:
         """The dozen parameters that matter in this notebook, the value beside the paper's; all others folded away."""
