@@ -31,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce rehearse smoke study study-check test lab embedded-models bench lint clean FORCE
+.PHONY: help env lock reproduce rehearse smoke study study-check test lab embedded-models bench torture lint audit clean FORCE
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=cpu] [ARGS='...'] [PYTHON=python3] [TORCH_BACKEND=auto]; the Makefile's head explains them"
@@ -78,11 +78,20 @@ bench: .venv/.installed ## measure the wall time of each notebook
 	@echo "measuring times"
 	@$(IN_VENV) .venv/bin/python -m benchmarks.profile $(ARGS)
 
+torture: .venv/.installed ## kill, damage and starve the smoke run 200 times; the same bytes must come out (hours)
+	@export $(IN_VENV); exec .venv/bin/python -m tools.torture $(ARGS)
+
 lint: .venv/.installed ## ruff check, ruff format --check, mypy
 	@echo "checking with ruff and mypy"
 	@.venv/bin/ruff check $(ARGS) .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+audit: ## ask PyPI for known vulnerabilities of what requirements.lock names (pip-audit, in a folder of its own)
+	@echo "auditing requirements.lock"
+	@[ -x build/audit/bin/pip-audit ] || { "$(PYTHON)" -m venv build/audit && \
+		build/audit/bin/pip install --disable-pip-version-check -qq pip-audit; }
+	@build/audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock $(ARGS)
 
 clean: ## remove caches and build products; .venv, runs/ and figures/ stay
 	@echo "removing caches and build products (for the rest: rm -rf .venv runs)"

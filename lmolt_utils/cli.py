@@ -215,8 +215,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status (:data:`STATUS`)."""
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does
-            signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # end in order, as Ctrl-C does
+            # A script's background (&) ignores SIGINT, and so would Snakemake; nohup's SIGHUP is ignored on purpose.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
     try:
         return int(arguments.do(arguments))
     except KeyboardInterrupt:

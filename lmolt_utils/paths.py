@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lmolt_utils.errors import CompanionError
@@ -43,6 +43,12 @@ def shown(path: Path) -> str:
         return path.resolve().relative_to(root().resolve()).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def inside(name: str) -> bool:
+    """Whether a relative name, as a record or an archive gives it, stays in its folder."""
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def figures_folder(run: Path, figures_dir: str) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from lmolt_utils.config.prompts import Task
-from lmolt_utils.config.reading import Strict, read_yaml
+from lmolt_utils.config.reading import Strict, read_as
 from lmolt_utils.paths import root
 
 #: Half a step of the last printed digit of a table cell: what rounding may have hidden.
@@ -101,7 +101,7 @@ class Published(Strict):
 
 def load_published() -> Published:
     """The values of ``params/published.yaml``."""
-    return Published.model_validate(read_yaml(root() / "params" / "published.yaml"))
+    return read_as(root() / "params" / "published.yaml", Published)
 
 
 class SystemRow(Protocol):
@@ -147,5 +147,4 @@ def pairs_to_test(systems: Sequence[SystemRow], task: Task, *, reference: str = 
 
 def load_official() -> dict[str, dict[Task, dict[str, float]]]:
     """The shared task's official scores (``params/official.yaml``): submission -> task -> metric -> score."""
-    scores: dict[str, dict[Task, dict[str, float]]] = read_yaml(root() / "params" / "official.yaml")
-    return scores
+    return read_as(root() / "params" / "official.yaml", dict[str, dict[Task, dict[str, float]]])

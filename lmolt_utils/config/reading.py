@@ -3,12 +3,14 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from lmolt_utils.errors import CompanionError
+
+T = TypeVar("T")
 
 
 class ParameterError(CompanionError):
@@ -42,13 +44,20 @@ def explain(error: ValidationError, model: type[BaseModel], what: str) -> str:
         elif problem["type"] == "missing":
             message = f"{what} {name!r} has no value: {message}"
         else:
-            message = f"{what} {name!r} = {problem['input']!r}: {message}"
+            message = f"{what} {name!r} = {problem['input']!r:.200}: {message}"
         lines.append(message)
     return "\n".join(lines)
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """PyYAML's safe loader silently keeps the last of two equal keys; this one refuses them."""
+    """PyYAML's safe loader silently keeps the last of two equal keys; this one refuses them, and aliases: nine lines of
+    them may stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not read: write its value out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -63,6 +72,17 @@ class _EachKeyOnce(yaml.SafeLoader):
 def read_yaml(path: Path) -> Any:
     """Safe-loaded YAML; raises :class:`ParameterError` with the line when it cannot be read."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not readable YAML: {error}") from None
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)  # noqa: S506 (it is a SafeLoader)
+    # PyYAML raises others too, as for `!!int ""` and thousands of brackets.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ParameterError(f"{path} is not readable YAML: {error!s:.300}") from None
+
+
+def read_as(path: Path, kind: type[T]) -> T:
+    """The YAML file as ``kind``; raises :class:`ParameterError` with the first places where it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(read_yaml(path))
+    except ValidationError as error:
+        problems = [(".".join(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()[:3]]
+        told = "; ".join(f"{where or 'the file'} = {value!r:.60}: {text:.200}" for where, value, text in problems)
+        raise ParameterError(f"{path}: {told}") from None

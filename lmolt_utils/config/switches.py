@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from lmolt_utils.config.reading import Strict, nearest, read_yaml
+from lmolt_utils.config.reading import Strict, nearest, read_as
 from lmolt_utils.paths import root
 
 CHOICES = ("as_printed", "as_released", "corrected")
@@ -35,8 +35,7 @@ class Switch(Strict):
 @cache
 def switches() -> dict[str, Switch]:
     """The table by name."""
-    entries = read_yaml(root() / "params" / "switches.yaml")
-    return {str(name): Switch.model_validate(entry) for name, entry in entries.items()}
+    return read_as(root() / "params" / "switches.yaml", dict[str, Switch])
 
 
 def check_choices(choices: Mapping[str, Any]) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmolt_utils.data import sources
+from lmolt_utils.data import sources, text_tables
 from lmolt_utils.data.captioner import NO_PROPERTIES, STATED, Knowledge, recaptioned
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.sources import EMBEDDED, FORMATS, PROPERTY_FILE, SPLITS, Source, data_files, fetched, select
@@ -108,7 +108,7 @@ def _table(path: Path, bad: list[Bad]) -> Table:
         raise DataError(f"{path}: {kind or 'no ending'} is none of {', '.join(FORMATS)} (or with .gz)")
     if kind == ".parquet":
         try:
-            columns = pq.ParquetFile(path).read()
+            columns = _parquet(path)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise BadFileError(f"{path} is damaged, or no Parquet ({error}): fetch it again") from error
         rows = [list(row) for row in zip(*(column.to_pylist() for column in columns.columns), strict=True)]
@@ -120,6 +120,17 @@ def _table(path: Path, bad: list[Bad]) -> Table:
         table.numbers.insert(0, 1)
         table.header = ["molecule", "properties"]
     return table
+
+
+def _parquet(path: Path) -> pa.Table:
+    """The file, a thousand rows at a time: equal cells are packed so well that kilobytes may unpack to gigabytes."""
+    size, batches, file = 0, [], pq.ParquetFile(path)
+    for batch in file.iter_batches(batch_size=1024):
+        batches.append(batch)
+        size += sum((c.dictionary_decode() if pa.types.is_dictionary(c.type) else c).nbytes for c in batch.columns)
+        if size > text_tables.MAX_BYTES:
+            raise BadFileError(f"{path} has more than {text_tables.MAX_BYTES >> 20} MB unpacked: split it")
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _problem(record: dict[str, Any], notes: Counter[str]) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ def read_author_scores(given: Path | str) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, usecols=["score", "length", "group"], dtype={"score": float, "length": float})
     except (OSError, ValueError) as error:
-        raise BadFileError(f"{path} cannot be read ({error}). {HOW_TO_GET}") from None
+        raise BadFileError(f"{path} cannot be read ({error!s:.200}). {HOW_TO_GET}") from None
     frame["system"] = frame["group"].map(GROUPS)
     if frame.isna().any(axis=None) or not frame["score"].between(0, 1).all():
         raise BadFileError(f"{path} has an empty cell, an unknown group or a score outside 0..1. {HOW_TO_GET}")

@@ -17,7 +17,7 @@ from pydantic import Field
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import METRICS, load_official, load_published
-from lmolt_utils.config.reading import Strict, read_yaml
+from lmolt_utils.config.reading import Strict, read_as
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.author_scores import read_author_scores
 from lmolt_utils.files import read_json, read_rows, write_text
@@ -85,7 +85,7 @@ class Claim(Strict):
 
 def load_claims() -> list[Claim]:
     """The claims of ``params/claims.yaml``, in its order."""
-    return [Claim.model_validate(one) for one in read_yaml(root() / "params" / "claims.yaml")]
+    return read_as(root() / "params" / "claims.yaml", list[Claim])
 
 
 @dataclass(frozen=True, eq=False)

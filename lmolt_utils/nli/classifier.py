@@ -6,7 +6,9 @@ Full-text NLI (Feedback-aligned Mixed LLMs § 3.4), atomic cross-NLI (Less for M
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +191,11 @@ class PairScorer:
         answers: dict[Pair, Answer] = {}
         with open(cache, encoding="utf-8", errors="replace") as handle:
             for line in handle:
-                try:
+                with suppress(ValueError, LookupError, TypeError):  # damaged, as by a kill: the pair is asked again
                     entry = json.loads(line)
-                except ValueError:  # a kill cut it short, and the next was joined to it
-                    continue
-                if entry["nli"] == self._identity:
-                    answers[tuple(entry["pair"])] = tuple(entry["answer"])
+                    pair, answer = tuple(entry["pair"]), tuple(entry["answer"])
+                    if entry["nli"] == self._identity and entry.get("crc") in (None, _crc(pair, answer)):
+                        answers[pair] = answer
         return answers
 
     def _add(self, answers: Mapping[Pair, Answer]) -> None:
@@ -203,4 +204,10 @@ class PairScorer:
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         with open(self._cache, "a", encoding="utf-8") as handle:
             for pair, answer in answers.items():
-                handle.write(json.dumps({"nli": self._identity, "pair": pair, "answer": answer}) + "\n")
+                entry = {"nli": self._identity, "pair": pair, "answer": answer, "crc": _crc(pair, answer)}
+                handle.write(json.dumps(entry) + "\n")
+
+
+def _crc(pair: Pair, answer: Answer) -> int:
+    """Tells a line of the cache in which the disk turned a digit."""
+    return zlib.crc32(json.dumps([pair, answer]).encode())

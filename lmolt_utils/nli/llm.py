@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lmolt_utils.config.systems import System
@@ -81,7 +82,10 @@ def released_prompt(caption: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.chat_template:
         raise LlmAnswerError(f"{tokenizer.name_or_path} has no chat template: choose a chat model, or nli_code: ours")
     turn = [{"role": "user", "content": _RELEASED.format(text=caption)}]
-    text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    try:
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False))  # Transformers runs templates in a sandbox
+    except TemplateError as error:
+        raise LlmAnswerError(f"{tokenizer.name_or_path}: its chat template fails ({error}): choose another") from None
     start = tokenizer("").input_ids[:1]  # some tokenizers add the token that the template begins with
     return text.removeprefix(str(tokenizer.bos_token)) if start == [tokenizer.bos_token_id] else text
 

@@ -27,7 +27,7 @@ from lmolt_utils.config.params import HEADLINE, ParameterError, Params, describe
 from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas, with_ratio_grid
 from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import fingerprint, read_kept, write_json
-from lmolt_utils.paths import figures_folder, root, run_folder, shown
+from lmolt_utils.paths import figures_folder, inside, root, run_folder, shown
 from lmolt_utils.run.notebooks import AFTER, NOTEBOOKS, changes, depends_on, first_changed, with_data_switches
 from lmolt_utils.run.plan import gpus, problems, stop_if
 from lmolt_utils.run.steps import commit, made_by_older_code, record_path, step
@@ -138,8 +138,9 @@ class Run:
         note(self.folder, self.notebook, self.began, error, systems=self.wanted, profile=self.title)
 
     def shown(self, path: Path) -> str:
-        """``path`` relative to the run's folder, or to the repository."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else shown(path)
+        """``path`` relative to the run's folder, or to the repository, whose figures/ may be a link to elsewhere."""
+        places = (place for place in (self.folder, root()) if path.is_relative_to(place))
+        return next((path.relative_to(place).as_posix() for place in places), shown(path))
 
     def settings(self) -> HTML:
         """The dozen parameters that matter in this notebook, the value beside the paper's; all others folded away."""
@@ -158,9 +159,10 @@ def notebook_record(folder: Path, notebook: str) -> Path:
 
 
 def read_notebook_record(folder: Path, notebook: str) -> dict[str, Any] | None:
-    """That record; ``None`` where it is missing or damaged."""
+    """That record; ``None`` where it is missing, damaged, or names a file outside the folder that it speaks of."""
     found = read_kept(notebook_record(folder, notebook))
-    return found if isinstance(found, dict) and {"params", "files"} <= found.keys() else None
+    whole = isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("params", "files"))
+    return found if whole and all(inside(name) for name in found["files"]) else None
 
 
 def damaged(folder: Path, notebook: str) -> str | None:

@@ -80,7 +80,7 @@ def _elsewhere(extra: Sequence[str]) -> bool:
 def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequence[str] = ()) -> int:
     """Run what is not done yet of the eight notebooks; 0, 1 when a notebook failed, 75 if it may not fail later.
 
-    Raises ``RuntimeError`` while another run of the profile is under way, what :func:`problems` finds, and
+    Raises ``RuntimeError`` while another run is under way or when Snakemake is killed, what :func:`problems` finds, and
     ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
     """
     began = time.time()
@@ -106,7 +106,10 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     # A session of its own: a closed terminal or Ctrl-C reaches this process alone, which ends the others in order.
     with subprocess.Popen([*command, *extra], env=environment, start_new_session=True) as process:
         try:
-            if process.wait():
+            status = process.wait()
+            if status < 0:
+                raise RuntimeError(f"Snakemake was killed (signal {-status}): run the same command again to go on")
+            if status:
                 failed = _reason(folder, began)
         except BaseException as error:
             failed = error

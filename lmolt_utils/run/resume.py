@@ -4,11 +4,11 @@ Both lie in the work folder of a step (:func:`lmolt_utils.run.steps.step`), whic
 made from has changed.
 """
 
+import hashlib
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from accelerate.utils import reduce
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from lmolt_utils.files import BadFileError, fingerprint, read_kept, read_rows, write_json, write_rows
+from lmolt_utils.files import fingerprint, read_kept, read_rows, write_json, write_text
 
 #: Asks a model: for texts, batches of (position among them, answer).
 Ask = Callable[[Sequence[str]], Iterator[list[tuple[int, str]]]]
@@ -33,7 +33,7 @@ def answered(texts: Sequence[str], ask: Ask, work: Path, shard_rows: int, title:
     answers: dict[int, str] = {}
     shards = sorted(work.glob("[0-9]*.jsonl"))
     for path in shards:
-        with suppress(BadFileError):  # the answers of a damaged file are asked for again
+        if fingerprint(path).startswith(path.stem.partition("-")[2]):  # else damaged: its answers are asked for again
             shard = read_rows(path, ("row", "answer"))
             answers |= dict(zip(shard["row"].astype(int), shard["answer"], strict=True))
     left = [row for row in range(len(texts)) if row not in answers]
@@ -44,7 +44,9 @@ def answered(texts: Sequence[str], ask: Ask, work: Path, shard_rows: int, title:
             bar.update(len(batch))
             if len(waiting) >= shard_rows or len(answers) + len(waiting) == len(texts):
                 frame = pd.DataFrame({"row": list(waiting), "answer": list(waiting.values())})
-                write_rows(work / f"{written:05d}.jsonl", frame)
+                text = frame.to_json(orient="records", lines=True, force_ascii=False)
+                digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+                write_text(work / f"{written:05d}-{digest}.jsonl", text)
                 answers, written, waiting = answers | waiting, written + 1, {}
     return [answers[row] for row in range(len(texts))]
 
@@ -70,8 +72,8 @@ class Checkpoints(TrainerCallback):
         for step in reversed(self._steps()):
             checkpoint = self.folder / f"checkpoint-{step}"
             seal = read_kept(_seal(checkpoint))
-            if seal and seal["fingerprint"] == fingerprint(checkpoint):
-                return checkpoint, seal["notes"]
+            if isinstance(seal, dict) and seal.get("fingerprint") == fingerprint(checkpoint):
+                return checkpoint, seal.get("notes")
             shutil.rmtree(checkpoint)
         return None
 

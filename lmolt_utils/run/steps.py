@@ -119,8 +119,11 @@ def output_path(first: Path, name: str) -> Path:
 def _record(output: Path) -> dict[str, Any] | None:
     """The record beside ``output``; ``None`` where it is damaged or none of ours."""
     found = read_kept(record_path(output))
-    needed = {"step", "key", "outputs", "code", "wall_s"}
-    return found if isinstance(found, dict) and needed <= found.keys() else None
+    needed = {"step": str, "key": dict, "outputs": dict, "code": dict, "wall_s": float | int}
+    whole = isinstance(found, dict) and all(isinstance(found.get(part), kind) for part, kind in needed.items())
+    if not whole or not {"module", "hash", "commit"} <= found["code"].keys():
+        return None
+    return found if all(Path(name).name == name for name in found["outputs"]) else None
 
 
 def why_not(outputs: Sequence[Path], key: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -156,6 +156,18 @@ def test_answers_are_kept_apart_by_model_revision_precision_and_text(tmp_path: P
         assert (other.asked, other.cached) == (1, 0), key
 
 
+def test_a_turned_digit_or_a_foreign_line_costs_its_pair(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    scorer(path)([("a", "b"), ("c", "d"), ("e", "f")])
+    lines = path.read_text().splitlines()
+    answer = lines[0].partition('"answer": [')[2][0]
+    turned = lines[0].replace(f'"answer": [{answer}', f'"answer": [{1 - int(answer)}', 1)
+    path.write_text("\n".join([turned, lines[1], "5", '{"nli": 1}', lines[2].replace('"nli"', '"nlj"')]) + "\n")
+    again = scorer(path)
+    again([("a", "b"), ("c", "d"), ("e", "f")])
+    assert (again.asked, again.cached) == (2, 1)
+
+
 def test_identity_changes_with_the_weights(tmp_path: Path, classifier: Classifier) -> None:
     shutil.copytree(EMBEDDED_FOLDER / "nli", tmp_path / "nli")
     nli = Classifier(str(tmp_path / "nli"))

@@ -64,8 +64,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def lmolt(*arguments: str, profile: str = "smoke") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", profile, *arguments]
+#: As `nohup COMMAND &` in a script starts it.
+NOHUP = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
+
+
+def lmolt(*arguments: str, profile: str = "smoke", before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "lmolt_utils.cli", "reproduce", "--profile", profile, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root() / "lmolt_utils" / "..")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -149,21 +153,29 @@ run.step("train cpo", make, outputs=[run.path("adapter")], params={})
 """
 
 
-def at_work(repository: Path) -> tuple[subprocess.Popen[str], list[int]]:
+def at_work(repository: Path, before: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], list[int]]:
     """A run whose first notebook is in the middle of a step; the processes of its kernel and of papermill."""
     write_notebook(repository, "01_data", AT_WORK)
     told = run_folder("smoke") / "pids"
-    process = lmolt("--cores", "1")
+    process = lmolt("--cores", "1", before=before)
     waited = time.monotonic() + 300
     while not (told.exists() and told.read_text()) and time.monotonic() < waited:
         time.sleep(0.1)
     return process, list(map(int, told.read_text().split()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, number: signal.Signals) -> None:
-    """The main process alone gets the signal; Snakemake, papermill and kernel follow."""
-    process, pids = at_work(repository)
+@pytest.mark.parametrize(
+    ("number", "before"), [(signal.SIGTERM, ()), (signal.SIGHUP, ()), (signal.SIGINT, NOHUP), (signal.SIGTERM, NOHUP)]
+)
+def test_a_run_that_is_ended_leaves_no_process_and_no_lock(
+    repository: Path, number: signal.Signals, before: tuple[str, ...]
+) -> None:
+    """The main process alone gets the signal; Snakemake, papermill, kernel follow. A closed terminal ends no nohup."""
+    process, pids = at_work(repository, before)
+    if before:
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
     family = [psutil.Process(pid) for pid in pids]
     process.send_signal(number)
     assert process.wait(90) == 130
@@ -171,6 +183,15 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(repository: Path, num
     ended = {line["what"]: (line["status"], line["exit"]) for line in notes(run_folder("smoke"))}
     assert ended == {"01_data": ("interrupted", 130), "lmolt reproduce": ("interrupted", 130)}
     assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
+
+
+def test_a_killed_snakemake_takes_its_notebooks_along(repository: Path) -> None:
+    process, pids = at_work(repository)
+    (snakemake,) = psutil.Process(process.pid).children()
+    snakemake.kill()
+    assert "Snakemake was killed (signal 9)" in process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], 20)[1] == []
 
 
 def test_after_a_kill_that_nobody_noticed_the_same_command_goes_on(repository: Path) -> None:

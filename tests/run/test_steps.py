@@ -91,10 +91,11 @@ def test_shards_that_are_damaged_are_asked_for_again(tmp_path: Path) -> None:
             yield [(row, text.upper())]
 
     assert answered(list("abcd"), ask, tmp_path, 2, "asking") == list("ABCD")
-    cut = tmp_path / "00001.jsonl"
-    cut.write_text(cut.read_text()[:-5])
-    assert answered(list("abcd"), ask, tmp_path, 2, "asking") == list("ABCD")
-    assert asked == [list("abcd"), ["c", "d"]]
+    (last,) = tmp_path.glob("00001*")
+    for damaged in (last.read_text()[:-5], last.read_text().replace('"C"', '"K"')):
+        last.write_text(damaged)
+        assert answered(list("abcd"), ask, tmp_path, 2, "asking") == list("ABCD")
+    assert asked == [list("abcd"), ["c", "d"]]  # one asking: what was asked again is kept under another number
 
 
 def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +156,16 @@ def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) ->
     assert seen == [[], ["shard1"], [], ["shard3"]]
     assert ["what was kept of it is used" in line for line in said] == [False, True, False, True]
     assert list(tmp_path.glob(".*/")) == [other], "its own go when the step is done"
+
+
+def test_what_a_kill_left_half_written_goes_when_the_step_runs_again(tmp_path: Path) -> None:
+    output = tmp_path / "models" / "cpo"
+    half, other = output.with_name(".cpo.k3_9abcd"), output.with_name(".cpo.abc.work")  # another step's
+    for folder in (half, other):
+        (folder / "part").mkdir(parents=True)
+    step("cpo", lambda _: output.write_text("whole"), outputs=[output], params={}, say=lambda _: None)
+    assert not half.exists()
+    assert other.exists()
 
 
 def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:
