@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import costs, errors, lead, models, rare, systems, trivial
+from tools.study.page import costs, errors, lead, models, rare, systems, trivial, variants
 
 
 def claims(figures: Path) -> str:
@@ -112,6 +112,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "rare": rare,
         "models": models,
         "systems": systems,
+        "variants": variants,
         "errors": errors,
         "costs": costs,
     },
