@@ -12,7 +12,7 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import costs, errors, lead, models, rare, systems, trivial, variants
+from tools.study.page import costs, errors, lead, models, rare, rewritten, systems, trivial, variants
 
 
 def claims(figures: Path) -> str:
@@ -113,6 +113,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "models": models,
         "systems": systems,
         "variants": variants,
+        "rewritten": rewritten,
         "errors": errors,
         "costs": costs,
     },

@@ -149,6 +149,18 @@ def variants(figures: Path) -> str:
     return "\n".join(lines)
 
 
+def rewritten(figures: Path) -> str:
+    """Captions of the same molecules before and after these were written as other SMILES."""
+    table = pd.read_csv(figures / "study" / "rewritten_smiles.csv").rename(columns={"measure": "metric"})
+    shown = ("BLEU-2", "ROUGE-L", "METEOR")
+    lines = [f"| | {' | '.join(shown)} | equal captions |", "|---|---|---|---|---|"]
+    for name, rows in table.groupby("system", sort=False):
+        cells = rows.set_index("metric")
+        told = [f"{cells.loc[metric, 'before']:.3f} to {cells.loc[metric, 'after']:.3f}" for metric in shown]
+        lines.append(f"| {name} | {' | '.join(told)} | {100 * cells.loc['equal captions', 'after']:.0f} % |")
+    return "\n".join(lines)
+
+
 def lead(figures: Path) -> str:
     """The study in one table, for README: captions and molecules of a few systems beside what is printed."""
     scores = pd.read_csv(figures / "study" / "scores.csv").set_index(["system", "task", "metric"])["value"]
