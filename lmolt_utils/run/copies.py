@@ -35,7 +35,7 @@ def lab_copies(profile: str) -> Path:
 def copy_executed(folder: Path, figures: Path) -> list[Path]:
     """Write ``notebooks/NAME.ipynb`` into ``figures`` for each executed notebook of a run; returns what was written.
 
-    Left out: widgets, warnings and progress bars, times of execution and paths of this machine. Pictures keep 128
+    Left out: widgets, warnings and progress bars, times of execution and paths of this machine. Pictures keep 64
     colours. Raises ``RuntimeError`` for a copy that is larger than :data:`MOST_BYTES`.
     """
     written = []
@@ -75,5 +75,5 @@ def _shown(output: dict[str, Any]) -> dict[str, Any]:
 
 def _smaller(encoded: str | list[str]) -> str:
     with Image.open(io.BytesIO(base64.b64decode("".join(encoded)))) as picture, io.BytesIO() as stream:
-        picture.convert("RGB").quantize(128).save(stream, format="PNG", optimize=True)
+        picture.convert("RGB").quantize(64).save(stream, format="PNG", optimize=True)
         return base64.b64encode(stream.getvalue()).decode()
