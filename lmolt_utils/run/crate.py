@@ -34,6 +34,7 @@ def write_crate(folder: Path, out: Path) -> int:
     finished = [read_notebook_record(folder, name) for name in NOTEBOOKS]
     doubts: list[str] = []
     crate = ROCrate(version="1.1")  # what the profiles build on
+    crate.metadata.extra_terms["sha256"] = "https://w3id.org/ro/terms/workflow-run#sha256"  # 1.1 has no such term
 
     def entity(kind: str, identifier: str, **facts: Any) -> Any:
         return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **facts}))

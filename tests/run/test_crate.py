@@ -11,8 +11,9 @@ from tests.run.test_why import CHAIN, chain
 
 
 def graph(out: Path) -> dict[str, dict[str, Any]]:
-    entities = json.loads((out / "ro-crate-metadata.json").read_text(encoding="utf-8"))["@graph"]
-    return {entity["@id"]: entity for entity in entities}
+    written = json.loads((out / "ro-crate-metadata.json").read_text(encoding="utf-8"))
+    assert "sha256" in written["@context"][1], "no term of RO-Crate 1.1: roc-validator refuses it undefined"
+    return {entity["@id"]: entity for entity in written["@graph"]}
 
 
 def test_a_run_becomes_a_crate(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
