@@ -47,7 +47,7 @@ def atomic(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 def drop_parts(path: Path) -> None:
     """Delete what kills left of unfinished writes of ``path``, such as half a merged model."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.????????/"):  # as tempfile names them
+    for part in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}/"):  # as tempfile names them
         shutil.rmtree(part)
 
 

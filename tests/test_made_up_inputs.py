@@ -102,7 +102,7 @@ text = st.text(max_size=30) | st.sampled_from(
     ["CCO", "c1ccccc1O", "It is sweet.", "", "mol2cap", "train", "['a', 'b']"]
 )
 value = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=6,
 )

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     from papermill.exceptions import PapermillExecutionError
 
     ended = [1]
+    ending: list[psutil.Process] = []
 
     def work() -> None:
         try:
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
             traceback.print_exc()
 
     def told(*_: Any) -> None:
-        for kernel in psutil.Process().children():
+        for kernel in (one for one in psutil.Process().children() if one not in ending):
+            ending.append(kernel)  # once: a second signal would interrupt what the first began, and nobody would answer
             with suppress(psutil.NoSuchProcess):
                 kernel.terminate()
 

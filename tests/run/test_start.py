@@ -87,7 +87,7 @@ def test_mistakes_stop_before_any_work(values: dict[str, Any], message: str, run
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_profile_stops_at_the_start_where_there_is_no_gpu(runs: Path) -> None:
     values = yaml.safe_load((root() / "params" / "gpu.yaml").read_text())
-    with pytest.raises(ParameterError, match="profile 'gpu' needs a CUDA device and there is none"):
+    with pytest.raises(CompanionError, match="profile 'gpu' needs a CUDA device and there is none"):
         start("04_alignment", cell(**values))
     assert list(runs.iterdir()) == []
 

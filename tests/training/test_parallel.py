@@ -25,7 +25,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("LMOLT_ROOT", str(repository))
     logs = []
     for name, launch in (("one", []), ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"])):
-        write_rows(tmp_path / name / "smoke" / "data" / "pairs.jsonl", pairs(48))
+        write_rows(tmp_path / name / "smoke" / "data" / "pairs.jsonl", pairs(48).reset_index(names="id"))
         monkeypatch.setenv("LMOLT_RUNS", str(tmp_path / name))
         if launch:
             command = [*launch, "-m", "lmolt_utils.training.parallel", "smoke", "cpo"]
