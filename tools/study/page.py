@@ -155,9 +155,9 @@ def rewritten(figures: Path) -> str:
     shown = ("BLEU-2", "ROUGE-L", "METEOR")
     lines = [f"| | {' | '.join(shown)} | equal captions |", "|---|---|---|---|---|"]
     for name, rows in table.groupby("system", sort=False):
-        cells = rows.set_index("metric")
-        told = [f"{cells.loc[metric, 'before']:.3f} to {cells.loc[metric, 'after']:.3f}" for metric in shown]
-        lines.append(f"| {name} | {' | '.join(told)} | {100 * cells.loc['equal captions', 'after']:.0f} % |")
+        before, after = (dict(zip(rows["metric"], rows[when], strict=True)) for when in ("before", "after"))
+        told = [f"{before[metric]:.3f} to {after[metric]:.3f}" for metric in shown]
+        lines.append(f"| {name} | {' | '.join(told)} | {100 * after['equal captions']:.0f} % |")
     return "\n".join(lines)
 
 
