@@ -8,7 +8,7 @@ import base64
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ def _study(run: Run) -> dict[str, Any] | None:
     if run.figures == folder or not run.figures.is_relative_to(root() / "figures") or not folder.is_dir():
         return None
     lost: list[str] = []  # the study's own report tells what is missing there
-    tables = [grid for name in TABLES if (grid := _table(folder, name, lost))]
+    found = [grid for name in TABLES if (grid := _table(folder, name, lost))]
+    tables = [replace(grid, title=f"The study: {grid.title}") for grid in found]
     return {
         "tables": tables,
         "figures": [one | {"data": f"../study/{one['file']}.csv"} for one in _figures(folder, STUDY_FIGURES, lost)],
