@@ -91,7 +91,7 @@ def test_the_package_stays_thin() -> None:
     assert sum(map(lines, MODULES)) <= 14_173
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
     assert sum(map(lines, outside)) <= 4_052
-    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 10_154
+    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 10_156
 
 
 # ---- docs/architecture.md: how to add ----
