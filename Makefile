@@ -31,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce rehearse smoke study study-check test lab embedded-models bench torture lint audit clean FORCE
+.PHONY: help env lock reproduce rehearse smoke study study-check test test-programs lab embedded-models bench torture lint audit clean FORCE
 
 help: ## list the targets
 	@echo "make TARGET [PROFILE=cpu] [ARGS='...'] [PYTHON=python3] [TORCH_BACKEND=auto]; the Makefile's head explains them"
@@ -65,6 +65,10 @@ study-check: .venv/.installed ## decide every claim again from the study's commi
 test: .venv/.installed ## run all tests, notebooks included (about ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
+
+test-programs: ## Chromium and LaTeX, by apt as root: without them two tests skip
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium texlive-latex-recommended
 
 lab: .venv/.installed ## open copies of the notebooks, set to PROFILE, in JupyterLab (runs/PROFILE/lab)
 	@echo "starting JupyterLab on the notebooks of profile $(PROFILE) (stop it with Ctrl-C)"

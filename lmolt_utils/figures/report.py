@@ -164,9 +164,9 @@ def _further(run: Run, name: str, title: str, missing: list[str]) -> Grid | None
 
 
 def _value(cell: Any) -> str:
-    texts = (cell.reproduced, cell.low, cell.high, cell.paper)
-    number, low, high, printed = (pd.to_numeric(text, errors="coerce") for text in texts)
-    away = "" if pd.isna(number - printed) else f"; {number - printed:+.3f}"
+    texts = (cell.reproduced, cell.low, cell.high, cell.to_paper)
+    number, low, high, to_paper = (pd.to_numeric(text, errors="coerce") for text in texts)
+    away = "" if pd.isna(to_paper) else f"; {to_paper:+.3f}"
     paper = f" ({cell.paper}{away})" if cell.paper else ""
     half = "" if pd.isna(high - low) else f" ± {(high - low) / 2:.3f}"
     noise = NOISE if cell.p and float(cell.p) >= ALPHA else ""

@@ -19,7 +19,7 @@ from lmolt_utils.run.notebook import Run
 NO_PAPER_VALUE = "–"
 NOISE = "≈"  # behind a value that the test cannot tell from the reference system's
 ALPHA = 0.05
-EACH_CELL = "Each cell: reproduced ± half of its 95 % interval (paper)."
+EACH_CELL = "Each cell: reproduced ± half of its 95 % interval (the paper's; reproduced minus the paper's)."
 
 #: The kinds of a table's lines: a value, and what there is of a delta.
 VALUE, PRINTED, DIFFERENCE, RELATIVE = "value", "as printed", "difference", "relative, %"
@@ -123,17 +123,22 @@ def write_table(result: TableResult, folder: Path) -> list[Path]:
 
 
 def to_frame(result: TableResult) -> pd.DataFrame:
-    """The lines as texts, to ten digits; ``paper`` is empty where the paper prints nothing."""
-    lines = result.lines
+    """The lines as texts, to ten digits; ``paper`` and ``to_paper`` (the difference) are empty where it prints nothing."""
+    lines = result.lines.assign(to_paper=to_paper(result.lines))
     printed = lines["kind"] == PRINTED
     texts = {
         name: lines[name].map(lambda x: "" if math.isnan(x) else UNDEFINED if math.isinf(x) else f"{x:.10g}")
-        for name in ("paper", "reproduced", "n", "low", "high", "p")
+        for name in ("paper", "reproduced", "to_paper", "n", "low", "high", "p")
     }
     texts["reproduced"] = texts["reproduced"].mask(lines["reproduced"].isna() & ~printed, NOT_RUN)
     texts["paper"] = texts["paper"].mask(printed, lines["printed"])
-    columns = ["table", "row", "kind", "metric", "paper", "reproduced", "n", "system", "low", "high", "p", "note"]
-    return lines.assign(table=result.id, **texts)[columns]
+    return lines.assign(table=result.id, **texts)[["table", "row", "kind", "metric", *texts, "system", "note"]]
+
+
+def to_paper(lines: pd.DataFrame) -> pd.Series:
+    """Reproduced minus the paper's value; NaN where one of them is not there, undefined, or itself a difference."""
+    both = lines["reproduced"].map(math.isfinite) & lines["paper"].map(math.isfinite) & (lines["kind"] == VALUE)
+    return (lines["reproduced"] - lines["paper"]).where(both)
 
 
 def _number(value: float, missing: str, sign: bool) -> str:
@@ -143,13 +148,14 @@ def _number(value: float, missing: str, sign: bool) -> str:
     return f"{value:+.2f}" if sign else f"{value:.2f}"
 
 
-def _texts(line: Any) -> tuple[str, str, str, str]:
-    """What a cell shows of a line: reproduced, its half interval, the mark of noise, the paper's."""
+def _texts(line: Any) -> tuple[str, str, str, str, str]:
+    """What a cell shows of a line: reproduced, its half interval, the mark of noise, the paper's, the difference to it."""
     if line.kind == PRINTED:
-        return "", "", "", f"{line.printed or NO_PAPER_VALUE}{MARKS[line.check]}"
+        return "", "", "", f"{line.printed or NO_PAPER_VALUE}{MARKS[line.check]}", ""
     sign, half = line.kind != VALUE, (line.high - line.low) / 2
     reproduced, paper = _number(line.reproduced, NOT_RUN, sign), _number(line.paper, NO_PAPER_VALUE, sign)
-    return reproduced, "" if math.isnan(half) else f"{half:.2f}", NOISE if line.p >= ALPHA else "", paper
+    away = _number(line.to_paper, "", True)
+    return reproduced, "" if math.isnan(half) else f"{half:.2f}", NOISE if line.p >= ALPHA else "", paper, away
 
 
 def _count(lines: pd.DataFrame) -> str:
@@ -162,16 +168,20 @@ def _header(result: TableResult) -> list[str]:
     return ["", "n", *map(heading, result.metrics)]
 
 
+def _grouped(result: TableResult) -> Any:
+    return result.lines.assign(to_paper=to_paper(result.lines)).groupby(["title", "kind"], sort=False)
+
+
 def _cells(result: TableResult, escaped: Callable[[str], str], bold: str) -> tuple[list[list[str]], list[list[str]]]:
-    """The rows of the table and of its deltas: "reproduced (paper)" in each cell."""
+    """The rows of the table and of its deltas: "reproduced (paper; difference)" in each cell."""
 
     def cell(line: Any) -> str:
-        reproduced, half, noise, paper = _texts(line)
+        reproduced, half, noise, paper, away = _texts(line)
         value = bold.format(reproduced) if line.best else reproduced
-        return f"{value}{half and f' ± {half}'}{noise} ({paper})" if reproduced else paper
+        return f"{value}{half and f' ± {half}'}{noise} ({paper}{away and f'; {away}'})" if reproduced else paper
 
     rows, deltas = [], []
-    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+    for (title, kind), lines in _grouped(result):
         cells, name = [cell(line) for line in lines.itertuples()], escaped(str(title))
         if kind == VALUE:
             rows.append([name, _count(lines), *cells])
@@ -197,13 +207,13 @@ def to_latex(result: TableResult) -> str:
         return f"$-${escape_latex(text[1:])}" if text.startswith("-") else escape_latex(text)
 
     def pair(line: Any) -> list[str]:
-        reproduced, half, noise, paper = _texts(line)
+        reproduced, half, noise, paper, away = _texts(line)
         value = rf"\textbf{{{number(reproduced)}}}" if line.best else number(reproduced)
         mark = (half and rf"_{{\pm {half}}}") + (noise and r"{\approx}")
-        return [value + (mark and f"${mark}$"), number(paper)]
+        return [value + (mark and f"${mark}$"), number(paper) + (away and f" ({number(away)})")]
 
     rows = []
-    for (title, kind), lines in result.lines.groupby(["title", "kind"], sort=False):
+    for (title, kind), lines in _grouped(result):
         cells = [text for line in lines.itertuples() for text in pair(line)]
         if kind == PRINTED:
             # The name of a delta is longer than its column: it runs over the empty cells beside it.
@@ -230,7 +240,7 @@ def to_latex(result: TableResult) -> str:
             position_float="centering",
             hrules=True,
             label=f"tab:{result.id}",
-            caption=escape_latex(" ".join([head, "repr.: reproduced ± half of its 95 % interval.", *notes])),
+            caption=escape_latex(" ".join([head, "repr.: reproduced ± half of its 95 % interval; in brackets: reproduced minus the paper's.", *notes])),
             multicol_align="c",
             environment="table*",
         )

@@ -62,9 +62,9 @@ def page(run: Run) -> Page:
 def hostile(run: Run) -> Run:
     """A run with one table, one figure and one verdict, each of which would like to be HTML."""
     quoted = HOSTILE.replace('"', '""')
-    lines = ["table,row,kind,metric,paper,reproduced,n,system,low,high,p,note"]
-    lines += [f'T2,"{quoted}",value,BLEU-2,0.4,0.5,9,a,0.4,0.6,0.2,', "T2,CPO,value,BLEU-2,,0.25,9,cpo,,,,"]
-    lines += ["T2,KTO,value,BLEU-2,0.1,not run,,,,,,", "T2,DPO,value,BLEU-2,0.1,undefined,9,dpo,,,,"]
+    lines = ["table,row,kind,metric,paper,reproduced,to_paper,n,system,low,high,p,note"]
+    lines += [f'T2,"{quoted}",value,BLEU-2,0.4,0.5,0.1,9,a,0.4,0.6,0.2,', "T2,CPO,value,BLEU-2,,0.25,,9,cpo,,,,"]
+    lines += ["T2,KTO,value,BLEU-2,0.1,not run,,,,,,,", "T2,DPO,value,BLEU-2,0.1,undefined,,9,dpo,,,,"]
     write_text(run.figures / "table_T2.csv", "\n".join(lines) + "\n")
     write_text(run.figures / "table_T2.md", f"**Table T2.** {HOSTILE}\n\n| a |\n\nA note.\n")
     claim = f'C1,"{quoted}",here,holds,"{quoted}",99%,'

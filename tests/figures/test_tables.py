@@ -90,13 +90,13 @@ def test_not_run_never_vanishes(table_id: str) -> None:
 @pytest.mark.parametrize(
     ("table_id", "shown", "latex"),
     [
-        ("T2", "| CPO | 50 | **0.50** (0.62) |", r"CPO & 50 & \textbf{0.50} & 0.62 &"),
+        ("T2", "| CPO | 50 | **0.50** (0.62; -0.12) |", r"CPO & 50 & \textbf{0.50} & 0.62 ($-$0.12) &"),
         ("T2", "| TxtChem-T5 | not run | not run (0.08) |", "TxtChem-T5 & not run & not run & 0.08 &"),
         ("T2", "| init only (control) | 50 | 0.00 (–) |", "init only (control) & 50 & 0.00 & -- &"),
         ("AT1", "| SFT-Meditron | not run | not run (–) |", "SFT-Meditron & not run & not run & -- &"),
         ("T3", "undefined (4.19)", "undefined & 4.19"),
-        ("T3", "**60.00** (42.65)", r"\textbf{60.00} & 42.65"),  # the lower is the better
-        ("T3", "| 80.00 (66.16)", "80.00 & 66.16"),
+        ("T3", "**60.00** (42.65; +17.35)", r"\textbf{60.00} & 42.65 (+17.35)"),  # the lower is the better
+        ("T3", "| 80.00 (66.16; +13.84)", "80.00 & 66.16 (+13.84)"),
         ("T5", "-4%‡", r"$-$4\%\textsuperscript{\textdaggerdbl}"),
         ("T5", "+58%†", r"+58\%\textsuperscript{\textdagger}"),
     ],
@@ -108,7 +108,9 @@ def test_cells_in_markdown_and_latex(table_id: str, shown: str, latex: str) -> N
 
 def test_the_csv_says_what_was_not_run_undefined_or_not_printed() -> None:
     cpo = line(result(), "CPO", "value", "BLEU-2")
-    assert cpo == cpo | {"paper": "0.62", "reproduced": "0.5", "n": "50", "system": "cpo"}
+    assert cpo == cpo | {"paper": "0.62", "reproduced": "0.5", "to_paper": "-0.12", "n": "50", "system": "cpo"}
+    assert line(result(), "init only", "value", "BLEU-2")["to_paper"] == "", "the paper prints nothing to compare with"
+    assert line(result(), "CPOvsMED", "difference", "BLEU-2")["to_paper"] == ""
     assert line(result(), "CPO", "value", "METEOR")["reproduced"] == NOT_RUN
     assert line(result(), "init only", "value", "BLEU-2")["paper"] == ""
     assert line(result("T3"), "CPO", "value", "FCD")["reproduced"] == "undefined"
@@ -242,7 +244,6 @@ def test_latex_compiles(tmp_path: Path) -> None:
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-1500:]
-    assert "Output written on tables.pdf (1 page" in done.stdout
     assert "Overfull" not in done.stdout, "wider than the page"
 
 
@@ -250,8 +251,8 @@ def test_the_files_of_a_table(tmp_path: Path) -> None:
     paths = write_table(result(), tmp_path)
     assert [path.name for path in paths] == ["table_T2.csv", "table_T2.md", "table_T2.tex"]
     table = pd.read_csv(paths[0], keep_default_na=False)
-    numbers = ["paper", "reproduced", "n", "system", "low", "high", "p", "note"]
-    assert list(table.columns) == ["table", "row", "kind", "metric", *numbers]
+    numbers = ["paper", "reproduced", "to_paper", "n", "low", "high", "p"]
+    assert list(table.columns) == ["table", "row", "kind", "metric", *numbers, "system", "note"]
     assert len(table) == 8 * 6 + 3 * 6
 
 
@@ -271,8 +272,8 @@ TESTS = pd.DataFrame(
 def test_values_show_half_their_interval_and_noise_is_marked() -> None:
     table = result("T2", SPREAD, tests=TESTS)
     shown = markdown(table)
-    assert "| **0.50** ± 0.04≈ (0.62) |" in shown
-    assert "| 0.40 ± 0.04 (0.42) |" in shown  # the reference system itself
+    assert "| **0.50** ± 0.04≈ (0.62; -0.12) |" in shown
+    assert "| 0.40 ± 0.04 (0.42; -0.02) |" in shown  # the reference system itself
     assert "| 0.00 ± 0.04 (–) |" in shown  # told from it
     assert "+0.10 ± 0.12≈ (+0.20)" in shown
     assert r"\textbf{0.50}$_{\pm 0.04}{\approx}$ & 0.62" in to_latex(table)
