@@ -232,7 +232,7 @@ def test_the_ablation_is_dealt_out_to_parts_that_miss_no_system() -> None:
     table = {row.name: row for row in with_ratio_grid(load_systems(), load("cpu")) if row.init != "baseline"}
     ablation = [name for name, row in table.items() if row.notebook == "06_ablation"]
     dealt = parts("cpu")
-    assert len(dealt) == load("cpu").ablation_jobs == 2
+    assert len(dealt) == load("cpu").ablation_jobs == 4
     assert sorted(name for _, names in dealt.values() for name in names) == sorted(ablation)
     assert {maker for maker, _ in dealt.values()} == {"06_ablation"}
     assert parts("smoke") == {}, "smoke's trainings are shorter than a process's imports"
