@@ -8,6 +8,7 @@ holds, or does not, where at most 2.5 % of the draws say otherwise; else it is w
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,12 +21,12 @@ from lmolt_utils.config.published import METRICS, load_official, load_published
 from lmolt_utils.config.reading import Strict, read_as
 from lmolt_utils.config.systems import System
 from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.files import read_json, read_rows, write_text
+from lmolt_utils.files import BadFileError, read_json, read_rows, write_text
 from lmolt_utils.metrics.intervals import Additive, additive, mean_of, resampled
 from lmolt_utils.metrics.results import read_scores, seeds_of
 from lmolt_utils.metrics.scoring import score_path
 from lmolt_utils.nli.results import divergence_path, rows_path
-from lmolt_utils.paths import figures_folder, root, run_folder
+from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.notebook import Run
 
 Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
@@ -34,6 +35,7 @@ DISAGREEING = 0.025
 DRAWS = 1000
 _NLI = ("coverage", "hallucination", "unsupported")
 _AUTHORS, _OFFICIAL = "authors' ", "official "
+_COLUMNS = ("id", "claim", "source", "verdict", "evidence", "draws", "seeds")
 
 
 class Condition(Strict):
@@ -274,7 +276,7 @@ def decide(profile: str) -> int:
     for line in now.itertuples():
         print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}")
     print(", ".join(f"{count} {verdict}" for verdict, count in counts(now).items()))
-    changed = flipped(pd.read_csv(kept, dtype=str), now) if kept.exists() else []
+    changed = flipped(read_verdicts(kept), now) if kept.exists() else []
     for text in changed:
         print(f"changed: {text}")
     return 3 if changed else 0
@@ -312,8 +314,20 @@ def ledgers() -> dict[str, tuple[str, pd.DataFrame]]:
         path = figures_folder(root() / "runs" / profile, load(profile).figures_dir) / "claims.csv"
         if path.exists():
             what = params.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(".")
-            tables[profile] = what, pd.read_csv(path, dtype=str)
+            tables[profile] = what, read_verdicts(path)
     return tables
+
+
+def read_verdicts(path: Path) -> pd.DataFrame:
+    """A ``claims.csv``, as texts; :class:`~lmolt_utils.files.BadFileError` where it is not one, whole."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # pandas' errors, and texts that are not UTF-8
+        table = pd.DataFrame()
+    whole = not table.empty and set(_COLUMNS) <= set(table)
+    if not (whole and table["id"].is_unique and table["verdict"].isin(get_args(Verdict)).all()):
+        raise BadFileError(f"{shown(path)} is no table of verdicts, or damaged: restore it, or run 08_figures again")
+    return table
 
 
 def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
@@ -326,7 +340,7 @@ def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
         + (f" Made by older code, and kept: {table['older_code'].iloc[0]}." if "older_code" in table else "")
         for name, (what, table) in tables.items()
     ]
-    by_id = {name: table.fillna("").set_index("id").to_dict("index") for name, (_, table) in tables.items()}
+    by_id = {name: table.set_index("id").to_dict("index") for name, (_, table) in tables.items()}
     ledger = [
         {"": f"[{one.id}](#{one.id.lower()})", "claim": one.claim, "source": one.source}
         | {name: f"**{found[one.id]['verdict']}**" if one.id in found else "–" for name, found in by_id.items()}

@@ -7,23 +7,23 @@ few lines of script are in ``report.html.j2``.
 import base64
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lmolt_utils.config.params import Params, describe, load
 from lmolt_utils.config.switches import shown as switch_shown
 from lmolt_utils.config.switches import switches
-from lmolt_utils.figures.claims import counts, ledgers
+from lmolt_utils.figures.claims import counts, ledgers, read_verdicts
 from lmolt_utils.figures.table_files import ALPHA, NOISE
-from lmolt_utils.files import write_text
+from lmolt_utils.files import BadFileError, write_text
 from lmolt_utils.paths import root, run_folder, shown
-from lmolt_utils.run.notebook import Run, damaged, read_notebook_record
+from lmolt_utils.run.notebook import Run, altered, read_notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, with_data_switches
 from lmolt_utils.run.steps import commit, records
 
@@ -62,13 +62,13 @@ def report_path(run: Run) -> Path:
 def report(profile: str) -> int:
     """Make the page of a profile's run again, in seconds, from what is there."""
     run = Run("08_figures", run_folder(profile), with_data_switches(load(profile)))
-    missing = write_report(run)
+    missing = write_report(run, finished=True)
     print(f"{shown(report_path(run))}: {f'{len(missing)} parts are missing' if missing else 'complete'}")
     return 0
 
 
-def write_report(run: Run) -> list[str]:
-    """Write the page; returns what is missing on it."""
+def write_report(run: Run, *, finished: bool = False) -> list[str]:
+    """Write the page; returns what is missing on it. Once 08 has ``finished``, its own files are checked too."""
     missing: list[str] = []
     context = {
         "run": run.title,
@@ -78,7 +78,7 @@ def write_report(run: Run) -> list[str]:
         "tables": [grid for name in TABLES if (grid := _table(run.figures, name, missing))]
         + [grid for name, title in FURTHER.items() if (grid := _further(run, name, title, missing))],
         "figures": list(_figures(run.figures, FIGURES, missing)),
-        "notebooks": _notebooks(run, missing),
+        "notebooks": _notebooks(run, missing, finished),
         "parameters": _parameters(run),
         "deviations": _deviations(run),
         "cost": _cost(run),
@@ -99,17 +99,21 @@ def _link(run: Run, target: Path) -> str:
 def _verdicts(run: Run, missing: list[str]) -> Grid:
     """The ledger: this run's verdicts and numbers, and the verdicts of the other profiles beside them."""
     own = run.figures / "claims.csv"
-    tables = {run.title: pd.read_csv(own, dtype=str).fillna("")} if own.exists() else {}
-    if not tables:
+    tables, others = dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
+    try:
+        tables = {run.title: read_verdicts(own)} if own.exists() else {}
+        if run.figures.is_relative_to(root() / "figures"):
+            others = {name: table for name, (_, table) in ledgers().items() if name != run.params.profile}
+    except BadFileError as error:
+        missing.append(f"verdicts: {error}")
+    if not (tables or own.exists()):
         missing.append("verdicts of this run (claims.csv)")
-    tracked = run.figures.is_relative_to(root() / "figures")
-    others = {name: table for name, (_, table) in ledgers().items() if name != run.params.profile} if tracked else {}
     tables |= others
     columns = {name: table.set_index("id")["verdict"].to_dict() for name, table in tables.items()}
     told = {name: [f"{count} {verdict}" for verdict, count in counts(table).items()] for name, table in tables.items()}
     notes = [f"{name}: {', '.join(parts)}." for name, parts in told.items()]
     rows: list[list[Cell]] = []
-    for line in next(iter(tables.values()), pd.DataFrame()).fillna("").to_dict("records"):
+    for line in next(iter(tables.values()), pd.DataFrame()).to_dict("records"):
         found = [columns[name].get(line["id"], "not run") for name in tables]
         rows.append([line["id"], line["claim"], line["source"], *found, line["evidence"], line["draws"]])
     head = ["", "claim", "stated in", *tables, "numbers", "holds in draws"]
@@ -136,18 +140,19 @@ def _study(run: Run) -> dict[str, Any] | None:
 def _table(folder: Path, name: str, missing: list[str]) -> Grid | None:
     """A table as its CSV holds it, a row per system; captions and notes from its Markdown."""
     path = folder / f"table_{name}.csv"
-    if not path.exists():
-        missing.append(f"Table {name} ({path.name})")
+    columns = ("row", "kind", "metric", "paper", "reproduced", "n", "system", "low", "high", "p")
+    lines = _read(path, f"Table {name}", columns, missing)
+    if lines is None:
         return None
-    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
     lines = lines[lines["kind"] == "value"]
     metrics = list(dict.fromkeys(lines["metric"]))
     rows: list[list[Cell]] = []
     for row, cells in lines.groupby("row", sort=False):
         texts = {cell.metric: _value(cell) for cell in cells.itertuples()}
-        n = max(cells["n"], key=lambda text: float(text or 0))
-        rows.append([str(row), n, *(texts.get(metric, "") for metric in metrics)])
-    told = path.with_suffix(".md").read_text(encoding="utf-8") if path.with_suffix(".md").exists() else ""
+        n = pd.to_numeric(cells["n"], errors="coerce").max()
+        rows.append([str(row), "" if pd.isna(n) else f"{n:.0f}", *(texts.get(metric, "") for metric in metrics)])
+    notes = path.with_suffix(".md")
+    told = notes.read_text(encoding="utf-8", errors="replace") if notes.exists() else ""
     parts = [
         re.sub(r"\\(.)", r"\1", part.replace("**", "")) for part in told.split("\n\n") if part[:1] not in ("", "|")
     ]
@@ -155,21 +160,32 @@ def _table(folder: Path, name: str, missing: list[str]) -> Grid | None:
 
 
 def _further(run: Run, name: str, title: str, missing: list[str]) -> Grid | None:
-    path = run.figures / f"{name}.csv"
-    if not path.exists():
-        missing.append(f"{title} ({path.name})")
+    lines = _read(run.figures / f"{name}.csv", title, (), missing)
+    return None if lines is None else Grid(title, [str(name) for name in lines], lines.to_numpy().tolist())
+
+
+def _read(path: Path, what: str, columns: Sequence[str], missing: list[str]) -> pd.DataFrame | None:
+    """A CSV file as texts; None, and ``what`` is missing, where it is not there, damaged or without a row."""
+    try:
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+        lost = "damaged" if not set(columns) <= set(lines) else "no rows" if lines.empty else ""
+    except FileNotFoundError:
+        lost = path.name
+    except (OSError, ValueError):  # pandas' errors, and texts that are not UTF-8, are ValueErrors
+        lost = "damaged"
+    if lost:
+        missing.append(f"{what} ({lost if lost == path.name else f'{path.name}: {lost}'})")
         return None
-    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return Grid(title, [str(name) for name in lines], lines.to_numpy().tolist())
+    return lines
 
 
 def _value(cell: Any) -> str:
-    texts = (cell.reproduced, cell.low, cell.high, cell.to_paper)
-    number, low, high, to_paper = (pd.to_numeric(text, errors="coerce") for text in texts)
-    away = "" if pd.isna(to_paper) else f"; {to_paper:+.3f}"
+    texts = (cell.reproduced, cell.low, cell.high, cell.paper)
+    number, low, high, paper_value = (pd.to_numeric(text, errors="coerce") for text in texts)
+    away = "" if pd.isna(number - paper_value) else f"; {number - paper_value:+.3f}"
     paper = f" ({cell.paper}{away})" if cell.paper else ""
     half = "" if pd.isna(high - low) else f" ± {(high - low) / 2:.3f}"
-    noise = NOISE if cell.p and float(cell.p) >= ALPHA else ""
+    noise = NOISE if pd.to_numeric(cell.p, errors="coerce") >= ALPHA else ""
     return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{noise}{paper}"
 
 
@@ -181,7 +197,7 @@ def _figures(folder: Path, names: Iterable[str], missing: list[str]) -> Iterable
             with Image.open(path) as picture:
                 picture.verify()
                 alt = str(picture.info.get("Description") or name)
-        except (FileNotFoundError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, SyntaxError) as error:
             missing.append(f"figure {name} ({'missing' if isinstance(error, FileNotFoundError) else 'damaged'})")
             continue
         uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -189,20 +205,24 @@ def _figures(folder: Path, names: Iterable[str], missing: list[str]) -> Iterable
         yield {**told, "uri": uri, "data": f"../{name}.csv"}
 
 
-def _notebooks(run: Run, missing: list[str]) -> Grid:
+def _notebooks(run: Run, missing: list[str], finished: bool) -> Grid:
     """The executed notebooks, the code that ran and whether their files are still what they wrote."""
     rows: list[list[Cell]] = []
     for name in NOTEBOOKS:
         record = read_notebook_record(run.folder, name)
-        if name == NOTEBOOKS[-1]:
+        if name == NOTEBOOKS[-1] and not finished:
             rows.append([(name, _executed(run, name)), commit()[:7], "makes this page"])
         elif record is None:
             missing.append(f"run of notebook {name}")
             rows.append([name, "", "NOT RUN here"])
         else:
-            lost = damaged(run.folder, name)
-            missing += [f"{lost} (missing or changed)"] if lost else []
-            state = f"{lost} is MISSING or was CHANGED" if lost else f"{len(record['files'])} files, all as written"
+            # lmolt report writes the page again
+            lost = [one for one in altered(run.folder, name) if not one.endswith("report/index.html")]
+            missing += [f"{one} (missing or changed)" for one in lost[:3]]
+            missing += [f"{len(lost) - 3} more files of {name} (missing or changed)"] if len(lost) > 3 else []
+            state = (
+                f"{', '.join(lost[:3])} MISSING or CHANGED" if lost else f"{len(record['files'])} files, all as written"
+            )
             rows.append([(name, _executed(run, name)), str(record.get("commit", "unknown"))[:7], state])
     older = (f"Made by older code, and kept: {run.older_code}.",) if run.older_code else ()
     return Grid("Executed notebooks and provenance", ["notebook", "commit", "files"], rows, older)

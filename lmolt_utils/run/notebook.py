@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -167,14 +167,19 @@ def read_notebook_record(folder: Path, notebook: str) -> dict[str, Any] | None:
 
 def damaged(folder: Path, notebook: str) -> str | None:
     """The first file of a finished notebook that is missing or no longer what it wrote; ``None``: all are whole."""
+    return next(altered(folder, notebook), None)
+
+
+def altered(folder: Path, notebook: str) -> Iterator[str]:
+    """Every such file; the notebook's record, where that is not there."""
     record = read_notebook_record(folder, notebook)
     if record is None:
-        return f"notebooks/{notebook}.record.json"
+        yield f"notebooks/{notebook}.record.json"
+        return
     for name, digest in record["files"].items():
         path = folder / name if (folder / name).exists() else root() / name
         if not path.exists() or fingerprint(path) != digest:
-            return str(name)
-    return None
+            yield str(name)
 
 
 def _cost(path: Path) -> dict[str, Any]:
