@@ -19,7 +19,7 @@ from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import METRICS, load_official, load_published
 from lmolt_utils.config.reading import Strict, read_as
-from lmolt_utils.config.systems import System
+from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.figures.author_scores import read_author_scores
 from lmolt_utils.files import BadFileError, read_json, read_rows, write_text
 from lmolt_utils.metrics.intervals import Additive, additive, mean_of, resampled
@@ -27,7 +27,7 @@ from lmolt_utils.metrics.results import read_scores, seeds_of
 from lmolt_utils.metrics.scoring import score_path
 from lmolt_utils.nli.results import divergence_path, rows_path
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
-from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.notebook import Run, altered
 
 Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
 #: Share of the draws on either side of a 95 % interval: more that disagree are noise.
@@ -81,6 +81,7 @@ class Claim(Strict):
     id: str
     claim: str
     source: str
+    says: str = ""
     all: list[Condition] = Field(default_factory=list)
     not_decidable: str = ""
 
@@ -93,7 +94,7 @@ def load_claims() -> list[Claim]:
 @dataclass(frozen=True, eq=False)
 class Number:
     """A mean over ``seeds`` training seeds, its values under other draws (None: no spread is known), and the seeds'
-    standard deviation (NaN: of one seed)."""
+    standard deviation (NaN: of one seed). As a text: 0.52 ± 0.06 [0.4, 0.63], the interval that of the draws."""
 
     mean: float
     seeds: int
@@ -101,7 +102,13 @@ class Number:
     spread: float = math.nan
 
     def __str__(self) -> str:
-        return f"{round(self.mean, 3):g}" + ("" if math.isnan(self.spread) else f" ± {round(self.spread, 3):g}")
+        spread = "" if math.isnan(self.spread) else f" ± {_short(self.spread)}"
+        low, high = (None, None) if self.draws is None else np.quantile(self.draws, [DISAGREEING, 1 - DISAGREEING])
+        return f"{_short(self.mean)}{spread}" + ("" if low is None else f" [{_short(low)}, {_short(high)}]")
+
+
+def _short(value: float) -> str:
+    return f"{round(float(value), 3) + 0.0:g}"  # no minus zero
 
 
 @dataclass
@@ -219,8 +226,12 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
             if number is None:
                 lacking = f"no {condition.metric} of {label}"
                 return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
+            if math.isnan(number.mean):
+                undefined = f"{condition.metric} of {label} is not a number"
+                return {**line, "verdict": "not decidable", "evidence": undefined, "draws": "", "seeds": ""}
             numbers.append(number)
             title = condition.metric + ("" if condition.metric != "KL" else f", cut {cut}")
+            title += "" if condition.method == "atomic" else f" by {condition.method}"
             told.setdefault(title, []).append(f"{label} {number}{evidence.printed(name, condition.metric)}")
             if name in evidence.trained:
                 seeds[label] = number.seeds
@@ -274,8 +285,10 @@ def decide(profile: str) -> int:
         raise ParameterError(f"profile {profile} has no scores yet: make reproduce PROFILE={profile}")
     now, kept = verdicts(run, run.table), run.figures / "claims.csv"
     for line in now.itertuples():
-        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}")
+        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}{_sure(line._asdict())}")
     print(", ".join(f"{count} {verdict}" for verdict, count in counts(now).items()))
+    for name in altered(run.folder, "07_nli_evaluation"):
+        print(f"missing, or not what 07_nli_evaluation wrote: {name}")
     changed = flipped(read_verdicts(kept), now) if kept.exists() else []
     for text in changed:
         print(f"changed: {text}")
@@ -287,9 +300,11 @@ _HEAD = """# Results: what holds of the papers' claims
 Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
 *control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
 papers and their code disagree.
-A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of other
-seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run** (a system
-or file that it needs is not there). A verdict says what is so in these runs, with these models:
+A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of
+other seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run**
+(a system or file that it needs is not there). A number is followed by the standard deviation over training seeds (±),
+where there are several, and by the 95 % interval over the draws, in square brackets. A verdict says what is so in these
+runs, with these models:
 
 {profiles}
 
@@ -349,14 +364,48 @@ def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
     numbers = []
     for one in load_claims():
         numbers += [f"### {one.id}", "", f"{one.claim} ({one.source})", ""]
+        numbers += [f"> {one.says}", ""] if one.says else []
         for name, found in by_id.items():
             if line := found.get(one.id):
-                seeds = f"; training seeds: {line['seeds']}" if line["seeds"] else ""
-                share = f"; it holds in {line['draws']} of the draws" if line["draws"] else ""
-                numbers.append(f"- {name}: **{line['verdict']}**. {line['evidence']}{share}{seeds}.")
-        numbers.append("")
+                numbers.append(f"- {name}: **{line['verdict']}**. {line['evidence']}{_sure(line)}.")
+        numbers += ["", *([f"See {', '.join(links)}.", ""] if (links := _places(one, list(tables))) else [])]
     table = pd.DataFrame(ledger).to_markdown(index=False)
     return _HEAD.format(profiles="\n".join(profiles)) + table + "\n\n## The numbers\n\n" + "\n".join(numbers)
+
+
+def _sure(line: Mapping[Any, Any]) -> str:
+    """In which share of the draws a claim holds, and of how many training seeds its numbers are."""
+    share = f"; it holds in {line['draws']} of the draws" if line["draws"] else ""
+    return share + (f"; training seeds: {line['seeds']}" if line["seeds"] else "")
+
+
+def _places(claim: Claim, profiles: Sequence[str]) -> list[str]:
+    """Links to the tables and figures of what a claim rests on, in each profile that has its own, and to the executed
+    notebooks that made it; only to what is there."""
+    systems = {one.name: one for one in load_systems()}
+    shows, made = list[str](), set[str]()
+    for one in claim.all:
+        named = [systems[name] for name in (one.of, one.minus) if name in systems]
+        if one.metric == "KL":
+            shows.append(f"nli_divergence_{('all', 'long', 'extreme')[one.cut]}.png")
+        elif one.metric in _NLI:
+            shows.append("nli_distributions.png" if one.method == "atomic" else "nli_divergence_all.png")
+        elif one.metric == "length_deviation":
+            shows.append("distributions.png")
+        elif one.metric.startswith(_AUTHORS):
+            shows.append("almol_distributions.png")
+        elif one.metric in METRICS:
+            for system in named:
+                held = [table for table in system.rows if one.metric in load_published().table(table).metrics]
+                ablation = "merge_comparison.png" if system.init == "soup" else "ratio_sweep.png"
+                shows.append(f"table_{held[0]}.md" if held else ablation)
+        made |= {system.notebook for system in named}
+        made |= {"07_nli_evaluation"} if one.metric == "KL" or one.metric in _NLI else set()
+    places = [figures_folder(root() / "runs" / name, load(name).figures_dir) for name in profiles]
+    files = [folder / name for name in dict.fromkeys(shows) for folder in places]
+    files += [root() / "figures" / "notebooks" / f"{name}.ipynb" for name in (*sorted(made), "08_figures") if claim.all]
+    names = [path.relative_to(root()).as_posix() for path in dict.fromkeys(files) if path.exists()]
+    return [f"[{name.removeprefix('figures/')}]({name})" for name in names]
 
 
 def counts(table: pd.DataFrame) -> Mapping[str, int]:

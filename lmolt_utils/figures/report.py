@@ -115,8 +115,9 @@ def _verdicts(run: Run, missing: list[str]) -> Grid:
     rows: list[list[Cell]] = []
     for line in next(iter(tables.values()), pd.DataFrame()).to_dict("records"):
         found = [columns[name].get(line["id"], "not run") for name in tables]
-        rows.append([line["id"], line["claim"], line["source"], *found, line["evidence"], line["draws"]])
-    head = ["", "claim", "stated in", *tables, "numbers", "holds in draws"]
+        rows.append([line["id"], line["claim"], *found, line["source"], line["evidence"], line["draws"]])
+    own_numbers = f"numbers of {next(iter(tables), 'none')}"
+    head = ["", "claim", *tables, "stated in", own_numbers, "holds in draws"]
     return Grid("Verdicts", head, rows, tuple(notes))
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from lmolt_utils.config.params import ParameterError, load, profiles
 from lmolt_utils.config.published import load_published
 from lmolt_utils.config.reading import nearest
-from lmolt_utils.files import emptied, fingerprint, read_kept
+from lmolt_utils.files import BadFileError, emptied, fingerprint, read_kept
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import read_notebook_record
 from lmolt_utils.run.steps import code_hash, output_path, records
@@ -38,7 +38,12 @@ def why(table: str, row: str, metric: str) -> int:
 
 
 def _cell(path: Path, row: str, metric: str) -> dict[str, str]:
-    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # pandas' errors, and texts that are not UTF-8
+        lines = pd.DataFrame()
+    if not {"table", "row", "kind", "metric", "paper", "reproduced", "system", "note"} <= set(lines):
+        raise BadFileError(f"{shown(path)} is no table of 08_figures, or damaged: run 08_figures again")
     values = lines[lines["kind"] == "value"]
     mine = values[(values["row"] == row) | (values["system"] == row)]
     if mine.empty:

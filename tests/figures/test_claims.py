@@ -1,5 +1,6 @@
 """The claims ledger: what its rules say of made-up numbers, and that every rule asks for something that exists."""
 
+import math
 import re
 
 import numpy as np
@@ -21,8 +22,11 @@ from lmolt_utils.figures.claims import (
     judge,
     load_claims,
     page,
+    read_verdicts,
     verdicts,
 )
+from lmolt_utils.files import BadFileError, write_text
+from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 
 EVEN = np.linspace(-1, 1, DRAWS)
@@ -90,6 +94,24 @@ def test_what_is_missing_is_not_decided(run: Run) -> None:
     assert set(found[["C1c", "C3b"]]) == {"does not hold"}  # the shared task's scores need no run
 
 
+def test_what_is_not_a_number_decides_nothing(run: Run) -> None:
+    line = judge(claim(of="cpo", metric="coverage", above=0), Told(run, {("cpo", "coverage"): (math.nan, 0.1)}))
+    assert (line["verdict"], line["evidence"]) == ("not decidable", "coverage of CPO is not a number")
+
+
+@pytest.mark.parametrize("text", ["", "id,verdict\nC1,holds\n", "\xff\xfe", "whole, but a verdict", "twice"])
+def test_a_damaged_table_of_verdicts_is_named(run: Run, text: str) -> None:
+    table = verdicts(run, load_systems())
+    whole = table.to_csv(index=False)
+    texts = {"whole, but a verdict": whole.replace("not run", "nan", 1), "twice": pd.concat([table, table]).to_csv()}
+    path = run.figures / "claims.csv"
+    write_text(path, whole)
+    assert len(read_verdicts(path)) == len(table)
+    path.write_bytes(texts.get(text, text).encode("latin-1", "replace"))
+    with pytest.raises(BadFileError, match=r"claims\.csv is no table of verdicts"):
+        read_verdicts(path)
+
+
 def test_the_ledger_asks_for_what_exists() -> None:
     claims, names = load_claims(), {system.name for system in load_systems()}
     assert len({one.id for one in claims}) == len(claims)
@@ -116,7 +138,8 @@ def test_seeds_widen_a_verdict(run: Run) -> None:
     """Student's t of the mean with two degrees of freedom: P(t > -(0.52 - 0.5) / (0.06 / sqrt(3))) = 0.69."""
     number = Evidence(run, load_systems())._over_seeds([(value, np.full(DRAWS, value)) for value in (0.52, 0.58, 0.46)])
     assert number is not None
-    assert (number.mean, number.seeds, str(number)) == (pytest.approx(0.52), 3, "0.52 ± 0.06")
+    assert (number.mean, number.seeds) == (pytest.approx(0.52), 3)
+    assert re.fullmatch(r"0\.52 ± 0\.06 \[0\.3\d*, 0\.6\d*\]", str(number)), "t: 0.52 ± 4.3 x 0.035"
     assert number.draws is not None
     expected = stats.t.sf(-0.02 * 3**0.5 / 0.06, 2)
     assert float((number.draws > 0.5).mean()) == pytest.approx(expected, abs=0.04)
@@ -134,6 +157,9 @@ def test_the_page_shows_every_claim_and_profile(run: Run) -> None:
     for one in load_claims():
         assert f"### {one.id}\n" in text
         assert f"(#{one.id.lower()})" in text
+        assert f"\n> {one.says}\n" in text or not one.says
+    for name in re.findall(r"\[[^]]*\]\((?!#)([^)]+)\)", text):
+        assert (root() / name).exists(), name
     assert "| study" in text
     assert "| cpu" in text
     assert text.count("- study: **not run**") == int((table["verdict"] == "not run").sum()) > 30

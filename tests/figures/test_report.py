@@ -16,6 +16,7 @@ from lmolt_utils.figures.report import FIGURES, TABLES, report_path, write_repor
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.notebooks import NOTEBOOKS
 
 HOSTILE = '"><script>alert(1)</script><img src="http://example.org/x" onerror=alert(2)>'
 #: What a browser is asked after clicking on a heading twice and typing into a filter.
@@ -101,6 +102,44 @@ def test_what_is_missing_is_named(hostile: Run) -> None:
     assert "not run (0.1)" in text
     assert "undefined (0.1)" in text
     assert "0.500 ± 0.100≈ (0.4; +0.100)" in text
+
+
+OLD = (
+    "table,row,kind,metric,paper,reproduced,n,system,low,high,p,note\nT3,CPO,value,MACCS,0.77,0.5,9,cpo,0.4,0.6,0.2,\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Table T3 (table_T3.csv: damaged)"),
+        ("\xff\xfe\0", "Table T3 (table_T3.csv: damaged)"),
+        ("a,b\n1,2\n", "Table T3 (table_T3.csv: damaged)"),
+        (OLD.split("\n")[0] + "\n", "Table T3 (table_T3.csv: no rows)"),
+        (OLD.replace(",9,", ",many,").replace("0.2,\n", "small,\n"), "0.500 ± 0.100 (0.77; -0.270)"),
+        (OLD.replace("0.5,", "nan,"), "nan ± 0.100≈ (0.77)"),
+        (OLD, "0.500 ± 0.100≈ (0.77; -0.270)"),
+    ],
+)
+def test_a_page_is_made_of_tables_in_any_state(hostile: Run, text: str, told: str) -> None:
+    """Damaged, without rows, with words for numbers, or written by code that knew no column ``to_paper``."""
+    (hostile.figures / "table_T3.csv").write_bytes(text.encode("latin-1", "replace"))
+    (hostile.figures / "table_T2.md").write_bytes(b"\xff\xfe")
+    (hostile.figures / "claims.csv").write_text("", encoding="utf-8")
+    (hostile.figures / "overview.png").write_bytes((hostile.figures / "overview.png").read_bytes()[:50])
+    missing = write_report(hostile)
+    assert "figure overview (damaged)" in missing
+    assert any("claims.csv is no table of verdicts" in one for one in missing)
+    assert told in page(hostile).text
+
+
+def test_an_edited_table_is_named(hostile: Run) -> None:
+    for notebook in NOTEBOOKS:
+        Run(notebook, hostile.folder, hostile.params, written=[hostile.figures / "table_T2.csv"]).finish()
+    edited = "figures/table_T2.csv (missing or changed)"
+    assert edited not in write_report(hostile, finished=True)
+    write_text(hostile.figures / "table_T2.csv", (hostile.figures / "table_T2.csv").read_text().replace("0.25", "0.75"))
+    assert edited in write_report(hostile, finished=True)
 
 
 def test_an_empty_run_has_a_page_too(run: Run) -> None:
