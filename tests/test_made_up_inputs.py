@@ -27,8 +27,8 @@ from lmolt_utils.data.rows import load as load_corpus
 from lmolt_utils.data.rows import read_rows_of
 from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import CompanionError
-from lmolt_utils.figures.author_scores import read_author_scores
 from lmolt_utils.figures.claims import load_claims
+from lmolt_utils.figures.nli import read_author_scores
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.prediction_files import read_captions, read_predictions
 from lmolt_utils.paths import root

@@ -19,22 +19,22 @@ from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.published import METRICS, load_official, load_published
 from lmolt_utils.config.reading import Strict, read_as
-from lmolt_utils.config.systems import System, load_systems
-from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.files import BadFileError, read_json, read_rows, write_text
+from lmolt_utils.config.systems import System
+from lmolt_utils.figures.tables import untrue_deltas
+from lmolt_utils.files import BadFileError, read_json, read_rows
 from lmolt_utils.metrics.intervals import Additive, additive, mean_of, resampled
 from lmolt_utils.metrics.results import read_scores, seeds_of
 from lmolt_utils.metrics.scoring import score_path
 from lmolt_utils.nli.results import divergence_path, rows_path
-from lmolt_utils.paths import figures_folder, root, run_folder, shown
+from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import Run, altered
 
 Verdict = Literal["holds", "does not hold", "within noise", "not decidable", "not run"]
 #: Share of the draws on either side of a 95 % interval: more that disagree are noise.
 DISAGREEING = 0.025
 DRAWS = 1000
-_NLI = ("coverage", "hallucination", "unsupported")
-_AUTHORS, _OFFICIAL = "authors' ", "official "
+NLI = ("coverage", "hallucination", "unsupported")
+AUTHORS, _OFFICIAL, DELTAS = "authors' ", "official ", "deltas that do not follow"
 _COLUMNS = ("id", "claim", "source", "verdict", "evidence", "draws", "seeds")
 
 
@@ -137,8 +137,10 @@ class Evidence:
         if key not in self.kept:
             if condition.metric == "KL":
                 self.kept[key] = self._divergence(name, cut)
-            elif condition.metric.startswith(_AUTHORS):
-                self.kept[key] = self._authors(name, condition.metric.removeprefix(_AUTHORS))
+            elif condition.metric.startswith(AUTHORS):
+                self.kept[key] = self._released(name, condition.metric.removeprefix(AUTHORS))
+            elif condition.metric == DELTAS:
+                self.kept[key] = Number(untrue_deltas(name), 1, None)
             elif condition.metric.startswith(_OFFICIAL):
                 metric = condition.metric.removeprefix(_OFFICIAL)
                 self.kept[key] = Number(load_official()[name][METRICS[metric].task][metric], 1, None)
@@ -149,7 +151,7 @@ class Evidence:
         return self.kept[key]
 
     def _score(self, condition: Condition, system: str) -> tuple[float, np.ndarray | None] | None:
-        if condition.metric in _NLI:
+        if condition.metric in NLI:
             path = rows_path(self.run, next(one for one in self.systems if one.name == system))
             if not path.exists():
                 return None
@@ -192,14 +194,12 @@ class Evidence:
                 return Number(line["kl"], 1, self._normal(line["kl"], line["low"], line["high"]))
         return None
 
-    def _authors(self, system: str, quantity: str) -> Number | None:
-        if not self.run.params.author_scores:
-            return None
-        scores = read_author_scores(self.run.params.author_scores)
-        of = quantity.removeprefix("absolute ")
-        values = scores.loc[(scores["system"] == system) & (scores["quantity"] == of), "value"].to_numpy(dtype=float)
-        value, draws = _drawn(mean_of(np.abs(values) if of != quantity else values))
-        return Number(value, 1, draws)
+    def _released(self, system: str, quantity: str) -> Number:
+        """A mean over the rows of the authors' released file."""
+        facts = read_as(root() / "params" / "released.yaml", dict[str, dict[str, tuple[int, float, float]]])
+        n, mean, deviation = facts[system][quantity]
+        half = 1.96 * deviation / math.sqrt(n)
+        return Number(mean, 1, self._normal(mean, mean - half, mean + half))
 
     def _normal(self, value: float, low: float | None, high: float | None) -> np.ndarray | None:
         """Draws around a number of which only the 95 % interval is known."""
@@ -285,7 +285,7 @@ def decide(profile: str) -> int:
         raise ParameterError(f"profile {profile} has no scores yet: make reproduce PROFILE={profile}")
     now, kept = verdicts(run, run.table), run.figures / "claims.csv"
     for line in now.itertuples():
-        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}{_sure(line._asdict())}")
+        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}{sure(line._asdict())}")
     print(", ".join(f"{count} {verdict}" for verdict, count in counts(now).items()))
     for name in altered(run.folder, "07_nli_evaluation"):
         print(f"missing, or not what 07_nli_evaluation wrote: {name}")
@@ -293,44 +293,6 @@ def decide(profile: str) -> int:
     for text in changed:
         print(f"changed: {text}")
     return 3 if changed else 0
-
-
-_HEAD = """# Results: what holds of the papers' claims
-
-Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml)); `lmolt claims` decides them again.
-*control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
-papers and their code disagree.
-A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of
-other seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run**
-(a system or file that it needs is not there). A number is followed by the standard deviation over training seeds (±),
-where there are several, and by the 95 % interval over the draws, in square brackets. A verdict says what is so in these
-runs, with these models:
-
-{profiles}
-
-"""
-
-
-#: Whose verdicts the page shows, where 08 has written them.
-PROFILES = ("study", "seeds", "cpu")
-
-
-def write_results(run: Run) -> None:
-    """``RESULTS.md`` beside README, from the verdicts of every profile that has some; only for tracked figures."""
-    if run.figures.is_relative_to(root() / "figures"):
-        write_text(root() / "RESULTS.md", page(ledgers()))
-
-
-def ledgers() -> dict[str, tuple[str, pd.DataFrame]]:
-    """The verdicts of every profile that has some: profile -> (what it is, its claims.csv)."""
-    tables = {}
-    for profile in PROFILES:
-        params = root() / "params" / f"{profile}.yaml"
-        path = figures_folder(root() / "runs" / profile, load(profile).figures_dir) / "claims.csv"
-        if path.exists():
-            what = params.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(".")
-            tables[profile] = what, read_verdicts(path)
-    return tables
 
 
 def read_verdicts(path: Path) -> pd.DataFrame:
@@ -345,67 +307,10 @@ def read_verdicts(path: Path) -> pd.DataFrame:
     return table
 
 
-def page(tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
-    """``RESULTS.md``: the ledger with a column of verdicts per profile, then the numbers behind each verdict.
-
-    tables: profile -> (what it is, its verdicts).
-    """
-    profiles = [
-        f"- **{name}**: {what} ({', '.join(f'{verdict}: {count}' for verdict, count in counts(table).items())})."
-        + (f" Made by older code, and kept: {table['older_code'].iloc[0]}." if "older_code" in table else "")
-        for name, (what, table) in tables.items()
-    ]
-    by_id = {name: table.set_index("id").to_dict("index") for name, (_, table) in tables.items()}
-    ledger = [
-        {"": f"[{one.id}](#{one.id.lower()})", "claim": one.claim, "source": one.source}
-        | {name: f"**{found[one.id]['verdict']}**" if one.id in found else "–" for name, found in by_id.items()}
-        for one in load_claims()
-    ]
-    numbers = []
-    for one in load_claims():
-        numbers += [f"### {one.id}", "", f"{one.claim} ({one.source})", ""]
-        numbers += [f"> {one.says}", ""] if one.says else []
-        for name, found in by_id.items():
-            if line := found.get(one.id):
-                numbers.append(f"- {name}: **{line['verdict']}**. {line['evidence']}{_sure(line)}.")
-        numbers += ["", *([f"See {', '.join(links)}.", ""] if (links := _places(one, list(tables))) else [])]
-    table = pd.DataFrame(ledger).to_markdown(index=False)
-    return _HEAD.format(profiles="\n".join(profiles)) + table + "\n\n## The numbers\n\n" + "\n".join(numbers)
-
-
-def _sure(line: Mapping[Any, Any]) -> str:
+def sure(line: Mapping[Any, Any]) -> str:
     """In which share of the draws a claim holds, and of how many training seeds its numbers are."""
     share = f"; it holds in {line['draws']} of the draws" if line["draws"] else ""
     return share + (f"; training seeds: {line['seeds']}" if line["seeds"] else "")
-
-
-def _places(claim: Claim, profiles: Sequence[str]) -> list[str]:
-    """Links to the tables and figures of what a claim rests on, in each profile that has its own, and to the executed
-    notebooks that made it; only to what is there."""
-    systems = {one.name: one for one in load_systems()}
-    shows, made = list[str](), set[str]()
-    for one in claim.all:
-        named = [systems[name] for name in (one.of, one.minus) if name in systems]
-        if one.metric == "KL":
-            shows.append(f"nli_divergence_{('all', 'long', 'extreme')[one.cut]}.png")
-        elif one.metric in _NLI:
-            shows.append("nli_distributions.png" if one.method == "atomic" else "nli_divergence_all.png")
-        elif one.metric == "length_deviation":
-            shows.append("distributions.png")
-        elif one.metric.startswith(_AUTHORS):
-            shows.append("almol_distributions.png")
-        elif one.metric in METRICS:
-            for system in named:
-                held = [table for table in system.rows if one.metric in load_published().table(table).metrics]
-                ablation = "merge_comparison.png" if system.init == "soup" else "ratio_sweep.png"
-                shows.append(f"table_{held[0]}.md" if held else ablation)
-        made |= {system.notebook for system in named}
-        made |= {"07_nli_evaluation"} if one.metric == "KL" or one.metric in _NLI else set()
-    places = [figures_folder(root() / "runs" / name, load(name).figures_dir) for name in profiles]
-    files = [folder / name for name in dict.fromkeys(shows) for folder in places]
-    files += [root() / "figures" / "notebooks" / f"{name}.ipynb" for name in (*sorted(made), "08_figures") if claim.all]
-    names = [path.relative_to(root()).as_posix() for path in dict.fromkeys(files) if path.exists()]
-    return [f"[{name.removeprefix('figures/')}]({name})" for name in names]
 
 
 def counts(table: pd.DataFrame) -> Mapping[str, int]:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -24,8 +25,10 @@ from lmolt_utils.figures.style import (
     not_run_note,
     styled,
 )
+from lmolt_utils.files import BadFileError
 from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.nli.divergence import BINS, COLUMNS, CUTS, FEWEST
+from lmolt_utils.paths import from_root
 
 #: The methods as panels, in the paper's order; what its two sentence-level ones (C and D) are it does not say.
 METHODS = ("atomic", "full text", "sentence", "SummaC-ZS", "SummaC-Conv")
@@ -160,7 +163,7 @@ def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, la
     """Length deviation and entailment of captions, by this run and, if given, the authors' own file (ALMol, Fig. 1).
 
     ``samples``: system, task, id, quantity, value. ``authors``: of
-    :func:`~lmolt_utils.figures.author_scores.read_author_scores`. ``labels``: the systems to draw, by name.
+    :func:`~lmolt_utils.figures.nli.read_author_scores`. ``labels``: the systems to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
     sources = {"This run": ours} if authors is None else {"This run": ours, "The authors' file": authors}
@@ -206,3 +209,25 @@ def fact_matrices(
     axes[0].set_title("Contradiction: output (O) by reference (R)")
     axes[1].set_title("Entailment: reference (R) by output (O)")
     return figure, pd.concat({"contradiction": one.stack(), "entailment": other.stack()}).reset_index()
+
+
+#: The groups of the authors' released per-caption scores (ALMol's Fig. 1), and the systems that they are here.
+GROUPS = {"Meditron": "meditron", "CPO-Meditron_Lan": "cpo", "CPO-Meditron_Mol": "cpo-mol2cap"}
+HOW_TO_GET = (
+    "The authors' scores are not there: save smiles2caption.txt of github.com/gkoumasd/alignment_tuning_LLMS and give "
+    "its path as parameter author_scores."
+)
+
+
+def read_author_scores(given: Path | str) -> pd.DataFrame:
+    """Long table of the file: system, quantity (``entailment``, 0..1; ``length_deviation``, tokens), value."""
+    path = Path(from_root(str(given)))
+    try:
+        frame = pd.read_csv(path, usecols=["score", "length", "group"], dtype={"score": float, "length": float})
+    except (OSError, ValueError) as error:
+        raise BadFileError(f"{path} cannot be read ({error!s:.200}). {HOW_TO_GET}") from None
+    frame["system"] = frame["group"].map(GROUPS)
+    if frame.isna().any(axis=None) or not frame["score"].between(0, 1).all():
+        raise BadFileError(f"{path} has an empty cell, an unknown group or a score outside 0..1. {HOW_TO_GET}")
+    named = frame.rename(columns={"score": "entailment", "length": "length_deviation"})
+    return named.melt(id_vars=["system"], value_vars=["entailment", "length_deviation"], var_name="quantity")

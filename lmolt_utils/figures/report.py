@@ -19,7 +19,8 @@ from PIL import Image
 from lmolt_utils.config.params import Params, describe, load
 from lmolt_utils.config.switches import shown as switch_shown
 from lmolt_utils.config.switches import switches
-from lmolt_utils.figures.claims import counts, ledgers, read_verdicts
+from lmolt_utils.figures.claims import counts, read_verdicts
+from lmolt_utils.figures.results_page import ledgers
 from lmolt_utils.figures.table_files import ALPHA, NOISE
 from lmolt_utils.files import BadFileError, write_text
 from lmolt_utils.paths import root, run_folder, shown

@@ -21,7 +21,13 @@ _BARS: dict[Task, tuple[str, ...]] = {
     "cap2mol": ("BLEU", "MACCS", "RDK", "Morgan", "Validity"),
 }
 _HATCHES = ("", "////", "....", "xxxx")
-_PAPER: dict[str, Any] = {"marker": "D", "color": "black", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
+_PAPER: dict[str, Any] = {
+    "marker": "D",
+    "color": "black",
+    "markerfacecolor": "none",
+    "linestyle": "none",
+    "markersize": 5,
+}
 _POINT = ["task", "metric", "system", "reproduced", "low", "high"]
 
 

@@ -123,7 +123,7 @@ def write_table(result: TableResult, folder: Path) -> list[Path]:
 
 
 def to_frame(result: TableResult) -> pd.DataFrame:
-    """The lines as texts, to ten digits; ``paper`` and ``to_paper`` (the difference) are empty where it prints nothing."""
+    """The lines as texts, to ten digits; ``paper`` and ``to_paper``, the difference, may be empty."""
     lines = result.lines.assign(to_paper=to_paper(result.lines))
     printed = lines["kind"] == PRINTED
     texts = {
@@ -149,7 +149,7 @@ def _number(value: float, missing: str, sign: bool) -> str:
 
 
 def _texts(line: Any) -> tuple[str, str, str, str, str]:
-    """What a cell shows of a line: reproduced, its half interval, the mark of noise, the paper's, the difference to it."""
+    """What a cell shows: reproduced, its half interval, the mark of noise, the paper's value, the difference to it."""
     if line.kind == PRINTED:
         return "", "", "", f"{line.printed or NO_PAPER_VALUE}{MARKS[line.check]}", ""
     sign, half = line.kind != VALUE, (line.high - line.low) / 2
@@ -240,7 +240,15 @@ def to_latex(result: TableResult) -> str:
             position_float="centering",
             hrules=True,
             label=f"tab:{result.id}",
-            caption=escape_latex(" ".join([head, "repr.: reproduced ± half of its 95 % interval; in brackets: reproduced minus the paper's.", *notes])),
+            caption=escape_latex(
+                " ".join(
+                    [
+                        head,
+                        "repr.: reproduced ± half of its 95 % interval; in brackets: reproduced minus the paper's.",
+                        *notes,
+                    ]
+                )
+            ),
             multicol_align="c",
             environment="table*",
         )

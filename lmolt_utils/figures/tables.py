@@ -156,6 +156,12 @@ def check_printed(printed: str | None, difference: float, metric: Metric) -> str
     return WITHIN_ROUNDING if error < half_step + scale * 2 * CELL_ROUNDING else DOES_NOT_FOLLOW
 
 
+def untrue_deltas(table: str) -> int:
+    """How many printed deltas of a published table do not follow from the printed cells, rounding included."""
+    lines = build_table(table, (), pd.DataFrame(), significance=pd.DataFrame(), context={}).lines
+    return int((lines["check"] == DOES_NOT_FOLLOW).sum())
+
+
 def caption_context(run: Run, systems: Sequence[System]) -> dict[str, str]:
     """``context`` for ``build_table``: which run, test set, models and tools the scores of ``systems`` are of.
 

@@ -29,8 +29,8 @@ from lmolt_utils.files import read_rows
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.distributions import modality as modality_of
 from lmolt_utils.metrics.distributions import right_modality
-from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.metrics.ngrams import chr_f
+from lmolt_utils.metrics.results import NOT_RUN
 from lmolt_utils.models.predictions import prediction_path, scored_answers
 from lmolt_utils.run.notebook import Run
 
@@ -224,7 +224,9 @@ def example_captions(rows: pd.DataFrame, rules: Decomposer) -> Drawn:
     cells: list[list[list[tuple[str, str]]]] = []
     lines: list[tuple[str, str, str, str]] = []
     for row in rows.to_dict("records"):
-        known = [(fact, "reference") for fact in dict.fromkeys(rules.canonical(atom) for atom in rules(row["reference"]))]
+        known = [
+            (fact, "reference") for fact in dict.fromkeys(rules.canonical(atom) for atom in rules(row["reference"]))
+        ]
         texts = [row[name] for name in names]
         outputs = [facts_by_kind(row["reference"], x, rules) if isinstance(x, str) else [] for x in texts]
         cells.append([known, *outputs])

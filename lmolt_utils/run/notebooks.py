@@ -108,7 +108,9 @@ def package_hash() -> str:
     """One hash over the package's code and the data files that belong to it: notebooks run again when it changes."""
     package = root() / "lmolt_utils"
     files = [*package.rglob("*.py"), *package.rglob("*.mplstyle"), package / "embedded" / "models" / "hashes.json"]
-    files += [root() / "params" / f"{name}.yaml" for name in ("published", "switches", "claims")]
+    files += [
+        root() / "params" / f"{name}.yaml" for name in ("published", "official", "released", "switches", "claims")
+    ]
     whole = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):
         whole.update(f"{path.relative_to(root()).as_posix()}\0{fingerprint(path)}\n".encode())

@@ -73,7 +73,9 @@ def test_what_molecules_share_is_marked(tested: Run) -> None:
 
 def test_a_search_without_end_is_cut_after_the_same_steps() -> None:
     core = "P(=O)(O)OCC(O)COP(=O)(O)OCC(COC(=O){})OC(=O){}"
-    one, other = (f"{'C' * n}C(=O)OCC(OC(=O){'C' * n})CO" + core.format("C" * m, "C" * n) for n, m in ((13, 9), (11, 14)))
+    one, other = (
+        f"{'C' * n}C(=O)OCC(OC(=O){'C' * n})CO" + core.format("C" * m, "C" * n) for n, m in ((13, 9), (11, 14))
+    )
     rows = pd.DataFrame([{"id": "a", "source": "", "reference": one, "x": other}])
     first, again = (example_molecules(rows)[1] for _ in range(2))
     assert first["complete_search"].tolist()[1] is False

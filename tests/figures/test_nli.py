@@ -8,8 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lmolt_utils.figures.author_scores import read_author_scores
-from lmolt_utils.figures.nli import author_distributions, coverage_contrast, fact_matrices, nli_distributions
+from lmolt_utils.figures.nli import (
+    author_distributions,
+    coverage_contrast,
+    fact_matrices,
+    nli_distributions,
+    read_author_scores,
+)
 from lmolt_utils.figures.views import clipped, folded
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy

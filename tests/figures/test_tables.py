@@ -12,6 +12,7 @@ import pytest
 from lmolt_utils.config.params import load
 from lmolt_utils.config.published import METRICS, load_published, pairs_to_test
 from lmolt_utils.figures import claims
+from lmolt_utils.figures.results_page import page
 from lmolt_utils.figures.table_files import (
     DOES_NOT_FOLLOW,
     WITHIN_ROUNDING,
@@ -197,7 +198,7 @@ def test_a_caption_names_the_run_and_what_older_code_made(runs: Path) -> None:
     context = caption_context(run, run.table)
     assert "made by older code, and kept: train cpo" in " ".join(result(**context).caption)
     ledger = claims.verdicts(run, run.table)
-    assert "Made by older code, and kept: train cpo." in claims.page({"cpu": ("a toy", ledger)})
+    assert "Made by older code, and kept: train cpo." in page({"cpu": ("a toy", ledger)})
 
 
 # ---- writers ----
