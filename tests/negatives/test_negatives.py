@@ -13,7 +13,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from lmolt_utils.config.params import load
-from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.prompts import SIDES, TASKS, Task
 from lmolt_utils.data.sample import for_task
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.errors import DataError
@@ -23,7 +23,6 @@ from lmolt_utils.models.loading import load_tokenizer
 from lmolt_utils.negatives import pairs as negatives
 from lmolt_utils.negatives.pairs import (
     LONGEST_SOURCE,
-    SIDES,
     draw,
     make_negatives,
     make_pairs,
