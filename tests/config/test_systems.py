@@ -86,12 +86,6 @@ def test_a_notebook_stops_at_a_wrong_value_in_a_row_of_its_own(tmp_path: Path, m
         _ = run.systems
 
 
-def test_a_name_given_twice_stops_every_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_table(tmp_path, monkeypatch, "name: cpo")  # a row of 04; 03 asks for its own rows only
-    with pytest.raises(ParameterError, match="two systems are called 'cpo'"):
-        load_systems()
-
-
 def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_table(tmp_path, monkeypatch, "init: slerp, mol2cap_share: 0.3, settings: {beta: 0.5}, notebook: 04_alignment")
     (mine,) = chosen(load_systems(), "04_alignment", ["mine"])
