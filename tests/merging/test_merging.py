@@ -264,17 +264,16 @@ def test_a_base_of_another_float_type_with_more_tokens_merges_as_if_it_had_their
     added = {"id": 1024, "content": "<EOD>", "single_word": False, "lstrip": False, "rstrip": False}
     tokens["added_tokens"].append({**added, "normalized": False, "special": True})
     (tmp_path / "wide" / "tokenizer.json").write_text(json.dumps(tokens))
-    for rule in TASK_VECTOR_RULES:
-        for name in ("same", "wide"):
-            merge = Merge(rule, 0.5, **{**family, "base": str(tmp_path / name)})
-            merge_models(merge, tmp_path / f"{rule} {name}")
-        got, expected = (load_file(tmp_path / f"{rule} {name}" / "model.safetensors") for name in ("wide", "same"))
-        assert got.keys() == expected.keys()
-        assert all(torch.equal(got[part], expected[part]) for part in got), rule
-        assert load_model(str(tmp_path / f"{rule} wide"), "causal").config.vocab_size == 1024
-        vocabulary = load_tokenizer(str(tmp_path / f"{rule} wide")).get_vocab()
-        assert vocabulary == load_tokenizer(family["cap2mol"]).get_vocab()
-        assert tensor_report(merge, str(tmp_path / f"{rule} wide"))["update"].notna().all()
+    for name in ("same", "wide"):
+        merge = Merge("ties", 0.5, **{**family, "base": str(tmp_path / name)})
+        merge_models(merge, tmp_path / "ties" / name)
+    got, expected = (load_file(tmp_path / "ties" / name / "model.safetensors") for name in ("wide", "same"))
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[part], expected[part]) for part in got)
+    assert load_model(str(tmp_path / "ties" / "wide"), "causal").config.vocab_size == 1024
+    vocabulary = load_tokenizer(str(tmp_path / "ties" / "wide")).get_vocab()
+    assert vocabulary == load_tokenizer(family["cap2mol"]).get_vocab()
+    assert tensor_report(merge, str(tmp_path / "ties" / "wide"))["update"].notna().all()
 
 
 def test_different_tokens_are_refused(tmp_path: Path) -> None:
