@@ -147,13 +147,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("made up")
 
 
-@examples(200)
-@given(file=PREDICTIONS | PREDICTION_OBJECTS | anything)
-def test_prediction_files(folder: Path, file: tuple[str, bytes]) -> None:
-    refused_or_read(read_predictions, folder, file)
-    refused_or_read(read_captions, folder, file)
-
-
 @examples(60)
 @given(file=PREDICTIONS | PREDICTION_OBJECTS, task=st.sampled_from(["mol2cap", "cap2mol"]))
 def test_score_ends_in_a_number_or_in_a_message(folder: Path, file: tuple[str, bytes], task: str) -> None:
@@ -173,11 +166,36 @@ CORPORA = accidents(
 )
 
 
-@examples(200)
-@given(file=CORPORA | objects("molecule", "smiles", "caption", "properties", "split") | anything)
-def test_corpora(folder: Path, file: tuple[str, bytes]) -> None:
-    refused_or_read(read_rows_of, folder, file)
-    refused_or_read(lambda path: load_corpus(Source(str(path))), folder, file)
+VOCABULARY = b'{"biomedical": {"antis": ["anti viral"], "drug": {}}, "other": ["dye", "sweet"]}'
+SCORES = b"score,length,group\n0.5,3,Meditron\n0.25,-1,CPO-Meditron_Lan\n"
+#: Examples, files and the loaders that read them.
+LOADERS: dict[str, tuple[int, Any, list[Callable[[Path], Any]]]] = {
+    "predictions": (200, PREDICTIONS | PREDICTION_OBJECTS, [read_predictions, read_captions]),
+    "corpora": (
+        200,
+        CORPORA | objects("molecule", "smiles", "caption", "properties", "split"),
+        [read_rows_of, lambda path: load_corpus(Source(str(path)))],
+    ),
+    "vocabularies": (
+        60,
+        accidents(("nested_props.json", VOCABULARY), ("names.txt", b"dye\nsweet\n")) | objects("drug", "dye"),
+        [Vocabulary.read],
+    ),
+    "author scores": (60, accidents(("smiles2caption.txt", SCORES)), [read_author_scores]),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_file_is_read_or_refused(folder: Path, name: str) -> None:
+    number, files, loaders = LOADERS[name]
+
+    @examples(number)
+    @given(file=files | anything)
+    def one(file: tuple[str, bytes]) -> None:
+        for read in loaders:
+            refused_or_read(read, folder, file)
+
+    one()
 
 
 @pytest.fixture(scope="module")
@@ -233,19 +251,3 @@ def test_files_of_params(repository: Path, name: str, read: Callable[[Path], Any
         one()
     finally:
         (repository / f"{name}.yaml").write_bytes(good)
-
-
-TREE = b'{"biomedical": {"antis": ["anti viral"], "drug": {}}, "other": ["dye", "sweet"]}'
-SCORES = b"score,length,group\n0.5,3,Meditron\n0.25,-1,CPO-Meditron_Lan\n"
-
-
-@examples(60)
-@given(file=accidents(("nested_props.json", TREE), ("names.txt", b"dye\nsweet\n")) | objects("drug", "dye") | anything)
-def test_vocabularies(folder: Path, file: tuple[str, bytes]) -> None:
-    refused_or_read(Vocabulary.read, folder, file)
-
-
-@examples(60)
-@given(file=accidents(("smiles2caption.txt", SCORES)) | anything)
-def test_author_scores(folder: Path, file: tuple[str, bytes]) -> None:
-    refused_or_read(read_author_scores, folder, file)

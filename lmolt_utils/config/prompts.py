@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 Task = Literal["mol2cap", "cap2mol"]
 TASKS: tuple[Task, ...] = get_args(Task)
+#: Columns of a data set that are source and answer of each task.
+SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
 Template = Literal["printed", "card", "train12", "kto16", "sft", "infer20"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 

@@ -15,7 +15,7 @@ from rdkit.Chem import Fragments
 from rdkit.DataStructs import ExplicitBitVect
 from sklearn.tree import DecisionTreeClassifier, export_text
 
-from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.prompts import SIDES, TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System
 from lmolt_utils.data.molecules import medoid, molecules, nearest, parse
 from lmolt_utils.data.sample import CORPUS_COLUMNS, TEST_COLUMNS, property_key
@@ -161,7 +161,7 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
 
         def make(_: Path, task: Task = task, outputs: Sequence[Path] = outputs) -> None:
             sample, rows = Sample(read_rows(sampled, CORPUS_COLUMNS)), read_rows(tested, TEST_COLUMNS)
-            source, reference = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
+            source, reference = SIDES[task]
             answers = ANSWERS[system.name](sample, task, rows[source].tolist())
             frame = rows.assign(task=task, source=rows[source], reference=rows[reference])
             write_rows(outputs[0], frame.assign(raw=answers, prediction=answers)[list(PREDICTION_COLUMNS)])

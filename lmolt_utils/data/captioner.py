@@ -15,8 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lmolt_utils.data.sources import EMBEDDED, Source
-from lmolt_utils.embedded.captions import caption_for
-from lmolt_utils.embedded.corpus import WITHHELD_PAIRS
+from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, caption_for
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import BadFileError, read_json
 from lmolt_utils.grammar.compose import Composer

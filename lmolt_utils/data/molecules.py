@@ -10,6 +10,8 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
+#: Random walks through a molecule that are tried for another SMILES of it.
+TRIES = 10
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
@@ -59,6 +61,19 @@ def molecule(smiles: str) -> Molecule | None:
 def molecules(texts: Iterable[str]) -> list[Molecule]:
     """Those that can be read, as all of a corpus can."""
     return [found for found in map(molecule, texts) if found]
+
+
+def rewritten(smiles: str, seed: int) -> str:
+    """A random SMILES of the same molecule; ``smiles`` where no other is found (methane has none)."""
+    if (mol := parse(smiles)) is None:
+        return smiles
+    same = Chem.MolToSmiles(mol)
+    for number in range(TRIES):
+        (text,) = Chem.MolToRandomSmilesVect(mol, 1, randomSeed=seed * TRIES + number + 1)
+        found = molecule(text)
+        if text != smiles and found is not None and found.canonical == same:
+            return str(text)
+    return smiles
 
 
 def nearest(query: ExplicitBitVect, references: Sequence[ExplicitBitVect]) -> tuple[int, float]:

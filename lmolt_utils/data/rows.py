@@ -223,7 +223,7 @@ def _with_splits(
     words = frame["split"].fillna("").astype(str).str.lower().replace(sources.SPLIT_WORDS)
     odd = frame[~words.isin((*SPLITS, "withheld"))]
     if len(odd):
-        told = f"{len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r})"
+        told = f"{len(odd)} rows are in no known split (the first says {odd['split'].iloc[0]!r:.60})"
         raise DataError(f"{source.name}: {told}: write {', '.join(SPLITS)} or withheld in the column 'split'")
     wanted = words.isin((*splits, "withheld") if splits == SPLITS else splits)
     if not wanted.all():

@@ -57,7 +57,7 @@ class Table:
     @property
     def told(self) -> str:
         """The header, for messages."""
-        return ", ".join(map(str, self.header or ()))
+        return f"{', '.join(map(str, self.header or ())):.500}"
 
     def column(self, wanted: Sequence[str], *, null: bool = False) -> list[Any] | None:
         """The cells of the one column called so, all of them text; None: there is no such column."""
@@ -128,8 +128,8 @@ def unpacked(path: Path, member: re.Pattern[str] | None = None) -> tuple[bytes, 
         if path.exists():
             raise
         raise BadFileError(f"{path} is missing: give the path of the file") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, RuntimeError) as error:
-        # RuntimeError: a zip with a password, or packed in a way that Python does not know.
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, RuntimeError, ValueError) as error:
+        # RuntimeError: a zip with a password, or packed in a way that Python does not know; ValueError: wrong places.
         damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
         raise BadFileError(f"{path} cannot be read ({error}){': fetch it again, or unpack it' * damaged}") from None
     if data.startswith((_GZIP, *_ZIP)):

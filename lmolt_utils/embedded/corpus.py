@@ -6,13 +6,16 @@ together in training. The other splits share their property sets.
 """
 
 import random
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import pandas as pd
 
-from lmolt_utils.embedded.captions import caption_for
 from lmolt_utils.embedded.molecules import draw
+from lmolt_utils.grammar.compose import Composer
+from lmolt_utils.grammar.forms import STYLES
 from lmolt_utils.grammar.rules import families_of, properties_of
+from lmolt_utils.grammar.vocabulary import Vocabulary
 
 #: Pairs of properties that never meet in training (L+M-24 withholds property combinations likewise).
 WITHHELD_PAIRS: tuple[tuple[str, str], ...] = (
@@ -37,6 +40,14 @@ MODEL_ROWS, MODEL_SEED = 6000, 0
 
 COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
 _MAX_MISSES = 5_000
+
+
+_composer = cache(lambda: Composer(Vocabulary.embedded(), STYLES["plain"]))
+
+
+def caption_for(smiles: str, properties: Sequence[str], seed: int, variant: int = 0) -> str:
+    """The ``variant``-th caption of a molecule, from these arguments alone: the embedded models were trained on it."""
+    return _composer().caption(sorted(properties), random.Random(f"caption:{seed}:{variant}:{smiles}"))
 
 
 def generate(rows: int, seed: int) -> pd.DataFrame:

@@ -223,7 +223,8 @@ def read_author_scores(given: Path | str) -> pd.DataFrame:
     """Long table of the file: system, quantity (``entailment``, 0..1; ``length_deviation``, tokens), value."""
     path = Path(from_root(str(given)))
     try:
-        frame = pd.read_csv(path, usecols=["score", "length", "group"], dtype={"score": float, "length": float})
+        types = {"score": float, "length": float, "group": str}
+        frame = pd.read_csv(path, usecols=list(types), dtype=types, compression=None)
     except (OSError, ValueError) as error:
         raise BadFileError(f"{path} cannot be read ({error!s:.200}). {HOW_TO_GET}") from None
     frame["system"] = frame["group"].map(GROUPS)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from rdkit.DataStructs import BulkTanimotoSimilarity
 
-from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.prompts import SIDES, TASKS, Task
 from lmolt_utils.data.molecules import molecules
 from lmolt_utils.data.sample import CORPUS_COLUMNS, PAIR_COLUMNS, SAMPLE_COLUMNS, for_task
 from lmolt_utils.errors import DataError
@@ -25,8 +25,6 @@ from lmolt_utils.models.postprocess import clean
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.resume import answered
 
-#: Source and answer column of each task.
-SIDES: dict[Task, tuple[str, str]] = {"mol2cap": ("molecule", "caption"), "cap2mol": ("caption", "molecule")}
 _TRIES = 200
 _NONE = ("", "")
 #: A longer source is not asked, its answer is empty: attention grows with its square. L+M-24's longest SMILES has 990.

@@ -7,15 +7,16 @@ from pathlib import Path
 import pandas as pd
 
 from lmolt_utils.config.params import Params
-from lmolt_utils.config.prompts import TASKS, Task, baseline_prompt, prompt
+from lmolt_utils.config.prompts import SIDES, TASKS, Task, baseline_prompt, prompt
 from lmolt_utils.config.systems import PUBLISHED, System, load_systems
+from lmolt_utils.data.molecules import TRIES, rewritten
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import emptied, empty, read_rows, write_rows
 from lmolt_utils.merging.merges import Merge, make_merge, merge_of, with_weights
 from lmolt_utils.models.generation import stream
 from lmolt_utils.models.loading import Kind, model_identity
 from lmolt_utils.models.postprocess import clean
-from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
+from lmolt_utils.models.predictions import prediction_path
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.resume import answered
 from lmolt_utils.training.adapters import load_trained
@@ -111,11 +112,15 @@ def _asked(todo: Plan, task: Task, text: str) -> str:
     return prompt(task, text, todo.params.test_prompt)
 
 
-def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
-    """Answers of ``todo`` (trained, if it is to be) for the test rows, unless they are there; returns their file."""
+def predict(run: Run, todo: Plan, task: Task, say: Say = print, *, other_smiles: bool = False) -> Path:
+    """Answers of ``todo`` (trained, if it is to be) for the test rows, unless they are there; returns their file.
+
+    With ``other_smiles`` each molecule is asked about in another SMILES of it, as ``<system>.rewritten``: does a system
+    caption the molecule, or its spelling? AMORE (Ganeeva et al. 2024) asks it of embeddings, this of captions.
+    """
     initial = initial_model(run, todo, task, lambda _: None)
     adapter = run.path("models", todo.system.adapter_of) if todo.system.method != "none" else None
-    name, params = todo.system.name, todo.params
+    name, params = todo.system.name + ".rewritten" * other_smiles, todo.params
     test, output = run.path("data", "test.jsonl"), prediction_path(run, name, task)
     machine = {each: getattr(params, each) for each in ("device", "dtype", "quantize")}
 
@@ -129,13 +134,12 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
         )
 
     def make(work: Path) -> None:
-        rows = read_rows(test, TEST_COLUMNS)
-        given, wanted = ("molecule", "caption") if task == "mol2cap" else ("caption", "molecule")
-        asked = [_asked(todo, task, text) for text in rows[given]]
+        rows, (given, wanted) = read_rows(test, TEST_COLUMNS), SIDES[task]
+        sources = [rewritten(text, params.seed) for text in rows[given]] if other_smiles else rows[given]
+        asked = [_asked(todo, task, text) for text in sources]
         raw = answered(asked, ask, work, params.negatives_shard_rows, f"{name} {task}")
-        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": rows[given], "reference": rows[wanted]})
-        frame = frame.assign(raw=raw, prediction=[clean(text) for text in raw])
-        write_rows(output, frame[list(PREDICTION_COLUMNS)])
+        frame = pd.DataFrame({"id": rows["id"], "task": task, "source": sources, "reference": rows[wanted]})
+        write_rows(output, frame.assign(raw=raw, prediction=[clean(text) for text in raw]))
 
     run.step(
         f"predict {name} {task}",
@@ -147,7 +151,8 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print) -> Path:
             "max_new_tokens": params.max_new_tokens,
             "generation_batch": params.generation_batch,
             **machine,
-        },
+        }
+        | ({"seed": params.seed, "tries": TRIES} if other_smiles else {}),
         inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
         say=say,
     )

@@ -12,7 +12,6 @@ from lmolt_utils.config.switches import CHOICES, resolve, switches
 from lmolt_utils.config.systems import System
 from lmolt_utils.models.chat import END, START
 from lmolt_utils.models.loading import load_model, load_tokenizer
-from lmolt_utils.models.postprocess import postprocess
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebooks import with_data_switches
 from lmolt_utils.training.adapters import load_trained
@@ -140,21 +139,3 @@ def test_optimiser_settings_reach_the_trainer(tmp_path: Path) -> None:
     assert any("lora_magnitude_vector" in name for name, _ in trainer.model.named_parameters())
     config = trainer.model.peft_config["default"]
     assert (config.use_dora, config.lora_dropout) == (True, 0.05)
-
-
-def test_preference_trainings_have_no_dropout(tmp_path: Path) -> None:
-    """D7: TRL sets it to 0 after wrapping, so 0.05 and 0.1 are the same there."""
-    for method in ("dpo", "kto"):
-        *_, trainer = first_row(method, tmp_path, lora_dropout=0.5)
-        assert {m.p for n, m in trainer.model.named_modules() if "lora_dropout" in n and hasattr(m, "p")} == {0}
-    assert recipe("dpo").relevant() == recipe("dpo", lora_dropout=0.5).relevant()
-
-
-def test_released_cleaning_by_hand() -> None:
-    """repr of a one-element list, without brackets, # and written-out line ends (audit D27)."""
-    raw = [" CC#N\n", "C/C=C\\C", "It affects Alzheimer's."]
-    assert postprocess(raw, "clean")[0] == ["CC#N", *raw[1:]]
-    released = postprocess(raw, "as_released")[0]
-    assert released[0].strip() == "CCN"
-    assert released[1] == "C/C=C\\\\C", "backslashes stay doubled"
-    assert released[2] == '["It affects Alzheimer\'s."]'

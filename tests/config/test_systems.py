@@ -2,13 +2,12 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.reading import ParameterError
-from lmolt_utils.config.systems import System, chosen, load_systems, planned, replicas
+from lmolt_utils.config.systems import chosen, load_systems, planned, replicas
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 
@@ -86,12 +85,6 @@ def test_a_notebook_stops_at_a_wrong_value_in_a_row_of_its_own(tmp_path: Path, m
         _ = run.systems
 
 
-def test_a_name_given_twice_stops_every_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_table(tmp_path, monkeypatch, "name: cpo")  # a row of 04; 03 asks for its own rows only
-    with pytest.raises(ParameterError, match="two systems are called 'cpo'"):
-        load_systems()
-
-
 def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_table(tmp_path, monkeypatch, "init: slerp, mol2cap_share: 0.3, settings: {beta: 0.5}, notebook: 04_alignment")
     (mine,) = chosen(load_systems(), "04_alignment", ["mine"])
@@ -101,15 +94,6 @@ def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.Mo
         chosen(load_systems(), "04_alignment", ["mind"])
     with pytest.raises(ParameterError, match="'sft' is made by 03_sft, not by 04_alignment"):
         chosen(load_systems(), "04_alignment", ["sft"])
-
-
-def test_ties_weighs_both_task_vectors_alike_whatever_the_profiles_ratio() -> None:
-    def share(init: str, **more: Any) -> float:
-        row = {"name": "a", "label": "A", "notebook": "05_merging", "init": init, "method": "none", **more}
-        return System.model_validate(row).params(load("cpu", {"mol2cap_share": 0.2})).mol2cap_share
-
-    assert [share(init) for init in ("slerp", "ties", "half_sum_ties")] == [0.2, 0.5, 0.5]
-    assert share("ties", mol2cap_share=0.3) == 0.3
 
 
 def test_seeds_add_copies_of_the_tables_trained_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

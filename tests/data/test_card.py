@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lmolt_utils.data.card import card, property_sets, property_skew
+from lmolt_utils.data.card import card
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.figures.data import card_figure
 
@@ -57,15 +57,3 @@ def test_figure_draws_what_the_card_says() -> None:
     bars = data[data["panel"] != "property sets"].groupby(["panel", "split"])["share"].sum()
     assert bars.to_numpy() == pytest.approx(1), "no row falls outside the bins"
     assert len(figure.axes) == 4
-
-
-def test_skew_by_hand() -> None:
-    """Twelve sets of 13, 12, ..., 2 rows, the first spelt in two orders, and two rows without a property."""
-    cells = ["a|b"] * 6 + ["b|a"] * 7 + [f"p{size}" for size in range(12, 1, -1) for _ in range(size)] + [""] * 2
-    sets = property_sets(pd.Series(cells))
-    assert sets.tolist() == list(range(13, 1, -1))
-    assert property_skew(sets) == {
-        "distinct property sets": 12,
-        "share of the largest set": 13 / 90,
-        "share of the ten largest sets": 85 / 90,
-    }

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from rdkit import Chem
 
 from lmolt_utils.data.baselines import as_bits
-from lmolt_utils.data.molecules import medoid, molecule, nearest, parse
+from lmolt_utils.data.molecules import medoid, molecule, nearest, parse, rewritten
 from lmolt_utils.data.overlap import initialisation_data, overlap_report, shared_table
 from lmolt_utils.data.sample import property_key
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
@@ -21,6 +22,17 @@ def test_what_identifies_a_molecule_and_what_is_none(capfd: pytest.CaptureFixtur
     assert found is not None
     assert (found.canonical, found.scaffold, found.formula) == ("OCCc1ccccc1", "c1ccccc1", "C8H10O")
     assert found.inchikey == "WRMNZCZEMHIOCP-UHFFFAOYSA-N"  # 2-phenylethanol, PubChem CID 6054
+
+
+def test_another_smiles_is_of_the_same_molecule() -> None:
+    known = ["CCO", "CC(=O)Oc1ccccc1C(=O)O", r"CC/C=C\C[C@@H](N)C(=O)O", "C[N+](=O)[O-].Cl"]
+    for smiles in known:
+        other = rewritten(smiles, seed=0)
+        assert other == rewritten(smiles, seed=0) != smiles
+        assert Chem.MolToInchi(Chem.MolFromSmiles(other)) == Chem.MolToInchi(Chem.MolFromSmiles(smiles))
+    assert len({rewritten(known[1], seed) for seed in range(5)}) > 1
+    for only in ("C", "no molecule", ""):
+        assert rewritten(only, seed=0) == only, "what has no other form stays"
 
 
 def test_similarity_by_hand() -> None:

@@ -84,7 +84,7 @@ def test_the_embedded_corpus_is_what_the_embedded_models_were_trained_on() -> No
 def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
     """A seeded sample of sets from the shipped vocabulary and of awkward names, several captions each."""
     rng = random.Random(24)
-    for vocabulary, count in ((Vocabulary.embedded(), 2_000), (NAMES, 500)):
+    for vocabulary, count in ((Vocabulary.embedded(), 500), (NAMES, 250)):
         names, decompose = sorted(vocabulary.kinds), Decomposer(vocabulary)
         composer = Composer(vocabulary, STYLES[style])
         for _ in range(count):
@@ -97,12 +97,12 @@ def test_composed_captions_are_decomposed_to_the_same_set(style: str) -> None:
 
 @needs_lpm24
 def test_every_property_set_of_lpm24_survives_the_round_trip() -> None:
-    """Each distinct set, 50,000 of the 160,560 molecules, and each of the 3,427 names alone and in company."""
+    """Each distinct set of the 160,560 molecules, and each of the 3,427 names alone and in company."""
     vocabulary, rng = lpm24_vocabulary(), random.Random(0)
     composer, decompose, names = Composer(vocabulary), Decomposer(vocabulary), sorted(vocabulary.kinds)
     rows = [properties for _, properties in lpm24_sets()]
     assert (len(rows), len(names)) == (160_560, 3427)
-    sets = [*dict.fromkeys(rows), *rng.sample(rows, 50_000)]
+    sets = [*dict.fromkeys(rows)]
     sets += [frozenset({name, *company}) for name in names for company in ([], rng.sample(names, 3))]
     captions = [composer.compose(properties, rng) for properties in sets]
     assert [text for text, stated in zip(captions, sets, strict=True) if decompose.properties(text) != stated] == []
@@ -319,13 +319,8 @@ def test_vocabularies_from_tree_counts_and_list(tmp_path: Path) -> None:
     assert Vocabulary.read(path).kinds == {"nutrient": "role", "barth syndrome": "effect"}
     assert Vocabulary.embedded().kind("aging") == "effect"
     assert Vocabulary.embedded().kind("smooth") == "quality"
-    for content, told in (
-        (b"", "no names"),
-        (b"{bad", "Expecting"),
-        (b'{"a": [1.5]}', "holds 1.5"),
-        (b"\xff", "decode"),
-    ):
-        path.write_bytes(content)
+    for content, told in {"": "no names", '{"a": [1.5]}': "holds 1.5"}.items():
+        path.write_text(content)
         with pytest.raises(DataError, match=rf"{path} cannot be read .*{told}"):
             Vocabulary.read(path)
 

@@ -97,20 +97,26 @@ def _almost_all_close(got: Array, expected: Array) -> None:
     assert np.mean(np.abs(got - expected) > 1e-5 * np.abs(expected).max()) <= 1e-4
 
 
-def test_slerp_follows_its_formula_and_says_where_it_falls_back(family: dict[str, str], tmp_path: Path) -> None:
-    merge = Merge("slerp", 0.3, **family)
+@pytest.fixture(scope="module")
+def slerped(family: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Merge, Path]:
+    merge, folder = Merge("slerp", 0.3, **family), tmp_path_factory.mktemp("slerped") / "m"
+    merge_models(merge, folder)
+    return merge, folder
+
+
+def test_slerp_follows_its_formula_and_says_where_it_falls_back(slerped: tuple[Merge, Path]) -> None:
     for name in (QUERY, UP):
-        got, _, a, b = _merged(merge, tmp_path / "m", name)
+        got, _, a, b = _merged(*slerped, name)
         _close(got, _spherical(a, b, 0.3))
         assert np.abs(got - (0.7 * a + 0.3 * b)).max() > 0.01 * np.abs(got).max(), "spherical, visibly"
     for name in (NORM, EMBED):
-        got, _, a, b = _merged(merge, tmp_path / "m", name)
+        got, _, a, b = _merged(*slerped, name)
         assert np.cos(_angle(a, b)) > 0.9995
         linear, spherical = 0.7 * a + 0.3 * b, _spherical(a, b, 0.3)
         # Float32 rounding is half a unit in the 24th digit: the two candidates must differ by more to be told apart.
         assert np.abs(got - linear).max() < np.abs(got - spherical).max(), "mergekit's linear branch"
         _close(got, linear, 1e-7)
-    branches = tensor_report(merge, str(tmp_path / "m")).set_index("tensor")["branch"]
+    branches = tensor_report(slerped[0], str(slerped[1])).set_index("tensor")["branch"]
     assert branches[[QUERY, UP, NORM, EMBED]].tolist() == ["spherical"] * 2 + ["linear"] * 2
 
 
@@ -186,15 +192,13 @@ def test_a_model_trained_again_is_read_again(family: dict[str, str], tmp_path: P
     _close(_weights(tmp_path / "m", QUERY), (_weights(family["cap2mol"], QUERY) + 1) / 2)
 
 
-def test_report_agrees_with_numpy(family: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_agrees_with_numpy(slerped: tuple[Merge, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmolt_utils.merging.report.BLOCK", 1000)  # several blocks per tensor, the last one short
-    merge = Merge("slerp", 0.3, **family)
-    merge_models(merge, tmp_path / "m")
-    report = tensor_report(merge, str(tmp_path / "m"))
-    assert len(report) == len(load_file(tmp_path / "m" / "model.safetensors"))
+    report = tensor_report(slerped[0], str(slerped[1]))
+    assert len(report) == len(load_file(slerped[1] / "model.safetensors"))
     for name in (QUERY, UP, EMBED, NORM):
         row = report.set_index("tensor").loc[name]
-        got, base, a, b = _merged(merge, tmp_path / "m", name)
+        got, base, a, b = _merged(*slerped, name)
         s, t = a - base, b - base
         norm = np.linalg.norm
         expected = {
@@ -264,17 +268,16 @@ def test_a_base_of_another_float_type_with_more_tokens_merges_as_if_it_had_their
     added = {"id": 1024, "content": "<EOD>", "single_word": False, "lstrip": False, "rstrip": False}
     tokens["added_tokens"].append({**added, "normalized": False, "special": True})
     (tmp_path / "wide" / "tokenizer.json").write_text(json.dumps(tokens))
-    for rule in TASK_VECTOR_RULES:
-        for name in ("same", "wide"):
-            merge = Merge(rule, 0.5, **{**family, "base": str(tmp_path / name)})
-            merge_models(merge, tmp_path / f"{rule} {name}")
-        got, expected = (load_file(tmp_path / f"{rule} {name}" / "model.safetensors") for name in ("wide", "same"))
-        assert got.keys() == expected.keys()
-        assert all(torch.equal(got[part], expected[part]) for part in got), rule
-        assert load_model(str(tmp_path / f"{rule} wide"), "causal").config.vocab_size == 1024
-        vocabulary = load_tokenizer(str(tmp_path / f"{rule} wide")).get_vocab()
-        assert vocabulary == load_tokenizer(family["cap2mol"]).get_vocab()
-        assert tensor_report(merge, str(tmp_path / f"{rule} wide"))["update"].notna().all()
+    for name in ("same", "wide"):
+        merge = Merge("ties", 0.5, **{**family, "base": str(tmp_path / name)})
+        merge_models(merge, tmp_path / "ties" / name)
+    got, expected = (load_file(tmp_path / "ties" / name / "model.safetensors") for name in ("wide", "same"))
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[part], expected[part]) for part in got)
+    assert load_model(str(tmp_path / "ties" / "wide"), "causal").config.vocab_size == 1024
+    vocabulary = load_tokenizer(str(tmp_path / "ties" / "wide")).get_vocab()
+    assert vocabulary == load_tokenizer(family["cap2mol"]).get_vocab()
+    assert tensor_report(merge, str(tmp_path / "ties" / "wide"))["update"].notna().all()
 
 
 def test_different_tokens_are_refused(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,13 @@ from transformers import (
     BartForConditionalGeneration,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from lmolt_utils.config.prompts import SEGMENTS, answer, prompt
 from lmolt_utils.data.sample import held_out
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json
+from lmolt_utils.merging.checks import check_parents
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import (
     EMBEDDED_FOLDER,
@@ -31,6 +29,7 @@ from lmolt_utils.models.loading import (
     locate,
     model_identity,
 )
+from lmolt_utils.nli.classifier import Classifier
 from tools.embedded_models.build import HASHES, ROWS, SEED, TEST_ROWS, ask, hashes
 
 NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
@@ -126,18 +125,7 @@ def test_four_bits_mean_the_same_on_every_processor(
     assert torch.equal(before, logits.detach())
     assert inputs.grad is not None
     assert inputs.grad.abs().sum() > 0
-
-
-def test_translators_and_classifiers_load_in_shards_and_in_four_bits(deberta: str, tmp_path: Path) -> None:
-    """MolT5 is a T5, the NLI model a DeBERTa-v2."""
-    small = {"vocab_size": 128, "num_layers": 1, "num_heads": 2, "d_ff": 64, "decoder_start_token_id": 0}
-    T5ForConditionalGeneration(T5Config(d_model=64, d_kv=32, **small)).save_pretrained(tmp_path, max_shard_size="50KB")
-    for folder, kind in ((str(tmp_path), "translator"), (deberta, "classifier")):
-        assert Path(folder, "model.safetensors.index.json").exists()
-        for quantize, dtype in (("none", "float32"), ("nf4", "bfloat16")):
-            model = load_model(folder, kind, quantize=quantize, dtype=dtype)
-            assert any(type(m).__name__ == "Linear4bit" for m in model.modules()) == (quantize == "nf4")
-    assert labels(deberta)[0] == "entailment"
+    assert labels(deberta)[0] == "entailment", "in lower case"
 
 
 def test_a_relative_folder_means_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,28 +162,24 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.
     assert load_tokenizer("org/tiny@v1").eos_token
 
 
-def test_a_models_own_code_is_never_run_nor_asked_about(tmp_path: Path) -> None:
+def test_a_models_own_code_is_never_run_nor_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers' own default is to ask on the terminal."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
     folder, ran = tmp_path / "model", tmp_path / "ran"
     shutil.copytree(EMBEDDED_FOLDER / "base", folder)
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
     config["auto_map"] = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
-    code = f"""
-from lmolt_utils.models.loading import *
-from lmolt_utils.nli.classifier import Classifier
-from lmolt_utils.merging.checks import check_parents
-merge = lambda m: check_parents(dict(cap2mol=m, mol2cap=m))
-for use in (load_tokenizer, lambda m: load_model(m, "causal"), labels, Classifier, merge):
-    try:
-        use({str(folder)!r})
-    except Exception as error:
-        print(type(error).__name__)
-"""
-    done = subprocess.run([sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True, check=True)
-    assert "[y/N]" not in done.stdout + done.stderr
+    parents = {"cap2mol": str(folder), "mol2cap": "embedded:mol2cap"}
+    load_tokenizer(str(folder))  # what it needs is there
+    for use in (
+        *(lambda: load_model(str(folder), "causal"), lambda: labels(str(folder))),
+        *(lambda: Classifier(str(folder)), lambda: check_parents(parents)),
+    ):
+        with suppress(ModelError):
+            use()
     assert not ran.exists()
-    assert set(done.stdout.split()) == {"ModelError", "MergeError"}
 
 
 def test_batched_generation_equals_one_at_a_time(tmp_path: Path) -> None:
