@@ -21,7 +21,6 @@ from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.sample import TEST_COLUMNS
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, add_note, look_of, mark_empty, styled
@@ -174,11 +173,6 @@ KINDS = {
 _LINE = 36  # characters of a column
 _COLUMN = 1.75  # inches
 _SEARCH = 2000  # steps towards a common substructure: two cardiolipins would need 250,000
-
-
-def example_rules(run: Run) -> Decomposer:
-    """The rules, with L+M-24's property tree where the run has one (as 07's, but nothing of a model is imported)."""
-    return reader(kept_tree(run.path("data")))
 
 
 def example_ids(run: Run, rules: Decomposer) -> list[str]:

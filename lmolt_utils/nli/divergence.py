@@ -40,12 +40,10 @@ class DivergenceError(CompanionError):
 
 
 def bin_of(scores: Scores, bins: int = BINS) -> np.ndarray:
-    """The bin, 0..bins-1, of each score in 0..1, shape (n,). Raises :class:`DivergenceError` for others."""
-    values = np.asarray(scores, dtype=float)
-    if not ((values >= -1e-9) & (values <= 1 + 1e-9)).all():
-        raise DivergenceError("scores must lie in 0..1: bring SummaC-ZS there by (s + 1) / 2 and leave out NaN")
+    """The bin, 0..bins-1, of each score in 0..1, shape (n,)."""
     # Rounded first: 0.15 * 20 is 3.0000000000000004 in one order of operations and 2.9999999999999996 in another.
-    return np.clip(np.floor(np.round(values * bins, 9)).astype(int), 0, bins - 1)
+    places = np.floor(np.round(np.asarray(scores, dtype=float) * bins, 9)).astype(int)
+    return np.clip(places, 0, bins - 1)
 
 
 def entropy(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
