@@ -1,16 +1,15 @@
 """Caption metrics against values computed by hand, nltk, and what the official script prints of made-up captions."""
 
 import math
-import os
 import random
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nltk.corpus.reader import CorpusReader, WordNetCorpusReader
+from nltk.corpus.util import LazyCorpusLoader
 from nltk.translate.bleu_score import corpus_bleu
 
 from lmolt_utils.metrics.captions import (
@@ -164,7 +163,7 @@ def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
 # ---- WordNet ----
 
 
-def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
+def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database of one synset, {car, auto}, as README says to make it of Debian's files (wndb(5WN))."""
     folder = tmp_path / "corpora" / "wordnet"
     folder.mkdir(parents=True)
@@ -177,13 +176,11 @@ def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path) -> None:
         (folder / f"{pos}.exc").write_text("")
     (folder / "lexnames").write_text("".join(f"{number:02d} x 1\n" for number in range(45)))
     (folder / "index.sense").write_text("")
-    program = (
-        "from lmolt_utils.metrics.captions import meteor, meteor_matcher as m; "
-        "print(m().name, *meteor([['car'], ['car']], [['auto'], ['boat']], m()))"
-    )
-    environment = os.environ | {"NLTK_DATA": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "wordnet 3.0 0.5 0.0\n"
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    omw = LazyCorpusLoader("omw-1.4", CorpusReader, "none")  # as nltk.corpus has both
+    monkeypatch.setattr("nltk.corpus.wordnet", LazyCorpusLoader("wordnet", WordNetCorpusReader, omw))
+    assert meteor_matcher().name == "wordnet 3.0"
+    assert meteor([["car"], ["car"]], [["auto"], ["boat"]], meteor_matcher()).tolist() == [0.5, 0.0]
 
 
 def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
