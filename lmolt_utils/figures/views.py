@@ -40,12 +40,10 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     for system in systems:
         path = run.path("logs", f"{system.name}.training.jsonl")
         if path.exists():
-            log = read_rows(path, ("step", "loss"))
-            seconds = path.with_name(path.name.replace(".jsonl", ".seconds.jsonl"))
-            if seconds.exists():
-                log = log.merge(read_rows(seconds, ("step", "seconds")), on="step", how="left")
+            seconds = read_rows(path.with_name(path.name.replace(".jsonl", ".seconds.jsonl")), ("step", "seconds", "tokens"))
+            log = read_rows(path, ("step", "loss")).merge(seconds, on="step", how="left")
             frames.append(log.assign(system=system.label))
-    nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds"])
+    nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds", "tokens"])
     return pd.concat(frames, ignore_index=True) if frames else nothing
 
 
@@ -53,7 +51,7 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 def training_curves(logs: pd.DataFrame) -> Drawn:
     """Loss against step, and the time each training took (L4M, Fig. 12).
 
-    ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then).
+    ``logs``: system, step, loss, seconds (since the training began), tokens (seen since then).
     """
     labels = list(dict.fromkeys(logs["system"]))
     size = (TWO_COLUMNS, max(2.4, 0.9 + 0.17 * len(labels)))
@@ -68,10 +66,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         seconds = float(log["seconds"].max())
         right.hlines(index, 0, seconds, color=look["color"], linestyle=look["linestyle"], linewidth=1.2)
         right.plot([seconds], [index], color=look["color"], marker=look["marker"])
-        text = f"{seconds:.3g} s"
-        tokens = log["tokens"].max() if "tokens" in log.columns else np.nan
-        if pd.notna(tokens) and seconds > 0:
-            text += f", {tokens / seconds:,.0f} tokens/s"
+        text = f"{seconds:.3g} s, {log['tokens'].max() / seconds:,.0f} tokens/s"
         right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
         parts.append(log.assign(smoothed_loss=smooth))
     left.set_xlabel("Optimiser step")

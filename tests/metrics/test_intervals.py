@@ -9,11 +9,11 @@ import pytest
 from nltk.translate.bleu_score import corpus_bleu
 from scipy import stats
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import BadFileError
 from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence, frechet_distance
 from lmolt_utils.metrics.intervals import (
     Additive,
-    ComparisonError,
     Scored,
     Statistics,
     compare_all,
@@ -226,9 +226,9 @@ def test_holm_by_hand() -> None:
 def test_systems_on_other_rows_are_not_compared() -> None:
     a = of_rows(METEOR=np.arange(3.0))
     other = Scored(a.metrics, a.samples.assign(id=[0, 7, 2]))
-    with pytest.raises(ComparisonError, match=r"row 2: .* has id 1, .* has 7"):
+    with pytest.raises(CompanionError, match=r"row 2: .* has id 1, .* has 7"):
         compare(a, other)
-    with pytest.raises(ComparisonError, match=r"row 3: a has id 2, b has None"):
+    with pytest.raises(CompanionError, match=r"row 3: a has id 2, b has None"):
         compare(a, Scored(a.metrics, a.samples.iloc[:2]))
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.nli.divergence import (
-    DivergenceError,
     bin_of,
     by_length,
     divergence,
@@ -82,7 +82,7 @@ def test_two_systems_need_the_same_rows() -> None:
     rows = pd.DataFrame({"id": range(800), "method": "atomic", "coverage": [*HIGH, *LOW], "words": 60})
     rows["system"] = np.repeat(["a", "b"], 400)
     for shown in (rows, rows.head(400)):  # other ids; none at all
-        with pytest.raises(DivergenceError, match="a and b have no NLI scores of the same rows"):
+        with pytest.raises(CompanionError, match="a and b have no NLI scores of the same rows"):
             divergences(shown, "a", "b")
 
 
