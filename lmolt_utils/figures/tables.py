@@ -165,7 +165,7 @@ def untrue_deltas(table: str) -> int:
 def caption_context(run: Run, systems: Sequence[System]) -> dict[str, str]:
     """``context`` for ``build_table``: which run, test set, models and tools the scores of ``systems`` are of.
 
-    Raises :class:`~lmolt_utils.metrics.results.MixedScoresError` where a table would mix scores of two kinds.
+    Raises :class:`~lmolt_utils.errors.CompanionError` where a table would mix scores of two kinds.
     """
     how, _ = (conventions(run, systems, task) for task in TASKS)
     first, *others = run.params.seeds

@@ -21,7 +21,6 @@ from scipy import stats
 
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.sample import TEST_COLUMNS
 from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, add_note, look_of, mark_empty, styled
@@ -41,12 +40,10 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     for system in systems:
         path = run.path("logs", f"{system.name}.training.jsonl")
         if path.exists():
-            log = read_rows(path, ("step", "loss"))
-            seconds = path.with_name(path.name.replace(".jsonl", ".seconds.jsonl"))
-            if seconds.exists():
-                log = log.merge(read_rows(seconds, ("step", "seconds")), on="step", how="left")
+            seconds = read_rows(path.with_name(path.name.replace(".jsonl", ".seconds.jsonl")), ("step", "seconds", "tokens"))
+            log = read_rows(path, ("step", "loss")).merge(seconds, on="step", how="left")
             frames.append(log.assign(system=system.label))
-    nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds"])
+    nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds", "tokens"])
     return pd.concat(frames, ignore_index=True) if frames else nothing
 
 
@@ -54,7 +51,7 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 def training_curves(logs: pd.DataFrame) -> Drawn:
     """Loss against step, and the time each training took (L4M, Fig. 12).
 
-    ``logs``: system, step, loss, seconds (since the training began), and optionally tokens (seen since then).
+    ``logs``: system, step, loss, seconds (since the training began), tokens (seen since then).
     """
     labels = list(dict.fromkeys(logs["system"]))
     size = (TWO_COLUMNS, max(2.4, 0.9 + 0.17 * len(labels)))
@@ -69,10 +66,7 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         seconds = float(log["seconds"].max())
         right.hlines(index, 0, seconds, color=look["color"], linestyle=look["linestyle"], linewidth=1.2)
         right.plot([seconds], [index], color=look["color"], marker=look["marker"])
-        text = f"{seconds:.3g} s"
-        tokens = log["tokens"].max() if "tokens" in log.columns else np.nan
-        if pd.notna(tokens) and seconds > 0:
-            text += f", {tokens / seconds:,.0f} tokens/s"
+        text = f"{seconds:.3g} s, {log['tokens'].max() / seconds:,.0f} tokens/s"
         right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
         parts.append(log.assign(smoothed_loss=smooth))
     left.set_xlabel("Optimiser step")
@@ -174,11 +168,6 @@ KINDS = {
 _LINE = 36  # characters of a column
 _COLUMN = 1.75  # inches
 _SEARCH = 2000  # steps towards a common substructure: two cardiolipins would need 250,000
-
-
-def example_rules(run: Run) -> Decomposer:
-    """The rules, with L+M-24's property tree where the run has one (as 07's, but nothing of a model is imported)."""
-    return reader(kept_tree(run.path("data")))
 
 
 def example_ids(run: Run, rules: Decomposer) -> list[str]:

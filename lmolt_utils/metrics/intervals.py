@@ -32,10 +32,6 @@ _LOW, _HIGH = (1 - 0.95) / 2, (1 + 0.95) / 2
 _Z = float(special.ndtri(_HIGH))
 
 
-class ComparisonError(CompanionError, ValueError):
-    """Systems that cannot be compared row by row."""
-
-
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """Per row, what the metrics that are no mean of rows need."""
@@ -215,13 +211,13 @@ def compare_all(
     apart) / (1 + permutations). FCD: interval and p from the normal approximation of its derivative by row. p_holm:
     Holm's correction over the pairs, metric by metric.
 
-    Raises :class:`ComparisonError` if the systems of a pair were not run on the same rows.
+    Raises :class:`CompanionError` if the systems of a pair were not run on the same rows.
     """
     lines: list[tuple[Any, ...]] = []
     for a, b in pairs:
         for number, (x, y) in enumerate(zip_longest(scored[a].samples["id"], scored[b].samples["id"]), start=1):
             if x != y:
-                raise ComparisonError(f"row {number}: {a} has id {x!r}, {b} has {y!r}; predict both on the same rows")
+                raise CompanionError(f"row {number}: {a} has id {x!r}, {b} has {y!r}; predict both on the same rows")
     systems = list(dict.fromkeys(system for pair in pairs for system in pair))
     influence = cache(fcd_influence)
     for name in dict.fromkeys(name for system in systems for name in scored[system].metrics):

@@ -25,10 +25,6 @@ NOT_RUN = "not run"
 COMPARABLE = ("tokenizer", "meteor_matcher", "invalid")
 
 
-class MixedScoresError(CompanionError, ValueError):
-    """Scores by different conventions, which must not share a table."""
-
-
 # ---- score files ----
 
 
@@ -73,7 +69,7 @@ def all_samples(run: Run, systems: Sequence[System]) -> pd.DataFrame:
 
 
 def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, Any]:
-    """What all scores of a task have in common; raises :class:`MixedScoresError` where :data:`COMPARABLE` differ."""
+    """What all scores of a task have in common; raises :class:`CompanionError` where :data:`COMPARABLE` differ."""
     found = {
         system.name: read_json(path)["conventions"]
         for system in systems
@@ -83,7 +79,7 @@ def conventions(run: Run, systems: Sequence[System], task: Task) -> dict[str, An
     for name in COMPARABLE:
         for other in others:
             if (one := found[first].get(name)) != (two := found[other].get(name)):
-                raise MixedScoresError(
+                raise CompanionError(
                     f"{task}: {first} was scored with {name} {one!r}, {other} with {two!r}; such numbers do not share "
                     "a table. Run 07_nli_evaluation again, which scores all systems alike."
                 )

@@ -35,17 +35,11 @@ COLUMNS = (
 Scores = Sequence[float] | np.ndarray
 
 
-class DivergenceError(CompanionError):
-    """Scores that cannot be compared."""
-
-
 def bin_of(scores: Scores, bins: int = BINS) -> np.ndarray:
-    """The bin, 0..bins-1, of each score in 0..1, shape (n,). Raises :class:`DivergenceError` for others."""
-    values = np.asarray(scores, dtype=float)
-    if not ((values >= -1e-9) & (values <= 1 + 1e-9)).all():
-        raise DivergenceError("scores must lie in 0..1: bring SummaC-ZS there by (s + 1) / 2 and leave out NaN")
+    """The bin, 0..bins-1, of each score in 0..1, shape (n,)."""
     # Rounded first: 0.15 * 20 is 3.0000000000000004 in one order of operations and 2.9999999999999996 in another.
-    return np.clip(np.floor(np.round(values * bins, 9)).astype(int), 0, bins - 1)
+    places = np.floor(np.round(np.asarray(scores, dtype=float) * bins, 9)).astype(int)
+    return np.clip(places, 0, bins - 1)
 
 
 def entropy(p_counts: np.ndarray, q_counts: np.ndarray, smoothing: float = JEFFREYS) -> np.ndarray:
@@ -137,11 +131,11 @@ def divergences(
     """Relative entropy in coverage of two systems by method and cut (Figs. 6, 7 and 10): method and :data:`COLUMNS`.
 
     rows: system, id, method, coverage and words (of the reference).
-    Raises :class:`DivergenceError` for a system without rows, or two with different ones.
+    Raises :class:`CompanionError` for a system without rows, or two with different ones.
     """
     better, worse = (rows[rows["system"] == name].set_index(["method", "id"]) for name in (preferred, dispreferred))
     if better.empty or not better.index.equals(worse.index):
-        raise DivergenceError(f"{preferred} and {dispreferred} have no NLI scores of the same rows: run both anew")
+        raise CompanionError(f"{preferred} and {dispreferred} have no NLI scores of the same rows: run both anew")
     both = better.assign(worse=worse["coverage"].to_numpy()).groupby("method", sort=False)
     tables = {
         method: by_length(*(side[name].to_numpy() for name in ("coverage", "worse", "words")), cuts=cuts, seed=seed)

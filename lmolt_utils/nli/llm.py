@@ -235,13 +235,11 @@ def kept_decomposer(run: Run) -> LlmDecomposer:
     return LlmDecomposer(answers, decomposer(run), as_released=run.params.nli_code == "as_released")
 
 
-def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
-    """The model's facts against the rules', over distinct captions; None where no model was asked.
+def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame:
+    """The model's facts against the rules', over distinct captions.
 
     Columns: captions, no answer (empty ones), no fact (text without any), and those of :func:`agreement`.
     """
-    if run.params.decomposer_model is None:
-        return None
     model = kept_decomposer(run)
     lines = {}
     for name, texts in {**captions(run, systems), "all, each once": list(model.answers)}.items():
@@ -252,10 +250,8 @@ def agreement_table(run: Run, systems: Sequence[System]) -> pd.DataFrame | None:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("of")
 
 
-def differences(run: Run) -> pd.DataFrame | None:
-    """Five captions on which the two differ, answered ones first. None where no model was asked."""
-    if run.params.decomposer_model is None:
-        return None
+def differences(run: Run) -> pd.DataFrame:
+    """Five captions on which the two differ, answered ones first."""
     model = kept_decomposer(run)
     lines = []
     for text in model.answers:

@@ -1,8 +1,6 @@
 """The figures: every system is seen, the data is what is drawn, and the same bytes come out twice."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -55,6 +53,12 @@ def tables(scores: pd.DataFrame = SCORES) -> list[TableResult]:
     return [build_table(name, RAN, scores, significance=pd.DataFrame(), context={}) for name in names]
 
 
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    """The overview, with intervals."""
+    return overview(tables(SCORES.assign(low=SCORES["value"] - 0.03, high=SCORES["value"] + 0.05)))
+
+
 def words(figure: Figure) -> list[str]:
     """Every visible text in the figure, line breaks undone."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
@@ -72,14 +76,12 @@ def every_figure(scores: pd.DataFrame, samples: pd.DataFrame, logs: pd.DataFrame
 
 
 @pytest.mark.parametrize("what", ["partial run", "nothing ran"])
-def test_what_did_not_run_is_seen_and_everything_can_be_saved(run: Run, what: str) -> None:
+def test_what_did_not_run_is_seen_and_everything_can_be_drawn(what: str) -> None:
     parts = (SCORES, SAMPLES, LOGS) if what == "partial run" else (SCORES[:0], SAMPLES[:0], LOGS[:0])
-    for name, (figure, data) in every_figure(*parts).items():
+    for name, (figure, _) in every_figure(*parts).items():
         if what == "nothing ran" or name != "training_curves":
             assert NOT_RUN in " ".join(words(figure)).lower(), name
-        assert save_figure(run, name, (figure, data)) is figure
-        assert len(pd.read_csv(run.figures / f"{name}.csv")) == len(data)
-        assert {run.figures / f"{name}.{ending}" for ending in ("csv", "pdf", "png")} <= set(run.written)
+        figure.draw_without_rendering()
 
 
 def test_distributions_hold_each_samples_share() -> None:
@@ -115,10 +117,10 @@ def test_merge_comparison_draws_the_scores() -> None:
     assert any("Not run: TIES." in text for text in words(figure))
 
 
-def test_intervals_are_drawn_wherever_scores_are() -> None:
+def test_intervals_are_drawn_wherever_scores_are(drawn: Drawn) -> None:
     scores = SCORES.assign(low=SCORES["value"] - 0.03, high=SCORES["value"] + 0.05)
-    drawn = (overview(tables(scores)), ratio_sweep(scores, RATIOS), merge_comparison(scores, MERGES))
-    for (figure, data), bars in zip(drawn, (6, 4, 11), strict=True):
+    every = (drawn, ratio_sweep(scores, RATIOS), merge_comparison(scores, MERGES))
+    for (figure, data), bars in zip(every, (6, 4, 11), strict=True):
         collections = [each for axes in figure.axes for each in axes.collections if isinstance(each, LineCollection)]
         segments = [segment for lines in collections for segment in lines.get_segments()]
         lengths = [np.ptp(segment, axis=0).max() for segment in segments if len(segment) and np.isfinite(segment).all()]
@@ -135,11 +137,6 @@ def test_word_counts_by_hand_beside_the_papers() -> None:
     assert data.set_index("left")["captions"].to_dict() == {2.5: 1, 3.5: 0, 4.5: 2, 5.5: 0, 6.5: 1}
 
 
-def test_training_curves_state_time_and_throughput() -> None:
-    assert "6 s, 50 tokens/s" in words(training_curves(LOGS)[0])
-    assert "6 s" in words(training_curves(LOGS.drop(columns="tokens"))[0])
-
-
 def test_a_model_that_does_not_know_the_corpus_says_so() -> None:
     logs = pd.DataFrame({"system": "A", "loss": [1.0] * 10 + [2.0] * 10})
     scores = pd.DataFrame({"system": "A", "task": "cap2mol", "Chr-F": [0.1, 0.3], "Chr-F, next row": [0.3, 0.1]})
@@ -147,15 +144,15 @@ def test_a_model_that_does_not_know_the_corpus_says_so() -> None:
     assert doubts(logs[::-1], scores.assign(**{"Chr-F": [0.8, 0.7]})) == []
 
 
-def test_a_label_is_text_and_no_formula(run: Run) -> None:
+def test_a_label_is_text_and_no_formula() -> None:
     label = "CPO, ${x_1$ at 5"
-    figure, data = training_curves(LOGS.assign(system=label))
-    assert label in words(figure)
-    save_figure(run, "curves", (figure, data))
+    figure, _ = training_curves(LOGS.assign(system=label))
+    assert {label, "6 s, 50 tokens/s"} <= set(words(figure))
+    figure.draw_without_rendering()
 
 
-def test_overview_has_a_line_per_row_and_says_not_run() -> None:
-    figure, data = overview(tables())
+def test_overview_has_a_line_per_row_and_says_not_run(drawn: Drawn) -> None:
+    figure, data = drawn
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(labels) == 7 + 1 + 4
     assert "init only (control)" in labels
@@ -166,59 +163,56 @@ def test_overview_has_a_line_per_row_and_says_not_run() -> None:
 
 def test_an_undefined_score_is_not_drawn_as_a_number() -> None:
     scores = SCORES.assign(value=SCORES["value"].where(SCORES["metric"] != "MACCS", np.nan))
-    drawn = (overview(tables(scores)), merge_comparison(scores, {"cpo": "CPO"}), ratio_sweep(scores, RATIOS))
-    for figure, data in drawn:
+    every = (overview(tables(scores)), merge_comparison(scores, {"cpo": "CPO"}), ratio_sweep(scores, RATIOS))
+    for figure, data in every:
         assert "undefined" in words(figure)
         assert "undefined" in set(data["reproduced"])
 
 
 def test_drawing_leaves_no_figure_open_and_no_style_behind() -> None:
     before = dict(matplotlib.rcParams)
-    overview(tables())
+    training_curves(LOGS)
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
 
 
-def test_files_carry_alt_text_fonts_and_no_dates(run: Run) -> None:
+def save_two(folder: Path) -> Run:
+    """A figure of histograms and one of dots: between them every kind of mark and note."""
+    run = Run("08_figures", folder, load("smoke"), changed={"seed": 0})  # it writes nowhere else
+    save_figure(run, "distributions", distributions(SAMPLES, SHOWN))
     save_figure(run, "overview", overview(tables()))
-    assert sorted(path.name for path in run.figures.iterdir()) == ["overview.csv", "overview.pdf", "overview.png"]
-    with Image.open(run.figures / "overview.png") as image:
+    return run
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return save_two(tmp_path_factory.mktemp("saved"))
+
+
+def test_files_carry_alt_text_fonts_and_no_dates(saved: Run) -> None:
+    assert sorted(saved.written) == sorted(saved.figures.iterdir())
+    assert len(saved.written) == 6
+    with Image.open(saved.figures / "overview.png") as image:
         assert image.info["Description"].startswith("One dot plot of every system")
         assert image.size[0] == round(TWO_COLUMNS * 200)
         assert not [key for key in map(str, image.info) if "time" in key.lower() or "date" in key.lower()]
-    content = (run.figures / "overview.pdf").read_bytes()
+    content = (saved.figures / "overview.pdf").read_bytes()
     assert b"/FontFile2" in content  # TrueType, embedded: type 42
     assert b"/Type3" not in content
     assert b"CreationDate" not in content
 
 
-def save_two(folder: Path) -> None:
-    """A figure of histograms and one of dots: between them every kind of mark and note."""
-    run = Run("08_figures", folder, load("smoke"))
-    save_figure(run, "distributions", distributions(SAMPLES, SHOWN))
-    save_figure(run, "overview", overview(tables()))
-
-
-def test_the_same_bytes_from_another_process(runs: Path) -> None:
-    """Another hash seed and time zone must not show."""
-    save_two(runs / "a")
-    code = "import sys, pathlib, tests.figures.test_figures as t; t.save_two(pathlib.Path(sys.argv[1]))"
-    other = {"MPLBACKEND": "Agg", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    command = [sys.executable, "-c", code, str(runs / "b")]
-    subprocess.run(command, check=True, cwd=root(), env={**os.environ, **other})
-    files = [{path.name: path.read_bytes() for path in (runs / name / "figures").iterdir()} for name in "ab"]
-    assert len(files[0]) == 6
-    assert files[0] == files[1]
-
-
-def test_a_plot_is_shown_in_the_cell_after_a_companion_figure() -> None:
+def test_a_notebook_shows_a_plot_after_a_companion_figure_and_saves_the_same_bytes(saved: Run, tmp_path: Path) -> None:
+    """Another process, hash seed and time zone must not show."""
     cells = (
-        "import pandas as pd; from lmolt_utils.figures.views import training_curves",
-        "logs = pd.DataFrame({'system': 'a', 'step': [1, 2], 'loss': [2.0, 1.0], 'seconds': [1.0, 2.0]})",
-        "figure, _ = training_curves(logs); figure",
+        f"import pathlib, tests.figures.test_figures as t; _ = t.save_two(pathlib.Path({str(tmp_path)!r}))",
+        "figure, _ = t.training_curves(t.LOGS); figure",
         "import matplotlib.pyplot as plt; _ = plt.plot([1, 2])",
     )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    NotebookClient(book, kernel_name="python3").execute()
-    images = ["image/png" in output.get("data", {}) for cell in book.cells[2:] for output in cell.outputs]
+    client = NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": str(root())}})
+    client.execute(env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
+    images = ["image/png" in output.get("data", {}) for cell in book.cells[1:] for output in cell.outputs]
     assert images == [True, True]
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (saved.figures, tmp_path / "figures")]
+    assert files[0] == files[1]

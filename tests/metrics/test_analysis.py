@@ -7,6 +7,7 @@ import pytest
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import System, replicas
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.files import read_json, write_json, write_rows
 from lmolt_utils.metrics.analysis import (
     ablation,
@@ -19,7 +20,7 @@ from lmolt_utils.metrics.analysis import (
     win_curves,
 )
 from lmolt_utils.metrics.captions import CaptionTokenizer, caption_tokenizer
-from lmolt_utils.metrics.results import MixedScoresError, all_scores, conventions, overview, seed_spread
+from lmolt_utils.metrics.results import all_scores, conventions, overview, seed_spread
 from lmolt_utils.metrics.scoring import Scorer, score_system, score_systems
 from lmolt_utils.run.notebook import Run
 
@@ -135,7 +136,7 @@ def test_scores_are_keyed_by_what_auto_meant_and_never_mixed(tmp_path: Path, mon
     for one in both:
         score(one, "regex")
     score(both[0], "scibert")
-    with pytest.raises(MixedScoresError, match=r"meditron was scored with tokenizer .* Run 07_nli_evaluation again"):
+    with pytest.raises(CompanionError, match=r"meditron was scored with tokenizer .* Run 07_nli_evaluation again"):
         conventions(run, both, "mol2cap")
     made = score(both[1], "scibert")
     assert conventions(run, both, "mol2cap")["tokenizer"] == "scibert"

@@ -54,6 +54,7 @@ def test_exact_is_inchi_equality() -> None:
 
 
 def test_conventions_for_invalid_outputs() -> None:
+    """Of some outputs, and of all."""
     references, outputs = ["CC", "CCO", "CCN", "CCC"], ["CCC", "C1CC", "CCN", "not a molecule"]
     zero, left_out = (molecule_scores(references, outputs, convention) for convention in ("lpm24", "molt5"))
     assert zero.metrics["Validity"] == left_out.metrics["Validity"] == 0.5
@@ -64,6 +65,10 @@ def test_conventions_for_invalid_outputs() -> None:
         assert zero.metrics[name] == left_out.metrics[name]
     with pytest.raises(ValueError, match="unknown convention"):
         molecule_scores(references, outputs, "zero")  # type: ignore[arg-type]
+    zero, left_out = (molecule_scores(["CCO", "CC"], ["C1CC", "\ud800"], of) for of in ("lpm24", "molt5"))
+    assert [zero.metrics[name] for name in (*SIMILARITIES, "Validity", "Exact")] == [0] * 5
+    assert all(math.isnan(left_out.metrics[name]) for name in (*SIMILARITIES, "FCD"))
+    assert "2 references and 0 predictions" in str(zero.conventions["fcd_note"])
 
 
 def test_uniqueness_and_unreadable_references() -> None:
@@ -73,16 +78,6 @@ def test_uniqueness_and_unreadable_references() -> None:
     assert (scores.conventions["unparsable_references"], scores.samples["RDK"].tolist()) == (1, [0, 1, 0, 1])
     assert math.isnan(molecule_metrics(["CC"], ["C1CC"])["Uniqueness"])
     assert molecule_metrics(["junk", "CC"], ["CC", "CC"], "molt5")["RDK"] == 1
-
-
-def test_all_invalid() -> None:
-    references, outputs = ["CCO", "CC"], ["C1CC", "\ud800"]
-    zero, left_out = molecule_scores(references, outputs), molecule_metrics(references, outputs, "molt5")
-    assert [zero.metrics[name] for name in ("MACCS", "RDK", "Morgan", "Validity", "Exact")] == [0] * 5
-    assert all(math.isnan(left_out[name]) for name in ("MACCS", "RDK", "Morgan"))
-    assert math.isnan(zero.metrics["FCD"])
-    assert zero.statistics.fcd is None
-    assert "2 references and 0 predictions" in str(zero.conventions["fcd_note"])
 
 
 def test_empty_output_is_a_valid_empty_molecule_outside_fcd() -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from lmolt_utils.config.params import Params, load
 from lmolt_utils.files import write_json
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.models.loading import load_tokenizer
-from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, Pair, PairScorer
+from lmolt_utils.nli.classifier import LABELS, Answer, Classifier, Pair
 from lmolt_utils.nli.cross_nli import Method, cross_nli
 from lmolt_utils.nli.evaluation import cross_nli_systems
 from lmolt_utils.nli.llm import LlmAnswerError, LlmDecomposer, answers_path, captions, numbered, released_prompt
 from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, mean_table
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.run.notebooks import with_data_switches
+from tests.nli.conftest import Answers
 from tests.nli.test_classifier import with_labels
 from tests.nli.test_llm import BETTER, WORSE, predict
 
@@ -37,15 +37,9 @@ TOLD: dict[Pair, tuple[float, float]] = {
 }  # fmt: skip
 
 
-class Told(PairScorer):
-    """A stub: the answers of :data:`TOLD`."""
-
-    def __init__(self) -> None:
-        self.cached = 0
-
-    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
-        known = {pair: TOLD.get(pair, (0.1, 0.2)) for pair in pairs}
-        return {pair: (wrong, right, 1 - wrong - right) for pair, (wrong, right) in known.items()}
+def told(premise: str, hypothesis: str) -> Answer:
+    wrong, right = TOLD.get((premise, hypothesis), (0.1, 0.2))
+    return wrong, right, 1 - wrong - right
 
 
 def test_rows_and_corpus_by_hand() -> None:
@@ -53,7 +47,7 @@ def test_rows_and_corpus_by_hand() -> None:
     answers = dict(zip((GOLDEN[0], GENERATED[0], GOLDEN[1], GENERATED[1]), (*SAID[0], *SAID[1]), strict=True))
     method = Method("atomic", LlmDecomposer(answers, Decomposer(), as_released=True).units)
     frame = pd.DataFrame({"id": [0, 1], "reference": GOLDEN, "prediction": GENERATED})
-    rows: Any = cross_nli({"s": frame}, [method], Told())[0]["s"]
+    rows: Any = cross_nli({"s": frame}, [method], Answers(told))[0]["s"]
     # Row 1, facts x, x, c against a, b: min(.6, .4) twice and min(.3, .7); a: max(.4, .4, .2), b: max(.1, .1, .9).
     # Row 2, fact a against a, b, "c d": min(0, .1, .1); coverage 1, .2, .2.
     assert rows["hallucination"].tolist() == pytest.approx([(0.4 + 0.4 + 0.3) / 3, 0.0])

@@ -1,7 +1,5 @@
 """Full-text, sentence-level and SummaC-style NLI: pooling by hand, and a convolution fitted on references."""
 
-from collections.abc import Iterable, Mapping
-
 import numpy as np
 import pytest
 
@@ -15,24 +13,17 @@ from lmolt_utils.nli.baselines import (
     histograms,
     zero_shot,
 )
-from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
+from lmolt_utils.nli.classifier import Answer
+from tests.nli.conftest import Answers
 
 DECOMPOSER = Decomposer(open_vocabulary=True)
 
 
-class Facts(PairScorer):
+def by_facts(premise: str, hypothesis: str) -> Answer:
     """Entailed as far as the premise states the hypothesis' properties."""
-
-    def __init__(self) -> None:
-        self.cached = 0
-
-    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
-        answers = {}
-        for premise, hypothesis in pairs:
-            wanted, stated = DECOMPOSER.properties(hypothesis), DECOMPOSER.properties(premise)
-            share = len(wanted & stated) / max(1, len(wanted))
-            answers[premise, hypothesis] = (0.0, 0.9 * share, 1 - 0.9 * share)
-        return answers
+    wanted, stated = DECOMPOSER.properties(hypothesis), DECOMPOSER.properties(premise)
+    share = len(wanted & stated) / max(1, len(wanted))
+    return 0.0, 0.9 * share, 1 - 0.9 * share
 
 
 def test_zero_shot_takes_the_two_maxima_apart() -> None:
@@ -67,16 +58,16 @@ def test_convolution_by_hand() -> None:
 
 def test_convolution_fitted_on_references_tells_own_facts_from_others() -> None:
     references = list(generate(200, 3)["caption"])
-    method = fitted_convolution(references, DECOMPOSER, Facts())
+    method = fitted_convolution(references, DECOMPOSER, Answers(by_facts))
     own, other = entailed([0.9, 0.0]), entailed([0.0, 0.0])
     _, consistency, _ = method.pool(other, own)
     assert consistency > 0.8
     assert method.pool(own, other)[1] < 0.5
-    again = fitted_convolution(references[::-1], DECOMPOSER, Facts())
+    again = fitted_convolution(references[::-1], DECOMPOSER, Answers(by_facts))
     assert again.pool(other, own) == method.pool(other, own)
 
 
 @pytest.mark.parametrize(("references", "distinct"), [(["The molecule is a nutrient."] * 100, 1), ([], 0)])
 def test_convolution_refuses_too_little(references: list[str], distinct: int) -> None:
     with pytest.raises(FitError, match=f"{distinct} distinct"):
-        fitted_convolution(references, DECOMPOSER, Facts())
+        fitted_convolution(references, DECOMPOSER, Answers(by_facts))

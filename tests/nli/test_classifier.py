@@ -101,18 +101,6 @@ def test_labels_are_refused(tmp_path: Path, names: list[str], message: str) -> N
         Classifier(str(with_labels(tmp_path / "nli", names)))
 
 
-def test_labels_in_another_order_give_the_same_answers(tmp_path: Path, classifier: Classifier) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = with_labels(tmp_path / "nli", ["Entailment", "NEUTRAL", "contradiction"])  # as in MoritzLaurer's
-    weights = load_file(folder / "model.safetensors")
-    heads = [name for name in weights if name.startswith("classifier.")]
-    weights |= {name: weights[name][[1, 2, 0]].contiguous() for name in heads}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    pairs = [(FACT, "The molecule impacts aging."), ("It is sweet.", "It is sweet.")]
-    assert np.abs(Classifier(str(folder)).forward(pairs) - classifier.forward(pairs)).max() < 1e-6
-
-
 # ---- the file of answers ----
 
 

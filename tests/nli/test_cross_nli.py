@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lmolt_utils.cli import main
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution
-from lmolt_utils.nli.classifier import Answer, Pair, PairScorer
+from lmolt_utils.nli.classifier import Answer
 from lmolt_utils.nli.command import means
 from lmolt_utils.nli.cross_nli import (
     EMPTY_OUTPUT,
@@ -26,6 +25,7 @@ from lmolt_utils.nli.cross_nli import (
     cross_nli,
 )
 from lmolt_utils.nli.truth import correlations, truth
+from tests.nli.conftest import Answers
 
 NAMES = Vocabulary.of(
     {"nutrient": "role", "emulsifier": "role", "toxin": "role", "surfactant": "role", "pancreatitis": "effect"}
@@ -35,29 +35,19 @@ ATOMIC = Method("atomic", canonical_atoms(DECOMPOSER))
 FACT = "The molecule is a nutrient."
 
 
-class Table(PairScorer):
-    """Answers by rule: equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
-
-    def __init__(self) -> None:
-        self.cached = 0
-
-    def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
-        self.seen = list(pairs)
-        return {pair: self._judge(*pair) for pair in self.seen}
-
-    @staticmethod
-    def _judge(premise: str, hypothesis: str) -> Answer:
-        if premise == hypothesis:
-            return 0.01, 0.95, 0.04
-        if {premise, hypothesis} == {"The molecule is a toxin.", "The molecule is a nutrient."}:
-            return 0.9, 0.02, 0.08
-        return 0.1, 0.05, 0.85
+def by_rule(premise: str, hypothesis: str) -> Answer:
+    """Equal texts entail, a toxin contradicts a nutrient and the other way round, else neutral."""
+    if premise == hypothesis:
+        return 0.01, 0.95, 0.04
+    if {premise, hypothesis} == {"The molecule is a toxin.", "The molecule is a nutrient."}:
+        return 0.9, 0.02, 0.08
+    return 0.1, 0.05, 0.85
 
 
 def judge(*captions: tuple[str | None, str | None]) -> Any:
     """The rows; Any, because pandas' types allow a cell to be anything."""
     frame = pd.DataFrame(captions, columns=["reference", "prediction"], dtype=object).assign(id=range(len(captions)))
-    return cross_nli({"s": frame}, [ATOMIC], Table())[0]["s"]
+    return cross_nli({"s": frame}, [ATOMIC], Answers(by_rule))[0]["s"]
 
 
 @pytest.mark.parametrize(
@@ -109,13 +99,12 @@ def test_odd_captions_are_judged_as_they_stand_or_not_at_all(caption: str) -> No
     assert rows["reference_units"][1] == 1
 
 
-def test_what_is_no_caption_states_nothing_in_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_caption_states_nothing_in_every_method() -> None:
     """Even if the model calls everything entailed, as NLI models do with many pieces of SMILES: it is not asked."""
-    monkeypatch.setattr(Table, "_judge", staticmethod(lambda *_: (0.01, 0.98, 0.01)))
     outputs = [FACT, "", "CC(=O)O", ")OC(=O)CCC[C@@H", "nutrient"]
     frame = pd.DataFrame({"id": range(5), "reference": FACT, "prediction": outputs})
     methods = [ATOMIC, FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution(np.linspace(0, 1, 50), 0.0)]
-    table = Table()
+    table = Answers(lambda *_: (0.01, 0.98, 0.01))
     found = cross_nli({"s": frame}, methods, table)[0]["s"]
     assert {text for pair in table.seen for text in pair} == {FACT}
     assert (found.loc[found["id"] == 0, "coverage"] > 0.5).all()
@@ -129,7 +118,7 @@ def test_pairs_are_counted_and_asked_once_over_rows_methods_and_systems() -> Non
     outputs = ["The molecule is a nutrient.", "The molecule is a emulsifier."]
     both = "The molecule is a nutrient and a toxin."
     a = pd.DataFrame({"id": [0, 1], "reference": both, "prediction": outputs})
-    table = Table()
+    table = Answers(by_rule)
     rows, counts = cross_nli({"a": a, "b": a[::-1]}, [ATOMIC], table)
     assert counts["naive"] == 2 * (2 * 2 + 2 * 2)
     # (nutrient, nutrient) is one pair in both directions; toxin-nutrient and two with the emulsifier are two each.

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
+from lmolt_utils.errors import CompanionError
 from lmolt_utils.nli.divergence import (
-    DivergenceError,
     bin_of,
     by_length,
     divergence,
@@ -24,9 +24,6 @@ HIGH, LOW = RNG.beta(5, 2, 400), RNG.beta(2, 5, 400)
 
 def test_bins_are_equal_the_last_one_closed() -> None:
     assert bin_of([0, 0.049, 0.05, 0.1, 0.15, 0.3, 0.95, 0.999, 1.0]).tolist() == [0, 0, 1, 2, 3, 6, 19, 19, 19]
-    for bad in (-0.1, 1.1, math.nan):
-        with pytest.raises(DivergenceError, match=r"0\.\.1"):
-            bin_of([0.5, bad])
 
 
 def test_by_hand_with_jeffreys_smoothing() -> None:
@@ -85,7 +82,7 @@ def test_two_systems_need_the_same_rows() -> None:
     rows = pd.DataFrame({"id": range(800), "method": "atomic", "coverage": [*HIGH, *LOW], "words": 60})
     rows["system"] = np.repeat(["a", "b"], 400)
     for shown in (rows, rows.head(400)):  # other ids; none at all
-        with pytest.raises(DivergenceError, match="a and b have no NLI scores of the same rows"):
+        with pytest.raises(CompanionError, match="a and b have no NLI scores of the same rows"):
             divergences(shown, "a", "b")
 
 

@@ -1,5 +1,6 @@
-"""Facts by a language model in a run: really asked, kept, resumed, held against the rules, and fed to cross-NLI."""
+"""Facts by a language model: read off its answers; in a run really asked, kept, resumed, held against the rules."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lmolt_utils.cli import main
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.files import read_json, read_rows, write_json, write_rows
+from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.metrics.distributions import caption_wins
 from lmolt_utils.models.predictions import prediction_path
 from lmolt_utils.nli import llm
@@ -18,20 +22,97 @@ from lmolt_utils.nli.classifier import LABELS, Classifier
 from lmolt_utils.nli.evaluation import cross_nli_systems, divergence_systems, entail_systems
 from lmolt_utils.nli.llm import (
     LlmAnswerError,
+    LlmDecomposer,
+    agreement,
     agreement_table,
     answers_path,
     ask_language_model,
     captions,
     differences,
+    fact_set,
+    facts,
     prompt,
 )
-from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, divergence_report, mean_table
+from lmolt_utils.nli.results import cross_nli_report, cross_nli_rows, divergence_report, mean_table, report_path
 from lmolt_utils.run.notebook import Run
+from lmolt_utils.run.steps import record_path
 
 BY_NAME = {system.name: system for system in load_systems()}
 BETTER, WORSE, OTHER = (BY_NAME[name] for name in ("slerp+cpo", "meditron", "cpo"))
 FACTS = ("a nutrient", "a emulsifier", "a membrane stabilizer", "a energy source", "a surfactant", "a energy storage")
 SILENT = "embedded:base"  # whatever it is asked, it ends at once
+
+
+# ---- answers ----
+
+
+def test_the_atoms_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, names = tmp_path / "captions.txt", tmp_path / "names.txt"
+    path.write_text("The molecule is a widget that impacts aging.\n\nCCO\n", "utf-8")
+    names.write_text("aging\n", "utf-8")
+    assert main(["atoms", str(path)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    widget = {"text": "The molecule is a widget.", "property": "widget"}
+    aging = {"text": "The molecule impacts aging.", "property": "aging"}
+    assert rows == [
+        {"caption": "The molecule is a widget that impacts aging.", "atoms": [widget, aging]},
+        {"caption": "", "atoms": []},
+        {"caption": "CCO", "atoms": [{"text": "CCO", "property": None}]},
+    ]
+    assert main(["atoms", str(path), "--vocabulary", str(names)]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert [atom["property"] for atom in first["atoms"]] == [None, "aging"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("- The molecule is a nutrient.\n- It impacts aging.", ["The molecule is a nutrient.", "It impacts aging."]),
+        ("- The molecule is a nutrient. - The molecule impacts aging.", None),
+        ("Sure, the facts:\n\n1. The molecule is a nutrient.\n2) The molecule impacts aging.\n\nHope it helps", None),
+        ("  * **The molecule is a nutrient.**\n  • The molecule impacts aging.\n### User:\n- It is smooth.", None),
+        ("The molecule is a nutrient. The molecule impacts aging. I hope this helps.", None),
+        (
+            "- The molecule impacts non-alcoholic fatty liver\n  disease.",
+            ["The molecule impacts non-alcoholic fatty liver disease."],
+        ),
+        ("- None.", []),
+        ("I cannot answer that.", []),
+        ("", []),
+        ("### User:\n- The molecule is smooth.", []),
+    ],
+)
+def test_facts_of_a_language_models_answer(answer: str, expected: list[str] | None) -> None:
+    usual = ["The molecule is a nutrient.", "The molecule impacts aging."]
+    assert facts(answer) == (usual if expected is None else expected)
+
+
+def test_the_papers_own_answer_is_read_and_compared() -> None:
+    """Fig. 11's example answer, read back: seven facts, and the same that the rules find."""
+    example, request = prompt("CAPTION").split("\n### User:", 1)
+    assert "{CAPTION}" in request
+    assert request.rstrip().endswith("### Assistant:")
+    caption = example.split("{")[1].split("}")[0]
+    model = LlmDecomposer({caption: example.split("### Assistant:")[1]}, Decomposer(open_vocabulary=True))
+    assert len(model(caption)) == 7
+    assert model("") == []
+    assert model.unanswered([caption, ""]) == []
+    assert agreement(model, [caption]) == {"exact": 1, "precision": 1, "recall": 1}
+
+
+def test_names_survive_a_language_models_spelling_and_silence_is_no_empty_caption() -> None:
+    answers = {"x": "- The molecule is an anti-viral.", "It impacts aging. It is odd.": "?", "y": "- It glows."}
+    model = LlmDecomposer(answers, Decomposer(Vocabulary.from_names(["anti viral", "aging"])))
+    assert [(atom.text, atom.property) for atom in model("x")] == [("The molecule is an anti-viral.", "anti viral")]
+    assert fact_set(model("y")) == {"it glows"}  # what the rules do not know counts as a fact of its own
+    assert model.unanswered(answers) == ["It impacts aging. It is odd."]
+    assert model.units("It impacts aging. It is odd.") == ["It impacts aging.", "It is odd."]
+    assert model.units("x") == ["The molecule is a anti viral."]
+    with pytest.raises(LlmAnswerError, match="no answer about 'z'"):
+        model("z")
+
+
+# ---- in a run ----
 
 
 def run_with(runs: Path, **values: Any) -> Run:
@@ -61,7 +142,6 @@ def test_a_real_model_without_facts_is_counted_and_refused(runs: Path, reference
     kept = read_json(answers_path(run))
     assert kept["asked"] == len(kept["answers"]) == 7 + 2  # six captions, the long one, Meditron's two: each once
     table = agreement_table(run, [BETTER, WORSE])
-    assert table is not None
     assert list(table["captions"]) == [7, 7, 2, 9]
     assert (table["no answer"] + table["no fact"]).equals(table["captions"])
     shares = table.loc["all, each once", ["exact", "precision", "recall"]]
@@ -113,13 +193,11 @@ def test_agreement_differences_and_cross_nli_by_handmade_answers(runs: Path, ref
     answers["The molecule is a surfactant."] = ""
     write_json(answers_path(run), {"made_from": {}, "asked": 0, "answers": answers})
     table = agreement_table(run, [BETTER, WORSE])
-    assert table is not None
     # Captions, no answer, no fact, exact; precision: one fact of three, and one of one; recall.
     expected = 9, 1, 6, 1 / 9, (1 / 3 + 1) / 2, (1 / 2 + 1) / 9
     assert table.loc["all, each once"].tolist() == pytest.approx(expected)
     assert table.loc["meditron", "exact"] == 1 / 2
     first = differences(run)
-    assert first is not None
     assert first.iloc[0].tolist() == [good, "aging", "cancer; obesity"]
 
     cross_nli_systems(run, [BETTER, WORSE])
@@ -142,20 +220,17 @@ def test_without_a_model_the_rules_decide_and_entailment_shares_its_answers(
     run = run_with(runs)
     ask_language_model(run, [BETTER, WORSE])
     assert "not run: no model" in capsys.readouterr().out
-    assert agreement_table(run, [BETTER]) is None
-    assert differences(run) is None
     entail_systems(run, [BETTER, WORSE])
     frame = read_rows(prediction_path(run, WORSE.name, "mol2cap"), ("reference", "raw"))
     kept = read_rows(run.path("scores", f"{WORSE.name}.nli.jsonl"), ("id", "entailment"))
     asked = Classifier(run.params.nli_model).probabilities(frame["reference"], frame["raw"], progress=False)
     assert np.allclose(kept["entailment"], asked["entailment"].where(frame["raw"] != "", 0), atol=1e-5)
+    write_json(run.path("data", "property_tree.json"), {"Biomedical": ["nutrient", "surfactant", "aging"]})
     cross_nli_systems(run, [BETTER, WORSE])
     report = cross_nli_report(run)
     assert report["decomposer"] == "rules"
     assert report["pairs"]["cached"] >= 7 + 6 + 1  # the full-text method asks what entailment had asked
-    write_json(run.path("data", "property_tree.json"), {"Biomedical": ["nutrient", "surfactant", "aging"]})
-    cross_nli_systems(run, [BETTER, WORSE])
-    assert "cross-NLI: changed inputs: property tree" in capsys.readouterr().out
+    assert "property tree" in read_json(record_path(report_path(run)))["key"]["inputs"], "another tree, other scores"
 
     divergence_systems(run, [BETTER, WORSE])
     table, moved, reason = divergence_report(run)
