@@ -103,8 +103,10 @@ class Number:
 
     def __str__(self) -> str:
         spread = "" if math.isnan(self.spread) else f" ± {_short(self.spread)}"
-        low, high = (None, None) if self.draws is None else np.quantile(self.draws, [DISAGREEING, 1 - DISAGREEING])
-        return f"{_short(self.mean)}{spread}" + ("" if low is None else f" [{_short(low)}, {_short(high)}]")
+        if self.draws is None:
+            return f"{_short(self.mean)}{spread}"
+        low, high = np.quantile(self.draws, [DISAGREEING, 1 - DISAGREEING])
+        return f"{_short(self.mean)}{spread} [{_short(low)}, {_short(high)}]"
 
 
 def _short(value: float) -> str:
@@ -284,8 +286,8 @@ def decide(profile: str) -> int:
     if not run.path("scores").is_dir():
         raise ParameterError(f"profile {profile} has no scores yet: make reproduce PROFILE={profile}")
     now, kept = verdicts(run, run.table), run.figures / "claims.csv"
-    for line in now.itertuples():
-        print(f"{line.id:5} {line.verdict:14} {line.claim}\n{'':20} {line.evidence}{sure(line._asdict())}")
+    for line in now.to_dict("records"):
+        print(f"{line['id']:5} {line['verdict']:14} {line['claim']}\n{'':20} {line['evidence']}{sure(line)}")
     print(", ".join(f"{count} {verdict}" for verdict, count in counts(now).items()))
     for name in altered(run.folder, "07_nli_evaluation"):
         print(f"missing, or not what 07_nli_evaluation wrote: {name}")

@@ -40,7 +40,8 @@ def training_logs(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     for system in systems:
         path = run.path("logs", f"{system.name}.training.jsonl")
         if path.exists():
-            seconds = read_rows(path.with_name(path.name.replace(".jsonl", ".seconds.jsonl")), ("step", "seconds", "tokens"))
+            timed = path.with_name(path.name.replace(".jsonl", ".seconds.jsonl"))
+            seconds = read_rows(timed, ("step", "seconds", "tokens"))
             log = read_rows(path, ("step", "loss")).merge(seconds, on="step", how="left")
             frames.append(log.assign(system=system.label))
     nothing = pd.DataFrame(columns=["system", "step", "loss", "seconds", "tokens"])

@@ -214,5 +214,6 @@ def test_a_notebook_shows_a_plot_after_a_companion_figure_and_saves_the_same_byt
     client.execute(env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
     images = ["image/png" in output.get("data", {}) for cell in book.cells[1:] for output in cell.outputs]
     assert images == [True, True]
-    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (saved.figures, tmp_path / "figures")]
+    folders = (saved.figures, tmp_path / "figures")
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
     assert files[0] == files[1]
