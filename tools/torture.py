@@ -39,7 +39,7 @@ _COMPARED = ("data", "models", "predictions", "scores", "figures")
 #: Seconds after which a run that was told to end, and what it started, hang.
 _HANGS = 180.0
 #: Signals in one round: then the run may end.
-_PER_ROUND = 6
+_PER_ROUND = 10
 #: Who gets which signal: the command itself, as by Ctrl-C or `kill`; one of the processes below it; all
 #: at once; or the command again after a moment.
 SIGNALS = tuple((number, who) for who in ("main", "one", "all", "twice") for number in ("SIGKILL", "SIGTERM", "SIGINT"))
@@ -150,17 +150,25 @@ class Torture:
                     found.append(process)
         return found
 
+    def works(self, runs: Path) -> bool:
+        """Whether a notebook's kernel is there."""
+        return any("ipykernel_launcher" in _command(process) for process in self.family(runs))
+
     def signalled(self, runs: Path, notebook: str, rng: random.Random, longest: float) -> bool:
-        """One signal after the start, and what must hold then; whether the run ended by itself before it."""
-        main, moment = self.run(runs, notebook), rng.uniform(0, longest)
+        """One signal, and what must hold then; whether the run ended by itself before it.
+
+        Half of the moments count from the start of the notebook's kernel, the others from the start of the command.
+        """
+        main, moment, anywhere = self.run(runs, notebook), rng.uniform(0, longest), rng.random() < 0.5
+        while not anywhere and main.poll() is None and not self.works(runs):
+            time.sleep(0.5)
         with suppress(subprocess.TimeoutExpired):
             if main.wait(moment):
                 self.fault(f"run of {notebook}", f"it goes wrong by itself: {self._words(runs)}")
             return True
         number, who = SIGNALS[len(self.hits) % len(SIGNALS)]
         attack, below = f"{number} {who}", [process for process in self.family(runs) if process.pid != main.pid]
-        works = any("ipykernel_launcher" in _command(process) for process in below)
-        self.hits.append((attack, notebook, "at work" if works else "starting or ending"))
+        self.hits.append((attack, notebook, "at work" if self.works(runs) else "starting or ending"))
         print(f"{time.strftime('%X')} {len(self.hits)}:", *self.hits[-1], f"{moment:.0f} s", flush=True)
         targets = [psutil.Process(main.pid), *below] if who == "all" else [psutil.Process(main.pid)]
         for process in [rng.choice(below)] if who == "one" and below else targets:
