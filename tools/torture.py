@@ -38,6 +38,8 @@ from lmolt_utils.run.steps import output_path, record_path, records
 _COMPARED = ("data", "models", "predictions", "scores", "figures")
 #: Seconds after which a run that was told to end, and what it started, hang.
 _HANGS = 180.0
+#: Seconds to a signal, at most: what was done before it stays, so that later signals meet later steps.
+_LONGEST = 60.0
 #: Signals in one round: then the run may end.
 _PER_ROUND = 10
 #: Who gets which signal: the command itself, as by Ctrl-C or `kill`; one of the processes below it; all
@@ -121,13 +123,13 @@ class Torture:
     # ---- signals ----
 
     def round(self, number: int) -> None:
-        """Some signals to one notebook, at moments drawn over twice the time that it took undisturbed."""
+        """Some signals to one notebook, at moments within the time that it took undisturbed."""
         notebook, rng = self.notebooks[number % len(self.notebooks)], random.Random(f"{self.seed} {number}")
         notes = json.loads(executed(self.place / "undisturbed" / "smoke", notebook).read_text(encoding="utf-8"))
-        runs = self.place / f"round-{number}"
+        runs, longest = self.place / f"round-{number}", min(_LONGEST, notes["metadata"]["papermill"]["duration"])
         self.begin(runs, notebook)
         for _ in range(_PER_ROUND):
-            if self.enough() or self.signalled(runs, notebook, rng, notes["metadata"]["papermill"]["duration"]):
+            if self.enough() or self.signalled(runs, notebook, rng, longest):
                 break
         self.finished(f"signals to {notebook}", runs, notebook)
         shutil.rmtree(runs)
