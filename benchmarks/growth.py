@@ -111,7 +111,8 @@ def one(stage: str, rows: int, corpus: str) -> dict[str, Any]:
     work = STAGES[stage][0]
     first, run = _run(100, corpus), _run(rows, corpus)
     for each in (first, run) if stage != "data" else ():
-        data(each)
+        make_corpus(each)
+        make_sample_and_test(each)
     work(first)
     began, wall = time.process_time(), time.perf_counter()
     work(run)

@@ -102,6 +102,17 @@ def coverage(figures: Path) -> str:
     return markdown("method", ["expected", "tolerance"], lines)
 
 
+def growth(figures: Path) -> str:
+    """Processor seconds and peak memory of each stage by corpus rows, as benchmarks/growth.py measured them."""
+    table = pd.read_csv(figures.parent / "docs" / "growth.csv")
+    table["cell"] = [f"{one.seconds:,.1f} s, {one.peak_mb:,.0f} MB" for one in table.itertuples()]
+    cells = table.pivot(index="stage", columns="rows", values="cell").fillna("not run")
+    rows = [
+        (str(stage), [str(cell) for cell in line]) for stage, line in zip(cells.index, cells.to_numpy(), strict=True)
+    ]
+    return markdown("stage", [f"{rows:,} rows" for rows in cells], rows)
+
+
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"study": study.lead, "summary": summary, "claims": claims, "correlations": correlations},
@@ -116,6 +127,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "errors": study.errors,
         "costs": study.costs,
     },
+    "docs/benchmarks.md": {"growth": growth},
     "docs/artifact.md": {"verdicts": verdict_counts, "cells": cells, "coverage": coverage},
 }
 

@@ -24,9 +24,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import psutil
 
-from benchmarks.timing import show
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import notebook_record, read_notebook_record
@@ -61,10 +61,10 @@ class Torture:
     hits: list[tuple[str, str, str]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
-    def begin(self, runs: Path, notebook: str) -> None:
-        """A copy of the undisturbed run without what ``notebook`` made."""
+    def begin(self, runs: Path, *notebooks: str) -> None:
+        """A copy of the undisturbed run without what ``notebooks`` made."""
         shutil.copytree(self.place / "undisturbed", runs, dirs_exist_ok=True)
-        for path in self.made(runs, notebook):
+        for path in (path for notebook in notebooks for path in self.made(runs, notebook)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(runs / "smoke" / "cache", ignore_errors=True)
 
@@ -122,26 +122,23 @@ class Torture:
 
     # ---- signals ----
 
-    def round(self, number: int) -> None:
-        """Some signals to one notebook, at moments within the time that it took undisturbed."""
-        notebook, rng = self.notebooks[number % len(self.notebooks)], random.Random(f"{self.seed} {number}")
-        notes = json.loads(executed(self.place / "undisturbed" / "smoke", notebook).read_text(encoding="utf-8"))
-        runs, longest = self.place / f"round-{number}", min(_LONGEST, notes["metadata"]["papermill"]["duration"])
-        self.begin(runs, notebook)
-        for _ in range(_PER_ROUND):
-            if self.enough() or self.signalled(runs, notebook, rng, longest):
-                break
-        self.finished(f"signals to {notebook}", runs, notebook)
-        shutil.rmtree(runs)
+    def rounds(self, lane: int, lanes: int) -> None:
+        """Every so many rounds: signals to one notebook, at moments within the time that it took undisturbed."""
+        for number in itertools.count(lane, lanes):
+            notebook, rng = self.notebooks[number % len(self.notebooks)], random.Random(f"{self.seed} {number}")
+            notes = json.loads(executed(self.place / "undisturbed" / "smoke", notebook).read_text(encoding="utf-8"))
+            runs, longest = self.place / f"round-{number}", min(_LONGEST, notes["metadata"]["papermill"]["duration"])
+            if self.enough():
+                return
+            self.begin(runs, notebook)
+            for _ in range(_PER_ROUND):
+                if self.enough() or self.signalled(runs, notebook, rng, longest):
+                    break
+            self.finished(f"signals to {notebook}", runs, notebook)
+            shutil.rmtree(runs)
 
     def enough(self) -> bool:
         return len(self.hits) >= self.signals or time.monotonic() > self.ends
-
-    def rounds(self, lane: int, lanes: int) -> None:
-        for number in itertools.count(lane, lanes):
-            if self.enough():
-                return
-            self.round(number)
 
     def family(self, runs: Path) -> list[psutil.Process]:
         """Every process that works on ``runs``: all inherit where it is."""
@@ -244,12 +241,10 @@ class Torture:
             self.finished(f"room again for {notebook}", runs, notebook)
 
     def odd(self) -> None:
-        """Two runs at once, from nothing, in a folder with an odd name, in another locale and time zone."""
-        attack, runs, last = (
-            "two runs at once, odd path, locale C, other zone",
-            self.place / "a b &'$(id)é…",
-            max(self.notebooks),
-        )
+        """Two runs at once that make all of the notebooks, oddly named folder, other locale and time zone."""
+        attack, runs = "two runs at once, odd path, locale C, other zone", self.place / "a b &'$(id)é…"
+        self.begin(runs, *self.notebooks)
+        last = max(self.notebooks)
         first, second = self.run(runs, last, LC_ALL="C", TZ="Asia/Kathmandu"), self.run(runs, last)
         self.done[attack] += 1
         if sorted((first.wait(), second.wait())) != [0, 1]:
@@ -327,11 +322,10 @@ def main(argv: list[str] | None = None) -> int:
             if os.geteuid() == 0:  # only root may mount
                 list(pool.map(it.no_room, it.notebooks))
             odd.result()
-    kinds = sorted({attack for attack, _, _ in it.hits})
-    rows = Counter((notebook, works) for _, notebook, works in it.hits)
-    show([{"notebook": n, **{w: rows[n, w] for w in ("starting or ending", "at work")}} for n in it.notebooks])
-    show([{"attack": k, "times": sum(k == a for a, _, _ in it.hits)} for k in kinds])
-    show([{"attack": name, "times": times} for name, times in it.done.items()] or [{"attack": "no damage"}])
+    hits = pd.DataFrame(it.hits, columns=["attack", "notebook", "when"])
+    for by in ("when", "attack"):
+        print(pd.crosstab(hits[by], hits["notebook"], margins=True).to_string() + "\n" if len(hits) else "no signals")
+    print("\n".join(f"{times:4d} {attack}" for attack, times in it.done.items()))
     for attack, told in it.faults:
         print(f"FAULT {attack}: {told}")
     return bool(it.faults)
