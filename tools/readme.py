@@ -107,10 +107,8 @@ def growth(figures: Path) -> str:
     table = pd.read_csv(figures.parent / "docs" / "growth.csv")
     table["cell"] = [f"{one.seconds:,.1f} s, {one.peak_mb:,.0f} MB" for one in table.itertuples()]
     cells = table.pivot(index="stage", columns="rows", values="cell").fillna("not run")
-    rows = [
-        (str(stage), [str(cell) for cell in line]) for stage, line in zip(cells.index, cells.to_numpy(), strict=True)
-    ]
-    return markdown("stage", [f"{rows:,} rows" for rows in cells], rows)
+    rows = [(name, line) for name, *line in cells.reset_index().to_numpy().tolist()]
+    return markdown("stage", [f"{count:,} rows" for count in cells], rows)
 
 
 #: Page -> its blocks.
