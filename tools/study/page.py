@@ -37,7 +37,7 @@ def markdown(title: str, columns: Sequence[str], rows: Iterable[Row]) -> str:
 
 def _rows(frame: pd.DataFrame, by: str, metrics: Sequence[str]) -> list[Row]:
     """A line for each value of ``by``, a cell for each metric."""
-    found = []
+    found: list[Row] = []
     for name, rows in frame.groupby(by, sort=False):
         cells = {row["metric"]: _cell(row) for _, row in rows.iterrows()}
         found.append((str(name), [cells.get(metric, "") for metric in metrics]))
