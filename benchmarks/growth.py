@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,66 +30,74 @@ from lmolt_utils.run import steps
 from lmolt_utils.run.notebook import Run, start
 
 
-def _run(rows: int, notebook: str = "01_data") -> Run:
-    overrides = {"corpus_rows": rows, "test_rows": min(3000, rows // 20)}
-    return start(notebook, {"profile": "cpu", "systems": [], "overrides": overrides})
+def _run(rows: int, corpus: str) -> Run:
+    """A run of the default profile on ``rows`` of the embedded corpus, or of L+M-24's released archive ``corpus``."""
+    overrides: dict[str, Any] = {"corpus_rows": rows, "test_rows": min(3000, rows // 20)}
+    if corpus != "embedded":
+        part = Path(os.environ["LMOLT_RUNS"], f"additional_data_{rows}.zip")
+        if not part.exists():
+            with zipfile.ZipFile(corpus) as whole, zipfile.ZipFile(part, "w") as some:
+                for name in whole.namelist():
+                    lines = whole.read(name).splitlines(keepends=True)
+                    if name == "train_props.txt":  # it is sorted: every so many lines one
+                        lines = [lines[index * len(lines) // rows] for index in range(rows)]
+                    some.writestr(name, b"".join(lines))
+        overrides |= {"corpus": str(part), "test_set": "extra_valid"}
+    return start("01_data", {"profile": "cpu", "systems": [], "overrides": overrides})
 
 
-def data(rows: int) -> None:
+def data(run: Run) -> None:
     """The steps of 01_data: corpus, sample and test set, overlap, card."""
-    run = _run(rows)
     corpus = make_corpus(run)
     make_overlap(run, corpus, *make_sample_and_test(run), run.params.cap2mol_model)
     make_card(run, corpus)
 
 
-def generated(rows: int) -> None:
+def generated(run: Run) -> None:
     """The steps of 02_negatives, with its negative generators."""
     from lmolt_utils.negatives.pairs import make_negatives, make_pairs
 
-    run = _run(rows, "02_negatives")
     for task in TASKS:
         make_negatives(run, task, getattr(run.params, f"negatives_{task}_model"))
     make_pairs(run)
 
 
-def nearest(rows: int) -> None:
+def nearest(run: Run) -> None:
     """Rejected answers of the molecules most alike: the sample against all of the training split."""
     from lmolt_utils.negatives.pairs import draw
 
-    run = _run(rows)
     for task in TASKS:
         draw("nearest", make_sample_and_test(run)[0], make_corpus(run), task, 0)
 
 
-def _answers(rows: int, side: str) -> pd.DataFrame:
+def _answers(run: Run, side: str) -> pd.DataFrame:
     """Every row of the corpus, answered by the row after: right in part."""
-    corpus = make_corpus(_run(rows))
+    corpus = make_corpus(run)
     return pd.DataFrame({"id": corpus["id"], "reference": corpus[side], "prediction": np.roll(corpus[side], -1)})
 
 
-def scoring(task: str, side: str, rows: int) -> None:
+def scoring(task: str, side: str, run: Run) -> None:
     """All metrics of a task, with intervals."""
     from lmolt_utils.metrics.intervals import intervals
     from lmolt_utils.metrics.scoring import Scorer
 
-    intervals(Scorer().score(_answers(rows, side).assign(task=task), task))
+    intervals(Scorer().score(_answers(run, side).assign(task=task), task))
 
 
-def nli(rows: int) -> None:
+def nli(run: Run) -> None:
     """Atomic cross-NLI of the captions, by the shipped model."""
-    from lmolt_utils.grammar.decompose import Decomposer
     from lmolt_utils.nli.classifier import Classifier, PairScorer
     from lmolt_utils.nli.cross_nli import Method, canonical_atoms, cross_nli
+    from lmolt_utils.nli.llm import decomposer
 
-    method = Method("atomic", canonical_atoms(Decomposer()))
-    cross_nli({"": _answers(rows, "caption")}, [method], PairScorer(Classifier("embedded:nli")))
+    method = Method("atomic", canonical_atoms(decomposer(run)))
+    cross_nli({"": _answers(run, "caption")}, [method], PairScorer(Classifier("embedded:nli")))
 
 
-#: What is measured, and up to how many rows: negative generators and ChemNet take hours for 100,000.
-STAGES: Mapping[str, tuple[Callable[[int], None], int]] = {
+#: What is measured, and up to how many rows: ChemNet takes an hour for 100,000.
+STAGES: Mapping[str, tuple[Callable[[Run], None], int]] = {
     "data": (data, 10**6),
-    "negatives, generated": (generated, 10**4),
+    "negatives, generated": (generated, 10**6),
     "negatives, nearest": (nearest, 10**6),
     "scoring, captions": (partial(scoring, "mol2cap", "caption"), 10**6),
     "scoring, molecules": (partial(scoring, "cap2mol", "molecule"), 10**4),
@@ -95,16 +105,17 @@ STAGES: Mapping[str, tuple[Callable[[int], None], int]] = {
 }
 
 
-def one(stage: str, rows: int) -> dict[str, Any]:
+def one(stage: str, rows: int, corpus: str) -> dict[str, Any]:
     """Seconds of a stage in this process, the data that it reads made before, and the peak of the whole."""
     steps.forget_peak = lambda: None  # the peak of all steps
     work = STAGES[stage][0]
-    for size in (100, rows):
-        if stage != "data":
-            data(size)
-    work(100)
+    first, run = _run(100, corpus), _run(rows, corpus)
+    for each in (first, run) if stage != "data" else ():
+        make_corpus(each)
+        make_sample_and_test(each)
+    work(first)
     began, wall = time.process_time(), time.perf_counter()
-    work(rows)
+    work(run)
     spent = {"seconds": time.process_time() - began, "wall": time.perf_counter() - wall}
     return {"stage": stage, "rows": rows, **spent, "peak_mb": steps.peak_memory_mb()}
 
@@ -133,10 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--corpus", default="embedded", help="or L+M-24's additional_data.zip, thinned out")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(one(given.stages[0], given.rows[0])))
+        print(json.dumps(one(given.stages[0], given.rows[0], given.corpus)))
         return
     path = root() / "docs" / "growth.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame()
@@ -144,6 +156,7 @@ def main() -> None:
         environment = {**os.environ, "LMOLT_RUNS": folder, "OMP_NUM_THREADS": "1"}
         for rows, stage in ((r, s) for r in given.rows for s in given.stages if r <= STAGES[s][1]):
             command = [sys.executable, "-m", "benchmarks.growth", "--one", "--stages", stage, "--rows", str(rows)]
+            command += ["--corpus", given.corpus]
             done = subprocess.run(command, env=environment, cwd=root(), stdout=-1, check=True, text=True)
             line = pd.DataFrame([json.loads(done.stdout.splitlines()[-1])]).round(2)
             table = pd.concat([table, line]).drop_duplicates(["stage", "rows"], keep="last")

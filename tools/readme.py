@@ -12,17 +12,16 @@ import pandas as pd
 
 from lmolt_utils.files import write_text
 from lmolt_utils.paths import root
-from tools.study.page import costs, errors, lead, models, rare, rewritten, systems, trivial, variants
+from tools.study import page as study
+from tools.study.page import Row, markdown
 
 
 def claims(figures: Path) -> str:
     """What the papers claim and what the default profile shows, with three training seeds where systems are trained."""
     table = pd.read_csv(figures / "seeds" / "claims.csv", dtype=str)
-    lines = ["| | claim | stated in | verdict |", "|---|---|---|---|"]
     stated = table[(table["verdict"] != "not decidable") & ~table["source"].str.startswith("control")]
-    for row in stated.itertuples(index=False):
-        lines.append(f"| {row.id} | {row.claim} | {row.source} | {row.verdict} |")
-    return "\n".join(lines)
+    shown = stated[["id", "claim", "source", "verdict"]].to_numpy().tolist()
+    return markdown("", ["claim", "stated in", "verdict"], [(name, cells) for name, *cells in shown])
 
 
 def summary(figures: Path) -> str:
@@ -45,23 +44,23 @@ def correlations(figures: Path) -> str:
         "hallucination": "Eq. 6 and invented",
         "unsupported": "unsupported and invented",
     }
-    lines = [f"| Spearman correlation | {' | '.join(wanted.values())} |", f"|---|{'---|' * len(wanted)}"]
+    lines = []
     for method, rows in table.groupby("method", sort=False):
         cells = rows.set_index("quantity")["spearman"]
-        lines.append(f"| {method} | {' | '.join(f'{cells[name]:.2f}' for name in wanted)} |")
-    return "\n".join(lines)
+        lines.append((str(method), [f"{cells[name]:.2f}" for name in wanted]))
+    return markdown("Spearman correlation", [*wanted.values()], lines)
 
 
 def captions(figures: Path) -> str:
     """Composed captions beside real ones."""
     table = pd.read_csv(figures / "study" / "captions.csv")
-    lines = ["| measure | real | composed (± over repeats) |", "|---|---|---|"]
+    lines = []
     for measure, *numbers in table.to_numpy().tolist():
         real, composed, spread = map(float, numbers)
         digits = 3 if real < 1 else 1
         cell = "" if math.isnan(composed) else f"{composed:.{digits}f} ± {spread:.{digits}f}"
-        lines.append(f"| {measure} | {real:.{digits}f} | {cell} |")
-    return "\n".join(lines)
+        lines.append((str(measure), [f"{real:.{digits}f}", cell]))
+    return markdown("measure", ["real", "composed (± over repeats)"], lines)
 
 
 #: The cells that docs/artifact.md shows: what the papers' main claims rest on.
@@ -82,7 +81,7 @@ def verdict_counts(figures: Path) -> str:
 def cells(figures: Path) -> str:
     """Expected cells of the tables, their tolerance (three standard deviations over training seeds; what rounding hides
     where nothing is trained), and the committed mean over seeds."""
-    lines = ["| command | expected | tolerance | with three seeds | paper |", "|---|---|---|---|---|"]
+    lines: list[Row] = []
     spreads = pd.read_csv(figures / "seeds" / "seed_spread.csv")
     spreads[["mean", "spread"]] = spreads[["mean", "spread"]].apply(pd.to_numeric, errors="coerce")
     for name, row, metric in ARTIFACT:
@@ -91,32 +90,42 @@ def cells(figures: Path) -> str:
         mine = spreads[(spreads["system"] == cell.system) & (spreads["metric"] == metric)]
         allowed, mean = max([0.005, *(3 * mine["spread"])]), "".join(f"{value:.3f}" for value in mine["mean"])
         command = f"`lmolt why figures/table_{name}.csv {row} {metric}`"
-        lines.append(f"| {command} | {float(str(cell.reproduced)):.3f} | ± {allowed:.3f} | {mean} | {cell.paper} |")
-    return "\n".join(lines)
+        lines.append((command, [f"{float(str(cell.reproduced)):.3f}", f"± {allowed:.3f}", mean, str(cell.paper)]))
+    return markdown("command", ["expected", "tolerance", "with three seeds", "paper"], lines)
 
 
 def coverage(figures: Path) -> str:
     """Correlation of coverage and recall by NLI method."""
     table = pd.read_csv(figures / "nli_correlations.csv")
     rows = table[table["quantity"] == "coverage"].itertuples()
-    lines = [f"| {row.method} | {row.spearman:.2f} | {row.low:.2f} to {row.high:.2f} |" for row in rows]
-    return "\n".join(["| method | expected | tolerance |", "|---|---|---|", *lines])
+    lines = [(str(row.method), [f"{row.spearman:.2f}", f"{row.low:.2f} to {row.high:.2f}"]) for row in rows]
+    return markdown("method", ["expected", "tolerance"], lines)
+
+
+def growth(figures: Path) -> str:
+    """Processor seconds and peak memory of each stage by corpus rows, as benchmarks/growth.py measured them."""
+    table = pd.read_csv(figures.parent / "docs" / "growth.csv")
+    table["cell"] = [f"{one.seconds:,.1f} s, {one.peak_mb:,.0f} MB" for one in table.itertuples()]
+    cells = table.pivot(index="stage", columns="rows", values="cell").fillna("not run")
+    rows = [(name, line) for name, *line in cells.reset_index().to_numpy().tolist()]
+    return markdown("stage", [f"{count:,} rows" for count in cells], rows)
 
 
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"study": lead, "summary": summary, "claims": claims, "correlations": correlations},
+    "README.md": {"study": study.lead, "summary": summary, "claims": claims, "correlations": correlations},
     "docs/study.md": {
         "captions": captions,
-        "trivial": trivial,
-        "rare": rare,
-        "models": models,
-        "systems": systems,
-        "variants": variants,
-        "rewritten": rewritten,
-        "errors": errors,
-        "costs": costs,
+        "trivial": study.trivial,
+        "rare": study.rare,
+        "models": study.models,
+        "systems": study.systems,
+        "variants": study.variants,
+        "rewritten": study.rewritten,
+        "errors": study.errors,
+        "costs": study.costs,
     },
+    "docs/benchmarks.md": {"growth": growth},
     "docs/artifact.md": {"verdicts": verdict_counts, "cells": cells, "coverage": coverage},
 }
 

@@ -5,5 +5,5 @@ import argparse
 from tools.embedded_models.build import GROUPS, build
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--only", nargs="+", choices=GROUPS, help="train only these")
-print(build(log=lambda line: print(line, flush=True), only=parser.parse_args().only or GROUPS).to_string(na_rep="-"))
+parser.add_argument("--only", nargs="+", choices=GROUPS, default=tuple(GROUPS), help="train only these")
+print(build(log=lambda line: print(line, flush=True), only=parser.parse_args().only).to_string(na_rep="-"))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, set_seed
 
 from lmolt_utils.config.prompts import TASKS, Task, prompt
 from lmolt_utils.data.sample import held_out
@@ -19,21 +19,23 @@ from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import EMBEDDED_FOLDER, load_model, load_tokenizer
 from tools.embedded_models.nli_quality import HELD_OUT, atoms_quality, nli_quality
 from tools.embedded_models.quality import molecule_quality, property_f1
-from tools.embedded_models.tokenizer import Framing, framed, train_bpe
+from tools.embedded_models.tokenizer import train_bpe
 from tools.embedded_models.train import (
     GENERATOR_ROWS,
     NLI_PAIRS,
     SCHEDULES,
+    fit,
+    prepared,
+    prepared_classifier,
     property_sets,
-    train_cross_encoder,
-    train_language_models,
-    train_negative_generators,
 )
 
 #: The corpus that the models are trained on: the default profile's, as the papers' models know all of L+M-24.
 ROWS, SEED, TEST_ROWS = MODEL_ROWS, MODEL_SEED, 300
 HASHES = "hashes.json"
-GROUPS = ("language", "negatives", "nli")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "language": ("base", *TASKS), "negatives": tuple(f"negatives-{task}" for task in TASKS), "nli": ("nli",)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ MODELS = {
 
 
 def build(
-    folder: Path = EMBEDDED_FOLDER, log: Callable[[str], None] = print, only: Sequence[str] = GROUPS
+    folder: Path = EMBEDDED_FOLDER, log: Callable[[str], None] = print, only: Sequence[str] = tuple(GROUPS)
 ) -> pd.DataFrame:
     """Train, round to float16, save and measure; returns the quality table that the cards state.
 
@@ -83,17 +85,20 @@ def build(
     train = corpus[corpus["split"] == "train"].reset_index(drop=True)
     say(f"corpus of {ROWS} molecules, {len(train)} to train on")
     bpe = train_bpe(text for row in train[["molecule", "caption"]].itertuples(index=False) for text in forms(*row))
-    trained: dict[str, tuple[Any, Framing]] = {}
-    if "language" in only:
-        models = train_language_models(bpe, train, SEED, say)
-        trained |= {name: (model, "llama") for name, model in models.items()}
-    if "negatives" in only:
-        generators = train_negative_generators(bpe, train, SEED, say)
-        trained |= {name: (model, "t5") for name, model in generators.items()}
-    if "nli" in only:
-        trained["nli"] = (train_cross_encoder(bpe, train, SEED, say), "cross-encoder")
-    for name, (model, framing) in trained.items():
-        _save(folder / name, model, framed(bpe, framing))
+    trained: dict[str, tuple[Any, PreTrainedTokenizerFast]] = {}
+    for name in (name for group, names in GROUPS.items() if group in only for name in names):
+        set_seed(SEED)
+        if name == "nli":
+            tokenizer, model, rows, collator = prepared_classifier(bpe, property_sets(train), SEED)
+        else:
+            base = trained["base"][0] if name in TASKS else None
+            tokenizer, model, rows, collator = prepared(name, bpe, train.head(GENERATOR_ROWS.get(name, ROWS)), base)
+        say(f"{name}: loss {fit(model, rows, collator, SCHEDULES[name], SEED):.3f}")
+        trained[name] = model, tokenizer
+    for name, (model, tokenizer) in trained.items():
+        with atomic_folder(folder / name) as part:
+            model.half().save_pretrained(part)
+            tokenizer.save_pretrained(part)
     quality = measure(folder, corpus, list(trained))
     say("measured on held-out molecules and pairs")
     for name in trained:
@@ -105,12 +110,6 @@ def build(
 def forms(molecule: str, caption: str) -> tuple[str, str, str]:
     """Texts as the models meet them: a molecule bare and after a prompt, a caption after a prompt."""
     return molecule, f" {molecule}", f" {caption}"
-
-
-def _save(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    with atomic_folder(folder) as part:
-        model.half().save_pretrained(part)
-        tokenizer.save_pretrained(part)
 
 
 def measure(folder: Path, corpus: pd.DataFrame, names: Sequence[str] = tuple(MODELS)) -> pd.DataFrame:

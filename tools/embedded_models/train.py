@@ -29,11 +29,11 @@ from transformers import (
     T5ForConditionalGeneration,
     Trainer,
     TrainingArguments,
-    set_seed,
 )
 
-from lmolt_utils.config.prompts import TASKS, Task, answer, prompt
-from tools.embedded_models.nli_data import LABELS, pairs
+from lmolt_utils.config.prompts import Task, answer, prompt
+from tools.embedded_models.nli_data import EMBEDDED as EMBEDDED_NAMES
+from tools.embedded_models.nli_data import LABELS, Language, pairs
 from tools.embedded_models.tokenizer import framed
 
 IGNORED = -100  # what torch's cross entropy leaves out
@@ -74,7 +74,8 @@ GENERATOR_ROWS = {"negatives-mol2cap": 1500, "negatives-cap2mol": 2200}
 NLI_PAIRS = 300_000
 
 Rows = list[dict[str, Any]]
-Log = Callable[[str], None]
+#: Tokenizer, model before training, rows and collator of one training.
+Prepared = tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Callable[[Rows], Any]]
 
 
 # ----------------------------------------------------------------------------------------------- untrained models
@@ -256,21 +257,30 @@ def fit(
     return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
 
 
-def train_language_models(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log) -> dict[str, LlamaForCausalLM]:
-    """``base``, and ``mol2cap`` and ``cap2mol`` fine-tuned from it, on the corpus's train split."""
+def prepared(
+    name: str,
+    bpe: Tokenizer,
+    frame: pd.DataFrame,
+    base: LlamaForCausalLM | None = None,
+    sizes: tuple[Size, Size] = (EMBEDDED, EMBEDDED_T5),
+) -> Prepared:
+    """What a language model or a negative generator is trained with, by its name.
+
+    A per-task model starts from ``base``. ``sizes``: of a Llama and of a T5.
+    """
+    task: Task = "cap2mol" if name.endswith("cap2mol") else "mol2cap"
+    if name.startswith("negatives"):
+        tokenizer = framed(bpe, "t5")
+        generator = t5(tokenizer, sizes[1])
+        rows = translation_rows(tokenizer, frame, task)
+        return tokenizer, generator, rows, DataCollatorForSeq2Seq(tokenizer, model=generator)
     tokenizer = framed(bpe, "llama")
-    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
-    set_seed(seed)
-    models = {"base": llama(tokenizer)}
-    loss = fit(models["base"], language_rows(tokenizer, frame), collator, SCHEDULES["base"], seed)
-    log(f"base: loss {loss:.3f}")
-    for task in TASKS:
-        models[task] = llama(tokenizer)
-        models[task].load_state_dict(models["base"].state_dict())
-        keep_vocabulary(models[task])
-        loss = fit(models[task], instruction_rows(tokenizer, frame, task), collator, SCHEDULES[task], seed)
-        log(f"{task}: loss {loss:.3f}")
-    return models
+    model = llama(tokenizer, sizes[0])
+    if base:
+        model.load_state_dict(base.state_dict())
+        keep_vocabulary(model)
+    rows = instruction_rows(tokenizer, frame, task) if base else language_rows(tokenizer, frame)
+    return tokenizer, model, rows, DataCollatorForSeq2Seq(tokenizer)
 
 
 def keep_vocabulary(model: LlamaForCausalLM) -> None:
@@ -283,27 +293,10 @@ def keep_vocabulary(model: LlamaForCausalLM) -> None:
     model.get_output_embeddings().requires_grad_(False)
 
 
-def train_negative_generators(
-    bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log
-) -> dict[str, T5ForConditionalGeneration]:
-    """The two T5 models whose outputs become the negatives."""
-    tokenizer = framed(bpe, "t5")
-    models = {}
-    for task in TASKS:
-        set_seed(seed)
-        name = f"negatives-{task}"
-        models[name] = t5(tokenizer)
-        collator = DataCollatorForSeq2Seq(tokenizer, model=models[name], label_pad_token_id=IGNORED)
-        rows = translation_rows(tokenizer, frame.head(GENERATOR_ROWS[name]), task)
-        log(f"{name}: loss {fit(models[name], rows, collator, SCHEDULES[name], seed):.3f}")
-    return models
-
-
-def train_cross_encoder(bpe: Tokenizer, frame: pd.DataFrame, seed: int, log: Log) -> BertForSequenceClassification:
-    """The embedded NLI model, on pairs made from the train split's property sets."""
-    tokenizer = framed(bpe, "cross-encoder")
-    set_seed(seed)
-    model = cross_encoder(tokenizer)
-    rows = nli_rows(tokenizer, list(pairs(property_sets(frame), NLI_PAIRS, seed)))
-    log(f"nli: loss {fit(model, rows, DataCollatorWithPadding(tokenizer), SCHEDULES['nli'], seed):.3f}")
-    return model
+def prepared_classifier(
+    bpe: Tokenizer, sets: Sequence[Sequence[str]], seed: int, language: Language = EMBEDDED_NAMES
+) -> Prepared:
+    """What the cross-encoder is trained with: pairs made from property sets."""
+    tokenizer = framed(bpe, "cross-encoder", language.names)
+    rows = nli_rows(tokenizer, list(pairs(sets, NLI_PAIRS, seed, language)))
+    return tokenizer, cross_encoder(tokenizer), rows, DataCollatorWithPadding(tokenizer)

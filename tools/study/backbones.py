@@ -17,17 +17,10 @@ from typing import Any
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorWithPadding,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    set_seed,
-)
+from transformers import LlamaForCausalLM, PreTrainedModel, set_seed
 
 from lmolt_utils.config.params import load
-from lmolt_utils.config.prompts import TASKS, Task
+from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.data.captioner import kept_tree
 from lmolt_utils.data.prepare import make_corpus
 from lmolt_utils.data.sample import held_out
@@ -37,28 +30,16 @@ from lmolt_utils.paths import root, run_folder
 from lmolt_utils.run.notebook import Run
 from tools.embedded_models.build import forms
 from tools.embedded_models.nli_data import Language, pairs
-from tools.embedded_models.tokenizer import framed, train_bpe
-from tools.embedded_models.train import (
-    Rows,
-    Schedule,
-    Size,
-    cross_encoder,
-    fit,
-    instruction_rows,
-    keep_vocabulary,
-    language_rows,
-    llama,
-    nli_rows,
-    t5,
-    translation_rows,
-)
+from tools.embedded_models.tokenizer import train_bpe
+from tools.embedded_models.train import Rows, Schedule, Size, fit, nli_rows, prepared, prepared_classifier
 
 FOLDER = "runs/study-models"
 SEED = 0
 #: Learned from so many training molecules and their captions; 18 tokens per SMILES instead of 61 at 1,024 entries
 #: that stop at punctuation.
 VOCABULARY, TOKENIZER_ROWS = 1536, 40_000
-LLAMA, GENERATOR = Size(hidden=160, layers=4, heads=5, feed_forward=432), Size(128, 2, 4, 344)
+#: Of a Llama and of a negative generator.
+SIZES = Size(hidden=160, layers=4, heads=5, feed_forward=432), Size(128, 2, 4, 344)
 SCHEDULES = {
     "base": Schedule(epochs=1, peak=3.0e-3, batch=128, save_steps=100),
     "mol2cap": Schedule(epochs=3, peak=3.0e-3, batch=64, save_steps=100),
@@ -69,7 +50,7 @@ SCHEDULES = {
 }
 #: The learning curve: so much of the training molecules, for so many epochs; each has as many steps.
 CURVE = tuple(f"{task}@{part}" for task in ("mol2cap", "cap2mol") for part in ("0.1x10", "0.333x3", "1x1"))
-NLI_PAIRS, NLI_HELD_OUT = 300_000, 3_000
+NLI_HELD_OUT = 3_000
 #: The negative generators see so many training molecules: MolT5 is weaker than the models that it makes negatives for.
 GENERATOR_ROWS = 30_000
 HELD_OUT_ROWS = 1_000
@@ -99,10 +80,15 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
             share, epochs = cut.split("x")
             schedule, told = replace(schedule, epochs=int(epochs)), train.sample(frac=float(share), random_state=SEED)
         if own == "nli":
-            tokenizer, model, rows, unseen, collator = _classifier(bpe, told)
+            spoken = language(told)
+            sets = stated_sets(told, spoken)
+            tokenizer, model, rows, collator = prepared_classifier(bpe, sets, SEED, spoken)
+            unseen = nli_rows(tokenizer, list(pairs(sets, NLI_HELD_OUT, SEED + 1, spoken)))
         else:
-            tokenizer, model, rows, collator = _prepared(own, folder, bpe, told)
-            _, _, unseen, _ = _prepared(own, folder, bpe, held)
+            base = LlamaForCausalLM.from_pretrained(folder / "base") if own in TASKS else None
+            few = told.head(GENERATOR_ROWS) if own.startswith("negatives") else told
+            tokenizer, model, rows, collator = prepared(own, bpe, few, base, SIZES)
+            unseen = prepared(own, bpe, held, base, SIZES)[2]
         tokens = sum(_tokens(row, model) for row in rows)
         print(f"{name}: {model.num_parameters():,} parameters, {len(rows):,} rows, {tokens:,} tokens", flush=True)
         start, checkpoints = time.perf_counter(), folder / "checkpoints" / name
@@ -140,30 +126,6 @@ def _tokens(row: dict[str, Any], model: PreTrainedModel) -> int:
     return len(row["input_ids"]) + (len(row["labels"]) if model.config.is_encoder_decoder else 0)
 
 
-Collator = Callable[[Rows], dict[str, torch.Tensor]]
-
-
-def _prepared(
-    name: str, folder: Path, bpe: Tokenizer, frame: pd.DataFrame
-) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Collator]:
-    """Tokenizer, initial model, rows and collator of one training."""
-    task: Task = "cap2mol" if name.endswith("cap2mol") else "mol2cap"
-    model: PreTrainedModel
-    if name.startswith("negatives"):
-        tokenizer = framed(bpe, "t5")
-        model = t5(tokenizer, GENERATOR)
-        collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-        return tokenizer, model, translation_rows(tokenizer, frame.head(GENERATOR_ROWS), task), collator
-    tokenizer = framed(bpe, "llama")
-    if name in TASKS:
-        model = LlamaForCausalLM.from_pretrained(folder / "base")
-        keep_vocabulary(model)
-        rows = instruction_rows(tokenizer, frame, task)
-    else:
-        model, rows = llama(tokenizer, LLAMA), language_rows(tokenizer, frame)
-    return tokenizer, model, rows, DataCollatorForSeq2Seq(tokenizer)
-
-
 def language(train: pd.DataFrame) -> Language:
     """The property names of the training molecules as the NLI pairs use them; free text is not among them."""
     vocabulary = Vocabulary.from_tree(kept_tree(run_folder("study", {}) / "data"))
@@ -178,21 +140,7 @@ def stated_sets(train: pd.DataFrame, spoken: Language) -> list[list[str]]:
     return [list(names) for names in dict.fromkeys(map(tuple, found)) if names]
 
 
-def _classifier(
-    bpe: Tokenizer, train: pd.DataFrame
-) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Rows, Collator]:
-    """The cross-encoder, as the embedded one but for its names: training pairs, and others for the held-out loss."""
-    spoken = language(train)
-    sets = stated_sets(train, spoken)
-    tokenizer = framed(bpe, "cross-encoder", spoken.names)
-    rows, unseen = (
-        nli_rows(tokenizer, list(pairs(sets, count, seed, spoken)))
-        for count, seed in ((NLI_PAIRS, SEED), (NLI_HELD_OUT, SEED + 1))
-    )
-    return tokenizer, cross_encoder(tokenizer), rows, unseen, DataCollatorWithPadding(tokenizer)
-
-
-def held_out_loss(model: PreTrainedModel, rows: Rows, collator: Collator) -> float:
+def held_out_loss(model: PreTrainedModel, rows: Rows, collator: Callable[[Rows], Any]) -> float:
     """Mean cross entropy per learned token on rows that no training saw, in nats."""
     model.eval()
     total, count = 0.0, 0

@@ -1,5 +1,6 @@
 """The tables of docs/study.md, from the study's committed files; ``python -m tools.readme`` writes them there."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,27 +25,43 @@ def _cell(row: pd.Series) -> str:
     return f"{row['value']:.3f} ± {(row['high'] - row['low']) / 2:.3f}"
 
 
-def _table(frame: pd.DataFrame, by: str, metrics: tuple[str, ...], title: str) -> list[str]:
-    """Markdown: a line for each value of ``by``, a column for each metric."""
-    lines = [f"| {title} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+Row = tuple[str, Sequence[str]]
+
+
+def markdown(title: str, columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """A table with a name and its cells in each line."""
+    head = f"| {' | '.join([title, *columns])} |".replace("|  |", "| |", 1)
+    lines = [f"| {' | '.join([name, *cells])} |" for name, cells in rows]
+    return "\n".join([head, f"|---|{'---|' * len(columns)}", *lines])
+
+
+def _rows(frame: pd.DataFrame, by: str, metrics: Sequence[str]) -> list[Row]:
+    """A line for each value of ``by``, a cell for each metric."""
+    found: list[Row] = []
     for name, rows in frame.groupby(by, sort=False):
         cells = {row["metric"]: _cell(row) for _, row in rows.iterrows()}
-        lines.append(f"| {name} | {' | '.join(cells.get(metric, '') for metric in metrics)} |")
-    return lines
+        found.append((str(name), [cells.get(metric, "") for metric in metrics]))
+    return found
 
 
-def _printed(task: Task, metrics: tuple[str, ...]) -> list[str]:
+def _printed(task: Task) -> list[Row]:
     """The papers' best system and the official submissions, as lines of the same table."""
     rows: dict[str, dict[str, float | None]] = {}
     for table in load_published().tables:
         if table.task == task and "SLERP+CPO" in table.rows:
-            rows["SLERP+CPO (the papers)"] = dict(zip(table.metrics, table.rows["SLERP+CPO"], strict=True))
-    rows |= {f"{name} (official score)": dict(scores[task]) for name, scores in load_official().items()}
-    shown = {name: [scores.get(metric) for metric in metrics] for name, scores in rows.items()}
-    return [
-        f"| *{name}* | {' | '.join('' if value is None else f'{value:.3g}' for value in values)} |"
-        for name, values in shown.items()
-    ]
+            rows["*SLERP+CPO (the papers)*"] = dict(zip(table.metrics, table.rows["SLERP+CPO"], strict=True))
+    rows |= {f"*{name} (official score)*": dict(scores[task]) for name, scores in load_official().items()}
+    shown = {name: [scores.get(metric) for metric in SHOWN[task]] for name, scores in rows.items()}
+    return [(name, ["" if value is None else f"{value:.3g}" for value in values]) for name, values in shown.items()]
+
+
+def _beside_printed(table: pd.DataFrame, by: str) -> str:
+    """A table for each task, with what is printed."""
+    parts = []
+    for task in TASKS:
+        rows = _rows(table[table["task"] == task], by, SHOWN[task])
+        parts.append(markdown(task, SHOWN[task], [*rows, *_printed(task)]))
+    return "\n\n".join(parts)
 
 
 def trivial(figures: Path) -> str:
@@ -53,12 +70,7 @@ def trivial(figures: Path) -> str:
     table = table[(table["test_set"] == "extra_valid") & (table["rows"] == "all")]
     shares = table["sample_share"].map(lambda share: f"{100 * share:g} %")
     table = table.assign(name=table["system"].str.replace("-", " ") + ", " + shares)
-    table = table.sort_values(["system", "sample_share"], kind="stable")
-    parts = []
-    for task in TASKS:
-        lines = _table(table[table["task"] == task], "name", SHOWN[task], task)
-        parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
-    return "\n\n".join(parts)
+    return _beside_printed(table.sort_values(["system", "sample_share"], kind="stable"), "name")
 
 
 def rare(figures: Path) -> str:
@@ -70,17 +82,13 @@ def rare(figures: Path) -> str:
         ("mol2cap", ("BLEU-2", "property F1", "exact property set")),
         ("cap2mol", ("MACCS", "Morgan", "Novelty", "Uniqueness")),
     )
-    return "\n\n".join("\n".join(_table(table[table["task"] == task], "name", of, task)) for task, of in shown)
+    parts = [markdown(task, metrics, _rows(table[table["task"] == task], "name", metrics)) for task, metrics in shown]
+    return "\n\n".join(parts)
 
 
 def models(figures: Path) -> str:
     """The per-task models on both tasks, beside the baselines on the same rows."""
-    table = pd.read_csv(figures / "study" / "models.csv")
-    parts = []
-    for task in TASKS:
-        lines = _table(table[table["task"] == task], "system", SHOWN[task], task)
-        parts.append("\n".join([*lines, *_printed(task, SHOWN[task])]))
-    return "\n\n".join(parts)
+    return _beside_printed(pd.read_csv(figures / "study" / "models.csv"), "system")
 
 
 def errors(figures: Path) -> str:
@@ -88,7 +96,7 @@ def errors(figures: Path) -> str:
     table = pd.read_csv(figures / "study" / "injected_errors.csv").rename(columns={"auc": "value", "error": "metric"})
     table = table.assign(name=table["quantity"] + ", " + table["method"])
     kinds = tuple(table["metric"].unique())
-    return "\n".join(_table(table.sort_values("quantity", kind="stable"), "name", kinds, "score"))
+    return markdown("score", kinds, _rows(table.sort_values("quantity", kind="stable"), "name", kinds))
 
 
 #: Systems of the page's table, and what it shows of them.
@@ -108,18 +116,23 @@ def systems(figures: Path) -> str:
     table["low"], table["high"] = table["low"].fillna(table["value"]), table["high"].fillna(table["value"])
     known, parts = {system.name: system for system in load_systems()}, []
     for task, metrics in SCORES.items():
-        lines = [f"| {task} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+        lines: list[Row] = []
         for name in HEADLINE:
             rows = table[(table["system"] == name) & (table["task"] == task)]
             found, cells = {row["metric"]: _cell(row) for _, row in rows.iterrows()}, []
             for metric in metrics:
                 printed, cell = load_published().printed(known[name].rows, metric), found.get(metric, "not run")
                 cells.append(cell if printed is None else f"{cell} ({printed:g})")
-            lines.append(f"| {known[name].label} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+            lines.append((known[name].label, cells))
+        parts.append(markdown(task, metrics, lines))
     return "\n\n".join(parts)
 
 
+#: What a table of both tasks shows.
+BOTH: tuple[tuple[Task, str], ...] = (
+    ("mol2cap", "BLEU-2"), ("mol2cap", "ROUGE-L"), ("mol2cap", "METEOR"),
+    ("cap2mol", "BLEU"), ("cap2mol", "MACCS"), ("cap2mol", "Validity"),
+)  # fmt: skip
 #: What is told of the variants: title of a row, by variant.
 OTHER_RUNS = {
     "test": "unseen molecules", "withheld": "unseen property combinations", "lower-rate": "learning rate 2.5e-4",
@@ -131,57 +144,43 @@ def variants(figures: Path) -> str:
     """The variants that were made, beside the main run: what changes with test set, learning rate, seed and code."""
     other = pd.read_csv(figures / "study" / "variants.csv")
     main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
-    columns: tuple[tuple[Task, str], ...] = (
-        *(("mol2cap", metric) for metric in ("BLEU-2", "ROUGE-L", "METEOR")),
-        *(("cap2mol", metric) for metric in ("BLEU", "MACCS", "Validity")),
-    )
-    lines = [f"| | {' | '.join(metric for _, metric in columns)} |", f"|---|{'---|' * len(columns)}"]
-    for system in [
-        system for system in load_systems() if system.name in set(other["system"].str.split("@seed").str[0])
-    ]:
-        both = pd.concat([main, other])
-        both = both[both["system"].str.split("@seed").str[0] == system.name]
-        for (name, variant), rows in both.groupby(["system", "variant"], sort=False):
+    both, lines = pd.concat([main, other]), []
+    made = set(other["system"].str.split("@seed").str[0])
+    for system in [system for system in load_systems() if system.name in made]:
+        own = both[both["system"].str.split("@seed").str[0] == system.name]
+        for (name, variant), rows in own.groupby(["system", "variant"], sort=False):
             cells = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
             seed = str(name).removeprefix(system.name).replace("@seed", ", seed ")
             title = f"{system.label}{seed}{f', {OTHER_RUNS[str(variant)]}' if variant else ''}"
-            lines.append(f"| {title} | {' | '.join(cells.get(column, '') for column in columns)} |")
-    return "\n".join(lines)
+            lines.append((title, [cells.get(column, "") for column in BOTH]))
+    return markdown("", [metric for _, metric in BOTH], lines)
 
 
 def rewritten(figures: Path) -> str:
     """Captions of the same molecules before and after these were written as other SMILES."""
     table = pd.read_csv(figures / "study" / "rewritten_smiles.csv").rename(columns={"measure": "metric"})
     shown = ("BLEU-2", "ROUGE-L", "METEOR")
-    lines = [f"| | {' | '.join(shown)} | equal captions |", "|---|---|---|---|---|"]
+    lines = []
     for name, rows in table.groupby("system", sort=False):
         before, after = (dict(zip(rows["metric"], rows[when], strict=True)) for when in ("before", "after"))
         told = [f"{before[metric]:.3f} to {after[metric]:.3f}" for metric in shown]
-        lines.append(f"| {name} | {' | '.join(told)} | {100 * after['equal captions']:.0f} % |")
-    return "\n".join(lines)
+        lines.append((str(name), [*told, f"{100 * after['equal captions']:.0f} %"]))
+    return markdown("", [*shown, "equal captions"], lines)
 
 
 def lead(figures: Path) -> str:
     """The study in one table, for README: captions and molecules of a few systems beside what is printed."""
     scores = pd.read_csv(figures / "study" / "scores.csv").set_index(["system", "task", "metric"])["value"]
-    columns: tuple[tuple[Task, str], ...] = (
-        *(("mol2cap", metric) for metric in ("BLEU-2", "ROUGE-L", "METEOR")),
-        *(("cap2mol", metric) for metric in ("BLEU", "MACCS", "Validity")),
-    )
     names = {"nearest-neighbour": "nearest neighbour in the 10 % sample, no training"}
     names |= {name: f"{name.upper()}, 1.7M parameters" for name in ("sft", "dpo", "cpo", "slerp+cpo")}
-    ours = {label: [scores.get((name, *column)) for column in columns] for name, label in names.items()}
+    ours = {label: [scores.get((name, *column)) for column in BOTH] for name, label in names.items()}
     for name, official in load_official().items():
-        ours[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in columns]
+        ours[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in BOTH]
     rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
-    printed = [load_published().printed(rows, metric) for _, metric in columns]
-    table = [f"| | {' | '.join(metric for _, metric in columns)} |", f"|---|{'---|' * len(columns)}"]
-    table += [
-        f"| {label} | {' | '.join('not run' if value is None else f'{value:.3f}' for value in values)} |"
-        for label, values in ours.items()
-    ]
-    table.append(f"| *SLERP+CPO, 7B, as the paper prints it* | {' | '.join(f'{value:g}' for value in printed)} |")
-    return "\n".join(table)
+    printed = [load_published().printed(rows, metric) for _, metric in BOTH]
+    lines = [(n, ["not run" if value is None else f"{value:.3f}" for value in values]) for n, values in ours.items()]
+    lines.append(("*SLERP+CPO, 7B, as the paper prints it*", [f"{value:g}" for value in printed]))
+    return markdown("", [metric for _, metric in BOTH], lines)
 
 
 def costs(figures: Path) -> str:
