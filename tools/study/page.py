@@ -102,7 +102,7 @@ def errors(figures: Path) -> str:
 #: Systems of the page's table, and what it shows of them.
 HEADLINE = (
     "constant", "nearest-neighbour", "rule", "meditron", "init", "sft", "dpo", "cpo", "kto", "ties", "slerp", "nuslerp",
-    "half-sum-ties", "soup", "ties+cpo", "slerp+cpo",
+    "half-sum-ties", "soup", "ties+dpo", "ties+cpo", "slerp+cpo", "cpo-mol2cap",
 )  # fmt: skip
 SCORES: dict[Task, tuple[str, ...]] = {
     "mol2cap": ("BLEU-2", "ROUGE-1", "ROUGE-L", "METEOR"),

@@ -36,6 +36,7 @@ def main() -> None:
     save_table("scores", all_scores(run, run.table))
     evidence = Evidence(run, run.table, run.params.seed)
     verdicts = pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
+    verdicts = verdicts.assign(older_code=run.older_code) if run.older_code else verdicts
     write_numbers(FOLDER / "numbers.npz", evidence.kept)
     save_table("claims", verdicts)
     if not (changed := pd.concat([scores(name) for name in VARIANTS])).empty:
