@@ -26,7 +26,7 @@ from lmolt_utils.files import BadFileError, write_text
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import Run, altered, read_notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, with_data_switches
-from lmolt_utils.run.steps import commit, records
+from lmolt_utils.run.steps import commit, record_path, records
 
 TABLES = ("T2", "T3", "T4", "T5", "AT1", "AT2")
 FIGURES = (
@@ -82,7 +82,7 @@ def write_report(run: Run, *, finished: bool = False) -> list[str]:
         "notebooks": _notebooks(run, missing, finished),
         "parameters": _parameters(run),
         "deviations": _deviations(run),
-        "cost": _cost(run),
+        "cost": _cost(run, missing),
         "missing": missing,
         "links": {name: _link(run, root() / name) for name in ("README.md", "RESULTS.md", "docs/audit.md")},
     }
@@ -258,9 +258,12 @@ def _deviations(run: Run) -> Grid:
     return Grid("Where text and released code disagree", head, rows)
 
 
-def _cost(run: Run) -> Grid:
+def _cost(run: Run, missing: list[str]) -> Grid:
     """Time and memory of each notebook's steps, by their records."""
-    found = [[r["notebook"], r["wall_s"], r["peak_mb"]] for r in records(run.folder).values()]
+    whole = records(run.folder)
+    kept = [path for path in run.folder.rglob("*.record.json") if path.parent != run.path("notebooks")]
+    missing += [f"{run.shown(p)} (damaged)" for p in kept if p not in map(record_path, whole)]
+    found = [[r["notebook"], r["wall_s"], r["peak_mb"]] for r in whole.values()]
     frame = pd.DataFrame(found, columns=["notebook", "seconds", "MB"])
     rows: list[list[Cell]] = [
         [str(name), str(len(part)), f"{part['seconds'].sum():.0f}", f"{part['MB'].max():.0f}"]

@@ -92,7 +92,9 @@ def test_nothing_is_loaded_and_nothing_escapes(hostile: Run) -> None:
 
 
 def test_what_is_missing_is_named(hostile: Run) -> None:
+    write_text(hostile.path("scores", "cpo.mol2cap.json.record.json"), '{"step": "score cpo')
     missing = write_report(hostile)
+    assert "scores/cpo.mol2cap.json.record.json (damaged)" in missing
     assert {f"Table {name} (table_{name}.csv)" for name in TABLES if name != "T2"} <= set(missing)
     assert {f"figure {name} (missing)" for name in FIGURES[2:]} | {"figure distributions (damaged)"} <= set(missing)
     assert "run of notebook 01_data" in missing
