@@ -112,7 +112,10 @@ def read_rows(path: Path, columns: Iterable[str]) -> pd.DataFrame:
             raise BadFileError(f"{path} line {number} is not JSON ({error.msg}): delete it and run again") from None
     frame = pd.DataFrame(rows)
     if missing := [name for name in columns if name not in frame]:
-        raise BadFileError(f"{path} has no column {missing[0]!r} (it has: {', '.join(map(str, frame)) or 'none'})")
+        lacking = (
+            f"column {missing[0]!r} (it has: {', '.join(map(str, frame))})" if rows else "rows: run again what makes it"
+        )
+        raise BadFileError(f"{path} has no {lacking}")
     return frame
 
 

@@ -193,7 +193,7 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="no column 'b'"):
         read_rows(path, ["b"])
     text = path.read_text()
-    for damaged, message in ((text[:-3], "cut short"), (text + "{oops\n", "line 3 is not JSON")):
+    for damaged, message in ((text[:-3], "cut short"), (text + "{oops\n", "line 3 is not JSON"), ("", "no rows")):
         path.write_text(damaged)
         with pytest.raises(BadFileError, match=message):
             read_rows(path, ["a"])
