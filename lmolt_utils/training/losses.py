@@ -64,11 +64,38 @@ def sigmoid_and_nll(beta: float, alpha: float, nll: str) -> Objective:
     return losses
 
 
+def hidden_states(decoder: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Last hidden states (2 pairs, tokens, width) of a batch of TRL's DPO collator: chosen answers, then rejected ones.
+
+    The two sequences of a pair become one: chosen, then the part of rejected that differs, which sees the tokens that
+    both begin with, prompt included, but none of chosen's others. So what they share is computed once (Wang & Hegde
+    2024, arXiv 2410.20305).
+    """
+    ids, real = batch["input_ids"], batch["attention_mask"].bool()
+    (chosen, rejected), (kept, other) = ids.chunk(2), real.chunk(2)
+    shared = ((chosen == rejected) & kept & other).cumprod(dim=1).sum(dim=1, keepdim=True)
+    column = torch.arange(ids.shape[1], device=ids.device).expand(chosen.shape)
+    moved = column + (column >= shared) * (kept.sum(dim=1, keepdim=True) - shared)  # where rejected's tokens stand
+    width = int((kept.sum(dim=1) + other.sum(dim=1) - shared[:, 0]).max())
+    row = torch.arange(len(chosen), device=ids.device)[:, None].expand(chosen.shape)
+    tokens, positions = ids.new_zeros((2, len(chosen), width))
+    segment = ids.new_full((len(chosen), width), -1)  # 0: of both, 1: chosen, 2: rejected, -1: padding
+    for text, there, place, number in ((rejected, other, moved, 2), (chosen, kept, column, 1)):
+        at = row[there], place[there]
+        tokens[at], positions[at] = text[there], column[there]
+        segment[at] = torch.where(column < shared, 0, number)[there]
+    seen = (segment[:, None] == segment[:, :, None]) | (segment[:, None] == 0)
+    mask = torch.zeros(seen.shape, dtype=decoder.dtype, device=ids.device)
+    mask = mask.masked_fill(~seen.tril(), torch.finfo(decoder.dtype).min)[:, None]
+    states = decoder(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+    place = torch.cat([column, moved.clamp(max=width - 1)]).clamp(max=width - 1)
+    return states[torch.cat([row, row]), place]
+
+
 def answer_log_probs(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """log π(y|x) of each sequence of a batch of TRL's DPO collator, by a PEFT model: a sum over the answer's tokens."""
     causal = model.get_base_model()
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    states = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state[:, :-1]
+    states = hidden_states(causal.get_decoder(), batch)[:, :-1]
     predicted = batch["completion_mask"][:, 1:].bool()
     logits = causal.get_output_embeddings()(states[predicted]).float()
     found = -functional.cross_entropy(logits, batch["input_ids"][:, 1:][predicted], reduction="none")
