@@ -125,6 +125,9 @@ class Params(Strict):
     # ---- generation and scoring ----
     max_new_tokens: int = _p("longest generated answer", "code: 300", "tokens", ge=1)
     generation_batch: int = _p("prompts generated together", "ours", "rows", ge=1)
+    generation_engine: Literal["static", "continuous"] = _p(
+        "how the systems' answers are batched: generation_batch at a time, or a prompt for each answer done", "ours"
+    )
     caption_tokenizer: str = _p("tokenizer of BLEU and METEOR: 'auto', a folder, a vocabulary or a hub id", "L+M-24")
     postprocess: Literal["clean", "as_released", "none"] = _p("raw outputs before they are scored", "ours; audit D27")
     invalid: Literal["lpm24", "molt5"] = _p("invalid molecules count as 0, or are left out", "L+M-24")

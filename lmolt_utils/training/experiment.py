@@ -13,7 +13,7 @@ from lmolt_utils.data.molecules import TRIES, rewritten
 from lmolt_utils.data.sample import PAIR_COLUMNS, TEST_COLUMNS
 from lmolt_utils.files import emptied, empty, read_rows, write_rows
 from lmolt_utils.merging.merges import Merge, make_merge, merge_of, with_weights
-from lmolt_utils.models.generation import stream
+from lmolt_utils.models.generation import continuous, stream
 from lmolt_utils.models.loading import Kind, model_identity
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.models.predictions import prediction_path
@@ -123,13 +123,15 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print, *, other_smiles:
     name, params = todo.system.name + ".rewritten" * other_smiles, todo.params
     test, output = run.path("data", "test.jsonl"), prediction_path(run, name, task)
     machine = {each: getattr(params, each) for each in ("device", "dtype", "quantize")}
+    by_request = params.generation_engine == "continuous"
 
     def ask(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
         kind: Kind = "translator" if todo.system.init == "txtchem" else "causal"
         trusted = initial in params.remote_code
         start = with_weights(todo.merge, initial)
         model, tokenizer = load_trained(start, adapter, kind=kind, remote_code=trusted, **machine)
-        yield from stream(
+        answers = continuous if by_request and kind == "causal" else stream
+        yield from answers(
             model, tokenizer, texts, max_new_tokens=params.max_new_tokens, batch_size=params.generation_batch
         )
 
@@ -152,7 +154,8 @@ def predict(run: Run, todo: Plan, task: Task, say: Say = print, *, other_smiles:
             "generation_batch": params.generation_batch,
             **machine,
         }
-        | ({"seed": params.seed, "tries": TRIES} if other_smiles else {}),
+        | ({"seed": params.seed, "tries": TRIES} if other_smiles else {})
+        | ({"generation_engine": "continuous"} if by_request else {}),
         inputs={"test": test, "initial": model_identity(initial)} | ({"adapter": adapter} if adapter else {}),
         say=say,
     )

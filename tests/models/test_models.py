@@ -3,10 +3,12 @@
 import json
 import shutil
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -19,7 +21,7 @@ from lmolt_utils.data.sample import held_out
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import read_json
 from lmolt_utils.merging.checks import check_parents
-from lmolt_utils.models.generation import generate
+from lmolt_utils.models.generation import continuous, generate
 from lmolt_utils.models.loading import (
     EMBEDDED_FOLDER,
     ModelError,
@@ -203,3 +205,9 @@ def test_batched_generation_equals_one_at_a_time(tmp_path: Path) -> None:
         assert together == alone
         assert len(set(together)) >= 3
     assert all(text.startswith(" The molecule") for text in together)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    wanted = generate(adapted, reader, asked, max_new_tokens=24, batch_size=1)
+    assert wanted != together
+    found = dict(chain.from_iterable(continuous(adapted, reader, asked, max_new_tokens=24, batch_size=2)))
+    assert [found[place] for place in range(len(asked))] == wanted, "and so does continuous batching"
+    assert generate(adapted, reader, asked, max_new_tokens=24, batch_size=3) == wanted, "also after it"
