@@ -251,7 +251,8 @@ def _check_earlier(run: Run) -> None:
         earlier.update(AFTER[notebook] if notebook in earlier else ())
     for notebook in sorted(earlier):
         record, now = read_notebook_record(run.folder, notebook), depends_on(notebook, run.params)
-        if record and (names := [name for name, value in now.items() if record["params"].get(name) != value]):
+        then = record["params"] if record else {}  # an older version may lack a parameter: the steps' keys decide that
+        if names := [name for name, value in now.items() if then.get(name, value) != value]:
             raise ParameterError(
                 f"{notebook} was run with another {' and '.join(names)} than profile {run.title} has now: run it again "
                 "before this one (what is unaffected is kept), or lmolt reproduce, which runs all that changed"

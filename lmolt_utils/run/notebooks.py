@@ -42,7 +42,7 @@ _FIRST: dict[str, tuple[str, ...]] = {
         "switches", "seeds", "train_prompt", "test_prompt", "epochs", "effective_batch", "micro_batch",
         "learning_rate", "scheduler", "warmup_share", "max_grad_norm", "weight_decay", "beta", "cpo_alpha", "cpo_nll",
         "dpo_loss", "dpo_alpha", "kto_format", "sft_eos", "sft_loss_on", "lora_rank", "lora_alpha", "lora_dropout",
-        "dora", "max_length",
+        "dora", "max_length", "generation_engine",
     ),
     "05_merging": ("base_model", "mol2cap_share", "ties_density", "merge_dtype", "ratio_grid"),
     "07_nli_evaluation": (
