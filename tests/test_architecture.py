@@ -91,7 +91,7 @@ def test_the_package_stays_thin() -> None:
     assert sum(map(lines, MODULES)) <= 14_290
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
     assert sum(map(lines, outside)) <= 3_903
-    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 9_988
+    assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 9_999
 
 
 # ---- docs/architecture.md: how to add ----

@@ -154,8 +154,8 @@ class Evidence:
 
     def _score(self, condition: Condition, system: str) -> tuple[float, np.ndarray | None] | None:
         if condition.metric in NLI:
-            path = rows_path(self.run, next(one for one in self.systems if one.name == system))
-            if not path.exists():
+            row = next((one for one in self.systems if one.name == system), None)  # a table of one's own may lack it
+            if row is None or not (path := rows_path(self.run, row)).exists():
                 return None
             rows = read_rows(path, ("method", condition.metric))
             values = rows.loc[rows["method"] == condition.method, condition.metric].to_numpy(dtype=float)

@@ -1,8 +1,9 @@
-"""Corpora as they are released, through all eight notebooks: L+M-24's archive, and molecules with captions only."""
+"""Corpora as they are released, through the notebooks: L+M-24's archive, and molecules with captions only."""
 
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, generate
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.metrics.analysis import embedded_tree
+from lmolt_utils.run.notebooks import NOTEBOOKS
 from tests.run.executing import in_one_kernel, repository_with
 
 #: One system per way of making one: what a layout may break is the data's way, not the number of systems.
@@ -20,9 +22,16 @@ SCRIPT = "<script>alert(1)</script>"
 READ_OFF = "read off the captions"
 
 
-def execute(folder: Path, profile: str, monkeypatch: pytest.MonkeyPatch, **values: object) -> nbformat.NotebookNode:
-    """All notebooks in a copy of the repository with few systems and one more profile, ``smoke`` but for ``values``."""
-    repository_with(SYSTEMS, folder)
+def execute(
+    folder: Path,
+    profile: str,
+    monkeypatch: pytest.MonkeyPatch,
+    systems: Sequence[str] = SYSTEMS,
+    notebooks: Sequence[str] = NOTEBOOKS,
+    **values: object,
+) -> nbformat.NotebookNode:
+    """Notebooks in a copy of the repository with few systems and one more profile, ``smoke`` but for ``values``."""
+    repository_with(systems, folder)
     text = (folder / "params" / "smoke.yaml").read_text()
     small = {"test_rows": 8, "max_new_tokens": 16, "effective_batch": 4, "micro_batch": 4, "epochs": 0.5}
     for key, value in {"profile": profile, "figures_dir": f"runs/{profile}/figures", **small, **values}.items():
@@ -31,7 +40,7 @@ def execute(folder: Path, profile: str, monkeypatch: pytest.MonkeyPatch, **value
     (folder / "params" / f"{profile}.yaml").write_text(text)
     monkeypatch.setenv("LMOLT_ROOT", str(folder))
     monkeypatch.setenv("LMOLT_RUNS", str(folder / "runs"))
-    return in_one_kernel(profile, folder)
+    return in_one_kernel(profile, folder, notebooks)
 
 
 def html_of(book: nbformat.NotebookNode) -> str:
@@ -69,15 +78,16 @@ def test_the_release_goes_through_all_eight_notebooks(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_molecules_and_captions_alone_go_through_all_eight_notebooks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two columns, as on the hub; no short molecule, and markup in captions."""
+def test_molecules_and_captions_alone_go_through_the_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two columns, as on the hub; no short molecule, and markup in captions. What 04 to 06 add sees no other data."""
     frame = generate(300, 5)
     frame = frame.loc[frame["molecule"].str.len() > 60, ["molecule", "caption"]]
     frame.loc[frame.index[::3], "caption"] += f" {SCRIPT}"
     frame.to_csv(tmp_path / "mine.csv", index=False)
-    whole = execute(tmp_path, "captions", monkeypatch, corpus=tmp_path / "mine.csv", test_set="validation")
+    systems = ("meditron", "sft", "constant", "nearest-neighbour", "rule")
+    notebooks = [name for name in NOTEBOOKS if name[:2] not in ("04", "05", "06")]
+    given = {"corpus": tmp_path / "mine.csv", "test_set": "validation"}
+    whole = execute(tmp_path, "captions", monkeypatch, systems, notebooks, **given)
     run = tmp_path / "runs" / "captions"
     facts = read_json(run / "data" / "manifest.json")["corpus"]
     assert facts["properties"] == READ_OFF
