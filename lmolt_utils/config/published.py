@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal, Protocol
 
 from lmolt_utils.config.prompts import Task
@@ -101,7 +103,12 @@ class Published(Strict):
 
 def load_published() -> Published:
     """The values of ``params/published.yaml``."""
-    return read_as(root() / "params" / "published.yaml", Published)
+    return _published(root() / "params" / "published.yaml")
+
+
+@cache  # asked for at every number
+def _published(path: Path) -> Published:
+    return read_as(path, Published)
 
 
 class SystemRow(Protocol):

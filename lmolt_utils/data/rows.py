@@ -67,8 +67,8 @@ class Loaded:
 def read_rows_of(path: Path, name: str | None = None) -> Loaded:
     """All rows of a CSV, TSV, JSON-lines or Parquet file, or of the property file in a ``.zip``; ``.gz`` is unpacked.
 
-    ``name`` is what the file is called in reports. Rows must have a molecule, and a caption or properties. Raises
-    :class:`DataError` when the file as a whole cannot be read or has no such columns.
+    ``name`` is what the file is called in reports. Rows must have a molecule and a caption; in a file without captions,
+    properties. Raises :class:`DataError` when the file as a whole cannot be read or has no such columns.
     """
     name = name or path.name
     bad: list[Bad] = []

@@ -106,7 +106,7 @@ def clipped(text: str, width: int) -> str:
 
 
 def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Share of outputs in the right language: what looks like a caption, like a molecule (valid or not)."""
+    """Share of outputs of the right modality: what looks like a caption, like a molecule (valid or not)."""
     rows = []
     for system in systems:
         captions, molecules = (
@@ -124,16 +124,16 @@ def answered(run: Run, systems: Sequence[System], task: Task) -> list[System]:
 def row_scores(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Per answered test row: run, system, task, and Chr-F of what is scored with its reference and with the next row's.
 
-    "right language" is 1 where the output looks like the task's. Systems without predictions are left out.
+    "right modality" is 1 where the output looks like the task's. Systems without predictions are left out.
     """
-    frames = [pd.DataFrame(columns=["run", "system", "task", "Chr-F", "Chr-F, next row", "right language"])]
+    frames = [pd.DataFrame(columns=["run", "system", "task", "Chr-F", "Chr-F, next row", "right modality"])]
     for task in TASKS:
         for system in answered(run, systems, task):
             answers = scored_answers(run, system, task)
             references, texts = list(answers["reference"]), list(answers["prediction"])
             values = {"Chr-F": chr_f(references, texts)}
             values["Chr-F, next row"] = chr_f(references[1:] + references[:1], texts)
-            values["right language"] = right_modality(texts, task).astype(float)
+            values["right modality"] = right_modality(texts, task).astype(float)
             frames.append(pd.DataFrame({"run": run.title, "system": system.label, "task": task, **values}))
     return pd.concat(frames[1:] or frames, ignore_index=True)
 

@@ -254,7 +254,7 @@ _RESAMPLES = 2000
 def ablation(run: Run, systems: Sequence[System]) -> pd.DataFrame:
     """Per system with ``against``, task and measure the paired difference of row means, with its 95 % interval.
 
-    Measures: Chr-F (0 to 1), right language (share of outputs of the task's modality), length in characters. Raises
+    Measures: Chr-F (0 to 1), right modality (share of outputs of the task's modality), length in characters. Raises
     ``ValueError`` when the two systems answered different rows.
     """
     by_name = {system.name: system for system in (*load_systems(), *systems)}
@@ -277,7 +277,7 @@ def _measures(answers: pd.DataFrame, task: Task) -> pd.DataFrame:
     outputs = list(answers["prediction"].astype(str))
     values = {
         "Chr-F": chr_f(list(answers["reference"]), outputs),
-        "right language": right_modality(outputs, task).astype(float),
+        "right modality": right_modality(outputs, task).astype(float),
         "characters": np.array([float(len(text)) for text in outputs]),
     }
     return pd.DataFrame(values, index=answers["id"])

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sacrebleu.metrics import CHRF
 
 ORDER = 4  # longest n-grams counted
 BLEU_ORDERS = {"BLEU-2": 2, "BLEU-4": 4, "BLEU": 4}  # longest n-gram of each metric by name
-CHR_F_ORDER = 3
 
 Texts = Sequence[Sequence[str]]  # lists of tokens, or strings for characters
 
@@ -60,11 +60,11 @@ def _bleu(sums: list[float], order: int) -> float:
     return brevity * math.exp(math.fsum([1 / order * math.log(p) for p in precisions]))
 
 
-def bleu_statistics(references: Texts, predictions: Texts, orders: int = ORDER) -> BleuStatistics:
-    """The counts of n pairs of texts; matches of n-grams longer than `orders` are not counted and stay 0."""
+def bleu_statistics(references: Texts, predictions: Texts) -> BleuStatistics:
+    """The counts of n pairs of texts."""
     matches = np.zeros((len(references), ORDER), dtype=np.int64)
     for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
-        for order in range(1, orders + 1):
+        for order in range(1, ORDER + 1):
             wanted, given = (_grams(text, order) for text in (reference, prediction))
             common = sum(min(count, wanted[gram]) for gram, count in given.items() if gram in wanted)
             if not common:
@@ -80,18 +80,10 @@ def _grams(text: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 def chr_f(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:
-    """Chr-F of each row, shape (n,), 0..1: the mean of the F1 of character uni-, bi- and trigrams, spaces left out.
+    """Chr-F of each row, shape (n,), 0..1, by sacrebleu: F1 of character uni-, bi- and trigrams, spaces left out.
 
-    Equal to sacrebleu's sentence CHRF with char_order 3, word_order 0, beta 1 (the papers do not state it) and
-    eps_smoothing. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
+    The papers do not state beta: 1. An order that a text is too short for scores 0, so "CC" against itself gives 2/3.
     """
-    wanted, given = (["".join(text.split()) for text in side] for side in (references, predictions))
-    counts = bleu_statistics(wanted, given, CHR_F_ORDER)
-    grams = [
-        np.maximum(lengths[:, None] - np.arange(CHR_F_ORDER), 0)
-        for lengths in (counts.prediction_lengths, counts.reference_lengths)
-    ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = (counts.matches[:, :CHR_F_ORDER] / side for side in grams)
-        f = 2 * precision * recall / (precision + recall)
-    return np.asarray(np.nan_to_num(f, nan=0.0).mean(axis=1))
+    metric = CHRF(char_order=3, word_order=0, beta=1, eps_smoothing=True)
+    pairs = zip(predictions, references, strict=True)
+    return np.array([metric.sentence_score(output, [reference]).score / 100 for output, reference in pairs])

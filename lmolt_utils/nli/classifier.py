@@ -93,17 +93,22 @@ class Classifier:
             **({"labels": "as released"} if self.as_released else {}),
         }
 
-    def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-        """The distinct pairs in batches of at most ``batch_tokens`` with padding; their order makes no difference."""
+    def lengths(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+        """Tokens of the distinct pairs, special ones included; counts in ``truncated`` those that will be cut."""
         distinct = list(dict.fromkeys(pairs))
         texts = list(dict.fromkeys(text for pair in distinct for text in pair))
         options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
         ids = self.tokenizer(texts, **options)["input_ids"] if texts else []
         tokens = {text: len(of) for text, of in zip(texts, ids, strict=True)}
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        found = {pair: tokens[pair[0]] + tokens[pair[1]] + special for pair in distinct}
+        self.truncated += sum(length > self.max_length for length in found.values())
+        return found
+
+    def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+        """The distinct pairs in batches of at most ``batch_tokens`` with padding; their order makes no difference."""
         batch: list[Pair] = []
-        for length, pair in sorted((tokens[pair[0]] + tokens[pair[1]] + special, pair) for pair in distinct):
-            self.truncated += length > self.max_length
+        for length, pair in sorted((length, pair) for pair, length in self.lengths(pairs).items()):
             # Sorted: this pair would be the longest of the batch, so all others are padded to it.
             if batch and (len(batch) + 1) * min(length, self.max_length) > self.batch_tokens:
                 yield batch
@@ -175,6 +180,7 @@ class PairScorer:
         self._answers |= known
         self.cached += len(known)
         self.asked += len(new) - len(known)
+        self.model.lengths(known)  # those answered from the cache were cut as well
         batches = list(self.model.batches(pair for pair in new if pair not in known))
         quiet = not progress or len(batches) <= _BATCHES_PER_WRITE  # soon done: no bar
         with tqdm(total=len(batches), desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet) as bar:

@@ -45,7 +45,8 @@ GATED = ("meta-llama/",)
 PAIR_TOKENS, PAIRS = {"sft": 252, "dpo": 329, "cpo": 329, "kto": 509}, 25_372
 #: Tokens per second of a 7B QLoRA training: Qwen-7B's README at 1,024 and 2,048 tokens on an A100 80 GB. Not ours.
 TOKENS_PER_S = 2341.0
-#: Seconds per token of a batch at 7B in NF4, and at least: assumed; tokens of an answer: half of max_new_tokens.
+#: Assumed seconds per generated token of a whole batch: for 7B in NF4, and the least for smaller models. An answer is
+#: taken to be half of max_new_tokens.
 STEP_S, LEAST_STEP_S = 0.07, 0.03
 
 

@@ -76,7 +76,7 @@ def load_trained(
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).eval()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"adapter {adapter} does not fit {initial}: {str(error).splitlines()[0]}") from error
-        if quantize == "none":
+        if quantize == "none" and dtype == "float32":  # bfloat16 weights would swallow most of a small update
             with torch.no_grad():
                 model = model.merge_and_unload()  # the same function, without two small products per layer
     return model, tokenizer

@@ -111,10 +111,10 @@ def test_ablation_by_hand(tmp_path: Path) -> None:
         write_answers(run, name, "cap2mol", ["CCO"] * 2, ["CCO", second])
         write_answers(run, name, "mol2cap", ["CCO"] * 2, ["The molecule is a toxin.", second])
     found = ablation(run, [system("base"), changed]).set_index(["task", "measure"])
-    row = found.loc[("cap2mol", "right language")]
+    row = found.loc[("cap2mol", "right modality")]
     assert (row["before"], row["after"], row["difference"]) == (0.5, 1.0, 0.5)
     assert (row["low"], row["high"], row["n"]) == (0.0, 1.0, 2)
-    for unchanged in (("mol2cap", "right language"), ("cap2mol", "characters")):
+    for unchanged in (("mol2cap", "right modality"), ("cap2mol", "characters")):
         assert found.loc[unchanged, ["difference", "low", "high"]].tolist() == [0.0, 0.0, 0.0]
 
 

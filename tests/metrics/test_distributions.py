@@ -1,12 +1,10 @@
 """Modality, copies and win rates; the per-row quantities they and ALMol's figures rest on."""
 
 import math
-import random
 
 import numpy as np
 import pandas as pd
 import pytest
-from sacrebleu.metrics.chrf import CHRF
 
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.metrics.distributions import (
@@ -26,17 +24,11 @@ from lmolt_utils.metrics.ngrams import chr_f
 # ---- edits, Chr-F, copies ----
 
 
-def test_chr_f_by_hand_and_as_sacrebleu_has_it() -> None:
+def test_chr_f_by_hand() -> None:
     assert chr_f(["abcd"], ["abce"])[0] == pytest.approx((3 / 4 + 2 / 3 + 1 / 2) / 3)
     assert chr_f(["abcd"], ["abc"])[0] == pytest.approx((6 / 7 + 4 / 5 + 2 / 3) / 3)  # precision 1 each
     edges = chr_f(["a b c", "abc", "abc", "", "CC"], ["abc", "", "xyz", "", "CC"])
     assert edges == pytest.approx([1, 0, 0, 0, 2 / 3])
-    rng = random.Random(0)
-    texts = ["".join(rng.choices("CNO()= c1", k=rng.randrange(15))) for _ in range(400)]
-    references, outputs = texts[:200], texts[200:]
-    theirs = CHRF(char_order=3, word_order=0, beta=1, eps_smoothing=True)
-    wanted = [theirs.sentence_score(o, [r]).score / 100 for r, o in zip(references, outputs, strict=True)]
-    assert chr_f(references, outputs) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_character_ter_by_hand() -> None:

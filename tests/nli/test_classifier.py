@@ -67,12 +67,13 @@ def test_batches_hold_each_pair_once_in_the_budget_whatever_the_order(
     assert list(classifier.batches([])) == []
 
 
-def test_pairs_longer_than_the_model_are_truncated_and_counted() -> None:
-    nli = Classifier("embedded:nli")
+def test_pairs_longer_than_the_model_are_truncated_and_counted(tmp_path: Path) -> None:
     long = f"{FACT} " * 2000
-    answers = PairScorer(nli)([(long, FACT), ("a", "b")])
-    assert nli.truncated == 1
-    assert sum(answers[long, FACT]) == pytest.approx(1, abs=1e-6)
+    for _ in ("asked", "answered from the file"):
+        nli = Classifier("embedded:nli")
+        answers = PairScorer(nli, tmp_path / "nli.jsonl")([(long, FACT), ("a", "b")])
+        assert nli.truncated == 1
+        assert sum(answers[long, FACT]) == pytest.approx(1, abs=1e-6)
 
 
 # ---- labels ----
@@ -109,6 +110,9 @@ class Stub:
 
     def __init__(self, **identity: str) -> None:
         self.identity = {"model": "m", "revision": "1", "precision": "float32 cpu", "max_length": "256"} | identity
+
+    def lengths(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+        return dict.fromkeys(pairs, 1)
 
     def batches(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
         return ([pair] for pair in pairs)

@@ -229,7 +229,6 @@ def test_without_a_model_the_rules_decide_and_entailment_shares_its_answers(
     cross_nli_systems(run, [BETTER, WORSE])
     report = cross_nli_report(run)
     assert report["decomposer"] == "rules"
-    assert report["pairs"]["cached"] >= 7 + 6 + 1  # the full-text method asks what entailment had asked
     assert "property tree" in read_json(record_path(report_path(run)))["key"]["inputs"], "another tree, other scores"
 
     divergence_systems(run, [BETTER, WORSE])
