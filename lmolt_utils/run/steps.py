@@ -2,7 +2,7 @@
 
 The key in its record, ``<first output>.record.json``, decides. When only code changed, a step that took less than
 ``redo_below_s`` is made again, a longer one is kept and said to be made by older code until ``LMOLT_REDO`` asks (``1``,
-or a pattern, ``train*``). The work folder, ``.<first output>.work``, survives a kill, until the key changes.
+``all`` or a pattern, ``train*``). The work folder, ``.<first output>.work``, survives a kill, until the key changes.
 """
 
 import ast
@@ -165,7 +165,7 @@ def _work_folder(output: Path, key: Mapping[str, Any], code: str) -> tuple[Path,
 def redo_asked(name: str) -> bool:
     """Whether ``LMOLT_REDO`` names the step, should older code have made it."""
     asked = os.environ.get("LMOLT_REDO", "")
-    return asked == "1" or fnmatch(name, asked)
+    return asked in ("1", "all") or fnmatch(name, asked)
 
 
 def step(

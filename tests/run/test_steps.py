@@ -140,6 +140,7 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
     assert step_with(third, 0)[1] == "train x: up to date"
     (package / "names.tsv").write_text("y")
     assert "made by older code" in step_with(third, 0)[1]
+    assert step_with(third, 0, "all") == (True, "train x: its code changed")  # lmolt reproduce --redo all
 
 
 def test_notebooks_run_again_when_any_file_of_the_package_changes(
