@@ -24,7 +24,7 @@ from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, parts
 from lmolt_utils.run.reproduce import drop_unfinished, executed
 from lmolt_utils.run.steps import record_path
-from lmolt_utils.run.summary import notes
+from lmolt_utils.run.summary import note, notes
 
 CELL = 'profile = "cpu"\nsystems = []\noverrides = {}'
 RULES = tuple(f"nb{name}" for name in NOTEBOOKS)
@@ -139,6 +139,18 @@ def test_a_failed_notebook_is_named_with_its_error(repository: Path, error: str,
     assert told["02_negatives"] == ("failed", 2 if error == "DataError" else 75)
     assert told["lmolt reproduce"] == ("failed", status)
     assert lines["02_negatives"]["error"] == f"{error}: no sample"
+
+
+def test_a_note_that_was_cut_short_hides_no_other(tmp_path: Path) -> None:
+    """As a full disk or SIGKILL leaves it, here in the middle of a letter; the next run still tells its own reason."""
+    note(tmp_path, "01_data", 0.0)
+    with open(tmp_path / "logs" / "runs.jsonl", "ab") as file:
+        file.write('{"what": "é'.encode()[:-1])
+    assert [line["what"] for line in notes(tmp_path)] == ["01_data"]
+    for error in (None, ValueError("no sample")):
+        note(tmp_path, "02_negatives", 0.0, error)
+    told = [(line["what"], line["error"]) for line in notes(tmp_path)]
+    assert told == [("01_data", None), ("02_negatives", None), ("02_negatives", "ValueError: no sample")]
 
 
 AT_WORK = """
