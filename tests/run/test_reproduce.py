@@ -199,6 +199,31 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(
     assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
 
 
+TOLD_FIRST = """
+import os, signal, sys, time
+from papermill import cli
+from lmolt_utils.run import execute
+
+def told_first(*arguments, then=cli.papermill, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    then(*arguments, **options)
+
+cli.papermill = told_first
+sys.exit(execute.main(sys.argv[1:]))
+"""
+
+
+def test_an_execution_that_is_told_to_end_before_its_kernel_began_still_ends(tmp_path: Path) -> None:
+    cell = nbformat.v4.new_code_cell("import pathlib, time\ntime.sleep(15)\npathlib.Path('ran').touch()")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(book, tmp_path / "01_data.ipynb")
+    command = [sys.executable, "-c", TOLD_FIRST, "01_data.ipynb", "out.ipynb", "--no-progress-bar"]
+    assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 130
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_killed_snakemake_takes_its_notebooks_along(repository: Path) -> None:
     process, pids = at_work(repository)
     (snakemake,) = psutil.Process(process.pid).children()
