@@ -51,7 +51,9 @@ def copy_executed(folder: Path, figures: Path) -> list[Path]:
             if cell["cell_type"] == "code":
                 cell["outputs"] = [_shown(output) for output in cell["outputs"] if _wanted(output)]
         text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        text = re.sub(rf"{re.escape(str(root()))}/?", "", text).replace(str(Path.home()), "~")
+        text = re.sub(rf"{re.escape(str(root()))}/?", "", text)
+        if (home := str(Path.home())) != "/":  # as in a container whose user has no name
+            text = text.replace(home, "~")
         if len(text.encode()) > MOST_BYTES:
             raise RuntimeError(f"{name}: its executed copy has {len(text.encode()):,} bytes, more than {MOST_BYTES:,}")
         write_text(target, text)

@@ -22,7 +22,7 @@ def executed(folder: Path) -> None:
     stream = io.BytesIO()
     Image.effect_noise((200, 200), 80).convert("RGB").save(stream, format="PNG")
     outputs = [
-        new_output("stream", name="stdout", text=f"files in {root()}/runs/cpu\n"),
+        new_output("stream", name="stdout", text=f"files in {root()}/runs/cpu, {Path.home() / 'hub'}\n"),
         new_output("stream", name="stderr", text="a library's warning\n"),
         new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0 %"}),
         new_output("display_data", data={"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": "x"}),
@@ -34,15 +34,19 @@ def executed(folder: Path) -> None:
     nbformat.write(notebook, folder / "notebooks" / "01_data.ipynb")
 
 
-def test_a_copy_keeps_what_is_read_and_drops_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("home", "hub"), [("/home/me", "~/hub"), ("/", "/hub")])
+def test_a_copy_keeps_what_is_read_and_drops_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, hub: str
+) -> None:
+    monkeypatch.setenv("HOME", home)
     executed(tmp_path / "run")
     (path,) = copy_executed(tmp_path / "run", tmp_path / "figures")
     nbformat.validate(nbformat.read(path, as_version=4))
     cell = json.loads(path.read_text())["cells"][0]
     assert cell["metadata"] == {"tags": ["parameters"]}
     text, picture, html = cell["outputs"]
-    assert "".join(text["text"]) == "files in runs/cpu\n"
-    assert list(html["data"]) == ["text/html"]
+    assert "".join(text["text"]) == f"files in runs/cpu, {hub}\n"
+    assert {kind: "".join(lines) for kind, lines in html["data"].items()} == {"text/html": "<b>1</b>"}
     with Image.open(io.BytesIO(base64.b64decode("".join(picture["data"]["image/png"])))) as image:
         assert image.size == (200, 200)
     for gone in (str(root()), "warning", "widget", "papermill"):
