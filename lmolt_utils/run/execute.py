@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     from papermill.exceptions import PapermillExecutionError
 
     ended = [1]
+    told: list[int] = []  # signals, remembered: there may be no kernel yet
     ending: list[psutil.Process] = []
 
     def work() -> None:
@@ -55,8 +56,9 @@ def main(arguments: Sequence[str]) -> int:
             ended[0] = {"KeyboardInterrupt": 130, "TryAgainError": 75}.get(error.ename, 1)
         except Exception:
             traceback.print_exc()
+            ended[0] = 130 if told else 1  # a kernel that just began dies of the signal
 
-    def told(*_: Any) -> None:
+    def end() -> None:
         for kernel in (one for one in psutil.Process().children() if one not in ending):
             ending.append(kernel)  # once: a second signal would interrupt what the first began, and nobody would answer
             with suppress(psutil.NoSuchProcess):
@@ -69,11 +71,13 @@ def main(arguments: Sequence[str]) -> int:
         devices = visible.split(",") if visible else [str(index) for index in range(len(gpus()))]
         lock = take_gpu(devices) if len(devices) > 1 else None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, told)
+        signal.signal(number, lambda number, _: told.append(number))
     worker = threading.Thread(target=work)  # outside the main thread nbclient leaves signals alone
     worker.start()
     while worker.is_alive():
         worker.join(0.5)
+        if told:
+            end()
     del lock
     return ended[0]
 

@@ -17,7 +17,8 @@ def snapshot(reference: str, kind: str = "model") -> Path | None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     name, _, revision = reference.partition("@")
-    repository = Path(HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}")
+    kept_as = "datasets" if kind == "dataset" else "models"
+    repository = Path(HF_HUB_CACHE, f"{kept_as}--{name.replace('/', '--')}")
     reference_file = repository / "refs" / (revision or "main")
     commit = reference_file.read_text().strip() if reference_file.is_file() else revision or "*"
     pattern = {"model": "*.safetensors", "dataset": "*", "vocabulary": "vocab.txt"}[kind]

@@ -10,6 +10,7 @@ from lmolt_utils.config.switches import resolve
 from lmolt_utils.config.systems import System, load_systems, with_ratio_grid
 from lmolt_utils.files import fingerprint
 from lmolt_utils.paths import root
+from lmolt_utils.run.steps import DATA
 
 #: Which notebooks' files each one reads. 03 to 06 are independent of each other and may run side by side.
 AFTER: dict[str, tuple[str, ...]] = {
@@ -107,7 +108,8 @@ def parts(profile: str, *, per_system: bool = False) -> dict[str, tuple[str, lis
 def package_hash() -> str:
     """One hash over the package's code and the data files that belong to it: notebooks run again when it changes."""
     package = root() / "lmolt_utils"
-    files = [*package.rglob("*.py"), *package.rglob("*.mplstyle"), package / "embedded" / "models" / "hashes.json"]
+    files = [path for path in package.rglob("*") if path.suffix in (".py", *DATA)]
+    files += [package / "embedded" / "models" / "hashes.json", root() / "params" / "printed_captions.tsv"]
     files += [
         root() / "params" / f"{name}.yaml" for name in ("published", "official", "released", "switches", "claims")
     ]

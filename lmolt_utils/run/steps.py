@@ -2,7 +2,7 @@
 
 The key in its record, ``<first output>.record.json``, decides. When only code changed, a step that took less than
 ``redo_below_s`` is made again, a longer one is kept and said to be made by older code until ``LMOLT_REDO`` asks (``1``,
-or a pattern, ``train*``). The work folder, ``.<first output>.work``, survives a kill, until the key changes.
+``all`` or a pattern, ``train*``). The work folder, ``.<first output>.work``, survives a kill, until the key changes.
 """
 
 import ast
@@ -30,15 +30,19 @@ from lmolt_utils.paths import root, shown
 PACKAGE = "lmolt_utils"
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "mergekit", "rdkit", "numpy", "datasets", "bitsandbytes")
 _WORK_KEY = "key.json"
+#: Endings of the package's own data files that its modules read; the shipped models have hashes.json.
+DATA = (".j2", ".mplstyle", ".tsv", ".yaml")
 
 
 @cache
 def _read(module: str) -> tuple[bytes, frozenset[str]]:
-    """What a module of this package says to Python, and which others it imports; nothing for other names."""
+    """What a module of this package says to Python, with the data files beside it that it names, and which others it
+    imports; nothing for other names.
+    """
     source = Path(__file__).resolve().parents[2] / f"{module.replace('.', '/')}.py"
     if not source.is_file():
         return b"", frozenset()
-    tree, found = ast.parse(source.read_text(encoding="utf-8")), set()
+    tree, found, texts = ast.parse(source.read_text(encoding="utf-8")), set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -46,7 +50,11 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
             del node.body[0]
-    return ast.dump(tree).encode(), frozenset(name for name in found if name.startswith(PACKAGE))
+        elif isinstance(node, ast.Constant):
+            texts.add(node.value)
+    data = sorted(path for path in source.parent.iterdir() if path.suffix in DATA and path.name in texts)
+    said = b"".join([ast.dump(tree).encode(), *(path.read_bytes() for path in data)])
+    return said, frozenset(name for name in found if name.startswith(PACKAGE))
 
 
 @cache
@@ -157,7 +165,7 @@ def _work_folder(output: Path, key: Mapping[str, Any], code: str) -> tuple[Path,
 def redo_asked(name: str) -> bool:
     """Whether ``LMOLT_REDO`` names the step, should older code have made it."""
     asked = os.environ.get("LMOLT_REDO", "")
-    return asked == "1" or fnmatch(name, asked)
+    return asked in ("1", "all") or fnmatch(name, asked)
 
 
 def step(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ def note(folder: Path, what: str, began: float, error: BaseException | None = No
     line["began"] = datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds")
     line["seconds"] = round(time.time() - began, 1)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with open(folder / "logs" / "runs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with open(folder / "logs" / "runs.jsonl", "a+b") as file:
+        file.seek(max(file.tell() - 1, 0))
+        torn = file.read() not in (b"", b"\n")  # a full disk or a kill left half a line
+        file.write((b"\n" if torn else b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
 def notes(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
-    """The lines about executions that began at ``since`` or later."""
+    """The lines about executions that began at ``since`` or later; not those that a kill or a full disk cut short."""
     path, first = folder / "logs" / "runs.jsonl", datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [found for found in map(json.loads, lines) if found["began"] >= first]
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [one for one in found if one["began"] >= first]

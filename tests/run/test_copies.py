@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from lmolt_utils.run.copies import copy_executed, lab_copies
 def executed(folder: Path) -> None:
     stream = io.BytesIO()
     Image.effect_noise((200, 200), 80).convert("RGB").save(stream, format="PNG")
+    picture = base64.b64encode(stream.getvalue()).decode()
+    html = f'<b>1</b>\n<img src="data:image/png;base64,{picture}">'
     outputs = [
-        new_output("stream", name="stdout", text=f"files in {root()}/runs/cpu\n"),
+        new_output("stream", name="stdout", text=f"files in {root()}/runs/cpu, {Path.home() / 'hub'}\n"),
         new_output("stream", name="stderr", text="a library's warning\n"),
         new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0 %"}),
-        new_output("display_data", data={"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": "x"}),
-        new_output("execute_result", data={"text/html": "<b>1</b>", "text/plain": "1"}, execution_count=1),
+        new_output("display_data", data={"image/png": picture, "text/plain": "x"}),
+        new_output("execute_result", data={"text/html": html, "text/plain": "1"}, execution_count=1),
     ]
     cell = new_code_cell("1", outputs=outputs, metadata={"papermill": {"duration": 1.5}, "tags": ["parameters"]})
     notebook = new_notebook(cells=[cell], metadata={"papermill": {"output_path": str(folder)}, "widgets": {}})
@@ -34,26 +37,37 @@ def executed(folder: Path) -> None:
     nbformat.write(notebook, folder / "notebooks" / "01_data.ipynb")
 
 
-def test_a_copy_keeps_what_is_read_and_drops_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("home", "hub"), [("/home/me", "~/hub"), ("/", "/hub")])
+def test_a_copy_keeps_what_is_read_and_drops_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, hub: str
+) -> None:
+    monkeypatch.setenv("HOME", home)
     executed(tmp_path / "run")
     (path,) = copy_executed(tmp_path / "run", tmp_path / "figures")
     nbformat.validate(nbformat.read(path, as_version=4))
     cell = json.loads(path.read_text())["cells"][0]
     assert cell["metadata"] == {"tags": ["parameters"]}
     text, picture, html = cell["outputs"]
-    assert "".join(text["text"]) == "files in runs/cpu\n"
+    assert "".join(text["text"]) == f"files in runs/cpu, {hub}\n"
     assert list(html["data"]) == ["text/html"]
-    with Image.open(io.BytesIO(base64.b64decode("".join(picture["data"]["image/png"])))) as image:
-        assert image.size == (200, 200)
+    before, folded, after = re.split('base64,|(?=">)', "".join(html["data"]["text/html"]))
+    assert (before, after) == ('<b>1</b>\n<img src="data:image/png;', '">')
+    for encoded in ("".join(picture["data"]["image/png"]), folded):
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            assert image.size == (200, 200)
+            assert len(image.getcolors() or ()) == 64
     for gone in (str(root()), "warning", "widget", "papermill"):
         assert gone not in path.read_text()
 
 
-def test_a_copy_that_no_page_would_show_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_no_page_would_show_is_written_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     executed(tmp_path)
     monkeypatch.setattr(copies, "MOST_BYTES", 1000)
-    with pytest.raises(RuntimeError, match=r"01_data: its executed copy has [\d,]+ bytes"):
-        copy_executed(tmp_path, tmp_path / "figures")
+    (path,) = copy_executed(tmp_path, tmp_path / "figures")
+    told = f"note: {path} has {path.stat().st_size:,} bytes, more than the 1,000 that a repository page draws"
+    assert capsys.readouterr().out.startswith(told)
 
 
 def test_a_profiles_own_copies_name_it_and_stay_as_the_reader_left_them(runs: Path) -> None:

@@ -82,6 +82,13 @@ def test_what_is_here_counts_by_its_files(cache: Path, tmp_path: Path) -> None:
     assert {one.parameter for one in plan.needed(params, "05_merging")} == {
         "base_model", "cap2mol_model", "mol2cap_model"
     }  # fmt: skip
+    for kept_as, file in (("datasets--org--data", "train.csv"), ("models--org--words", "vocab.txt")):
+        place = cache / kept_as / "snapshots" / ("b" * 40)
+        place.mkdir(parents=True)
+        (place / file).write_text("x")
+    others = load("paper", {"corpus": "org/data", "caption_tokenizer": "org/words"})
+    found = {one.parameter: one.place for one in plan.needed(others)}
+    assert (found["corpus"], found["caption_tokenizer"]) == ("hub's cache", "hub's cache")
     (cached / "model.safetensors").unlink()  # a download that was cut short
     assert {one.parameter: one for one in plan.needed(params)}["base_model"].place == "to download"
     gone = load("smoke", {"nli_model": str(tmp_path / "gone")})

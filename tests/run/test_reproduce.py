@@ -24,7 +24,7 @@ from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, parts
 from lmolt_utils.run.reproduce import drop_unfinished, executed
 from lmolt_utils.run.steps import record_path
-from lmolt_utils.run.summary import notes
+from lmolt_utils.run.summary import note, notes
 
 CELL = 'profile = "cpu"\nsystems = []\noverrides = {}'
 RULES = tuple(f"nb{name}" for name in NOTEBOOKS)
@@ -141,6 +141,18 @@ def test_a_failed_notebook_is_named_with_its_error(repository: Path, error: str,
     assert lines["02_negatives"]["error"] == f"{error}: no sample"
 
 
+def test_a_note_that_was_cut_short_hides_no_other(tmp_path: Path) -> None:
+    """As a full disk or SIGKILL leaves it, here in the middle of a letter; the next run still tells its own reason."""
+    note(tmp_path, "01_data", 0.0)
+    with open(tmp_path / "logs" / "runs.jsonl", "ab") as file:
+        file.write('{"what": "é'.encode()[:-1])
+    assert [line["what"] for line in notes(tmp_path)] == ["01_data"]
+    for error in (None, ValueError("no sample")):
+        note(tmp_path, "02_negatives", 0.0, error)
+    told = [(line["what"], line["error"]) for line in notes(tmp_path)]
+    assert told == [("01_data", None), ("02_negatives", None), ("02_negatives", "ValueError: no sample")]
+
+
 AT_WORK = """
 import os, time
 from pathlib import Path
@@ -185,6 +197,31 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_lock(
     ended = {line["what"]: (line["status"], line["exit"]) for line in notes(run_folder("smoke"))}
     assert ended == {"01_data": ("interrupted", 130), "lmolt reproduce": ("interrupted", 130)}
     assert not list((run_folder("smoke") / ".snakemake" / "locks").glob("*"))
+
+
+TOLD_FIRST = """
+import os, signal, sys, time
+from papermill import cli
+from lmolt_utils.run import execute
+
+def told_first(*arguments, then=cli.papermill, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    then(*arguments, **options)
+
+cli.papermill = told_first
+sys.exit(execute.main(sys.argv[1:]))
+"""
+
+
+def test_an_execution_that_is_told_to_end_before_its_kernel_began_still_ends(tmp_path: Path) -> None:
+    cell = nbformat.v4.new_code_cell("import pathlib, time\ntime.sleep(15)\npathlib.Path('ran').touch()")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(book, tmp_path / "01_data.ipynb")
+    command = [sys.executable, "-c", TOLD_FIRST, "01_data.ipynb", "out.ipynb", "--no-progress-bar"]
+    assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 130
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_killed_snakemake_takes_its_notebooks_along(repository: Path) -> None:

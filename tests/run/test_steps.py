@@ -1,6 +1,7 @@
 """Steps and files: done once, repeated only for a reason, never half written."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 
 from lmolt_utils.files import BadFileError, atomic, atomic_folder, fingerprint, read_json, read_rows, write_rows
+from lmolt_utils.paths import root
 from lmolt_utils.run import steps
+from lmolt_utils.run.notebooks import package_hash
 from lmolt_utils.run.resume import answered
 from lmolt_utils.run.steps import made_by_older_code, record_path, step
 
@@ -102,7 +105,8 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
     """Another line in a module that the step's own imports: short steps again, long ones kept and named."""
     package, output = tmp_path / "lmolt_utils", tmp_path / "run" / "out.txt"
     (package / "run").mkdir(parents=True)
-    (package / "a.py").write_text("import lmolt_utils.b\n")
+    (package / "a.py").write_text("import lmolt_utils.b\nNAMES = 'names.tsv'\n")
+    (package / "names.tsv").write_text("x")
     monkeypatch.setattr(steps, "__file__", str(package / "run" / "steps.py"))
     monkeypatch.setattr(steps, "_read", steps._read.__wrapped__)  # what they keep is of the real package
     monkeypatch.setattr(steps, "code_hash", steps.code_hash.__wrapped__)
@@ -132,6 +136,27 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
     assert step_with(second, 0, "train*") == (True, "train x: its code changed")
     assert made_by_older_code(tmp_path / "run") == {}
     assert step_with(third, 120) == (True, "train x: its code changed")
+    (package / "other.tsv").write_text("of no module")
+    assert step_with(third, 0)[1] == "train x: up to date"
+    (package / "names.tsv").write_text("y")
+    assert "made by older code" in step_with(third, 0)[1]
+    assert step_with(third, 0, "all") == (True, "train x: its code changed")  # lmolt reproduce --redo all
+
+
+def test_notebooks_run_again_when_any_file_of_the_package_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shutil.copytree(root() / "lmolt_utils", tmp_path / "lmolt_utils", ignore=shutil.ignore_patterns("models"))
+    captions = tmp_path / "params" / "printed_captions.tsv"
+    captions.parent.mkdir()
+    captions.write_text("x")
+    monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
+    others = [path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc") and path.is_file()]
+    assert {path.name for path in others} >= {"sentences.tsv", "report.html.j2", "companion.mplstyle"}
+    for path in (*others, captions, package / "cli.py"):
+        before = package_hash()
+        path.write_text(path.read_text() + " ")
+        assert package_hash() != before, path
 
 
 def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) -> None:
