@@ -206,7 +206,7 @@ def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' empty")
     stop_if(problems(params, notebook, run.folder))
     if notebook in _WITH_MODELS:
-        _prepare(params)
+        prepare_libraries(params)
     elif params.device == "cuda" and not gpus():
         print(f"note: from 02 on profile {profile!r} needs a CUDA device, and there is none here")
     if changed:
@@ -325,7 +325,7 @@ def _watch(run: Run) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _prepare(params: Params) -> None:
+def prepare_libraries(params: Params) -> None:
     """Threads, seed and a quiet hub, where models run: importing torch takes seconds."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
