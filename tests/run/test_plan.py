@@ -41,6 +41,7 @@ def test_the_papers_plan_by_hand_without_network_and_torch(runs: Path) -> None:
     assert "meta-llama/Meta-Llama-3-8B-Instruct: its owner must agree first" in done.stderr
     lines = done.stdout.splitlines()
     assert "   25.1  mol2cap_model = language-plus-molecules/Meditron7b-smiles2caption-LPM24: to download" in lines
+    assert "  < 0.1  test_corpus = language-plus-molecules/LPM-24_train-extra: to download" in lines
     # CPO: 25,372 pairs of 329 tokens, three times; 6,000 answers in batches of 32, 150 tokens each
     cpo = (25_372 * 3 * 329 / 2341 + 6000 / 32 * 150 * 0.07) / 3600
     (line,) = [line.split() for line in lines if line.startswith("04_alignment      cpo ")]
