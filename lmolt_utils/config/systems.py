@@ -109,8 +109,8 @@ class System(Strict):
 
     @property
     def trained_for_tables(self) -> bool:
-        """Whether it is trained and stands for a row of the papers' tables: ``seeds`` repeats those."""
-        return bool(self.rows) and self.method != "none"
+        """Whether it has a training of its own and stands for a table's row: ``seeds`` repeats those, 08 draws them."""
+        return bool(self.rows) and self.method != "none" and self.adapter_of == self.name
 
     @property
     def replica(self) -> bool:

@@ -168,3 +168,12 @@ def test_seeds_add_copies_of_the_tables_trained_systems(tmp_path: Path, monkeypa
     assert planned(load("smoke"))
     with pytest.raises(ParameterError, match="two systems are called 'cpo@seed1'"):
         planned(load("smoke", {"seeds": [0, 1]}))
+
+
+def test_seeds_do_not_copy_a_system_with_another_ones_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy would predict with the adapter of the first seed again, and the spread would read 0."""
+    settings = "settings: {adapter_of: cpo, switches: {test_prompt: as_released}}"
+    own_table(tmp_path, monkeypatch, f"name: asked, {settings}, rows: {{T2: CPO asked}}")
+    copies = [system.name for system in planned(load("smoke", {"seeds": [0, 1]})) if system.replica]
+    assert "cpo@seed1" in copies
+    assert "asked@seed1" not in copies
