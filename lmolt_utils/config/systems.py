@@ -65,6 +65,8 @@ class System(Strict):
         if unknown := [name for name in value if name not in known]:
             hint = nearest(unknown[0], known) or f" (a system may set {', '.join(known)})"
             raise ValueError(f"unknown setting {unknown[0]!r}{hint}")
+        if not isinstance(value.get("switches", {}), dict):
+            raise ValueError("switches: names and choices are needed, such as {sft_eos: as_released}")
         for name in check_choices(value.get("switches", {})):
             if switches()[name].of_the_run:
                 raise ValueError(f"switch {name!r} decides for all systems of a run: set it in the profile's switches")

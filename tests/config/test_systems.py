@@ -67,6 +67,7 @@ def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None
             "settings: {switches: {sft_eoss: as_released}}",
             "'mine': field 'settings': unknown switch .*did you mean 'sft_eos'",
         ),
+        ("settings: {switches: as_released}", "'mine': .*switches: names and choices are needed"),
         ("settings: {switches: {negatives: as_released}}", "'negatives' decides for all systems"),
         ("settings: {adapter_of: cpo, beta: 0.9}", "'beta' has no effect on another system's adapter"),
         ("settings: {adapter_of: cpo, switches: {cpo_nll: as_released}}", "'cpo_nll' has no effect"),
