@@ -153,6 +153,8 @@ class Params(Strict):
             raise ValueError(f"seeds = {self.seeds}: a seed comes twice, which would be the same training again")
         if self.effective_batch % self.micro_batch:
             raise ValueError(f"effective_batch {self.effective_batch} is no multiple of micro_batch {self.micro_batch}")
+        if self.scheduler == "constant" and self.warmup_share:
+            raise ValueError("scheduler: constant has no warm-up: set warmup_share: 0, or another scheduler")
         if self.decomposer == "llm" and self.decomposer_model is None:
             raise ValueError("decomposer: llm needs a model: name one in decomposer_model, or set decomposer: rules")
         return self

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from lmolt_utils.config.params import Params, check
 from lmolt_utils.config.published import load_published, systems_by_row
 from lmolt_utils.config.reading import ParameterError, Strict, explain, nearest, read_yaml
-from lmolt_utils.config.switches import check_choices, resolve, switches
+from lmolt_utils.config.switches import CHOICES, check_choices, resolve, switches
 from lmolt_utils.paths import root
 
 Merged = Literal["slerp", "nuslerp", "soup", "ties", "half_sum_ties"]
@@ -35,6 +35,12 @@ SETTINGS = (
 )  # fmt: skip
 #: Switches that a row with another system's adapter may set: those that its training does not follow.
 TEST_ONLY = ("test_prompt", "postprocess", "decoding")
+#: The methods or inits (``*``: any) that a parameter has an effect on, where it is not every training.
+_ONLY: dict[str, tuple[str, ...]] = {
+    "beta": ("dpo", "cpo", "kto"), "cpo_alpha": ("cpo",), "dpo_alpha": ("dpo",), "lora_dropout": ("sft",),
+    "ties_density": TRIMMING, "mol2cap_share": MERGES, "test_prompt": ("per_task", "cap2mol", "mol2cap", *MERGES),
+    "baseline_prompt": tuple(PUBLISHED), "max_new_tokens": ("*",), "postprocess": ("*",),
+}  # fmt: skip
 
 
 class System(Strict):
@@ -59,6 +65,8 @@ class System(Strict):
         if unknown := [name for name in value if name not in known]:
             hint = nearest(unknown[0], known) or f" (a system may set {', '.join(known)})"
             raise ValueError(f"unknown setting {unknown[0]!r}{hint}")
+        if not isinstance(value.get("switches", {}), dict):
+            raise ValueError("switches: names and choices are needed, such as {sft_eos: as_released}")
         for name in check_choices(value.get("switches", {})):
             if switches()[name].of_the_run:
                 raise ValueError(f"switch {name!r} decides for all systems of a run: set it in the profile's switches")
@@ -78,7 +86,24 @@ class System(Strict):
             raise ValueError("init 'baseline' and notebook '01_data' belong together")
         if self.init == "baseline" and (self.settings or self.name not in BASELINES):
             raise ValueError(f"a baseline has no settings, and its name is one of {', '.join(BASELINES)}")
+        idle = [name for name in self.settings if name != "switches" and not self._has_effect(name)]
+        idle += [name for name, choice in self.settings.get("switches", {}).items() if not self._follows(name, choice)]
+        if idle:
+            raise ValueError(f"{idle[0]!r} changes nothing for init {self.init}, method {self.method}: leave it out")
         return self
+
+    def _has_effect(self, parameter: str) -> bool:
+        """Whether a parameter's value can change what this system is or answers."""
+        if parameter in _ONLY:
+            return not {self.method, self.init, "*"}.isdisjoint(_ONLY[parameter])
+        return self.method != "none"
+
+    def _follows(self, name: str, choice: str) -> bool:
+        """Whether ``choice`` of a switch says something for this system, and the switch sets what has an effect."""
+        forms, applies = {each: switches()[name].of(each) or {} for each in CHOICES}, {self.method, self.init, "*"}
+        if choice != "corrected" and applies.isdisjoint(forms[choice]):
+            return False
+        return any(self._has_effect(p) for form in forms.values() for key in applies & form.keys() for p in form[key])
 
     @property
     def merged(self) -> bool:
@@ -86,8 +111,8 @@ class System(Strict):
 
     @property
     def trained_for_tables(self) -> bool:
-        """Whether it is trained and stands for a row of the papers' tables: ``seeds`` repeats those."""
-        return bool(self.rows) and self.method != "none"
+        """Whether it has a training of its own and stands for a table's row: ``seeds`` repeats those, 08 draws them."""
+        return bool(self.rows) and self.method != "none" and self.adapter_of == self.name
 
     @property
     def replica(self) -> bool:

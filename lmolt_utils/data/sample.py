@@ -13,8 +13,9 @@ import pandas as pd
 from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.data.captioner import Knowledge, recaptioned
 from lmolt_utils.data.rows import Loaded, load, withheld_rows
-from lmolt_utils.data.sources import LPM24, LPM24_EXTRA, Source
+from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import DataError
+from lmolt_utils.run.hub import LPM24, LPM24_EXTRA
 
 CORPUS_COLUMNS = ("id", "split", "molecule", "caption", "properties", "families")
 #: The sample says in ``tasks`` what each molecule is used for: ``mol2cap|cap2mol``, or one of the two.

@@ -17,7 +17,6 @@ from lmolt_utils.paths import from_root, root
 
 EMBEDDED = "embedded"
 SPLITS = ("train", "validation", "test")
-LPM24, LPM24_EXTRA = "language-plus-molecules/LPM-24_train", "language-plus-molecules/LPM-24_train-extra"
 #: As in the hub's own library, ``eval`` is a test split.
 SPLIT_WORDS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "test"}
 _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])((?:split_)?)({'|'.join((*SPLITS, *SPLIT_WORDS))})(?![a-z])")

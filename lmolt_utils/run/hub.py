@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lmolt_utils.errors import TryAgainError
 
+#: L+M-24, and the further captions of its molecules.
+LPM24, LPM24_EXTRA = "language-plus-molecules/LPM-24_train", "language-plus-molecules/LPM-24_train-extra"
 #: Seconds that the hub gets to answer at all.
 _PATIENCE = 8.0
 

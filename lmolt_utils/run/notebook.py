@@ -206,7 +206,7 @@ def start(notebook: str, namespace: MutableMapping[str, Any]) -> Run:
         raise ParameterError(f"{notebook} makes no systems: leave 'systems' empty")
     stop_if(problems(params, notebook, run.folder))
     if notebook in _WITH_MODELS:
-        _prepare(params)
+        prepare_libraries(params)
     elif params.device == "cuda" and not gpus():
         print(f"note: from 02 on profile {profile!r} needs a CUDA device, and there is none here")
     if changed:
@@ -262,14 +262,13 @@ def _check_earlier(run: Run) -> None:
 def _take_over(run: Run) -> None:
     """Link into a changed run's folder what the notebooks before the first changed parameter made in the profile's run.
 
-    The files of a notebook whose record no longer fits the profile count as not made.
+    The files of a notebook whose record does not fit this run (its switches may change the pairs) count as not made.
     """
     base, first = run_folder(run.params.profile), min(map(first_changed, run.changed))
-    own = with_data_switches(load(run.params.profile))
     for notebook in NOTEBOOKS[: NOTEBOOKS.index(first)]:
         there, here = notebook_record(base, notebook), notebook_record(run.folder, notebook)
         record = read_notebook_record(base, notebook)
-        if record is None or record["params"] != depends_on(notebook, own):
+        if record is None or record["params"] != depends_on(notebook, run.params):
             continue
         if here.exists() and here.read_bytes() == there.read_bytes():
             continue
@@ -325,7 +324,7 @@ def _watch(run: Run) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _prepare(params: Params) -> None:
+def prepare_libraries(params: Params) -> None:
     """Threads, seed and a quiet hub, where models run: importing torch takes seconds."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them

@@ -18,7 +18,7 @@ from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import MERGES, PUBLISHED, planned
 from lmolt_utils.errors import CompanionError, TryAgainError
 from lmolt_utils.paths import from_root, run_folder, shown
-from lmolt_utils.run.hub import answers, snapshot
+from lmolt_utils.run.hub import LPM24, LPM24_EXTRA, answers, snapshot
 from lmolt_utils.run.steps import records
 
 GIB = 2**30
@@ -36,8 +36,8 @@ STATED = {
     "language-plus-molecules/molt5-large-caption2smiles-LPM24": (0.78, 4),
     "MoritzLaurer/DeBERTa-v3-large-mnli-fever-anli-ling-wanli": (0.44, 2),
     "GT4SD/multitask-text-and-chemistry-t5-base-standard": (0.25, 4), "AI4Chem/ChemLLM-7B-Chat": (7.74, 2),
-    "meta-llama/Meta-Llama-3-8B-Instruct": (8.03, 2), "language-plus-molecules/LPM-24_train": (0.02, 1),
-    "language-plus-molecules/LPM-24_train-extra": (0.02, 1), "allenai/scibert_scivocab_uncased": (0.02, 1),
+    "meta-llama/Meta-Llama-3-8B-Instruct": (8.03, 2), LPM24: (0.02, 1), LPM24_EXTRA: (0.02, 1),
+    "allenai/scibert_scivocab_uncased": (0.02, 1),
 }  # fmt: skip
 #: Owners whose models need a login and their consent.
 GATED = ("meta-llama/",)
@@ -90,6 +90,8 @@ def needed(params: Params, notebook: str = "", run: Path | None = None) -> Itera
     loaded = ((run or run_folder(params.profile)) / "data" / "corpus.manifest.json").exists()
     for parameter, readers in NAMES.items():
         reference = getattr(params, parameter)
+        if parameter == "test_corpus" and params.test_set.startswith("extra_") and params.corpus.split("@")[0] == LPM24:
+            reference = reference or LPM24_EXTRA  # as lmolt_utils.data.sample has it
         unused = params.negatives != "translator" and parameter.startswith("negatives_")
         unused |= loaded and parameter in ("corpus", "test_corpus")
         if reference is None or reference in ("embedded", "auto", "regex") or reference.startswith("embedded:"):

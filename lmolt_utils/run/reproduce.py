@@ -20,7 +20,7 @@ from lmolt_utils.files import read_kept
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
 from lmolt_utils.run.notebook import damaged
-from lmolt_utils.run.notebooks import NOTEBOOKS
+from lmolt_utils.run.notebooks import NOTEBOOKS, with_data_switches
 from lmolt_utils.run.plan import gpus, problems, stop_if
 from lmolt_utils.run.steps import made_by_older_code, redo_asked
 from lmolt_utils.run.summary import note, notes
@@ -84,7 +84,7 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     ``KeyboardInterrupt`` once all notebooks have ended, when this process is told to end.
     """
     began = time.time()
-    params, folder = load(profile), run_folder(profile)
+    params, folder = with_data_switches(load(profile)), run_folder(profile)
     planned(params)  # a system that cannot be made stops here
     figures = figures_folder(folder, params.figures_dir)
     on_gpu, elsewhere = params.device == "cuda", _elsewhere(extra)

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import planned
 from lmolt_utils.paths import run_folder
-from lmolt_utils.run.notebook import Run, _prepare
+from lmolt_utils.run.notebook import Run, prepare_libraries
 from lmolt_utils.run.notebooks import with_data_switches
 from lmolt_utils.training.experiment import initial_model, plan, train_into, train_system
 
@@ -25,7 +25,7 @@ def main(profile: str, name: str) -> None:
     row = next((row for row in planned(params) if row.name == name), None)
     if row is None or row.method == "none" or row.adapter_of != name:
         raise ParameterError(f"{name!r} is no system that profile {profile!r} trains (lmolt systems lists them)")
-    _prepare(params)
+    prepare_libraries(params)
     run = Run(row.notebook, run_folder(profile), params)
     todo, state = plan(run, row), PartialState(cpu=params.device == "cpu")
     print(f"process {state.process_index + 1} of {state.num_processes}, {state.distributed_type.value}, {state.device}")

@@ -47,6 +47,7 @@ def test_the_seeds_profile_is_the_default_one_with_three_seeds() -> None:
         ({"seeds": [0, 0]}, "seeds.*a seed comes twice"),
         ({"decomposer": "llm", "decomposer_model": None}, "needs a model"),
         ({"effective_batch": 64, "micro_batch": 24}, "64 is no multiple of micro_batch 24"),
+        ({"scheduler": "constant"}, "constant has no warm-up: set warmup_share: 0"),
         ({"switches": {"sft_eoss": "as_released"}}, "unknown switch 'sft_eoss'; did you mean 'sft_eos'"),
         ({"switches": {"sft_eos": "released"}}, "'released' is none of as_printed, as_released, corrected"),
         ({"switches": {"postprocess": "as_printed"}}, "has no 'as_printed' form"),

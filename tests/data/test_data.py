@@ -10,10 +10,11 @@ import pytest
 from lmolt_utils.data.captioner import Knowledge, recaptioned
 from lmolt_utils.data.prepare import make_corpus, make_sample_and_test, manifest_table, rejected_rows
 from lmolt_utils.data.sample import TEST_SETS, draw, for_task, held_out, sample, source_of, triples
-from lmolt_utils.data.sources import LPM24, LPM24_EXTRA, Source
+from lmolt_utils.data.sources import Source
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.errors import DataError
 from lmolt_utils.files import fingerprint
+from lmolt_utils.run.hub import LPM24, LPM24_EXTRA
 from lmolt_utils.run.notebook import start
 
 

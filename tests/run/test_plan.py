@@ -1,5 +1,6 @@
 """`lmolt plan` and `lmolt check`: by hand, with files that are here and are not, and a hub that does not answer."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from lmolt_utils.run.execute import take_gpu
 from lmolt_utils.run.notebook import start
 from lmolt_utils.run.steps import step
 
+WRITER = "negatives_mol2cap_model"
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> Iterator[Path]:
@@ -41,6 +44,7 @@ def test_the_papers_plan_by_hand_without_network_and_torch(runs: Path) -> None:
     assert "meta-llama/Meta-Llama-3-8B-Instruct: its owner must agree first" in done.stderr
     lines = done.stdout.splitlines()
     assert "   25.1  mol2cap_model = language-plus-molecules/Meditron7b-smiles2caption-LPM24: to download" in lines
+    assert "  < 0.1  test_corpus = language-plus-molecules/LPM-24_train-extra: to download" in lines
     # CPO: 25,372 pairs of 329 tokens, three times; 6,000 answers in batches of 32, 150 tokens each
     cpo = (25_372 * 3 * 329 / 2341 + 6000 / 32 * 150 * 0.07) / 3600
     (line,) = [line.split() for line in lines if line.startswith("04_alignment      cpo ")]
@@ -127,11 +131,16 @@ def test_a_hub_id_that_cannot_be_had_names_its_parameter_and_is_worth_trying_aga
         start("07_nli_evaluation", {"profile": "smoke", "systems": [], "overrides": {"nli_model": "org/name"}})
     shutil.copytree(root() / "params", tmp_path / "params")
     profile = tmp_path / "params" / "smoke.yaml"
-    profile.write_text(profile.read_text().replace("nli_model: embedded:nli", "nli_model: org/name"))
+    text = profile.read_text().replace("nli_model: embedded:nli", "nli_model: org/name")
+    for name, own in (("negatives", "shuffled"), ("switches", "{negatives: as_printed}"), (WRITER, "org/writer")):
+        text = re.sub(f"(?m)^{name}: .*", f"{name}: {own}", text)  # the switch asks for a negative generator after all
+    profile.write_text(text)
     monkeypatch.setenv("LMOLT_ROOT", str(tmp_path))
-    assert main(["check", "--profile", "smoke"]) == 75
-    assert main(["reproduce", "--profile", "smoke"]) == 75
-    assert "nli_model = org/name" in capsys.readouterr().err
+    for command, status in {"plan": 0, "check": 75, "reproduce": 75}.items():
+        assert main([command, "--profile", "smoke"]) == status
+        told = "".join(capsys.readouterr())
+        assert "nli_model = org/name" in told
+        assert f"{WRITER} = org/writer" in told, command
     assert main(["check", "--profile", "cpu"]) == 0
 
 

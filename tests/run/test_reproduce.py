@@ -41,7 +41,7 @@ run.step(run.notebook, make, outputs=[run.path("files", run.notebook)], params={
 
 def write_notebook(folder: Path, name: str, *cells: str) -> None:
     first = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
-    begin = "from lmolt_utils.run import notebook\n\nnotebook._prepare = lambda params: None  # imports torch\n"
+    begin = "from lmolt_utils.run import notebook\n\nnotebook.prepare_libraries = lambda _: None  # imports torch\n"
     begin += f"run = notebook.start('{name}', globals())"
     book = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, (begin, *cells, "run.finish()"))])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}

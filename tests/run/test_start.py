@@ -125,6 +125,20 @@ def test_another_parameter_makes_another_run(runs: Path) -> None:
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("choice", [{"semantics": "as_released"}, {"switches": {"negatives": "as_released"}}])
+def test_a_run_that_switches_the_pairs_keeps_its_own(choice: dict[str, Any], runs: Path) -> None:
+    """Neither parameter counts from 02 on by its name: 02 is made by this run, and the profile's never laid over it."""
+    finish()
+    run = start("02_negatives", cell(profile="smoke", overrides=choice))
+    assert {path.name for path in (run.folder / "files").glob("*.txt")} == {"01_data.txt"}
+    pairs = run.path("files", "02_negatives.txt")
+    run.step("02_negatives", lambda _: write_text(pairs, "switched"), outputs=[pairs], params={})
+    run.finish()
+    for later in ("04_alignment", "06_ablation"):
+        start(later, cell(profile="smoke", overrides=choice))
+    assert pairs.read_text() == "switched"
+
+
 def test_files_of_a_profile_that_was_edited_meanwhile_are_refused(runs: Path) -> None:
     """04 alone run again after the edit: 07 and 08 would mix the merged systems' old beta with it."""
     folder = finish()
