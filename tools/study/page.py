@@ -102,7 +102,8 @@ def errors(figures: Path) -> str:
 #: Systems of the page's table, and what it shows of them.
 HEADLINE = (
     "constant", "nearest-neighbour", "rule", "meditron", "init", "sft", "dpo", "cpo", "kto", "ties", "slerp", "nuslerp",
-    "half-sum-ties", "soup", "ties+dpo", "ties+cpo", "slerp+cpo", "cpo-mol2cap",
+    "half-sum-ties", "soup", "ties+dpo", "slerp+dpo", "ties+cpo", "slerp+cpo", "cpo-mol2cap", "soup+cpo", "dpo+nll",
+    "cpo-no-nll",
 )  # fmt: skip
 SCORES: dict[Task, tuple[str, ...]] = {
     "mol2cap": ("BLEU-2", "ROUGE-1", "ROUGE-L", "METEOR"),
@@ -172,7 +173,8 @@ def lead(figures: Path) -> str:
     """The study in one table, for README: captions and molecules of a few systems beside what is printed."""
     scores = pd.read_csv(figures / "study" / "scores.csv").set_index(["system", "task", "metric"])["value"]
     names = {"nearest-neighbour": "nearest neighbour in the 10 % sample, no training"}
-    names |= {name: f"{name.upper()}, 1.7M parameters" for name in ("sft", "dpo", "cpo", "slerp+cpo")}
+    trained = {"sft": "SFT", "dpo": "DPO", "dpo+nll": "DPO with CPO's NLL term", "cpo": "CPO", "slerp+cpo": "SLERP+CPO"}
+    names |= {name: f"{label}, 1.7M parameters" for name, label in trained.items()}
     ours = {label: [scores.get((name, *column)) for column in BOTH] for name, label in names.items()}
     for name, official in load_official().items():
         ours[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in BOTH]
