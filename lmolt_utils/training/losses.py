@@ -88,7 +88,7 @@ def hidden_states(decoder: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     mask = torch.zeros(seen.shape, dtype=decoder.dtype, device=ids.device)
     mask = mask.masked_fill(~seen.tril(), torch.finfo(decoder.dtype).min)[:, None]
     states = decoder(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
-    place = torch.cat([column, moved.clamp(max=width - 1)]).clamp(max=width - 1)
+    place = torch.cat([column, moved]).clamp(max=width - 1)  # padding may point beyond the end
     return states[torch.cat([row, row]), place]
 
 
