@@ -54,9 +54,10 @@ def main(arguments: Sequence[str]) -> int:
         except PapermillExecutionError as error:
             traceback.print_exc()
             ended[0] = {"KeyboardInterrupt": 130, "TryAgainError": 75}.get(error.ename, 1)
-        except Exception:
-            traceback.print_exc()
-            ended[0] = 130 if told else 1  # a kernel that just began dies of the signal
+        except (Exception, SystemExit) as error:  # a kernel that just began dies of the signal, and papermill exits
+            if not isinstance(error, SystemExit):
+                traceback.print_exc()
+            ended[0] = 130 if told else 1
 
     def end() -> None:
         for kernel in (one for one in psutil.Process().children() if one not in ending):
