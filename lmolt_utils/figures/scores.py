@@ -114,9 +114,8 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
             paper = {"task": task, "metric": name, "system": "paper, SLERP+CPO", "mol2cap_share": best.value}
             parts.append(pd.DataFrame([{**paper, "paper": printed}]))
     for printed, names in papers.items():
-        axes.plot(best.value, printed, **_PAPER)
-        text = f"paper: {printed:g}" + (f", {names[0]}" if len(papers) > 1 else "")
-        axes.annotate(text, (best.value, printed), xytext=(6, 1), textcoords="offset points", va="bottom", fontsize=6.5)
+        text = f"Paper, SLERP+CPO: {printed:g}" + (f", {names[0]}" if len(papers) > 1 else "")
+        axes.plot(best.value, printed, **_PAPER, label=text)
     for share, word in words.items():
         axes.text(share, 0.03, word, rotation=90, ha="center", va="bottom", color=style.MUTED)
     axes.set_xscale("logit", use_overline=False)
