@@ -15,6 +15,8 @@ from lmolt_utils.run.notebook import Run
 
 #: The systems whose scores Figs. 6, 7 and 10 tell apart.
 PREFERRED, DISPREFERRED = "slerp+cpo", "meditron"
+#: What the columns of the truth are called in text.
+TRUTH_WORDS = {"recall": "property recall", "hallucinated": "invented properties"}
 #: Columns of numbers in a row, NaN where undefined.
 NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
 
@@ -78,7 +80,7 @@ def headline(table: pd.DataFrame) -> str:
             told.append(f"{quantity}: undefined")
             continue
         best = part.astype({"spearman": float}).nlargest(1, "spearman").iloc[0]
-        told.append(f"{quantity} follows {wanted} best by {best['method']} ({best['spearman']:.2f})")
+        told.append(f"{quantity} follows {TRUTH_WORDS[wanted]} best by {best['method']} ({best['spearman']:.2f})")
     return "; ".join(told)
 
 

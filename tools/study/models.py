@@ -15,11 +15,12 @@ from lmolt_utils.config.systems import load_systems
 from lmolt_utils.data.baselines import ANSWERS, Sample
 from lmolt_utils.data.captioner import kept_tree, reader
 from lmolt_utils.data.sample import held_out, sample
-from lmolt_utils.files import read_json
+from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import Kind, load_model, load_tokenizer
 from lmolt_utils.models.postprocess import clean
 from lmolt_utils.paths import root, run_folder
+from lmolt_utils.training.progress import timing_path
 from tools.study import save_table
 from tools.study.backbones import CURVE, FOLDER, SCHEDULES, SEED, corpus
 from tools.study.baselines import Measure
@@ -66,7 +67,9 @@ def costs() -> None:
     for system in load_systems():
         if (path := run / "models" / f"{system.name}.record.json").exists():
             record = read_json(path)
-            table.loc[system.name, ["seconds", "peak_mb"]] = record["wall_s"], record["peak_mb"]
+            log = timing_path(run / "logs" / f"{system.name}.training.jsonl")
+            seconds = read_rows(log, ("seconds",))["seconds"].max()  # without the pause after a kill
+            table.loc[system.name, ["seconds", "peak_mb"]] = seconds, record["peak_mb"]
     save_table("training", table.rename_axis("model").reset_index())
 
 
