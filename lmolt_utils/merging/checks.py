@@ -170,6 +170,6 @@ def check_space(folder: Path, tensors: Mapping[str, Header], dtype: str) -> None
     free = shutil.disk_usage(place).free
     if needed > free:
         raise MergeError(
-            f"{folder} needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB left: free some space, or set "
+            f"{folder} needs {needed / 1e6:,.1f} MB and {place} has {free / 1e6:,.1f} MB left: free some space, or set "
             "LMOLT_RUNS to another disk"
         )

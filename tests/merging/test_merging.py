@@ -346,7 +346,7 @@ def test_hub_models_are_judged_by_their_headers_alone(monkeypatch: pytest.Monkey
 def test_a_full_disk_is_seen_before_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("lmolt_utils.merging.checks.shutil.disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(MergeError, match=r"needs 0.0 GB .* free some space"):
+    with pytest.raises(MergeError, match=r"needs 2.6 MB .* has 0.0 MB left: free some space"):
         check_space(tmp_path / "not" / "there", headers("embedded:base"), "float32")
 
 
