@@ -291,7 +291,7 @@ def _end(processes: list[psutil.Process]) -> None:
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[tuple[Path, Callable[[str], object]]]:
     """A file system of its own at ``folder``, and what gives it other options; needs root."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     try:
         yield folder, lambda new: subprocess.run(["mount", "-o", f"remount,{new}", folder], check=True)
