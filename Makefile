@@ -62,7 +62,7 @@ study: .venv/.installed ## the papers' claims on L+M-24's real molecules; DATA=a
 study-check: .venv/.installed ## decide every claim again from the study's committed numbers
 	@.venv/bin/python -m tools.study check
 
-test: .venv/.installed ## run all tests, notebooks included (eleven minutes)
+test: .venv/.installed ## run all tests, notebooks included (ten minutes)
 	@echo "running the tests with pytest"
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 

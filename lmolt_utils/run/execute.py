@@ -54,9 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         except PapermillExecutionError as error:
             traceback.print_exc()
             ended[0] = {"KeyboardInterrupt": 130, "TryAgainError": 75}.get(error.ename, 1)
-        except (Exception, SystemExit) as error:  # a kernel that just began dies of the signal, and papermill exits
-            if not isinstance(error, SystemExit):
-                traceback.print_exc()
+        except (Exception, SystemExit):  # a kernel that just began dies of the signal, and papermill exits
+            traceback.print_exc()
             ended[0] = 130 if told else 1
 
     def end() -> None:
