@@ -65,7 +65,7 @@ RECIPE = Recipe(
     quantize="nf4", dtype="bfloat16", device="cuda", seed=0,
 )  # fmt: skip
 PAIRS, EPOCHS = 25_372, 3
-#: Trainings of the papers' tables (with TIES, SLERP, mol2cap, no NLL) and of L4M Figs. 4 and 8 (CPO from other merges).
+#: Trainings of the papers' tables and of L4M Figs. 4 and 8 (CPO from other merges), and the two NLL controls.
 TRAININGS = {"sft": 1, "dpo": 4, "cpo": 10, "kto": 1}
 
 #: Tokens at LEVELS of the distribution: 6,000 molecules of L+M-24's released training and validation splits and their
@@ -266,7 +266,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         hours = fastest.set_index("method")["hours"]
         if set(TRAININGS) == set(hours.index):
             whole = sum(count * hours[method] for method, count in TRAININGS.items())
-            lines.append(f"{trainer}, all {sum(TRAININGS.values())} trainings of the papers: {whole:.0f} h")
+            lines.append(f"{trainer}, all {sum(TRAININGS.values())} trainings: {whole:.0f} h")
     return "\n".join([*lines, "Generation and scoring are not in these hours."])
 
 

@@ -11,7 +11,7 @@ from lmolt_utils.config.reading import Strict, nearest, read_as
 from lmolt_utils.paths import root
 
 CHOICES = ("as_printed", "as_released", "corrected")
-#: Method, init, ``*`` or ``data`` -> parameter -> value; ``{"times": x}``: x times the profile's value.
+#: Method, init, ``*`` or ``data`` -> parameter -> value; ``{times: x}``: x times the profile's, ``{least: x}``: >= x.
 Settings = dict[str, dict[str, Any]]
 
 
@@ -64,7 +64,10 @@ def resolve(
     for name, switch in switches().items():
         chosen = switch.of(choices.get(name, profile["semantics"])) or {}
         for parameter, value in (item for key in chosen if key in applies for item in chosen[key].items()):
-            values[parameter] = profile[parameter] * value["times"] if isinstance(value, dict) else value
+            if isinstance(value, dict):
+                own_value = profile[parameter]
+                value = own_value * value["times"] if "times" in value else max(own_value, value["least"])
+            values[parameter] = value
     return values
 
 
@@ -75,6 +78,6 @@ def shown(settings: Settings | None) -> str:
     parts = []
     for key, name, value in ((key, *item) for key, values in settings.items() for item in values.items()):
         number = f"{value:.4g}" if isinstance(value, float) else value
-        text = f"{value['times']:g} times" if isinstance(value, dict) else number
+        text = " ".join(f"{word} {x:g}" for word, x in value.items()) if isinstance(value, dict) else number
         parts.append(f"{name}: {text}" + ("" if key == "*" else f" ({key})"))
     return ", ".join(parts) or "the profile's"

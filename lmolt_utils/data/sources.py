@@ -118,6 +118,9 @@ def select(names: Sequence[str], splits: Sequence[str], source: str) -> tuple[di
         there = ", ".join(sorted(set(tagged.values())))
         missing = "train" if "train" in splits else ", ".join(splits)
         raise DataError(f"data set {source!r} has no file for {missing}; it has {there}")
+    stems = [name.removesuffix(".gz").rpartition(".")[0] for name in chosen]
+    if twins := [name for name, stem in zip(chosen, stems, strict=True) if stems.count(stem) > 1]:
+        raise DataError(f"{source}: {', '.join(twins)} may hold the same rows in several formats: keep one")
     return chosen, [name for name in names if name not in chosen]
 
 

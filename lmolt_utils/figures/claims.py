@@ -1,8 +1,8 @@
 """The papers' claims (``params/claims.yaml``) decided by the result files of a run.
 
-A claim is a list of conditions on numbers. Each number has draws: what it would be with other test rows (bootstrap, the
-same rows for every system) and, where a system was trained with several seeds, with other training seeds. A claim
-holds, or does not, where at most 2.5 % of the draws say otherwise; else it is within noise.
+A claim is a list of conditions on numbers. Each number has draws: what it would be with other test rows (bootstrap,
+the same rows for every system; FCD and KL each by its own interval) and, where a system was trained with several seeds,
+with others. A claim holds, or does not, where at most 2.5 % of the draws say otherwise; else it is within noise.
 """
 
 import math

@@ -15,12 +15,8 @@ from lmolt_utils.metrics.distributions import CHR_F, LENGTH
 from lmolt_utils.metrics.results import NOT_RUN
 
 #: The per-sample quantities of ``distributions``, with the label of each.
-QUANTITIES = {
-    "length_deviation": "Length deviation",
-    "chr_f": "Chr-F",
-    "entailment": "Entailment probability",
-}
-LENGTH_UNITS: dict[Task, str] = {"mol2cap": "word pieces", "cap2mol": "characters"}
+QUANTITIES = {"length_deviation": "Length deviation", "chr_f": "Chr-F", "entailment": "Entailment probability"}
+LENGTH_UNITS: dict[Task, str] = {"mol2cap": "tokens", "cap2mol": "characters"}
 
 
 @style.styled

@@ -51,10 +51,7 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
         "When heated to decomposition it emits acrid smoke and irritating fumes.",
         "When heated to decomposition it emits toxic fumes of hydrogen chloride.",
     ),
-    "polymerization_evaluation": (
-        "Heat and light can start a violent polymerization.",
-        "Will polymerize when hot.",
-    ),
+    "polymerization_evaluation": ("Heat and light can start a violent polymerization.", "Will polymerize when hot."),
 }
 
 

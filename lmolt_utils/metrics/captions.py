@@ -20,6 +20,7 @@ from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
+from lmolt_utils.errors import DataError
 from lmolt_utils.metrics.intervals import Scored, Statistics
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 from lmolt_utils.paths import from_root
@@ -55,7 +56,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     - "regex": the offline rule, lower-cased runs of word characters and single other characters;
     - lower-cased BERT word pieces by a `vocab.txt`: the file, its folder, or a hub id that is in the local cache.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is no vocabulary.
+    Raises DataError where there is no such file, ValueError where it is no vocabulary.
     """
     if name_or_folder == "auto":
         cached = _in_hub_cache(SCIBERT)
@@ -69,7 +70,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         return _from_file(path, path.resolve().parent.name)
     if cached := _in_hub_cache(name_or_folder):
         return _from_file(cached, name_or_folder)
-    raise FileNotFoundError(
+    raise DataError(
         f"caption tokenizer {name_or_folder!r}: no {_VOCABULARY} there, nor in the local hub cache: run `hf download "
         f"{SCIBERT} {_VOCABULARY}`, or choose 'auto' or 'regex'"
     )
@@ -122,7 +123,7 @@ stem = cache(PorterStemmer().stem)
 def meteor_matcher(name: str = "auto") -> MeteorMatcher:
     """METEOR's matcher; "auto" takes WordNet where nltk's data folders have it, exact and stem matching elsewhere.
 
-    Raises FileNotFoundError for "wordnet" where there is none, ValueError for another name.
+    Raises DataError for "wordnet" where there is none, ValueError for another name.
     """
     from nltk.corpus import wordnet
 
@@ -134,7 +135,7 @@ def meteor_matcher(name: str = "auto") -> MeteorMatcher:
             return MeteorMatcher(f"wordnet {wordnet.get_version()}", wordnet)
         except (LookupError, OSError) as error:  # none, or one that nltk will not read
             if name == "wordnet":
-                raise FileNotFoundError(
+                raise DataError(
                     "WordNet is not in nltk's data folders: README says how to get it, or choose 'exact+stem'"
                 ) from error
     return MeteorMatcher("exact+stem")

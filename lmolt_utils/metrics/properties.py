@@ -137,6 +137,8 @@ def _up(tree: Tree, values: Mapping[str, float]) -> dict[str, float]:
 
     def mean(children: Iterable[Any], prefix: str) -> float:
         found: dict[str, float] = {}
+        if isinstance(children, Mapping):  # prop_counts.json: a property is a key
+            children = [name if isinstance(below, int) else {name: below} for name, below in children.items()]
         for child in children:
             if isinstance(child, str):
                 found[child] = values[prefix + child]

@@ -2,7 +2,7 @@
 
 `clean` undoes what storing and reading did to an answer and rewrites nothing a model said. `as_released` is what the
 released code does (audit D27): it stores a list's Python repr, then removes `['`, `']`, every `#` (triple bonds become
-single ones) and every backslash before an n (also that of a bond before an aromatic nitrogen).
+single ones) and every backslash with the n behind it (also a bond and an aromatic nitrogen).
 """
 
 import ast

@@ -125,11 +125,12 @@ def _nearest(sampled: pd.DataFrame, pool: pd.DataFrame, task: Task) -> list[tupl
     prints, canonical = [one.fingerprint for one in known], np.array([one.canonical for one in known], dtype=object)
     codes = {names: code for code, names in enumerate(dict.fromkeys(pool_sets))}
     set_of = np.array([codes[names] for names in pool_sets])
-    asked, answers = sampled[SIDES[task][1]], pool[SIDES[task][1]].to_numpy(dtype=object)
+    sources, answers = (pool[side].to_numpy(dtype=object) for side in SIDES[task])
+    asked = zip(*(sampled[side] for side in SIDES[task]), strict=True)
     found = []
-    for mine, own_answer, own in zip(molecules(sampled["molecule"]), asked, _sets(sampled), strict=True):
+    for mine, (source, answer), own in zip(molecules(sampled["molecule"]), asked, _sets(sampled), strict=True):
         likeness = np.array(BulkTanimotoSimilarity(mine.fingerprint, prints))
-        likeness[(canonical == mine.canonical) | (answers == own_answer)] = -1
+        likeness[(canonical == mine.canonical) | (sources == source) | (answers == answer)] = -1
         if own:
             likeness[set_of == codes.get(own, -1)] = -1
         at = int(likeness.argmax())

@@ -23,7 +23,7 @@ from lmolt_utils.models.loading import ModelError, labels, load_model, load_toke
 
 #: Columns of all probabilities, in this order whatever the model's own is.
 LABELS = ("contradiction", "entailment", "neutral")
-CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
+CONTRADICTION, ENTAILMENT = range(2)
 
 #: Premise and hypothesis: what the hypothesis is judged by, and what is judged.
 Pair = tuple[str, str]

@@ -19,14 +19,7 @@ from lmolt_utils.nli.classifier import LABELS, Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import EMPTY_REFERENCE, cross_nli, texts_and_rules
 from lmolt_utils.nli.divergence import divergences, sensitivity
 from lmolt_utils.nli.llm import LlmAnswerError, answers_path, decomposer, kept_decomposer
-from lmolt_utils.nli.results import (
-    DISPREFERRED,
-    PREFERRED,
-    cross_nli_rows,
-    divergence_path,
-    report_path,
-    rows_path,
-)
+from lmolt_utils.nli.results import DISPREFERRED, PREFERRED, cross_nli_rows, divergence_path, report_path, rows_path
 from lmolt_utils.nli.truth import correlations, truth
 from lmolt_utils.run.notebook import Run
 

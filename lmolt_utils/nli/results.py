@@ -15,8 +15,7 @@ from lmolt_utils.run.notebook import Run
 
 #: The systems whose scores Figs. 6, 7 and 10 tell apart.
 PREFERRED, DISPREFERRED = "slerp+cpo", "meditron"
-#: What the columns of the truth are called in text.
-TRUTH_WORDS = {"recall": "property recall", "hallucinated": "invented properties"}
+TRUTH_WORDS = {"recall": "property recall", "hallucinated": "invented properties"}  # its columns in text
 #: Columns of numbers in a row, NaN where undefined.
 NUMBERS = ("hallucination", "coverage", "unsupported", "recall", "hallucinated")
 
@@ -72,7 +71,7 @@ def correlation_table(run: Run) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """Which method follows the truth best, by rank correlation, for coverage and hallucination."""
+    """Which method follows the truth best, by rank correlation, for each quantity."""
     told = []
     for quantity, wanted in TRUTH_OF.items():
         part = table[table["quantity"] == quantity].dropna(subset=["spearman"])

@@ -39,6 +39,8 @@ STATED = {
     "meta-llama/Meta-Llama-3-8B-Instruct": (8.03, 2), LPM24: (0.02, 1), LPM24_EXTRA: (0.02, 1),
     "allenai/scibert_scivocab_uncased": (0.02, 1),
 }  # fmt: skip
+#: Parameters that name no model, and what the hub calls what they name.
+_DATA = {"corpus": "dataset", "test_corpus": "dataset", "caption_tokenizer": "vocabulary"}
 #: Owners whose models need a login and their consent.
 GATED = ("meta-llama/",)
 #: Tokens of a pair of L+M-24's lengths (python -m benchmarks.gpu --tiny prints them), and pairs in a 10 % sample.
@@ -103,7 +105,7 @@ def needed(params: Params, notebook: str = "", run: Path | None = None) -> Itera
             if reference.startswith(("/", ".", "~")) or reference.count("/") != 1:
                 yield Needed(parameter, reference, None, None, "not here")
                 continue
-            kind = {"corpus": "dataset", "test_corpus": "dataset", "caption_tokenizer": "vocabulary"}.get(parameter)
+            kind = _DATA.get(parameter)
             place = "hub's cache" if (cached := snapshot(reference, kind or "model")) else "to download"
             folder = cached or folder
         billions, size = STATED.get(reference.partition("@")[0], (None, 0))
@@ -112,6 +114,7 @@ def needed(params: Params, notebook: str = "", run: Path | None = None) -> Itera
             files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else [folder]
             gib = sum(path.stat().st_size for path in files) / GIB
             billions = gib * GIB / 4e9 if billions is None else billions  # float32, if nobody says otherwise
+        billions = 0.0 if parameter in _DATA else billions
         yield Needed(parameter, reference, billions, gib, place)
 
 
@@ -143,7 +146,7 @@ def rows(params: Params, wanted: Sequence[Needed], rate: float = TOKENS_PER_S) -
     """The negatives, every system that needs a model, and the facts of a language model, with what is done of each."""
     made = {record["step"]: record["wall_s"] for record in records(run_folder(params.profile)).values()}
     size = {one.parameter: one.billions or 0.0 for one in wanted}
-    known = params.device == "cuda" and bool(size)
+    known = params.device == "cuda" and any(size.values())
     pairs = PAIRS * params.sample_share / 0.1
 
     def answers_h(texts: float, tokens: int, billions: float) -> float:

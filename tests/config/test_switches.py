@@ -9,12 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import SEGMENTS, TASKS, TEMPLATES, answer, prompt
 from lmolt_utils.config.switches import CHOICES, resolve, switches
-from lmolt_utils.config.systems import System
+from lmolt_utils.config.systems import System, load_systems
 from lmolt_utils.models.chat import END, START
 from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebooks import with_data_switches
 from lmolt_utils.training.adapters import load_trained
+from lmolt_utils.training.rows import lengths
 from lmolt_utils.training.trainers import build_trainer
 from tests.training.test_training import PAIRS, recipe, trained
 from tests.training.test_training import START as MODEL
@@ -46,6 +47,10 @@ def test_a_choice_applies_to_the_methods_and_inits_that_it_names() -> None:
     assert [p.scheduler for p in own.values()] == ["cosine", "constant", "cosine", "linear", "cosine"]
     assert [p.dora for p in own.values()] == [False, True, False, False, False]
     assert {(p.epochs, p.test_prompt, p.max_new_tokens) for p in own.values()} == {(1.0, "infer20", 300)}
+    for method in ("sft", "dpo", "cpo", "kto"):  # the indentation of the prompts alone takes up to 400 tokens
+        counts = lengths(PAIRS, load_tokenizer(MODEL), own[method].train_prompt)
+        assert load("cpu").max_length < counts["prompt"].min() < own[method].max_length - 50
+    assert {row.params(released).dpo_loss for row in load_systems() if row.settings.get("dpo_alpha")} == {"sigmoid"}
     printed = load("cpu", {"semantics": "as_printed", "mol2cap_share": 0.3})
     shares = [system("cpo", init).params(p).mol2cap_share for init, p in (("soup", released), ("slerp", printed))]
     assert shares == [0.5, 1 / 19]

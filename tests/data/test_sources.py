@@ -274,6 +274,7 @@ def test_a_file_is_read_by_what_it_holds(tmp_path: Path) -> None:
         (["train.csv", "pretrain.csv"], "cannot tell what pretrain.csv is beside"),
         (["train.csv", "validation.csv", "more.jsonl"], "cannot tell what more.jsonl is beside"),
         (["train.csv", "split_valid.csv"], "cannot tell what train.csv is beside"),
+        (["train.csv", "train.jsonl.gz", "test.csv"], "train.csv, train.jsonl.gz may hold the same rows"),
         (["split_train.csv", "split_valid.csv", "validation.csv"], "cannot tell what validation.csv is beside"),
     ],
 )

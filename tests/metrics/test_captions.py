@@ -12,15 +12,8 @@ from nltk.corpus.reader import CorpusReader, WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 from nltk.translate.bleu_score import corpus_bleu
 
-from lmolt_utils.metrics.captions import (
-    CUT,
-    SCIBERT,
-    caption_scores,
-    caption_tokenizer,
-    meteor,
-    meteor_matcher,
-    rouge,
-)
+from lmolt_utils.errors import DataError
+from lmolt_utils.metrics.captions import CUT, SCIBERT, caption_scores, caption_tokenizer, meteor, meteor_matcher, rouge
 from lmolt_utils.metrics.ngrams import bleu_statistics
 
 REGEX = caption_tokenizer("regex")
@@ -139,7 +132,7 @@ def test_auto_takes_the_local_hub_cache_and_no_network(
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     assert caption_tokenizer("auto").name == "regex"
-    with pytest.raises(FileNotFoundError, match=r"local hub cache.*hf download"):
+    with pytest.raises(DataError, match=r"local hub cache.*hf download"):
         caption_tokenizer(SCIBERT)
 
     repository = cache / f"models--{SCIBERT.replace('/', '--')}"
@@ -153,7 +146,7 @@ def test_auto_takes_the_local_hub_cache_and_no_network(
 
 def test_tokenizer_errors_name_the_thing(tmp_path: Path) -> None:
     for name in ("scibret", str(tmp_path)):
-        with pytest.raises(FileNotFoundError, match=rf"'{name}': no vocab\.txt there"):
+        with pytest.raises(DataError, match=rf"'{name}': no vocab\.txt there"):
             caption_tokenizer(name)
     (tmp_path / "vocab.txt").write_text("only\nwords\n")
     with pytest.raises(ValueError, match=r"vocab\.txt.*lacks \[UNK\]"):
@@ -186,7 +179,7 @@ def test_meteor_takes_wordnet_from_nltks_data_folder(tmp_path: Path, monkeypatch
 def test_meteor_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nltk.corpus.wordnet", SimpleNamespace(ensure_loaded=lambda: {}["no database"]))
     assert meteor_matcher().name == "exact+stem"
-    with pytest.raises(FileNotFoundError, match="README says how"):
+    with pytest.raises(DataError, match="README says how"):
         meteor_matcher("wordnet")
     with pytest.raises(ValueError, match="unknown METEOR matcher"):
         meteor_matcher("stem")

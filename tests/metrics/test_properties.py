@@ -46,6 +46,9 @@ def test_counts_and_averages_by_hand() -> None:
     assert f1["Odor"] == pytest.approx((0 + 1) / 2)
     assert f1["Overall"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert found.categories["precision"]["Biomedical__inhibitors"] == 0.5  # the undefined one is left out
+    biomedical = {"nutrient": 9, "inhibitors": {"kinase inhibitor": 2, "tyrosine kinase inhibitor": 0}}
+    counted = {"Biomedical": biomedical, "Odor": {"waxy": 1, "x": {"y z": 3}}}  # as L+M-24's prop_counts.json
+    assert property_scores(references, predictions, counted, REGEX).categories.equals(found.categories)
     assert found.rows["omitted"].tolist() == [0.5, 0, 1]
     assert found.rows["hallucinated"].tolist() == [0, 0, 1]
 

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-)
+from transformers import BartConfig, BartForConditionalGeneration, DebertaV2Config, DebertaV2ForSequenceClassification
 
 from lmolt_utils.config.prompts import SEGMENTS, answer, prompt
 from lmolt_utils.data.sample import held_out

@@ -179,6 +179,8 @@ def test_the_nearest_molecule_by_hand() -> None:
     corpus = pd.DataFrame(rows, columns=["id", "molecule", "caption", "properties"]).assign(split="train")
     for task in TASKS:
         assert draw("nearest", corpus, corpus, task, 0)["origin"].iloc[0] == "c"
+    alike = corpus.assign(caption=["1", "1", "1", "4", "1"], properties="")  # one question has one answer at least
+    assert draw("nearest", alike, alike, "cap2mol", 0)["origin"].iloc[0] == "d"
     tested = corpus.assign(split=["train", "train", "test", "train", "train"])
     assert draw("nearest", tested.iloc[:1], tested, "mol2cap", 0)["origin"].iloc[0] != "c", "no test molecule"
 

@@ -8,14 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmolt_utils.negatives.shortcuts import (
-    absent_characters,
-    audit,
-    fold_groups,
-    most_frequent,
-    separability,
-    surface,
-)
+from lmolt_utils.negatives.shortcuts import absent_characters, audit, fold_groups, most_frequent, separability, surface
 
 SHARED = Path(os.environ.get("LMOLT_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 

@@ -5,14 +5,7 @@ import pytest
 
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.nli.baselines import (
-    SUMMAC_ZS,
-    FitError,
-    convolution,
-    fitted_convolution,
-    histograms,
-    zero_shot,
-)
+from lmolt_utils.nli.baselines import SUMMAC_ZS, FitError, convolution, fitted_convolution, histograms, zero_shot
 from lmolt_utils.nli.classifier import Answer
 from tests.nli.conftest import Answers
 

@@ -16,14 +16,7 @@ from lmolt_utils.grammar.vocabulary import Vocabulary
 from lmolt_utils.nli.baselines import FULL_TEXT, SENTENCE, SUMMAC_ZS, convolution
 from lmolt_utils.nli.classifier import Answer
 from lmolt_utils.nli.command import means
-from lmolt_utils.nli.cross_nli import (
-    EMPTY_OUTPUT,
-    EMPTY_REFERENCE,
-    WRONG_MODALITY,
-    Method,
-    canonical_atoms,
-    cross_nli,
-)
+from lmolt_utils.nli.cross_nli import EMPTY_OUTPUT, EMPTY_REFERENCE, WRONG_MODALITY, Method, canonical_atoms, cross_nli
 from lmolt_utils.nli.truth import correlations, truth
 from tests.nli.conftest import Answers
 
