@@ -122,6 +122,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "models": study.models,
         "systems": study.systems,
         "variants": study.variants,
+        "released": study.released,
         "rewritten": study.rewritten,
         "errors": study.errors,
         "costs": study.costs,

@@ -136,24 +136,49 @@ BOTH: tuple[tuple[Task, str], ...] = (
 )  # fmt: skip
 #: What is told of the variants: title of a row, by variant.
 OTHER_RUNS = {
-    "test": "unseen molecules", "withheld": "unseen property combinations", "lower-rate": "learning rate 2.5e-4",
-    "seeds": "three seeds", "released": "as released",
+    "corrected": "models trained anew", "test": "unseen molecules", "withheld": "unseen property combinations",
+    "lower-rate": "learning rate 2.5e-4", "seeds": "further seeds",
 }  # fmt: skip
 
 
-def variants(figures: Path) -> str:
-    """The variants that were made, beside the main run: what changes with test set, learning rate, seed and code."""
-    other = pd.read_csv(figures / "study" / "variants.csv")
+def _scores(figures: Path) -> pd.DataFrame:
+    """The main run's scores and the variants', with an empty ``variant`` for the main run."""
     main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
-    both, lines = pd.concat([main, other]), []
-    made = set(other["system"].str.split("@seed").str[0])
+    return pd.concat([main, pd.read_csv(figures / "study" / "variants.csv")])
+
+
+def _cells(rows: pd.DataFrame) -> list[str]:
+    found = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
+    return [found.get(column, "") for column in BOTH]
+
+
+def variants(figures: Path) -> str:
+    """The variants that were made, beside the main run: what changes with test set, learning rate, models and seed."""
+    both, lines = _scores(figures), list[Row]()
+    base = both["system"].str.split("@seed").str[0]
+    made = set(base[both["variant"].isin(OTHER_RUNS)])
     for system in [system for system in load_systems() if system.name in made]:
-        own = both[both["system"].str.split("@seed").str[0] == system.name]
-        for (name, variant), rows in own.groupby(["system", "variant"], sort=False):
-            cells = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
+        for (name, variant), rows in both[base == system.name].groupby(["system", "variant"], sort=False):
+            if variant and variant not in OTHER_RUNS:
+                continue
             seed = str(name).removeprefix(system.name).replace("@seed", ", seed ")
             title = f"{system.label}{seed}{f', {OTHER_RUNS[str(variant)]}' if variant else ''}"
-            lines.append((title, [cells.get(column, "") for column in BOTH]))
+            lines.append((title, _cells(rows)))
+    return markdown("", [metric for _, metric in BOTH], list(dict.fromkeys((n, tuple(cells)) for n, cells in lines)))
+
+
+def released(figures: Path) -> str:
+    """The headline rows three times: as the papers print them, corrected, and by the released code's choices."""
+    both, known = _scores(figures), {system.name: system for system in load_systems()}
+    lines: list[Row] = []
+    for name in dict.fromkeys(both.loc[both["variant"] == "released", "system"]):
+        system = known[str(name)]
+        printed = [load_published().printed(system.rows, metric) for _, metric in BOTH]
+        lines.append((f"{system.label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
+        for variant, title in (("corrected", "corrected"), ("released", "as released")):
+            lines.append(
+                (f"{system.label}, {title}", _cells(both[(both["system"] == name) & (both["variant"] == variant)]))
+            )
     return markdown("", [metric for _, metric in BOTH], lines)
 
 

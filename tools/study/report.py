@@ -18,8 +18,7 @@ from lmolt_utils.files import atomic
 from lmolt_utils.metrics.results import all_scores
 from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run
-from tools.study import FOLDER, save_table
-from tools.study.variants import VARIANTS, scores
+from tools.study import FOLDER, save_table, variants
 
 
 class Kept(Evidence):
@@ -39,8 +38,7 @@ def main() -> None:
     verdicts = verdicts.assign(older_code=run.older_code) if run.older_code else verdicts
     write_numbers(FOLDER / "numbers.npz", evidence.kept)
     save_table("claims", verdicts)
-    if not (changed := pd.concat([scores(name) for name in VARIANTS])).empty:
-        save_table("variants", changed)
+    variants.save()
     print(verdicts[["id", "verdict", "claim"]].to_string(index=False))
 
 

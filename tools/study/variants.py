@@ -2,8 +2,9 @@
 
 Each is a run of its own (``runs/study+test_set=test`` and so on), made by the notebooks' own calls for the headline
 rows; adapters that the main run trained are taken from there, where each step's record tells whether they fit.
+``corrected`` is the main run itself, which the others are held against: made here where it is not there.
 ``python -m tools.study.variants rates`` tries learning rates the same way, on validation molecules and a quarter of the
-steps, before anything else is trained; what ``params/study.yaml`` says was chosen by it.
+steps, before anything else is trained; what ``params/study.yaml`` says was chosen by it. ``... save`` writes the table.
 """
 
 import os
@@ -24,17 +25,24 @@ from lmolt_utils.negatives.pairs import make_negatives, make_pairs
 from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run, start
 from lmolt_utils.training.experiment import make_system
-from tools.study import save_table
+from tools.study import FOLDER, save_table
 
 PROFILE = "study"
 HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
 #: Name of a variant -> what differs, and which systems it makes.
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "corrected": ({}, (*HEADLINE, "meditron.test-prompt", "cpo.test-prompt", "cpo.cleaning")),
     "test": ({"test_set": "test"}, (*HEADLINE, *BASELINES)),
     "withheld": ({"test_set": "withheld_combos"}, (*HEADLINE, *BASELINES)),
     "seeds": ({"seeds": [0, 1, 2]}, ("sft", "dpo", "cpo", "slerp+cpo")),
     "lower-rate": ({"learning_rate": 2.5e-4}, ("dpo",)),
-    "released": ({"semantics": "as_released"}, ("meditron", "sft", "dpo", "cpo", "slerp+cpo")),
+    # All choices of the released code but its prompts' white space, which the models' tokenizer, made on one form of
+    # the prompts, writes in 280 to 390 tokens instead of 10 to 15: eight times the cost, of a kind that 7B never pays.
+    # What it does to answers, meditron.test-prompt and cpo.test-prompt show.
+    "released": (
+        {"semantics": "as_released", "switches": {"train_prompt": "corrected", "test_prompt": "corrected"}},
+        ("meditron", "sft", "dpo", "cpo", "slerp+cpo"),
+    ),
 }
 
 
@@ -47,11 +55,10 @@ def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
     """Make the systems of a changed run and score them; what is there already is kept."""
     data = _run("01_data", overrides)
     base = data.folder.with_name(PROFILE)
-    for part in ("data/corpus", "data/property_tree", "data/withheld_pairs"):
+    for part in ("data/corpus", "data/property_tree", "data/withheld_pairs", "data/negatives"):
         _take(base, data.folder, part)
     if "semantics" not in overrides:  # the pairs are the same, and so may the trainings be
-        for part in ("data/pairs.jsonl", "data/negatives"):
-            _take(base, data.folder, part)
+        _take(base, data.folder, "data/pairs.jsonl")
         for own in names:
             _take(base, data.folder, f"models/{own}")
             _take(base, data.folder, f"logs/{own}.training.jsonl")
@@ -66,7 +73,7 @@ def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
         make_negatives(negatives, task, generators[task])
     make_pairs(negatives)
     made: list[System] = []
-    for notebook in ("01_data", "03_sft", "04_alignment", "05_merging"):
+    for notebook in ("01_data", "03_sft", "04_alignment", "05_merging", "06_ablation"):
         wanted = [name for name in names if _notebook(name) == notebook]
         if not wanted:
             continue
@@ -85,11 +92,23 @@ def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
 
 def scores(name: str) -> pd.DataFrame:
     """Every score of a variant, none where it was not made: variant, system, task, metric, value, n, low, high."""
-    overrides, _ = VARIANTS[name]
+    overrides, names = VARIANTS[name]
     if not (run_folder(PROFILE, overrides) / "scores").is_dir():
         return pd.DataFrame()
     run = _run("07_nli_evaluation", overrides)
-    return all_scores(run, run.table).assign(variant=name)
+    return all_scores(run, [one for one in run.table if one.name.split("@seed")[0] in names]).assign(variant=name)
+
+
+def save() -> None:
+    """Write ``figures/study/variants.csv``; rows of variants that were not made here stay as they are there."""
+    path = FOLDER / "variants.csv"
+    found = [table for name in VARIANTS if not (table := scores(name)).empty]
+    made = {str(name) for table in found for name in table["variant"].unique()}
+    if path.exists():
+        kept = pd.read_csv(path)
+        found.append(kept[~kept["variant"].isin(made)])
+    if found:
+        save_table("variants", pd.concat(found))
 
 
 def rates() -> pd.DataFrame:
@@ -129,7 +148,8 @@ def main(names: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["rates"]:
-        rates()
+    parts = {"rates": rates, "save": save}
+    if sys.argv[1:2] and sys.argv[1] in parts:
+        parts[sys.argv[1]]()
     else:
         main(sys.argv[1:])
