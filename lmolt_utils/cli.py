@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from lmolt_utils.errors import CompanionError, exit_status, remedy
@@ -19,22 +18,24 @@ STATUS = """exit status: 0 done; 1 a step failed; 2 something asked for or given
 75 try again later, as the hub or the machine was away; 130 interrupted: the same command goes on"""
 
 
-def _calls(function: str, *names: str) -> Callable[[argparse.Namespace], int]:
-    """What gives ``module:function`` these arguments (none named: all), imported only then: torch takes seconds."""
-
-    def do(arguments: argparse.Namespace) -> int:
-        given = [getattr(arguments, name) for name in names] or [arguments]
-        return int(resolve_name(f"lmolt_utils.{function}")(*given))
-
-    return do
-
-
 def _reproduce(arguments: argparse.Namespace) -> int:
     from lmolt_utils.run.reproduce import reproduce
 
     if arguments.redo:
         os.environ["LMOLT_REDO"] = arguments.redo
     return reproduce(arguments.profile, arguments.cores, per_system=arguments.per_system, extra=arguments.snakemake)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.plan import plan
+
+    return plan(arguments.profile, arguments.tokens_per_s)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.plan import check
+
+    return check(arguments.profile)
 
 
 def _lab(arguments: argparse.Namespace) -> int:
@@ -66,6 +67,36 @@ def _systems(_: argparse.Namespace) -> int:
         rows = ", ".join(f"{table} {label!r}" for table, label in row.rows.items()) or "figures only"
         print(f"{row.name:16} {row.notebook:13} init {row.init:9} method {row.method:5} -> {rows}")
     return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.metrics.prediction_files import score_file
+
+    return score_file(arguments)
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.figures.claims import decide
+
+    return decide(arguments.profile)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.figures.report import report
+
+    return report(arguments.profile)
+
+
+def _why(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.why import why
+
+    return why(arguments.table, arguments.row, arguments.metric)
+
+
+def _crate(arguments: argparse.Namespace) -> int:
+    from lmolt_utils.run.crate import write_crate
+
+    return write_crate(Path(arguments.run), Path(arguments.out))
 
 
 def _switches(_: argparse.Namespace) -> int:
@@ -131,32 +162,25 @@ def _parser() -> argparse.ArgumentParser:
     redo = "make steps again that older code made, however long they took: all, or a pattern such as 'train*'"
     sub.add_argument("--redo", nargs="?", const="1", metavar="STEPS", help=redo)
     sub.add_argument("snakemake", nargs="*", help="further arguments for Snakemake, after --")
-    costs = "what a profile downloads and costs per system, and whether this machine can run it"
-    sub = command("plan", _calls("run.plan:plan", "profile", "tokens_per_s"), costs)
+    sub = command("plan", _plan, "what a profile downloads and costs per system, and whether this machine can run it")
     profile(sub)
     sub.add_argument("--tokens-per-s", type=float, metavar="N", help="of a 7B training, by python -m benchmarks.gpu")
-    able = "whether this machine can run a profile: device, memory, disk, models, login"
-    profile(command("check", _calls("run.plan:check", "profile"), able))
+    profile(command("check", _check, "whether this machine can run a profile: device, memory, disk, models, login"))
     sub = command("lab", _lab, "open a profile's own copies of the notebooks in JupyterLab (runs/PROFILE/lab)")
     profile(sub)
     sub.add_argument("jupyter", nargs="*", help="further arguments for JupyterLab, after --")
     profile(command("params", _params, "list every parameter of a profile: value, unit, meaning, source"))
     command("systems", _systems, "list the systems table")
-    verdicts = "decide the papers' claims by a finished run; exit status 3: a verdict changed"
-    profile(command("claims", _calls("figures.claims:decide", "profile"), verdicts))
-    page = "make the one-page report again from a run's tables, figures and records"
-    profile(command("report", _calls("figures.report:report", "profile"), page))
-    walk = "walk from a cell of a table back to its corpus: files, steps, parameters, commits"
-    sub = command("why", _calls("run.why:why", "table", "row", "metric"), walk)
+    profile(command("claims", _claims, "decide the papers' claims by a finished run; exit status 3: a verdict changed"))
+    profile(command("report", _report, "make the one-page report again from a run's tables, figures and records"))
+    sub = command("why", _why, "walk from a cell of a table back to its corpus: files, steps, parameters, commits")
     for name, example in (("table", "figures/table_T2.csv"), ("row", "CPO"), ("metric", "BLEU-2")):
         sub.add_argument(name, help=f"such as {example}")
-    export = "export a run, with its provenance, as a Workflow Run RO-Crate"
-    sub = command("crate", _calls("run.crate:write_crate", "run", "out"), export)
-    sub.add_argument("run", type=Path, help="a run's folder, such as runs/cpu")
-    sub.add_argument("out", type=Path, help="a new folder, or a .zip")
+    sub = command("crate", _crate, "export a run, with its provenance, as a Workflow Run RO-Crate")
+    sub.add_argument("run", help="a run's folder, such as runs/cpu")
+    sub.add_argument("out", help="a new folder, or a .zip")
     command("switches", _switches, "list where the papers' text and code disagree, and what each choice sets")
-    scored = "score one predictions file: a table, and JSON where asked"
-    sub = command("score", _calls("metrics.prediction_files:score_file"), scored)
+    sub = command("score", _score, "score one predictions file: a table, and JSON where asked")
     sub.add_argument("file", help="JSON lines, a table or a submission, gzipped or zipped or not; - for standard input")
     sub.add_argument("--task", choices=("mol2cap", "cap2mol"), help="only where the file does not say it")
     sub.add_argument("--reference", help="file with the references, where FILE has outputs only")
