@@ -281,5 +281,8 @@ def test_a_training_asks_for_a_gpu_and_a_table_does_not(repository: Path) -> Non
         assert {rule for rule, resources in jobs if "gpu=" not in resources} == WITHOUT_GPU | {"all"}
         assert len(jobs) == 9 + len(parts("gpu", per_system=True))
         assert not extra or all("mem_mb=" in resources and "runtime=" in resources for _, resources in jobs[:-1])
+
+
+def test_the_page_on_clusters_names_every_rule() -> None:
     text = (root() / "docs" / "cluster.md").read_text(encoding="utf-8")
     assert all(f"`{rule}`" in text for rule in (*RULES, "part"))

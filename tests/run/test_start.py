@@ -14,7 +14,7 @@ from lmolt_utils.files import write_json, write_text
 from lmolt_utils.paths import figures_folder, root, run_folder
 from lmolt_utils.run import plan
 from lmolt_utils.run.notebook import Run, given, notebook_record, start
-from lmolt_utils.run.notebooks import _FIRST, NOTEBOOKS, SAME_NUMBERS, depends_on, first_changed, with_data_switches
+from lmolt_utils.run.notebooks import _FIRST, NOTEBOOKS, SAME_NUMBERS, depends_on, first_changed
 from lmolt_utils.run.steps import record_path
 
 
@@ -145,9 +145,6 @@ def test_what_does_not_change_a_number_makes_no_other_run(runs: Path, monkeypatc
     same = start("01_data", cell(profile="smoke", systems=["constant"], overrides={"threads": 2, "corpus_rows": 400}))
     assert same.folder == runs / "smoke"
     assert start("01_data", cell(profile="smoke", test_rows=25)).folder == runs / "smoke+test_rows=25"
-    switched = load("smoke", {"switches": {"negatives": "as_released"}})
-    assert depends_on("02_negatives", switched) != depends_on("02_negatives", load("smoke"))
-    assert with_data_switches(switched) != switched
     monkeypatch.delenv("LMOLT_RUNS")
     own, other = (Run("08_figures", run_folder("cpu", c), load("cpu", c), changed=c) for c in ({}, {"beta": 0.5}))
     assert own.figures == root() / "figures"
