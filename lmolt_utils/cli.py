@@ -27,19 +27,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.config.params import load
-    from lmolt_utils.run.notebooks import with_data_switches
     from lmolt_utils.run.plan import plan
 
-    return plan(with_data_switches(load(arguments.profile)), arguments.tokens_per_s)
+    return plan(arguments.profile, arguments.tokens_per_s)
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.config.params import load
-    from lmolt_utils.run.notebooks import with_data_switches
     from lmolt_utils.run.plan import check
 
-    return check(with_data_switches(load(arguments.profile)))
+    return check(arguments.profile)
 
 
 def _lab(arguments: argparse.Namespace) -> int:

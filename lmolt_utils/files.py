@@ -52,7 +52,6 @@ def drop_parts(path: Path) -> None:
 
 
 def atomic_folder(path: Path) -> AbstractContextManager[Path]:
-    """:func:`atomic` for a folder."""
     return atomic(path, folder=True)
 
 

@@ -188,7 +188,6 @@ def describe(name: str) -> dict[str, str]:
 
 
 def profiles() -> list[str]:
-    """Names of the profiles in ``params/``."""
     others = {"systems", "published", "official", "released", "claims", "switches"}
     return sorted({path.stem for path in (root() / "params").glob("*.yaml")} - others)
 

@@ -43,8 +43,6 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 
 class RowRef(Strict):
-    """One row of one published table."""
-
     table: str
     row: str
 
@@ -87,8 +85,6 @@ class Fact(Strict):
 
 
 class Published(Strict):
-    """Everything in ``params/published.yaml``."""
-
     tables: list[PublishedTable]
     facts: dict[str, Fact]
 
@@ -102,7 +98,6 @@ class Published(Strict):
 
 
 def load_published() -> Published:
-    """The values of ``params/published.yaml``."""
     return _published(root() / "params" / "published.yaml")
 
 

@@ -34,7 +34,6 @@ class Switch(Strict):
 
 @cache
 def switches() -> dict[str, Switch]:
-    """The table by name."""
     return read_as(root() / "params" / "switches.yaml", dict[str, Switch])
 
 

@@ -135,7 +135,6 @@ class System(Strict):
 
 
 def load_systems(path: Path | None = None) -> list[System]:
-    """Every row of the table."""
     path = path or root() / "params" / "systems.yaml"
     rows = read_yaml(path)
     if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -34,13 +34,12 @@ def lab_copies(profile: str) -> Path:
     return folder
 
 
-def copy_executed(folder: Path, figures: Path) -> list[Path]:
-    """Write ``notebooks/NAME.ipynb`` into ``figures`` for each executed notebook of a run; returns what was written.
+def copy_executed(folder: Path, figures: Path) -> None:
+    """Write ``notebooks/NAME.ipynb`` into ``figures`` for each executed notebook of a run.
 
     Left out: widgets, warnings and progress bars, times of execution and paths of this machine. Pictures keep 64
     colours, folded ones too. A note names a copy that is larger than :data:`MOST_BYTES`.
     """
-    written = []
     for name in NOTEBOOKS:
         source, target = (place / "notebooks" / f"{name}.ipynb" for place in (folder, figures))
         if not source.exists():
@@ -60,8 +59,6 @@ def copy_executed(folder: Path, figures: Path) -> list[Path]:
             told = f"more than the {MOST_BYTES:,} that a repository page draws: open it in Jupyter"
             print(f"note: {shown(target)} has {size:,} bytes, {told}")
         write_text(target, text)
-        written.append(target)
-    return written
 
 
 def _wanted(output: dict[str, Any]) -> bool:

@@ -58,12 +58,6 @@ def main(arguments: Sequence[str]) -> int:
             traceback.print_exc()
             ended[0] = 130 if told else 1
 
-    def end() -> None:
-        for kernel in (one for one in psutil.Process().children() if one not in ending):
-            ending.append(kernel)  # once: a second signal would interrupt what the first began, and nobody would answer
-            with suppress(psutil.NoSuchProcess):
-                kernel.terminate()
-
     profile = arguments[arguments.index("profile") + 1] if "profile" in arguments else "cpu"
     lock = None
     if load(profile).device == "cuda" and Path(arguments[0]).name[:2] not in ("01", "08"):
@@ -76,8 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     worker.start()
     while worker.is_alive():
         worker.join(0.5)
-        if told:
-            end()
+        for kernel in [one for one in psutil.Process().children() if one not in ending] if told else ():
+            ending.append(kernel)  # once: a second signal would interrupt what the first began, and nobody would answer
+            with suppress(psutil.NoSuchProcess):
+                kernel.terminate()
     del lock
     return ended[0]
 

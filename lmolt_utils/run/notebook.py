@@ -165,13 +165,8 @@ def read_notebook_record(folder: Path, notebook: str) -> dict[str, Any] | None:
     return found if whole and all(inside(name) for name in found["files"]) else None
 
 
-def damaged(folder: Path, notebook: str) -> str | None:
-    """The first file of a finished notebook that is missing or no longer what it wrote; ``None``: all are whole."""
-    return next(altered(folder, notebook), None)
-
-
 def altered(folder: Path, notebook: str) -> Iterator[str]:
-    """Every such file; the notebook's record, where that is not there."""
+    """Files of a finished notebook that are missing or no longer what it wrote; its record, where that is not there."""
     record = read_notebook_record(folder, notebook)
     if record is None:
         yield f"notebooks/{notebook}.record.json"

@@ -55,7 +55,6 @@ _FIRST: dict[str, tuple[str, ...]] = {
 
 
 def notebook_path(notebook: str) -> Path:
-    """The source of a notebook."""
     return root() / "notebooks" / f"{notebook}.ipynb"
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import psutil
 
-from lmolt_utils.config.params import Params
+from lmolt_utils.config.params import Params, load
 from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import MERGES, PUBLISHED, planned
 from lmolt_utils.errors import CompanionError, TryAgainError
 from lmolt_utils.paths import from_root, run_folder, shown
 from lmolt_utils.run.hub import LPM24, LPM24_EXTRA, answers, snapshot
+from lmolt_utils.run.notebooks import with_data_switches
 from lmolt_utils.run.steps import records
 
 GIB = 2**30
@@ -210,9 +211,12 @@ def problems(
         said = f"{one.parameter} = {one.reference}"
         if one.place == "not here":
             found.append(CompanionError(f"{said}: no such file or folder (relative ones: from the repository's root)"))
-        elif one.place == "to download" and one.reference.startswith(GATED) and not _token():
-            told = "its owner must agree first: ask on its page, then hf auth login; or name another, or null"
-            found.append(CompanionError(f"{said}: {told}"))
+        elif one.place == "to download" and one.reference.startswith(GATED):
+            from huggingface_hub import get_token
+
+            if not get_token():
+                told = "its owner must agree first: ask on its page, then hf auth login; or name another, or null"
+                found.append(CompanionError(f"{said}: {told}"))
     absent = [f"{one.parameter} = {one.reference}" for one in wanted if one.place == "to download"]
     if network and absent and not answers():
         told = "the hub does not answer, and its cache here lacks " + ", ".join(absent)
@@ -227,12 +231,6 @@ def problems(
     return found
 
 
-def _token() -> str | None:
-    from huggingface_hub import get_token
-
-    return get_token()
-
-
 def stop_if(found: Sequence[CompanionError]) -> None:
     """Raise all of ``found`` as one error: :class:`TryAgainError` where each of them is one."""
     if found:
@@ -240,18 +238,20 @@ def stop_if(found: Sequence[CompanionError]) -> None:
         raise kind("\n  ".join(map(str, found)))
 
 
-def check(params: Params, *, network: bool = True) -> int:
+def check(profile: str, *, network: bool = True) -> int:
     """``lmolt check``: 0, or an error that names all that is missing."""
+    params = with_data_switches(load(profile))
     stop_if(problems(params, network=network))
-    print(f"profile {params.profile}: this machine can run it")
+    print(f"profile {profile}: this machine can run it")
     return 0
 
 
-def plan(params: Params, rate: float | None = None) -> int:
+def plan(profile: str, rate: float | None = None) -> int:
     """``lmolt plan``: print what the profile downloads and costs, and what is done; 0, or what :func:`check` says."""
+    params = with_data_switches(load(profile))
     wanted = list(needed(params))
     table = rows(params, wanted, rate or TOKENS_PER_S)
-    print(f"profile {params.profile}, files in {shown(run_folder(params.profile))}\n\n{'GiB':>7}  models and data")
+    print(f"profile {profile}, files in {shown(run_folder(profile))}\n\n{'GiB':>7}  models and data")
     for one in wanted:
         print(f"{_number(one.gib)}  {one.parameter} = {one.reference}: {one.place}")
     print(f"{'':7}  {'all others come' if wanted else 'all come'} with the package")
@@ -269,7 +269,7 @@ def plan(params: Params, rate: float | None = None) -> int:
         print(f"estimated, not measured: trainings at {told}; answers at {STEP_S} s per token of a batch;")
         print("facts of a language model if no two captions are equal; without scoring and NLI")
         print("python -m benchmarks.gpu measures this GPU; lmolt plan --tokens-per-s N counts with it")
-    return check(params, network=False)
+    return check(profile, network=False)
 
 
 def _number(value: float | None) -> str:

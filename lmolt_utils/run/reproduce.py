@@ -19,7 +19,7 @@ from lmolt_utils.errors import TryAgainError, exit_status
 from lmolt_utils.files import read_kept
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
-from lmolt_utils.run.notebook import damaged
+from lmolt_utils.run.notebook import altered
 from lmolt_utils.run.notebooks import NOTEBOOKS, with_data_switches
 from lmolt_utils.run.plan import gpus, problems, stop_if
 from lmolt_utils.run.steps import made_by_older_code, redo_asked
@@ -51,7 +51,7 @@ def drop_unfinished(folder: Path) -> list[str]:
             line = f"{done.stem} was interrupted: it runs again, and what is done in it stays"
         elif not (folder / ".snakemake" / "metadata").is_dir():
             line = f"{done.stem} runs again: Snakemake has no notes of this run"
-        elif file := damaged(folder, done.stem):
+        elif file := next(altered(folder, done.stem), None):
             line = f"{done.stem} runs again: {file} is missing or was changed"
         elif done.stem in redo:
             line = f"{done.stem} runs again: --redo asks for {redo[done.stem]}"

@@ -27,7 +27,6 @@ from typing import Any
 from lmolt_utils.files import as_json, drop_parts, fingerprint, read_kept, write_json
 from lmolt_utils.paths import root, shown
 
-PACKAGE = "lmolt_utils"
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "mergekit", "rdkit", "numpy", "datasets", "bitsandbytes")
 _WORK_KEY = "key.json"
 #: Endings of the package's own data files that its modules read; the shipped models have hashes.json.
@@ -54,7 +53,7 @@ def _read(module: str) -> tuple[bytes, frozenset[str]]:
             texts.add(node.value)
     data = sorted(path for path in source.parent.iterdir() if path.suffix in DATA and path.name in texts)
     said = b"".join([ast.dump(tree).encode(), *(path.read_bytes() for path in data)])
-    return said, frozenset(name for name in found if name.startswith(PACKAGE))
+    return said, frozenset(name for name in found if name.startswith("lmolt_utils"))
 
 
 @cache

@@ -7,9 +7,7 @@ the way which step made it, and whether it is still what was made.
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,8 +18,6 @@ from lmolt_utils.files import BadFileError, emptied, fingerprint, read_kept
 from lmolt_utils.paths import root, run_folder, shown
 from lmolt_utils.run.notebook import read_notebook_record
 from lmolt_utils.run.steps import code_hash, output_path, records
-
-_SHIPPED = "lmolt_utils/embedded/models"
 
 
 def why(table: str, row: str, metric: str) -> int:
@@ -85,53 +81,44 @@ def _walk(cell: dict[str, str], run: Path) -> Iterator[str]:
         return
     found = records(run)
     made = {digest: (output_path(file, name), r) for file, r in found.items() for name, digest in r["outputs"].items()}
-    step = f"score {cell['system']} {load_published().table(cell['table']).task}"
-    score = next((file for file, record in found.items() if record["step"] == step), None)
+    scored = f"score {cell['system']} {load_published().table(cell['table']).task}"
+    score = next((file for file, record in found.items() if record["step"] == scored), None)
     if score is None:
-        make = f"make reproduce PROFILE={run.name.partition('+')[0]} makes it"
-        yield (
-            f"scores: {shown(run)} is not here: {make}" if not run.is_dir() else f"scores: no step {step!r} yet: {make}"
-        )
+        lacking = f"no step {scored!r} yet" if run.is_dir() else f"{shown(run)} is not here"
+        yield f"scores: {lacking}: make reproduce PROFILE={run.name.partition('+')[0]} makes it"
         return
     value = (read_kept(score) or {}).get("metrics", {}).get(cell["metric"])
     number = pd.to_numeric(cell["reproduced"], errors="coerce")  # NaN: not run or undefined, as None in the score file
     same = cell["reproduced"] == "undefined" if value is None else math.isclose(value, number, rel_tol=1e-9)
     yield f"score: {value}, {'the number in the table' if same else 'NOT the number in the table'}"
-    shipped = {fingerprint(path): path for path in (root() / _SHIPPED).iterdir() if path.is_dir()}
-    yield from _Walk(run, made, shipped).lines("scores", found[score]["outputs"][score.name])
+    models = root() / "lmolt_utils" / "embedded" / "models"
+    shipped = {fingerprint(path): path for path in models.iterdir() if path.is_dir()}
+    seen = set()
 
-
-@dataclass(frozen=True)
-class _Walk:
-    run: Path
-    #: Output hash -> the file, and the record of the step that made it.
-    made: dict[str, tuple[Path, dict[str, Any]]]
-    #: Hash -> folder of a model of the package.
-    shipped: dict[str, Path]
-    seen: set[str] = field(default_factory=set)
-
-    def lines(self, role: str, digest: str, indent: str = "") -> Iterator[str]:
+    def lines(role: str, digest: str, indent: str) -> Iterator[str]:
         """What made ``digest``, its parameters, then the same of its inputs further to the right; each step once."""
-        if digest in self.shipped:
-            yield f"{indent}{role}: {shown(self.shipped[digest])}, comes with the package"
+        if digest in shipped:
+            yield f"{indent}{role}: {shown(shipped[digest])}, comes with the package"
             return
-        if digest not in self.made:
+        if digest not in made:
             lost = f"LOST: no record has hash {digest[:12]}; the file is gone or was made again"
             yield f"{indent}{role}: {lost if re.fullmatch('[0-9a-f]{64}', digest) else digest}"
             return
-        file, record = self.made[digest]
+        file, record = made[digest]
         step, code, key = record["step"], record["code"], record["key"]
-        again = ", as above" if step in self.seen else ""
+        again = ", as above" if step in seen else ""
         older = "" if code["hash"] == code_hash(code["module"]) else " (older code)"
         told = f"step {step!r}, {record['wall_s']:g} s, {_commit(code['commit'])}{older}"
-        yield f"{indent}{role}: {file.relative_to(self.run).as_posix()}, {_state(file, digest)}, {told}{again}"
+        yield f"{indent}{role}: {file.relative_to(run).as_posix()}, {_state(file, digest)}, {told}{again}"
         if again:
             return
-        self.seen.add(step)
+        seen.add(step)
         params = ", ".join(f"{name} = {value}" for name, value in key.get("params", {}).items())
         yield f"{indent}  parameters: {params or 'none'}"
         for name, text in key.get("inputs", {}).items():
-            yield from self.lines(name, text, f"{indent}  ")
+            yield from lines(name, text, f"{indent}  ")
+
+    yield from lines("scores", found[score]["outputs"][score.name], "")
 
 
 def _commit(commit: str) -> str:

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from lmolt_utils.config.params import Params, load
 from lmolt_utils.config.reading import ParameterError
 from lmolt_utils.config.switches import CHOICES, switches
-from lmolt_utils.config.systems import SETTINGS, Method, System, chosen, load_systems, planned, replicas
+from lmolt_utils.config.systems import SETTINGS, Method, System, load_systems, planned, replicas
 from lmolt_utils.merging.merges import merge_of
 from lmolt_utils.paths import root
-from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.recipes import Recipe
 
 
@@ -85,24 +84,6 @@ def test_a_wrong_row_is_named_before_any_work(
     own_table(tmp_path, monkeypatch, row)
     with pytest.raises(ParameterError, match=message):
         planned(load("smoke"))
-
-
-def test_a_notebook_stops_at_a_wrong_value_in_a_row_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_table(tmp_path, monkeypatch, "notebook: 04_alignment, settings: {beta: a}")
-    run = Run("04_alignment", tmp_path, load("smoke"))
-    with pytest.raises(ParameterError, match="system 'mine': parameter 'beta' = 'a'"):
-        _ = run.systems
-
-
-def test_a_new_row_takes_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_table(tmp_path, monkeypatch, "init: slerp, mol2cap_share: 0.3, settings: {beta: 0.5}, notebook: 04_alignment")
-    (mine,) = chosen(load_systems(), "04_alignment", ["mine"])
-    params = mine.params(load("cpu"))
-    assert (params.beta, params.mol2cap_share) == (0.5, 0.3)
-    with pytest.raises(ParameterError, match="no system 'mind'; did you mean 'mine'"):
-        chosen(load_systems(), "04_alignment", ["mind"])
-    with pytest.raises(ParameterError, match="'sft' is made by 03_sft, not by 04_alignment"):
-        chosen(load_systems(), "04_alignment", ["sft"])
 
 
 def read_by(system: System, profile: Params) -> dict[str, Any]:

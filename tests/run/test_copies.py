@@ -39,11 +39,16 @@ def executed(folder: Path) -> None:
 
 @pytest.mark.parametrize(("home", "hub"), [("/home/me", "~/hub"), ("/", "/hub")])
 def test_a_copy_keeps_what_is_read_and_drops_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, hub: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: str, hub: str
 ) -> None:
+    """And a copy that no page would show is written and told."""
     monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(copies, "MOST_BYTES", 1000)
     executed(tmp_path / "run")
-    (path,) = copy_executed(tmp_path / "run", tmp_path / "figures")
+    copy_executed(tmp_path / "run", tmp_path / "figures")
+    path = tmp_path / "figures" / "notebooks" / "01_data.ipynb"
+    told = f"note: {path} has {path.stat().st_size:,} bytes, more than the 1,000 that a repository page draws"
+    assert capsys.readouterr().out.startswith(told)
     nbformat.validate(nbformat.read(path, as_version=4))
     cell = json.loads(path.read_text())["cells"][0]
     assert cell["metadata"] == {"tags": ["parameters"]}
@@ -58,16 +63,6 @@ def test_a_copy_keeps_what_is_read_and_drops_the_rest(
             assert len(image.getcolors() or ()) == 64
     for gone in (str(root()), "warning", "widget", "papermill"):
         assert gone not in path.read_text()
-
-
-def test_a_copy_that_no_page_would_show_is_written_and_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    executed(tmp_path)
-    monkeypatch.setattr(copies, "MOST_BYTES", 1000)
-    (path,) = copy_executed(tmp_path, tmp_path / "figures")
-    told = f"note: {path} has {path.stat().st_size:,} bytes, more than the 1,000 that a repository page draws"
-    assert capsys.readouterr().out.startswith(told)
 
 
 def test_a_profiles_own_copies_name_it_and_stay_as_the_reader_left_them(runs: Path) -> None:

@@ -1,12 +1,8 @@
 """All eight notebooks, really run: by `lmolt reproduce` (Snakemake, papermill) and by plain nbclient."""
 
-import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +14,7 @@ import seaborn as sns
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import load_systems, with_ratio_grid
-from lmolt_utils.files import fingerprint, read_json
+from lmolt_utils.files import read_json
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import notebook_record
 from lmolt_utils.run.notebooks import NOTEBOOKS, notebook_path
@@ -136,30 +132,3 @@ def test_a_mistake_stops_papermill_with_its_remedy(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "no system 'cpoo'; did you mean 'cpo'" in wrong.stderr
     assert "Passed unknown parameter" not in wrong.stderr
-
-
-@pytest.mark.slow
-def test_a_killed_notebook_loses_nothing_and_goes_on(reproduced: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle: finished files stay, half-made ones do not count."""
-    for name in ("data", "notebooks"):
-        shutil.copytree(reproduced / name, tmp_path / "smoke" / name)
-    environment = {**os.environ, "LMOLT_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [*PAPERMILL, str(notebook_path("03_sft")), str(tmp_path / "out.ipynb"), "-p", "profile", "smoke"]
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-    waited = time.monotonic() + 600  # a busy machine
-    first = tmp_path / "smoke" / "predictions" / "meditron.cap2mol.jsonl"
-    record = first.with_name(f"{first.name}.record.json")
-    while not record.exists() and time.monotonic() < waited:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert record.exists(), "not killed before something was finished"
-    made = first.stat().st_mtime_ns
-    done = papermill(tmp_path, "03_sft", "-p", "profile", "smoke")
-    assert done.returncode == 0, done.stderr
-    assert first.stat().st_mtime_ns == made, "made again after the kill"
-    for name, digest in read_json(notebook_record(reproduced, "03_sft"))["files"].items():
-        if not name.endswith(".seconds.jsonl"):
-            assert fingerprint(tmp_path / "smoke" / name) == digest, name
-    outputs = json.dumps(nbformat.read(tmp_path / "out.ipynb", as_version=4))
-    assert "predict meditron cap2mol: up to date" in outputs

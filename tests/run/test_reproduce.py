@@ -13,9 +13,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-import yaml
 
-from lmolt_utils.cli import main
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems, with_ratio_grid
 from lmolt_utils.files import read_json, write_json
@@ -250,21 +248,6 @@ def test_after_a_kill_that_nobody_noticed_the_same_command_goes_on(repository: P
     assert run_by(text) == {"01_data"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["reproduce", "--profile", "smok"], "did you mean 'smoke'"),
-        (["reproduce", "--profile", "../evil"], "no profile '../evil'"),
-        (["score", "nowhere.jsonl"], "nowhere.jsonl"),
-    ],
-)
-def test_wrong_input_has_a_status_of_its_own(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_the_ablation_is_dealt_out_to_parts_that_miss_no_system() -> None:
     table = {row.name: row for row in with_ratio_grid(load_systems(), load("cpu")) if row.init != "baseline"}
     ablation = [name for name, row in table.items() if row.notebook == "06_ablation"]
@@ -300,10 +283,6 @@ def test_a_training_asks_for_a_gpu_and_a_table_does_not(repository: Path) -> Non
         assert not extra or all("mem_mb=" in resources and "runtime=" in resources for _, resources in jobs[:-1])
 
 
-def test_profiles_name_rules_that_exist() -> None:
-    for name in ("gpu", "slurm"):
-        settings = yaml.safe_load((root() / "profiles" / name / "config.yaml").read_text())
-        assert set(settings["set-resources"]) == {*RULES, "part"} - WITHOUT_GPU
-        assert settings["retries"] > 0
+def test_the_page_on_clusters_names_every_rule() -> None:
     text = (root() / "docs" / "cluster.md").read_text(encoding="utf-8")
     assert all(f"`{rule}`" in text for rule in (*RULES, "part"))

@@ -183,16 +183,6 @@ def test_a_work_folder_survives_a_failure_but_not_another_key(tmp_path: Path) ->
     assert list(tmp_path.glob(".*/")) == [other], "its own go when the step is done"
 
 
-def test_what_a_kill_left_half_written_goes_when_the_step_runs_again(tmp_path: Path) -> None:
-    output = tmp_path / "models" / "cpo"
-    half, other = output.with_name(".cpo.k3_9abcd"), output.with_name(".cpo.abc.work")  # another step's
-    for folder in (half, other):
-        (folder / "part").mkdir(parents=True)
-    step("cpo", lambda _: output.write_text("whole"), outputs=[output], params={}, say=lambda _: None)
-    assert not half.exists()
-    assert other.exists()
-
-
 def test_half_a_file_never_gets_the_final_name(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
