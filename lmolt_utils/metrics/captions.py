@@ -21,7 +21,7 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
 from lmolt_utils.errors import DataError
-from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 from lmolt_utils.paths import from_root
 from lmolt_utils.run.hub import snapshot
@@ -174,4 +174,4 @@ def caption_scores(
     metrics |= {str(name): float(values.to_numpy().mean()) for name, values in samples.items()}
     lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
     samples["length_deviation"] = lengths[1] - lengths[0]
-    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, Statistics(counts))
+    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, counts)

@@ -23,7 +23,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
 
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.metrics.fcd import frechet_chemnet_distance
-from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 
 MOLECULE_METRICS = ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity", "Uniqueness")
@@ -144,7 +144,7 @@ def molecule_scores(
         "rdkit_gave_up": sum(r.gave_up or p.gave_up for r, p in pairs),
     }
     metrics = {name: values.get(name, math.nan) for name in MOLECULE_METRICS}
-    return Scored(metrics, samples, Statistics(counts, statistics), odd)
+    return Scored(metrics, samples, counts, statistics, odd)
 
 
 def same_molecule(reference: str, prediction: str) -> bool:

@@ -1,7 +1,7 @@
 """One scorer for every system and both tasks: predictions in, every metric and row value out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +82,7 @@ class Scorer:
         rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
         metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
         samples = pd.DataFrame({"id": np.asarray(frame.get("id", frame.index)), **scored.samples, **rows})
-        return Scored(metrics, samples, scored.statistics, conventions, known)
+        return replace(scored, metrics=metrics, samples=samples, conventions=conventions, task=known)
 
     def caption_conventions(self) -> dict[str, Any]:
         """Which tokenizer and METEOR matcher "auto" means here: scores of other ones are other numbers."""
@@ -156,7 +156,7 @@ def score_system(run: Run, system: System, task: Task, scorer: Scorer) -> None:
         made_from = {"system": system.name, "predictions": fingerprint(predictions)}
         write_json(whole, {**made_from, **result.to_dict(), "intervals": found})
         write_rows(rows, result.samples)
-        write_statistics(statistics, result.statistics)
+        write_statistics(statistics, result)
 
     settings = scorer.caption_conventions() if task == "mol2cap" else {"invalid": run.params.invalid}
     run.step(
