@@ -66,7 +66,7 @@ def _in_folder(folder: Path) -> SafetensorsRepoMetadata:
                 pass  # compares the file's length with its header
     except NotASafetensorsRepoError:
         raise MergeError(f"{folder} has no safetensors weights, and pickled ones are never opened") from None
-    except (FileNotFoundError, SafetensorsParsingError, SafetensorError, OSError) as error:
+    except (SafetensorsParsingError, SafetensorError, OSError) as error:
         raise MergeError(f"the weights in {folder} are damaged ({error}): get the model again") from error
     return metadata
 
@@ -127,14 +127,10 @@ def _as_base(tuned: Mapping[str, Header], base: Mapping[str, Header]) -> dict[st
     for name in base.keys() & tuned.keys():
         own, header = tuned[name], base[name]
         if {own.dtype, header.dtype} <= _FLOATS:
-            more_rows = header.shape[1:] == own.shape[1:] and header.shape[:1] > own.shape[:1] and _of_tokens(name)
+            row_per_token = "embed" in name or "lm_head" in name
+            more_rows = row_per_token and header.shape[1:] == own.shape[1:] and header.shape[:1] > own.shape[:1]
             kept[name] = Header(own.dtype, own.shape if more_rows else header.shape)
     return kept
-
-
-def _of_tokens(name: str) -> bool:
-    """Whether a tensor has a row per token."""
-    return "embed" in name or "lm_head" in name
 
 
 def _same_tensors(one: str, first: Mapping[str, Header], two: str, second: Mapping[str, Header]) -> None:

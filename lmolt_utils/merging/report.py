@@ -6,14 +6,13 @@ Sums are float64 over blocks of rows, read where they lie: memory does not grow 
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import safe_open
 
 from lmolt_utils.config.systems import System
@@ -65,18 +64,13 @@ def tensor_report(merge: Merge, folder: str) -> pd.DataFrame:
     return table
 
 
-def _blocks(slices: Mapping[str, Any]) -> Iterator[list[torch.Tensor]]:
-    """A tensor's rows in every model, float64 and flat, about ``BLOCK`` elements at a time."""
+def _row(slices: Mapping[str, Any], rule: str) -> dict[str, Any]:
+    sums: dict[str, float] = defaultdict(float)
     shape = slices["cap2mol"].get_shape()  # a base may have more rows
     rows = max(1, BLOCK // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], rows):
         stop = min(start + rows, shape[0])
-        yield [part[start:stop].double().flatten() for part in slices.values()]
-
-
-def _row(slices: Mapping[str, Any], rule: str) -> dict[str, Any]:
-    sums: dict[str, float] = defaultdict(float)
-    for a, b, base, merged in _blocks(slices):
+        a, b, base, merged = (part[start:stop].double().flatten() for part in slices.values())
         s, t = a - base, b - base
         parts = {"a": a, "b": b, "s": s, "t": t, "base": base, "apart": a - b}
         parts |= {"update": merged - base, "to a": merged - a, "to b": merged - b}

@@ -151,12 +151,13 @@ def behaviour(run: Run, systems: Sequence[System]) -> None:
                 **_properties(list(answers["reference"]), captions, training(), tokenizer),
             }
             if "nli" in files:
-                probabilities = read_rows(files["nli"], ("id",))
-                spoken |= _wins(caption_wins(probabilities), caption_curve(probabilities))
+                judged = read_rows(files["nli"], ("id",))
+                spoken |= {"win_rate": win_rate(caption_wins(judged)), "curve": caption_curve(judged)}
             drawn = {
                 "wrong_modality": wrong_modality_rate(molecules, "cap2mol"),
                 "copied": float(copied(canonical(molecules), training().molecules).mean()),
-                **_wins(molecule_wins(samples), molecule_curve(samples)),
+                "win_rate": win_rate(molecule_wins(samples)),
+                "curve": molecule_curve(samples),
             }
             write_json(output, strict_json({"system": system.name, "mol2cap": spoken, "cap2mol": drawn}))
 
@@ -188,16 +189,12 @@ def _properties(
         return {}
     scores = property_scores(references, captions, training.tree, tokenizer, combinations=training.withheld)
     return {
-        "categories": scores.categories.reset_index().to_dict("records"),
+        "categories": scores.categories.reset_index(),
         "combinations": scores.combinations,
-        "bands": by_frequency(scores, training.frequency).to_dict("records"),
+        "bands": by_frequency(scores, training.frequency),
         "omitted": float(scores.rows["omitted"].mean()),
         "hallucinated": float(scores.rows["hallucinated"].mean()),
     }
-
-
-def _wins(wins: np.ndarray, curve: pd.DataFrame) -> dict[str, Any]:
-    return {"win_rate": win_rate(wins), "curve": curve.to_dict("records")}
 
 
 def behaviours(run: Run, systems: Sequence[System]) -> dict[str, dict[str, Any]]:

@@ -21,9 +21,10 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
 from lmolt_utils.errors import DataError
-from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 from lmolt_utils.paths import from_root
+from lmolt_utils.run.hub import snapshot
 
 SCIBERT = "allenai/scibert_scivocab_uncased"
 CUT = 512  # word pieces that count, per caption (the official script's truncation)
@@ -59,8 +60,7 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
     Raises DataError where there is no such file, ValueError where it is no vocabulary.
     """
     if name_or_folder == "auto":
-        cached = _in_hub_cache(SCIBERT)
-        return _from_file(cached, SCIBERT) if cached else caption_tokenizer("regex")
+        return caption_tokenizer(SCIBERT if snapshot(SCIBERT, "vocabulary") else "regex")
     if name_or_folder == "regex":
         return CaptionTokenizer("regex", lambda texts: [re.findall(r"\w+|[^\w\s]", text.lower()) for text in texts])
     path = Path(from_root(name_or_folder)).expanduser()
@@ -68,19 +68,12 @@ def caption_tokenizer(name_or_folder: str = "auto") -> CaptionTokenizer:
         path /= _VOCABULARY
     if path.is_file():
         return _from_file(path, path.resolve().parent.name)
-    if cached := _in_hub_cache(name_or_folder):
-        return _from_file(cached, name_or_folder)
+    if cached := snapshot(name_or_folder, "vocabulary"):
+        return _from_file(cached / _VOCABULARY, name_or_folder)
     raise DataError(
         f"caption tokenizer {name_or_folder!r}: no {_VOCABULARY} there, nor in the local hub cache: run `hf download "
         f"{SCIBERT} {_VOCABULARY}`, or choose 'auto' or 'regex'"
     )
-
-
-def _in_hub_cache(hub_id: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(hub_id, _VOCABULARY) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) else None
-    return Path(found) if isinstance(found, str) else None
 
 
 def _from_file(file: Path, label: str) -> CaptionTokenizer:
@@ -181,4 +174,4 @@ def caption_scores(
     metrics |= {str(name): float(values.to_numpy().mean()) for name, values in samples.items()}
     lengths = [np.array([len(_without_special(pieces)) for pieces in side]) for side in sides]
     samples["length_deviation"] = lengths[1] - lengths[0]
-    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, Statistics(counts))
+    return Scored({name: metrics[name] for name in CAPTION_METRICS}, samples, counts)

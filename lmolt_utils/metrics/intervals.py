@@ -33,24 +33,18 @@ _Z = float(special.ndtri(_HIGH))
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
-    """Per row, what the metrics that are no mean of rows need."""
-
-    bleu: BleuStatistics | None = None
-    fcd: FCDStatistics | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Scored:
     """What one system got on one task.
 
     metrics: corpus values, NaN where undefined. samples: per-row values, NaN where a metric leaves a row out.
+    bleu, fcd: per row, what these two need, which are no mean of rows.
     conventions: what the values depend on besides the data, and counts of what was odd.
     """
 
     metrics: dict[str, float]
     samples: pd.DataFrame
-    statistics: Statistics = field(default_factory=Statistics)
+    bleu: BleuStatistics | None = None
+    fcd: FCDStatistics | None = None
     conventions: dict[str, Any] = field(default_factory=dict)
     task: str = ""
 
@@ -116,8 +110,8 @@ def additive(scored: Scored, name: str) -> Additive | None:
     """The metric ``name`` as a function of sums over rows; None if it is none (FCD, uniqueness)."""
     if name in scored.samples:
         return mean_of(scored.samples[name].to_numpy(dtype=float))
-    if name in BLEU_ORDERS and scored.statistics.bleu is not None:
-        rows = scored.statistics.bleu.rows()
+    if name in BLEU_ORDERS and scored.bleu is not None:
+        rows = scored.bleu.rows()
         return Additive(rows, partial(bleu, order=BLEU_ORDERS[name]), len(rows))
     return None
 
@@ -162,7 +156,7 @@ def intervals(scored: Scored, *, resamples: int = 1000, seed: int = 0) -> dict[s
     """
     parts = {name: part for name in scored.metrics if (part := additive(scored, name))}
     drawn = dict(zip(parts, resampled(list(parts.values()), resamples, seed), strict=True))
-    result, fcd = {}, scored.statistics.fcd
+    result, fcd = {}, scored.fcd
     for name, value in scored.metrics.items():
         if name in parts:
             result[name] = _interval(name, parts[name], value, drawn[name])
@@ -264,9 +258,9 @@ def _fcd_difference(
 ) -> tuple[float, float, float, float]:
     """Difference, low, high and p."""
     difference = a.metrics.get("FCD", math.nan) - b.metrics.get("FCD", math.nan)
-    if a.statistics.fcd is None or b.statistics.fcd is None:
+    if a.fcd is None or b.fcd is None:
         return difference, math.nan, math.nan, math.nan
-    error = math.sqrt(np.sum((influence(a.statistics.fcd) - influence(b.statistics.fcd)) ** 2))
+    error = math.sqrt(np.sum((influence(a.fcd) - influence(b.fcd)) ** 2))
     p = 2 * stats.norm.sf(abs(difference) / error) if error else 1.0
     return difference, difference - _Z * error, difference + _Z * error, float(p)
 
@@ -283,19 +277,19 @@ def holm(p: "pd.Series[float]") -> "pd.Series[float]":
 _PARTS: dict[str, type[BleuStatistics] | type[FCDStatistics]] = {"bleu": BleuStatistics, "fcd": FCDStatistics}
 
 
-def write_statistics(path: Path, statistics: Statistics) -> None:
-    """Write per-row statistics as a compressed ``.npz``, atomically."""
-    kept = {part: vars(held) for part, held in vars(statistics).items() if held is not None}
+def write_statistics(path: Path, scored: Scored) -> None:
+    """Write what BLEU and FCD need as a compressed ``.npz``, atomically."""
+    kept = {part: vars(held) for part in _PARTS if (held := getattr(scored, part)) is not None}
     arrays: dict[str, Array] = {f"{part}.{name}": values for part in kept for name, values in kept[part].items()}
     with atomic(path) as half, open(half, "wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
-def read_statistics(path: Path) -> Statistics:
-    """Read what :func:`write_statistics` wrote; raises :class:`BadFileError` if it is missing or damaged."""
+def read_statistics(path: Path) -> dict[str, Any]:
+    """The fields that :func:`write_statistics` wrote; raises :class:`BadFileError` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            parts: dict[str, Any] = {
+            return {
                 part: kind(**{name: stored[f"{part}.{name}"] for name in kind.__annotations__})
                 for part, kind in _PARTS.items()
                 if any(name.startswith(f"{part}.") for name in stored.files)
@@ -304,4 +298,3 @@ def read_statistics(path: Path) -> Statistics:
         raise BadFileError(f"{path} is missing: run 07_nli_evaluation, or make reproduce") from None
     except Exception as error:  # zip, zlib and numpy each raise their own
         raise BadFileError(f"{path} is damaged ({error}): delete it and run 07_nli_evaluation again") from None
-    return Statistics(**parts)

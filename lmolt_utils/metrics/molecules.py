@@ -23,7 +23,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
 
 from lmolt_utils.data.molecules import parse
 from lmolt_utils.metrics.fcd import frechet_chemnet_distance
-from lmolt_utils.metrics.intervals import Scored, Statistics
+from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
 
 MOLECULE_METRICS = ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "FCD", "Validity", "Uniqueness")
@@ -46,9 +46,13 @@ _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """None where there is none; canonical is empty for the empty molecule; fingerprints: bits, bits, sparse counts."""
+    """None where there is none; canonical is empty for the empty molecule; fingerprints: bits, bits, sparse counts.
+
+    gave_up: RDKit was not asked, for the molecule or for its path fingerprint.
+    """
 
     valid: bool = False
+    gave_up: bool = False
     formula: str | None = None
     canonical: str | None = None
     MACCS: Any = None
@@ -63,13 +67,15 @@ def features(smiles: str) -> Features:
         # Officially, no output is a molecule without atoms.
         mol = None if len(smiles) > LONGEST else parse(smiles) if smiles else Chem.Mol()
         if mol is None:
-            return Features()
+            return Features(gave_up=len(smiles) > LONGEST)
+        dense = _walks(mol) > MOST_WALKS
         return Features(
             valid=True,
+            gave_up=dense,
             formula=CalcMolFormula(mol),
             canonical=Chem.MolToSmiles(mol),
             MACCS=GetMACCSKeysFingerprint(mol),
-            RDK=None if _walks(mol) > MOST_WALKS else Chem.RDKFingerprint(mol),
+            RDK=None if dense else Chem.RDKFingerprint(mol),
             Morgan=_MORGAN.GetSparseCountFingerprint(mol),
         )
 
@@ -106,14 +112,11 @@ def molecule_scores(
 
     BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs that parse,
     Uniqueness distinct valid outputs, as strings, over valid ones. The mean of a sample's column without NaN is the
-    corpus value; length_deviation: output minus reference, in characters. Raises ValueError for another convention.
+    corpus value; length_deviation: output minus reference, in characters.
     """
-    if invalid not in ("lpm24", "molt5"):
-        raise ValueError(f"unknown convention for invalid molecules {invalid!r}: give 'lpm24' or 'molt5'")
-
     rows = list(zip(references, predictions, strict=True))
     pairs = [(features(r), features(p)) for r, p in rows]
-    missing = 0.0 if invalid == "lpm24" else math.nan
+    missing = {"lpm24": 0.0, "molt5": math.nan}[invalid]
     columns: dict[str, list[Any]] = {
         "Exact": [same_molecule(r, p) for r, p in rows],
         "Levenshtein": [Levenshtein.distance(p, r) for r, p in rows],
@@ -138,16 +141,10 @@ def molecule_scores(
     odd |= {
         "invalid_predictions": sum(not p.valid for _, p in pairs),
         "unparsable_references": sum(not r.valid for r, _ in pairs),
-        "rdkit_gave_up": sum(
-            _gave_up(r, one) or _gave_up(p, two) for (r, p), (one, two) in zip(rows, pairs, strict=True)
-        ),
+        "rdkit_gave_up": sum(r.gave_up or p.gave_up for r, p in pairs),
     }
     metrics = {name: values.get(name, math.nan) for name in MOLECULE_METRICS}
-    return Scored(metrics, samples, Statistics(counts, statistics), odd)
-
-
-def _gave_up(smiles: str, known: Features) -> bool:
-    return len(smiles) > LONGEST or (known.valid and known.RDK is None)
+    return Scored(metrics, samples, counts, statistics, odd)
 
 
 def same_molecule(reference: str, prediction: str) -> bool:

@@ -5,11 +5,11 @@ Counts are kept per row: added up they give the BLEU of any resample of the rows
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nltk.translate.bleu_score import modified_precision
 from sacrebleu.metrics import CHRF
 
 ORDER = 4  # longest n-grams counted
@@ -62,21 +62,13 @@ def _bleu(sums: list[float], order: int) -> float:
 
 def bleu_statistics(references: Texts, predictions: Texts) -> BleuStatistics:
     """The counts of n pairs of texts."""
-    matches = np.zeros((len(references), ORDER), dtype=np.int64)
+    counts = np.zeros((2, len(references), ORDER), dtype=np.int64)
     for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
-        for order in range(1, ORDER + 1):
-            wanted, given = (_grams(text, order) for text in (reference, prediction))
-            common = sum(min(count, wanted[gram]) for gram, count in given.items() if gram in wanted)
-            if not common:
-                break  # no longer one is in common either
-            matches[row, order - 1] = common
+        for order in range(ORDER):
+            precision = modified_precision([reference], prediction, order + 1)
+            counts[:, row, order] = precision.numerator, precision.denominator
     lengths = [np.array([len(text) for text in side], dtype=np.int64) for side in (predictions, references)]
-    totals = np.maximum(lengths[0][:, None] - np.arange(ORDER), 1)
-    return BleuStatistics(matches, totals, *lengths)
-
-
-def _grams(text: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(text[start:] for start in range(order)), strict=False))
+    return BleuStatistics(*counts, *lengths)
 
 
 def chr_f(references: Sequence[str], predictions: Sequence[str]) -> np.ndarray:

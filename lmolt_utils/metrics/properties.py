@@ -5,6 +5,7 @@ occurs counts, so "kinase inhibitor" is also found inside "tyrosine kinase inhib
 over the corpus and averaged up the tree of categories; what is undefined (0 / 0) is left out.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,39 +28,21 @@ BANDS = {"0": 0, "1 to 9": 1, "10 to 99": 10, "100 to 999": 100, "1,000 or more"
 # ---- finding names ----
 
 
-class Finder:
-    """Which of ``names`` occur in a text: one pass over a tree of pieces; a pass per name takes 100 times as long."""
-
-    def __init__(self, names: Sequence[str], tokenizer: CaptionTokenizer) -> None:
-        self.names, self._tokenizer = tuple(names), tokenizer
-        self._root: dict[str, Any] = {}
-        for index, pieces in enumerate(tokenizer.split([name.lower() for name in names])):
-            node = self._root
-            for piece in pieces:
-                node = node.setdefault(piece, {})
-            if pieces:
-                node.setdefault("", []).append(index)  # no piece is empty text
-
-    def presence(self, texts: Sequence[str]) -> sparse.csr_array:
-        """Shape (n, names), 1 where the text has the name; equal texts are searched once."""
-        distinct = list(dict.fromkeys(texts))
-        pieces = self._tokenizer.split([text.lower() for text in distinct])
-        found = dict(zip(distinct, map(self._search, pieces), strict=True))
-        columns = [sorted(found[text]) for text in texts]
-        starts = np.cumsum([0, *map(len, columns)])
-        flat = np.array([c for row in columns for c in row], dtype=np.int64)
-        return sparse.csr_array((np.ones(len(flat)), flat, starts), shape=(len(texts), len(self.names)))
-
-    def _search(self, pieces: Sequence[str]) -> set[int]:
-        found: set[int] = set()
-        for start in range(len(pieces)):
-            node = self._root
-            for piece in pieces[start:]:
-                if piece not in node:
-                    break
-                node = node[piece]
-                found.update(node.get("", ()))
-        return found
+def presence(names: Sequence[str], texts: Sequence[str], tokenizer: CaptionTokenizer) -> sparse.csr_array:
+    """Shape (texts, names), 1 where the text has the name; equal texts are searched once."""
+    columns: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for column, pieces in enumerate(tokenizer.split([name.lower() for name in names])):
+        columns[tuple(pieces)].append(column)
+    sizes = {len(name) for name in columns} - {0}
+    distinct, found = list(dict.fromkeys(texts)), {}
+    for text, pieces in zip(distinct, tokenizer.split([text.lower() for text in distinct]), strict=True):
+        # The text's runs of pieces are looked up: L+M-24's thousands of names one by one take a minute.
+        runs = (tuple(pieces[start : start + size]) for size in sizes for start in range(len(pieces) - size + 1))
+        found[text] = sorted({column for run in runs for column in columns.get(run, ())})
+    rows = [found[text] for text in texts]
+    flat = np.array([column for row in rows for column in row], dtype=np.int64)
+    ends = np.cumsum([0, *map(len, rows)])
+    return sparse.csr_array((np.ones(len(flat)), flat, ends), shape=(len(texts), len(names)))
 
 
 # ---- scores ----
@@ -96,9 +79,8 @@ def property_scores(
     by_path = [leaf.split(SEPARATOR)[-1] for leaf in leaves]
     names = list(dict.fromkeys([*by_path, *(name for pair in combinations for name in pair)]))
     column = {name: index for index, name in enumerate(names)}
-    finder = Finder(names, tokenizer)
-    gold = finder.presence(references)
-    said = finder.presence([strip_cls(text) for text in predictions])
+    gold = presence(names, references, tokenizer)
+    said = presence(names, [strip_cls(text) for text in predictions], tokenizer)
 
     counts = _counts(gold, said).iloc[[column[name] for name in by_path]].set_axis(leaves, axis=0)
     properties = pd.concat([counts, _measures(counts)], axis=1).rename_axis("property")

@@ -49,7 +49,7 @@ def read_scores(run: Run, name: str, task: Task) -> Scored:
     return Scored(
         {metric: math.nan if value is None else float(value) for metric, value in metrics.items()},
         read_rows(score_path(run, name, task, "samples.jsonl"), ("id",)),
-        read_statistics(score_path(run, name, task, "statistics.npz")),
+        **read_statistics(score_path(run, name, task, "statistics.npz")),
     )
 
 

@@ -1,5 +1,6 @@
 """From score files to tests between systems, spread over seeds, behaviour and ablation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from lmolt_utils.metrics.analysis import (
 from lmolt_utils.metrics.captions import CaptionTokenizer, caption_tokenizer
 from lmolt_utils.metrics.results import all_scores, conventions, overview, seed_spread
 from lmolt_utils.metrics.scoring import Scorer, score_system, score_systems
+from lmolt_utils.models.predictions import prediction_path
 from lmolt_utils.run.notebook import Run
 
 MOLECULES = ["CCO", "CCCCCC(=O)O", "c1ccccc1O", "CC(C)CO", "CCN", "CCCCO"] * 4
@@ -43,10 +45,11 @@ def a_run(folder: Path, tokenizer: str = "regex") -> Run:
     return Run("07_nli_evaluation", folder / "smoke", load("smoke", {"caption_tokenizer": tokenizer}))
 
 
-def write_answers(run: Run, name: str, task: str, references: list[str], outputs: list[str]) -> None:
-    frame = pd.DataFrame({"id": range(len(outputs)), "task": task, "source": "x", "reference": references})
-    path = run.path("predictions", f"{name}.{task}.jsonl")
-    write_rows(path, frame.assign(raw=outputs, prediction="not looked at"))
+def write_answers(
+    run: Run, name: str, task: str, references: list[str], outputs: list[str], sources: Sequence[str] | str = "x"
+) -> None:
+    frame = pd.DataFrame({"id": range(len(outputs)), "task": task, "source": sources, "reference": references})
+    write_rows(prediction_path(run, name, task), frame.assign(raw=outputs, prediction="not looked at"))
 
 
 @pytest.fixture(scope="module")

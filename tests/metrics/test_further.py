@@ -3,15 +3,14 @@
 import math
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from lmolt_utils.config.params import load
-from lmolt_utils.files import write_json, write_rows
+from lmolt_utils.files import write_json
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.further import ALL, REFERENCES, VALID, molecule_sets, rewritten_captions, sa_score
-from lmolt_utils.models.predictions import prediction_path
 from lmolt_utils.run.notebook import Run
+from tests.metrics.test_analysis import write_answers
 
 
 @pytest.fixture
@@ -19,14 +18,9 @@ def run(runs: Path) -> Run:
     return Run("08_figures", runs / "smoke", load("smoke"))
 
 
-def answer(run: Run, name: str, task: str, outputs: list[str], references: list[str], sources: list[str]) -> None:
-    frame = pd.DataFrame({"id": range(len(outputs)), "task": task, "source": sources, "reference": references})
-    write_rows(prediction_path(run, name, task), frame.assign(raw=outputs, prediction=outputs))
-
-
 def test_shares_of_all_and_of_valid_outputs(run: Run) -> None:
     outputs = ["CCc1ccccc1", "c1ccccc1CC", "OCC", "no molecule", "CC1CCCCC1", ""]
-    answer(run, "cpo", "cap2mol", outputs, ["CCO"] * 6, ["a caption"] * 6)
+    write_answers(run, "cpo", "cap2mol", ["CCO"] * 6, outputs)
     copied = {"mol2cap": {}, "cap2mol": {"copied": 1 / 6}}
     write_json(run.path("scores", "cpo.behaviour.json"), copied)
     lines = molecule_sets(run, run.table)
@@ -43,7 +37,7 @@ def test_shares_of_all_and_of_valid_outputs(run: Run) -> None:
 
 
 def test_no_valid_output_has_no_share_of_valid_ones(run: Run) -> None:
-    answer(run, "cpo", "cap2mol", ["?", ""], ["CCO", "CC"], ["a", "b"])
+    write_answers(run, "cpo", "cap2mol", ["CCO", "CC"], ["?", ""])
     lines = molecule_sets(run, run.table).query("system == 'CPO'").set_index(["quantity", "denominator"])["value"]
     assert lines["valid", ALL] == 0
     assert lines["distinct scaffolds", ALL] == 0
@@ -61,9 +55,9 @@ def test_captions_of_rewritten_molecules(run: Run) -> None:
     sources, others = ["CCO", "CCN", "CCC", "C"], ["OCC", "NCC", "C(C)C", "C"]
     before = ["The molecule is a nutrient.", "The molecule is a nutrient.", "CCO", "The molecule is a toxin."]
     after = ["The molecule is a nutrient.", "It is a nutrient.", "CCN", "The molecule is a nutrient."]
-    answer(run, "cpo", "mol2cap", before, references, sources)
+    write_answers(run, "cpo", "mol2cap", references, before, sources)
     assert rewritten_captions(run, run.table, Decomposer()).empty
-    answer(run, "cpo.rewritten", "mol2cap", after, references, others)
+    write_answers(run, "cpo.rewritten", "mol2cap", references, after, others)
     lines = rewritten_captions(run, run.table, Decomposer()).set_index("measure")
     assert lines.loc["equal captions", "n"] == 3, "methane has one SMILES"
     assert lines.loc["equal captions", "after"] == pytest.approx(1 / 3)
@@ -71,6 +65,6 @@ def test_captions_of_rewritten_molecules(run: Run) -> None:
     score = lines.loc["Chr-F"]
     assert score["difference"] == pytest.approx(score["after"] - score["before"])
     assert score["low"] <= score["difference"] < 0
-    answer(run, "cpo.rewritten", "mol2cap", after[:3], references[:3], others[:3])
+    write_answers(run, "cpo.rewritten", "mol2cap", references[:3], after[:3], others[:3])
     with pytest.raises(ValueError, match="other test rows"):
         rewritten_captions(run, run.table, Decomposer())

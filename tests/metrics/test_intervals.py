@@ -1,6 +1,7 @@
 """Intervals and tests: against recomputation, against simulation, against hand-computed values."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence, frechet_distan
 from lmolt_utils.metrics.intervals import (
     Additive,
     Scored,
-    Statistics,
     compare_all,
     holm,
     intervals,
@@ -48,7 +48,7 @@ def translated(rows: int, seed: int = 0) -> tuple[list[list[str]], list[list[str
     references, outputs = texts(rng, rows), texts(rng, rows)
     counts = bleu_statistics(references, outputs)
     values = {name: float(counts.score(order)) for name, order in (("BLEU-2", 2), ("BLEU-4", 4))}
-    return references, outputs, Scored(values, pd.DataFrame({"id": range(rows)}), Statistics(counts))
+    return references, outputs, Scored(values, pd.DataFrame({"id": range(rows)}), counts)
 
 
 # ---- resampling ----
@@ -150,7 +150,7 @@ def test_fcd_intervals_cover_the_mean_fcd_of_sets_of_that_size(n: int, d: int) -
     errors = np.array([math.sqrt(np.sum(fcd_influence(run) ** 2)) for run in runs])
     assert 0.88 <= np.mean(np.abs(values - values.mean()) <= 1.96 * errors) <= 1
     assert errors.mean() == pytest.approx(values.std(), rel=0.35)
-    scored = Scored({"FCD": values[0]}, pd.DataFrame({"id": range(n)}), Statistics(fcd=runs[0]))
+    scored = Scored({"FCD": values[0]}, pd.DataFrame({"id": range(n)}), fcd=runs[0])
     assert intervals(scored)["FCD"].high == pytest.approx(values[0] + 1.96 * errors[0], rel=1e-3)
 
 
@@ -184,8 +184,8 @@ def test_bleu_differences_are_recomputed_from_swapped_rows() -> None:
     references, outputs, a = translated(12, seed=0)
     better = [r if i % 2 else o for i, (r, o) in enumerate(zip(references, outputs, strict=True))]
     counts = bleu_statistics(references, better)
-    b = Scored({"BLEU-4": float(counts.score(4))}, a.samples, Statistics(counts))
-    line = compare(b, Scored({"BLEU-4": a.metrics["BLEU-4"]}, a.samples, a.statistics))
+    b = Scored({"BLEU-4": float(counts.score(4))}, a.samples, counts)
+    line = compare(b, replace(a, metrics={"BLEU-4": a.metrics["BLEU-4"]}))
     # Every one of the 2^12 swaps, by nltk; rows where both systems say the same change nothing.
     observed = corpus_bleu([[r] for r in references], better) - corpus_bleu([[r] for r in references], outputs)
     far = 0
@@ -205,12 +205,12 @@ def test_fcd_of_two_systems_is_compared_row_by_row() -> None:
     rng = np.random.default_rng(5)
     one, other = molecules(rng, 200), molecules(rng, 200)
     frame = pd.DataFrame({"id": range(200)})
-    a, b = (Scored({"FCD": value_of(f)}, frame, Statistics(fcd=f)) for f in (one, other))
+    a, b = (Scored({"FCD": value_of(f)}, frame, fcd=f) for f in (one, other))
     line, same = compare(a, b), compare(a, a)
     assert same["p"] == 1
     assert line["low"] <= line["difference"] <= line["high"]
     worse = FCDStatistics(one.activations + np.repeat([[0.0], [1.0]], 200, axis=0), one.references, one.predictions)
-    c = Scored({"FCD": value_of(worse)}, frame, Statistics(fcd=worse))
+    c = Scored({"FCD": value_of(worse)}, frame, fcd=worse)
     assert compare(c, a)["p"] < 1e-6
     unknown = Scored({"FCD": 1.0}, frame)
     assert math.isnan(compare(a, unknown)["p"])
@@ -239,14 +239,12 @@ def test_statistics_survive_their_file(tmp_path: Path) -> None:
     _, _, scored = translated(5)
     fcd = molecules(np.random.default_rng(0), 5)
     path = tmp_path / "x.npz"
-    write_statistics(path, Statistics(scored.statistics.bleu, fcd))
+    write_statistics(path, replace(scored, fcd=fcd))
     back = read_statistics(path)
-    assert back.bleu is not None
-    assert back.fcd is not None
-    assert (back.bleu.matches == scored.statistics.bleu.matches).all()
-    assert (back.fcd.activations == fcd.activations).all()
-    write_statistics(path, scored.statistics)
-    assert read_statistics(path).fcd is None
+    assert (back["bleu"].rows() == scored.bleu.rows()).all()
+    assert (back["fcd"].activations == fcd.activations).all()
+    write_statistics(path, scored)
+    assert set(read_statistics(path)) == {"bleu"}
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadFileError, match="damaged"):
         read_statistics(path)

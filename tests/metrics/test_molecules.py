@@ -63,8 +63,6 @@ def test_conventions_for_invalid_outputs() -> None:
     assert left_out.metrics["RDK"] == pytest.approx(1.5 / 2)
     for name in ("BLEU", "Exact", "Levenshtein", "FCD"):
         assert zero.metrics[name] == left_out.metrics[name]
-    with pytest.raises(ValueError, match="unknown convention"):
-        molecule_scores(references, outputs, "zero")  # type: ignore[arg-type]
     zero, left_out = (molecule_scores(["CCO", "CC"], ["C1CC", "\ud800"], of) for of in ("lpm24", "molt5"))
     assert [zero.metrics[name] for name in (*SIMILARITIES, "Validity", "Exact")] == [0] * 5
     assert all(math.isnan(left_out.metrics[name]) for name in (*SIMILARITIES, "FCD"))
@@ -108,13 +106,6 @@ def test_a_molecule_with_too_many_paths_has_no_path_fingerprint() -> None:
 # ---- FCD ----
 
 
-def test_fcd_of_a_set_with_itself_is_zero() -> None:
-    smiles = ["CCO", "c1ccccc1", "CC(=O)O", "CCO"]
-    value, _, counts = frechet_chemnet_distance(smiles, smiles[::-1])
-    assert value == pytest.approx(0, abs=1e-9)
-    assert "singular" in counts["fcd_note"]
-
-
 def test_chemnet_gives_the_same_bits_whatever_was_asked_before() -> None:
     smiles = [f"{'C' * n}{end}" for n in range(1, 12) for end in ("O", "N", "c1ccccc1", "C(=O)O")]
     whole = chemnet(smiles, {})
@@ -144,8 +135,9 @@ def test_fcd_counts_what_it_cannot_read_in_full() -> None:
     assert statistics is not None
     assert statistics.references.tolist() == [0, 1, 2]
     assert statistics.predictions.tolist() == [3, 4, -1, -1]
-    first_only, *_ = frechet_chemnet_distance(["CC.O", "CCO"], ["CC", "CCO"])
+    first_only, _, counts = frechet_chemnet_distance(["CC.O", "CCO"], ["CCO", "CC"])
     assert first_only == pytest.approx(0, abs=1e-9)  # ChemNet reads the first fragment
+    assert "singular" in counts["fcd_note"]
 
 
 # ---- the official scripts ----

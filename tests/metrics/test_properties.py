@@ -9,7 +9,7 @@ from lmolt_utils.data.captioner import knowledge
 from lmolt_utils.data.rows import DataError
 from lmolt_utils.data.sources import Source
 from lmolt_utils.metrics.captions import caption_tokenizer
-from lmolt_utils.metrics.properties import Finder, PropertyScores, by_frequency, paths, property_scores
+from lmolt_utils.metrics.properties import PropertyScores, by_frequency, paths, presence, property_scores
 
 REGEX = caption_tokenizer("regex")
 TREE = {
@@ -25,7 +25,7 @@ def scores(references: list[str], predictions: list[str], **settings: object) ->
 def test_every_contained_name_counts() -> None:
     names = ["kinase inhibitor", "tyrosine kinase inhibitor", "waxy", "kinase"]
     text = ["A Tyrosine kinase inhibitor, waxyish"]
-    assert Finder(names, REGEX).presence(text).toarray().tolist() == [[1, 1, 0, 1]]
+    assert presence(names, text, REGEX).toarray().tolist() == [[1, 1, 0, 1]]
 
 
 def test_counts_and_averages_by_hand() -> None:
