@@ -30,9 +30,6 @@ Pair = tuple[str, str]
 #: Probabilities, in the order of :data:`LABELS`.
 Answer = tuple[float, float, float]
 
-#: Forward passes between two writes to the file of answers: what a kill may lose.
-_BATCHES_PER_WRITE = 16
-
 #: Two pairs that any NLI model gets right: it is asked about them before it is used.
 SELF_TEST = (
     ("The molecule is a nutrient.", "The molecule is a nutrient.", "entailment"),
@@ -73,9 +70,8 @@ class Classifier:
         self.max_length = min(positions, int(self.tokenizer.model_max_length))
         if as_released:
             return
-        given = self.forward([(premise, hypothesis) for premise, hypothesis, _ in SELF_TEST])
-        for (premise, hypothesis, expected), row in zip(SELF_TEST, given, strict=True):
-            if (got := LABELS[int(row.argmax())]) != expected:
+        for premise, hypothesis, expected in SELF_TEST:
+            if (got := LABELS[int(self.forward([(premise, hypothesis)]).argmax())]) != expected:
                 raise ModelError(
                     f"{reference} calls {premise!r} / {hypothesis!r} {got}, not {expected}: labels swapped?"
                 )
@@ -161,7 +157,7 @@ def _columns(reference: str, names: dict[int, str]) -> dict[str, int]:
 class PairScorer:
     """Asks a model about pairs, each distinct one once, and none whose answer is in the file ``cache``.
 
-    asked: pairs that went through the model; cached: pairs that the file answered.
+    A kill loses the batch that is being asked.
     """
 
     def __init__(self, model: Classifier, cache: Path | None = None) -> None:
@@ -170,27 +166,19 @@ class PairScorer:
         self._identity = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()[:16]
         self._kept = {} if cache is None or not cache.exists() else self._read(cache)
         self._answers: dict[Pair, Answer] = {}
-        self.asked = 0
-        self.cached = 0
 
     def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         """The answers to ``pairs`` (and to all pairs asked before)."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._answers]
         known = {pair: self._kept[pair] for pair in new if pair in self._kept}
         self._answers |= known
-        self.cached += len(known)
-        self.asked += len(new) - len(known)
         self.model.lengths(known)  # those answered from the cache were cut as well
         batches = list(self.model.batches(pair for pair in new if pair not in known))
-        quiet = not progress or len(batches) <= _BATCHES_PER_WRITE  # soon done: no bar
-        with tqdm(total=len(batches), desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet) as bar:
-            for start in range(0, len(batches), _BATCHES_PER_WRITE):
-                fresh: dict[Pair, Answer] = {}
-                for batch in batches[start : start + _BATCHES_PER_WRITE]:
-                    fresh |= zip(batch, map(tuple, self.model.forward(batch).tolist()), strict=True)
-                    bar.update()
-                self._add(fresh)
-                self._answers |= fresh
+        quiet = not progress or len(batches) <= 16  # soon done: no bar
+        for batch in tqdm(batches, desc="NLI", unit="batch", leave=False, mininterval=5, disable=quiet):
+            fresh = dict(zip(batch, map(tuple, self.model.forward(batch).tolist()), strict=True))
+            self._add(fresh)
+            self._answers |= fresh
         return self._answers
 
     def _read(self, cache: Path) -> dict[Pair, Answer]:

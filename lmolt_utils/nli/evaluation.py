@@ -27,12 +27,12 @@ _UNDEFINED = (math.nan,) * 3
 _NEUTRAL = (0.0, 0.0, 1.0)  # contradiction, entailment, neutral
 
 
-def _scorer(run: Run) -> PairScorer:
-    """Full-text entailment and cross-NLI share the answers in ``cache/nli.jsonl``."""
-    return PairScorer(Classifier(run.params.nli_model, **_settings(run)), run.path("cache", "nli.jsonl"))
+def scorer_of(run: Run) -> PairScorer:
+    """All that ask the run's model share the answers in ``cache/nli.jsonl``."""
+    return PairScorer(Classifier(run.params.nli_model, **nli_settings(run)), run.path("cache", "nli.jsonl"))
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def nli_settings(run: Run) -> dict[str, Any]:
     loading = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
     return loading | ({"as_released": True} if run.params.nli_code == "as_released" else {})
 
@@ -43,7 +43,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
     By the rules of cross-NLI the model is not asked about an output that is empty or no caption (neutral 1); with an
     empty reference all three are undefined. ``rule`` says so.
     """
-    scorer = cache(lambda: _scorer(run))  # only if a system needs it
+    scorer = cache(lambda: scorer_of(run))  # only if a system needs it
     for system in systems:
         output = run.path("scores", f"{system.name}.nli.jsonl")
 
@@ -63,7 +63,7 @@ def entail_systems(run: Run, systems: Sequence[System]) -> None:
             f"entailment {system.name}",
             make,
             outputs=[output],
-            params={**_settings(run), "postprocess": rule_of(run, system)},
+            params={**nli_settings(run), "postprocess": rule_of(run, system)},
             inputs={
                 "predictions": prediction_path(run, system.name, "mol2cap"),
                 "model": model_identity(run.params.nli_model),
@@ -90,7 +90,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
                 f"{run.params.decomposer_model} named no fact of any of {len(model.answers)} captions: choose an "
                 "instruction-tuned model, or decomposer: rules"
             )
-        scorer = _scorer(run)
+        scorer = scorer_of(run)
         frames = {system.name: scored_answers(run, system, "mol2cap") for system in systems}
         references = sorted({text for frame in frames.values() for text in frame["reference"]})
         atoms = model.units if model else None
@@ -121,7 +121,7 @@ def cross_nli_systems(run: Run, systems: Sequence[System]) -> None:
         make,
         outputs=[report_path(run), *(rows_path(run, system) for system in systems)],
         params={
-            **_settings(run),
+            **nli_settings(run),
             "decomposer": run.params.decomposer,
             "postprocess": {system.name: rule_of(run, system) for system in systems},
             "seed": run.params.seed,

@@ -2,15 +2,14 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.models.loading import model_identity
-from lmolt_utils.nli.classifier import Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import Method, canonical_atoms, cross_nli
+from lmolt_utils.nli.evaluation import nli_settings, scorer_of
 from lmolt_utils.nli.truth import truth
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
@@ -41,15 +40,12 @@ def figure_17() -> pd.DataFrame:
 def judge_printed(run: Run) -> None:
     """Atomic cross-NLI of these captions by the run's model, beside what their property sets say, in their order:
     ``scores/printed_captions.jsonl``."""
-    output, model = _scores_path(run), run.params.nli_model
-    loading = {"batch_tokens": run.params.nli_batch_tokens, "dtype": run.params.dtype, "device": run.params.device}
-    settings: dict[str, Any] = loading | {"as_released": run.params.nli_code == "as_released"}
+    output = _scores_path(run)
 
     def make(_: Path) -> None:
         printed = printed_captions()
         asked = pd.DataFrame({"id": printed.index, "reference": printed["reference"], "prediction": printed["caption"]})
-        scorer = PairScorer(Classifier(model, **settings), run.path("cache", "nli.jsonl"))
-        found = cross_nli({"": asked}, [Method("atomic", canonical_atoms(RULES))], scorer)[0][""]
+        found = cross_nli({"": asked}, [Method("atomic", canonical_atoms(RULES))], scorer_of(run))[0][""]
         known = truth(list(zip(printed["reference"], printed["caption"], strict=True)), RULES)
         found = found.rename(columns={name: f"nli_{name}" for name in ("hallucination", "coverage")})
         write_rows(output, pd.concat([printed, found, known], axis=1)[[*printed, *OURS]])
@@ -58,8 +54,8 @@ def judge_printed(run: Run) -> None:
         "captions that the paper prints",
         make,
         outputs=[output],
-        params=settings,
-        inputs={"captions": root() / "params" / f"{_CAPTIONS}.tsv", "model": model_identity(model)},
+        params=nli_settings(run),
+        inputs={"captions": root() / "params" / f"{_CAPTIONS}.tsv", "model": model_identity(run.params.nli_model)},
     )
 
 

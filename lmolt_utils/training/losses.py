@@ -129,7 +129,6 @@ class Monitored:
 
     tokens = 0
     reference_s = 0.0  # seconds that the reference's log-probabilities took
-    precision = ""
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
         super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
@@ -161,24 +160,15 @@ class RowMean(Monitored):
         return found
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """:meth:`reference_log_probs`, timed: TRL asks for them before the training."""
+        """log π_ref of a batch's answers, timed: TRL asks for them before the training."""
         begin = time.perf_counter()
-        found = self.reference_log_probs(model, inputs)
+        found = super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
         self.reference_s += time.perf_counter() - begin
         return found
 
-    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
-        """log π_ref of a batch's answers, by TRL: the model with its adapter switched off."""
-        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
-
-    def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        """The mean loss of a micro-batch's rows."""
-        loss: torch.Tensor = super().compute_loss(model, inputs)  # type: ignore[misc]
-        return loss
-
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
         """A micro-batch's mean; in a training weighted by its share of the step's rows."""
-        loss = self.mean_loss(model, inputs)
+        loss: torch.Tensor = super().compute_loss(model, inputs)  # type: ignore[misc]
         if self.rows_in_step is None:
             return loss
         steps = self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
@@ -194,7 +184,7 @@ class Kto(RowMean, KTOTrainer):
     """TRL's KTO; z_ref is estimated within each micro-batch."""
 
 
-class PairTrainer(RowMean, DPOTrainer):
+class AnswersOnly(DPOTrainer):
     """TRL's DPO trainer with the loss ``objective``; a reference that is not precomputed counts as 0."""
 
     objective: Objective
@@ -203,13 +193,13 @@ class PairTrainer(RowMean, DPOTrainer):
         super().__init__(*args, **kwargs)
         self.measured: list[tuple[torch.Tensor, ...]] = []
 
-    def reference_log_probs(self, model: Any, inputs: Any) -> Any:
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
         """By the same code as the policy's, so that Δ is exactly 0 at first, where kto_pair has a corner."""
         model = self.accelerator.unwrap_model(model)
         with torch.no_grad(), model.disable_adapter(), self.accelerator.autocast():
             return answer_log_probs(model, inputs).chunk(2)
 
-    def mean_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
         """The mean of ``objective`` over the pairs of a micro-batch."""
         with self.accelerator.autocast():
             log_probs, other = answer_log_probs(self.accelerator.unwrap_model(model), inputs).chunk(2)
@@ -218,18 +208,6 @@ class PairTrainer(RowMean, DPOTrainer):
         rejected = other - inputs.get("ref_rejected_logps", 0)
         self.measured.append((chosen.detach(), rejected.detach(), log_probs.detach(), other.detach()))
         return self.objective(chosen, rejected, log_probs, tokens).mean()
-
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As :class:`Monitored`'s; the gradient of a whole step is the mean over all processes'.
-
-        torch's own averaging waits for a forward pass of the whole model, which computes every logit.
-        """
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if self.args.world_size > 1 and self.micro == self.current_gradient_accumulation_steps:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the means of log π and of the rewards β Δ since the last log, under the names that TRL's DPO gives."""
@@ -243,3 +221,18 @@ class PairTrainer(RowMean, DPOTrainer):
             logs |= {f"rewards/{name}": values.mean().item() for name, values in rewards.items()}
             self.measured.clear()
         super().log(logs, start_time)
+
+
+class PairTrainer(RowMean, AnswersOnly):
+    """DPO, kto_pair and CPO; the gradient of a whole step is the mean over all processes'.
+
+    torch's own averaging waits for a forward pass of the whole model, which computes every logit.
+    """
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.args.world_size > 1 and self.micro == self.current_gradient_accumulation_steps:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        return loss

@@ -9,7 +9,7 @@ class Answers(PairScorer):
     """The answers of ``judge`` to premise and hypothesis; ``seen``: what was asked last."""
 
     def __init__(self, judge: Callable[[str, str], Answer]) -> None:
-        self.judge, self.cached = judge, 0
+        self.judge = judge
 
     def __call__(self, pairs: Iterable[Pair], *, progress: bool = True) -> Mapping[Pair, Answer]:
         self.seen = list(pairs)

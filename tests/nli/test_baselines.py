@@ -5,7 +5,7 @@ import pytest
 
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.grammar.decompose import Decomposer
-from lmolt_utils.nli.baselines import SUMMAC_ZS, FitError, convolution, fitted_convolution, histograms, zero_shot
+from lmolt_utils.nli.baselines import SUMMAC_ZS, FitError, convolution, fitted_convolution, zero_shot
 from lmolt_utils.nli.classifier import Answer
 from tests.nli.conftest import Answers
 
@@ -27,13 +27,6 @@ def test_zero_shot_takes_the_two_maxima_apart() -> None:
     assert SUMMAC_ZS.pool(answers, answers) == pytest.approx((1 - expected, expected, 1 - expected))
 
 
-def test_histograms_count_premises_by_entailment() -> None:
-    found = histograms(np.array([[0.0, 0.019, 0.02, 1.0, 0.99]]))
-    assert found.shape == (1, 50)
-    assert found.sum() == 5
-    assert (found[0, 0], found[0, 1], found[0, 49]) == (2, 1, 2)
-
-
 def entailed(*values: list[float]) -> np.ndarray:
     """Answers, shape (hypotheses, premises, 3), by their entailment."""
     return np.stack([np.zeros_like(values), values, 1 - np.array(values)], axis=-1)
@@ -42,7 +35,7 @@ def entailed(*values: list[float]) -> np.ndarray:
 def test_convolution_by_hand() -> None:
     weights = np.zeros(50)
     weights[49], weights[0] = 2.0, -1.0
-    answers = entailed([0.99, 0.0], [0.0, 0.0])
+    answers = entailed([1.0, 0.019], [0.0, 0.0])  # the last of the 50 bins and the first; the second begins at 0.02
     expected = np.mean([1 / (1 + np.exp(-(2 - 1 + 0.5))), 1 / (1 + np.exp(-(-2 + 0.5)))])
     other = 1 / (1 + np.exp(-(-2 + 0.5)))
     found = convolution(weights, 0.5).pool(answers, entailed([0.0, 0.0]))

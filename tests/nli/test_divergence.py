@@ -94,10 +94,8 @@ def test_a_cut_is_held_against_random_rows_of_the_same_number() -> None:
     assert math.isnan(random_cut["random"][0])
     # The cut has nothing to do with the scores: it must not look special.
     assert (random_cut["kl"] < 2 * random_cut["random_high"])[[50, 70]].all()
-    telling = np.where(words >= 70, LOW, HIGH * 0.5)  # the systems differ in other rows, and the other way round
-    special = by_length(
-        np.where(words >= 70, HIGH, 0.5), np.where(words >= 70, telling * 0.2, 0.5), words, resamples=200
-    )
+    telling = (np.where(words >= 70, side, 0.5) for side in (HIGH, LOW * 0.2))  # the systems differ there only
+    special = by_length(*telling, words, resamples=200)
     assert special["kl"].iloc[2] > special["random_high"].iloc[2]
     assert special["kl"].iloc[2] > special["kl"].iloc[0]
     none = by_length(HIGH, LOW, np.full(400, 20), resamples=50)

@@ -95,7 +95,6 @@ def test_the_papers_own_answer_is_read_and_compared() -> None:
     caption = example.split("{")[1].split("}")[0]
     model = LlmDecomposer({caption: example.split("### Assistant:")[1]}, Decomposer(open_vocabulary=True))
     assert len(model(caption)) == 7
-    assert model("") == []
     assert model.unanswered([caption, ""]) == []
     assert agreement(model, [caption]) == {"exact": 1, "precision": 1, "recall": 1}
 
@@ -260,5 +259,3 @@ def test_pieces_of_smiles_are_not_entailed(runs: Path) -> None:
     cross_nli_systems(run, [WORSE])
     judged = cross_nli_rows(run, [WORSE])
     assert mean_table(judged).loc[WORSE.name, ["empty_outputs", "wrong_modality"]].tolist() == [1, 4]
-    counts = {line["n"] for line in cross_nli_report(run)["correlations"] if line["quantity"] == "coverage"}
-    assert counts == {1}, "what the rule decides says nothing of a method"

@@ -15,12 +15,9 @@ import torch
 from transformers import TrainerCallback
 
 from lmolt_utils.config.prompts import answer, prompt
-from lmolt_utils.models.loading import load_model, load_tokenizer
 from lmolt_utils.training.losses import kto_pair
-from lmolt_utils.training.trainers import build_trainer
-from tests.training.test_training import recipe
+from tests.training.test_training import recipe, trainer_for
 
-START = "embedded:cap2mol"
 WORDS = ["toxin.", "nutrient.", "lipid", "It impacts aging.", "flavour", "membrane stabilizer", "and"]
 
 
@@ -40,11 +37,10 @@ def pairs(rows: int) -> pd.DataFrame:
 
 def texts(rows: int) -> list[dict[str, Any]]:
     """``pairs`` as the model sees them."""
-    made = []
-    for row in pairs(rows).itertuples():
-        answers = {which: answer(getattr(row, which)) for which in ("chosen", "rejected")}
-        made.append({"prompt": prompt(row.task, row.source), **answers})
-    return made
+    return [
+        {"prompt": prompt(row.task, row.source), "chosen": answer(row.chosen), "rejected": answer(row.rejected)}
+        for row in pairs(rows).itertuples()
+    ]
 
 
 def log_probability(model: Any, tokenizer: Any, text: str, target: str) -> tuple[torch.Tensor, int]:
@@ -94,15 +90,15 @@ class Oracle(TrainerCallback):
         self.expected: list[float] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        named = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
+        self.weights = [weight for weight in self.trainer.model.parameters() if weight.requires_grad]
         value = self.loss(self.steps[state.global_step % len(self.steps)])
-        self.wanted = dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+        self.wanted = torch.autograd.grad(value, self.weights)
         self.expected.append(float(value.detach()))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        named = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
-        worst = max(float((named[n].grad - wanted).abs().max()) for n, wanted in self.wanted.items())
-        self.gradients.append((worst, max(float(wanted.abs().max()) for wanted in self.wanted.values())))
+        sides = zip(self.weights, self.wanted, strict=True)
+        worst = max(float((weight.grad - wanted).abs().max()) for weight, wanted in sides)
+        self.gradients.append((worst, max(float(wanted.abs().max()) for wanted in self.wanted)))
 
 
 CASES = {
@@ -122,9 +118,8 @@ def run(method: str, folder: Path, rows: int, **changes: Any) -> tuple[Any, Any,
     """
     changes["lora_dropout"] = 0.0 if method == "sft" else 0.5
     settings = recipe(method, max_grad_norm=1e9, learning_rate=2.0e-3, epochs=2.0, **changes)
-    tokenizer = load_tokenizer(START)
-    trainer = build_trainer(settings, load_model(START, "causal"), tokenizer, pairs(rows), folder)
-    return trainer, settings, tokenizer
+    trainer = trainer_for(settings, folder, pairs(rows))
+    return trainer, settings, trainer.processing_class
 
 
 def compare(trainer: Any, oracle: Oracle, kinks: int = 0) -> None:
@@ -144,13 +139,14 @@ def compare(trainer: Any, oracle: Oracle, kinks: int = 0) -> None:
 def test_the_log_of_a_step_has_the_mean_log_probabilities(method: str, tmp_path: Path) -> None:
     trainer, settings, tokenizer = run(method, tmp_path, 4)
     with torch.no_grad():
-        asked = {which: [(row["prompt"], row[which]) for row in texts(4)] for which in ("chosen", "rejected")}
-        found = {which: [log_probability(trainer.model, tokenizer, *row) for row in asked[which]] for which in asked}
-    means = {which: sum(float(value) for value, _ in values) / 4 for which, values in found.items()}
+        means = {
+            which: sum(log_probability(trainer.model, tokenizer, row["prompt"], row[which])[0] for row in texts(4)) / 4
+            for which in ("chosen", "rejected")
+        }
     trainer.train()
     first, *_, last = [row for row in trainer.state.log_history if "loss" in row]
     for which, mean in means.items():
-        assert first[f"logps/{which}"] == pytest.approx(mean, abs=1e-4)
+        assert first[f"logps/{which}"] == pytest.approx(float(mean), abs=1e-4)
         start = first[f"logps/{which}"] if method == "dpo" else 0.0  # rewards are relative to the reference
         assert last[f"rewards/{which}"] == pytest.approx(settings.beta * (last[f"logps/{which}"] - start), abs=1e-5)
 
