@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from lmolt_utils.figures.nli import (
     author_distributions,
@@ -18,6 +17,7 @@ from lmolt_utils.figures.nli import (
 from lmolt_utils.figures.views import clipped, folded
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
+from tests.figures.conftest import words
 
 PAIR = {"slerp+cpo": "SLERP+CPO", "meditron": "Meditron"}
 
@@ -33,11 +33,6 @@ def made_up(methods: list[str], n: int = 60) -> pd.DataFrame:
     ]
     columns = ["system", "id", "method", "hallucination", "coverage", "unsupported", "words"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def words(figure: Figure) -> str:
-    found = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
-    return " ".join(found).replace("\n", " ")
 
 
 def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers() -> None:
