@@ -22,9 +22,8 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
         right.plot([], [], **look, label=label)
         if len(values):
-            left.hist(
-                values, np.linspace(0, 1, 26), weights=np.full(len(values), 1 / len(values)), histtype="step", **look
-            )
+            shares = np.full(len(values), 1 / len(values))
+            left.hist(values, np.linspace(0, 1, 26), weights=shares, histtype="step", **look)
             right.ecdf(values, complementary=True, **look)
     left.set_ylabel("Share of test molecules")
     left.set_ylim(bottom=0)

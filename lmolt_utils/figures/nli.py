@@ -162,8 +162,8 @@ def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float,
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by this run and, if given, the authors' own file (ALMol, Fig. 1).
 
-    ``samples``: system, task, id, quantity, value. ``authors``: of
-    :func:`~lmolt_utils.figures.nli.read_author_scores`. ``labels``: the systems to draw, by name.
+    ``samples``: system, task, id, quantity, value. ``authors``: of :func:`read_author_scores`. ``labels``: the systems
+    to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
     sources = {"This run": ours} if authors is None else {"This run": ours, "The authors' file": authors}

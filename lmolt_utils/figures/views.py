@@ -80,9 +80,8 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
     right.grid(axis="y", visible=False)
     if not labels:
         mark_empty(left)
-    add_note(
-        figure, "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
-    )
+    note = "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
+    add_note(figure, note)
     data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return figure, data.reindex(columns=["system", "step", "loss", "smoothed_loss", "seconds", "tokens"])
 

@@ -33,17 +33,13 @@ from lmolt_utils.run.notebook import Run
 EVEN = np.linspace(-1, 1, DRAWS)
 
 
-class Told(Evidence):
-    """Evidence of numbers that are given: mean, and half the width that their draws span evenly."""
-
-    def __init__(self, run: Run, numbers: dict[tuple[str, str], tuple[float, float | None]]) -> None:
-        super().__init__(run, load_systems())
-        self.numbers = {
-            key: Number(mean, 1, None if half is None else mean + half * EVEN) for key, (mean, half) in numbers.items()
-        }
-
-    def number(self, condition: Condition, name: str, cut: int) -> Number | None:
-        return self.numbers.get((name, condition.metric))
+def evidence(run: Run, numbers: dict[tuple[str, str], tuple[float, float | None]]) -> Evidence:
+    """Of numbers that are given: mean, and half the width that their draws span evenly."""
+    kept: dict[tuple[object, ...], Number | None] = {
+        (*key, None, "atomic", 0): Number(mean, 1, None if half is None else mean + half * EVEN)
+        for key, (mean, half) in numbers.items()
+    }
+    return Evidence(run, load_systems(), kept=kept)
 
 
 def claim(**condition: object) -> Claim:
@@ -60,13 +56,13 @@ def claim(**condition: object) -> Claim:
     ],
 )
 def test_a_number_against_its_bound(run: Run, mean: float, half: float | None, verdict: str, draws: str) -> None:
-    line = judge(claim(of="cpo", metric="BLEU-2", at_least=0.15), Told(run, {("cpo", "BLEU-2"): (mean, half)}))
+    line = judge(claim(of="cpo", metric="BLEU-2", at_least=0.15), evidence(run, {("cpo", "BLEU-2"): (mean, half)}))
     assert (line["verdict"], line["draws"], line["seeds"]) == (verdict, draws, "CPO 1")
 
 
 def test_a_difference_takes_both_under_the_same_draws(run: Run) -> None:
     """Both move together, so their difference does not move at all."""
-    told = Told(run, {("cpo", "MACCS"): (0.5, 0.3), ("dpo", "MACCS"): (0.49, 0.3)})
+    told = evidence(run, {("cpo", "MACCS"): (0.5, 0.3), ("dpo", "MACCS"): (0.49, 0.3)})
     assert judge(claim(of="cpo", minus="dpo", metric="MACCS", above=0), told)["verdict"] == "holds"
     assert judge(claim(of="cpo", minus="dpo", metric="MACCS", within=0.005), told)["verdict"] == "does not hold"
     # 0.5 - 1.1 x 0.49 = -0.039
@@ -74,7 +70,7 @@ def test_a_difference_takes_both_under_the_same_draws(run: Run) -> None:
 
 
 def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
-    told = Told(run, {("cpo", "BLEU-2"): (0.5, 0.1), ("kto", "Validity"): (0.5, 0.1)})
+    told = evidence(run, {("cpo", "BLEU-2"): (0.5, 0.1), ("kto", "Validity"): (0.5, 0.1)})
     both = Claim(
         id="X", claim="x", source="x",
         all=[Condition(of="cpo", metric="BLEU-2", above=0.5), Condition(of="kto", metric="Validity", below=0.5)],
@@ -83,7 +79,7 @@ def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
 
 
 def test_what_is_missing_or_no_number_decides_nothing(run: Run) -> None:
-    told = Told(run, {("cpo", "FCD"): (1.0, 0.1), ("cpo", "coverage"): (math.nan, 0.1)})
+    told = evidence(run, {("cpo", "FCD"): (1.0, 0.1), ("cpo", "coverage"): (math.nan, 0.1)})
     line = judge(claim(of="cpo", minus="dpo", metric="FCD", above=0), told)
     assert (line["verdict"], line["evidence"]) == ("not run", "no FCD of DPO")
     line = judge(claim(of="cpo", metric="coverage", above=0), told)

@@ -22,14 +22,14 @@ from tests.figures.conftest import words
 PAIR = {"slerp+cpo": "SLERP+CPO", "meditron": "Meditron"}
 
 
-def made_up(methods: list[str], n: int = 60) -> pd.DataFrame:
-    """Rows of two systems; the first 40 references have 40 words, the others 10."""
+def made_up(methods: list[str]) -> pd.DataFrame:
+    """60 rows of two systems; the first 40 references have 40 words, the others 10."""
     rng = np.random.default_rng(0)
     lines = [
         (system, f"e{i}", method, rng.random() * 0.1, rng.beta(a, 2), rng.random(), 40 if i < 40 else 10)
         for system, a in (("slerp+cpo", 5), ("meditron", 2))
         for method in methods
-        for i in range(n)
+        for i in range(60)
     ]
     columns = ["system", "id", "method", "hallucination", "coverage", "unsupported", "words"]
     return pd.DataFrame(lines, columns=columns)
