@@ -150,8 +150,7 @@ def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float,
     for method, ends in paper.items():
         axes.plot(ends, [places[method] - 0.3] * 2, "D:", color="black", markerfacecolor="white", markersize=3, lw=1)
     axes.set_yticks(places, labels=list(_TITLES.values()))
-    axes.set_ylim(0.4, len(METHODS) + 0.6)
-    axes.set_xlim(left=0)
+    axes.set(xlim=(0, None), ylim=(0.4, len(METHODS) + 0.6))
     axes.grid(axis="y", visible=False)
     printed = [{"system": method, "paper": end} for method, ends in paper.items() for end in ends]
     both = pd.concat([drawn.rename_axis("system").reset_index(), pd.DataFrame(printed)], ignore_index=True)

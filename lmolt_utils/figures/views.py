@@ -70,13 +70,10 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         text = f"{seconds:.3g} s, {log['tokens'].max() / seconds:,.0f} tokens/s"
         right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
         parts.append(log.assign(smoothed_loss=smooth))
-    left.set_xlabel("Optimiser step")
-    left.set_ylabel("Loss")
-    left.set_yscale("log")  # DPO's and KTO's are below 1, CPO's starts near 100
-    right.set_xlabel("Training time (s)")
+    left.set(xlabel="Optimiser step", ylabel="Loss", yscale="log")  # DPO's and KTO's are below 1, CPO's starts near 100
     right.set_yticks(range(len(labels)), labels=labels)
-    right.set_ylim(max(1, len(labels)) - 0.5, -0.5)
-    right.set_xlim(0, 1.9 * max([float(part["seconds"].max()) for part in parts], default=1))
+    longest = max([float(part["seconds"].max()) for part in parts], default=1)
+    right.set(xlabel="Training time (s)", xlim=(0, 1.9 * longest), ylim=(max(1, len(labels)) - 0.5, -0.5))
     right.grid(axis="y", visible=False)
     if not labels:
         mark_empty(left)
@@ -194,12 +191,12 @@ def examples(run: Run, systems: Mapping[str, str], task: Task, ids: Sequence[str
 def facts_by_kind(reference: str, output: str, rules: Decomposer) -> list[tuple[str, str]]:
     """What an output states, each fact once, then what it leaves out, each with a key of :data:`KINDS`."""
     stated, known = ({rules.canonical(a): a.property for a in rules(text)} for text in (output, reference))
-    facts = [(f"no caption: {output}" if output else "no caption: empty", "no caption")]
     if modality_of(output) == "caption":
         kinds = {fact: "supported" if name in known.values() else "invented" for fact, name in stated.items()}
         facts = [(fact, kinds[fact] if name else "no known property") for fact, name in stated.items()]
-    said = set(stated.values()) if modality_of(output) == "caption" else set()
-    return facts + [(fact, "missing") for fact, name in known.items() if name and name not in said]
+    else:
+        stated, facts = {}, [(f"no caption: {output or 'empty'}", "no caption")]
+    return facts + [(fact, "missing") for fact, name in known.items() if name and name not in stated.values()]
 
 
 @styled
