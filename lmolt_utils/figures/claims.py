@@ -179,12 +179,11 @@ class Evidence:
             return None
         values, drawn = [value for value, _ in found], [draws for _, draws in found if draws is not None]
         draws = np.mean(drawn, axis=0) if drawn else None
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        spread = math.nan
         if len(values) > 1:
-            of_mean = spread / math.sqrt(len(values))
-            draws = (np.mean(values) if draws is None else draws) + self.rng.standard_t(
-                len(values) - 1, DRAWS
-            ) * of_mean
+            spread = float(np.std(values, ddof=1))
+            errors = self.rng.standard_t(len(values) - 1, DRAWS) * (spread / math.sqrt(len(values)))
+            draws = (np.mean(values) if draws is None else draws) + errors
         return Number(float(np.mean(values)), len(values), draws, spread)
 
     def _divergence(self, method: str, cut: int) -> Number | None:
@@ -205,7 +204,7 @@ class Evidence:
 
     def _normal(self, value: float, low: float | None, high: float | None) -> np.ndarray | None:
         """Draws around a number of which only the 95 % interval is known."""
-        if low is None or high is None or math.isnan(low) or math.isnan(high):
+        if low is None or high is None:
             return None
         return value + self.rng.standard_normal(DRAWS) * (high - low) / (2 * 1.96)
 
@@ -216,9 +215,9 @@ def _drawn(part: Additive) -> tuple[float, np.ndarray]:
 
 def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
     """The verdict on one claim; ``draws`` is the share of the draws in which it holds."""
-    line = {"id": claim.id, "claim": claim.claim, "source": claim.source}
+    line = dict.fromkeys(_COLUMNS, "") | {"id": claim.id, "claim": claim.claim, "source": claim.source}
     if claim.not_decidable:
-        return {**line, "verdict": "not decidable", "evidence": claim.not_decidable, "draws": "", "seeds": ""}
+        return line | {"verdict": "not decidable", "evidence": claim.not_decidable}
     told, seeds = dict[str, list[str]](), dict[str, int]()
     point, known, drawn = True, True, np.ones(DRAWS, dtype=bool)
     for condition in claim.all:
@@ -226,11 +225,10 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
         for name, cut in condition.sides:
             number, label = evidence.number(condition, name, cut), evidence.labels.get(name, name)
             if number is None:
-                lacking = f"no {condition.metric} of {label}"
-                return {**line, "verdict": "not run", "evidence": lacking, "draws": "", "seeds": ""}
+                return line | {"verdict": "not run", "evidence": f"no {condition.metric} of {label}"}
             if math.isnan(number.mean):
                 undefined = f"{condition.metric} of {label} is not a number"
-                return {**line, "verdict": "not decidable", "evidence": undefined, "draws": "", "seeds": ""}
+                return line | {"verdict": "not decidable", "evidence": undefined}
             numbers.append(number)
             title = condition.metric + ("" if condition.metric != "KL" else f", cut {cut}")
             title += "" if condition.method == "atomic" else f" by {condition.method}"
@@ -246,8 +244,7 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
     verdict = "holds" if point else "does not hold"
     if known and DISAGREEING < share < 1 - DISAGREEING:
         verdict = "within noise"
-    return {
-        **line,
+    return line | {
         "verdict": verdict,
         "evidence": "; ".join(f"{metric}: {', '.join(dict.fromkeys(numbers))}" for metric, numbers in told.items()),
         "draws": "" if math.isnan(share) else f"{share:.0%}",

@@ -22,18 +22,14 @@ def neighbour_similarity(similarities: pd.DataFrame) -> Drawn:
         label = f"{name} (n = {len(values):,})" if len(values) else f"{name} (nothing to compare)"
         right.plot([], [], **look, label=label)
         if len(values):
-            left.hist(
-                values, np.linspace(0, 1, 26), weights=np.full(len(values), 1 / len(values)), histtype="step", **look
-            )
+            shares = np.full(len(values), 1 / len(values))
+            left.hist(values, np.linspace(0, 1, 26), weights=shares, histtype="step", **look)
             right.ecdf(values, complementary=True, **look)
-    left.set_ylabel("Share of test molecules")
-    left.set_ylim(bottom=0)
-    right.set_ylabel("Share more similar than this")
-    right.set_ylim(0, 1.04)
+    left.set(ylabel="Share of test molecules", ylim=(0, None))
+    right.set(ylabel="Share more similar than this", ylim=(0, 1.04))
     right.axvline(SIMILAR, color=MUTED, linewidth=0.6, zorder=0)
     for axes in (left, right):
-        axes.set_xlim(0, 1.01)
-        axes.set_xlabel("Similarity of the nearest neighbour")
+        axes.set(xlabel="Similarity of the nearest neighbour", xlim=(0, 1.01))
     figure.legend(loc="outside upper center", ncols=2)
     add_note(figure, f"Tanimoto, Morgan fingerprints of radius 2, 2,048 bits. Vertical line: {SIMILAR}.")
     return figure, similarities
@@ -59,9 +55,7 @@ def card_figure(card: Card, note: str = "") -> Drawn:
             axes.stairs(shares, edges, color=colour_of(index), linestyle=line_of(index), label=split)
             bars = {"panel": quantity, "split": split, "left": edges[:-1], "right": edges[1:], "share": shares}
             data.append(pd.DataFrame(bars))
-        axes.set_xlabel(quantity[0].upper() + quantity[1:])
-        axes.set_ylabel("Share of rows")
-        axes.set_ylim(bottom=0)
+        axes.set(xlabel=quantity[0].upper() + quantity[1:], ylabel="Share of rows", ylim=(0, None))
     handles, names = grid[0][1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)))
     if note:
@@ -71,8 +65,7 @@ def card_figure(card: Card, note: str = "") -> Drawn:
 
 def _skew(axes: plt.Axes, card: Card) -> pd.DataFrame:
     """Share of the rows that the k largest property sets cover, against k."""
-    axes.set_xlabel("Property sets, largest first")
-    axes.set_ylabel("Share of rows covered")
+    axes.set(xlabel="Property sets, largest first", ylabel="Share of rows covered")
     if card.sets.empty:
         mark_empty(axes, "no property sets")
         return pd.DataFrame({"panel": ["property sets"]})
@@ -85,6 +78,5 @@ def _skew(axes: plt.Axes, card: Card) -> pd.DataFrame:
             axes.plot([rank], [share], "o", color="black")
             text = f"{'largest' if rank == 1 else 'ten largest'}: {share:.1%}"
             axes.annotate(text, (rank, share), xytext=(6, -3), textcoords="offset points", va="top")
-    axes.set_xscale("log")
-    axes.set_ylim(0, 1.04)
+    axes.set(xscale="log", ylim=(0, 1.04))
     return pd.DataFrame({"panel": "property sets", "rank": ranks, "share": covered})

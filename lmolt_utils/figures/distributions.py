@@ -147,8 +147,7 @@ def win_rates(curves: pd.DataFrame, labels: Mapping[str, str]) -> style.Drawn:
             axes.set_xticks(range(len(sizes)), labels=[size if size == "any" else f"{size:g}" for size in sizes])
         if marked is not None:
             axes.axvline(place(marked), color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
-    grid[0].set_ylim(0, 1)
-    grid[0].set_ylabel("Share of wins")
+    grid[0].set(ylabel="Share of wins", ylim=(0, 1))
     grid[0].set_title(style.TASK_TITLES["cap2mol"], pad=9)
     grid[2].set_title(style.TASK_TITLES["mol2cap"], pad=9)
     handles = [Line2D([], [], label=label, **look) for label, look in zip(labels.values(), looks, strict=True)]
@@ -176,8 +175,7 @@ def word_counts(lengths: "pd.Series[int]", cuts: Sequence[int]) -> style.Drawn:
     axes.stairs(counts, edges, fill=True, color=style.colour_of(0), alpha=0.75)
     axes.axvline(values.mean(), color="black", label=f"mean here, {values.mean():.1f}")
     axes.axvline(mean.value, color=style.colour_of(1), linestyle="--", label=f"paper, {mean.printed}")
-    axes.set_xlabel("Words per caption")
-    axes.set_ylabel("Captions")
+    axes.set(xlabel="Words per caption", ylabel="Captions")
     for cut in cuts:
         axes.axvline(cut, color="black", linewidth=0.8, linestyle=":")
     figure.legend(loc="outside upper center", ncols=2)

@@ -150,8 +150,7 @@ def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float,
     for method, ends in paper.items():
         axes.plot(ends, [places[method] - 0.3] * 2, "D:", color="black", markerfacecolor="white", markersize=3, lw=1)
     axes.set_yticks(places, labels=list(_TITLES.values()))
-    axes.set_ylim(0.4, len(METHODS) + 0.6)
-    axes.set_xlim(left=0)
+    axes.set(xlim=(0, None), ylim=(0.4, len(METHODS) + 0.6))
     axes.grid(axis="y", visible=False)
     printed = [{"system": method, "paper": end} for method, ends in paper.items() for end in ends]
     both = pd.concat([drawn.rename_axis("system").reset_index(), pd.DataFrame(printed)], ignore_index=True)
@@ -162,8 +161,8 @@ def _entropies(axes: Axes, found: pd.DataFrame, paper: Mapping[str, tuple[float,
 def author_distributions(samples: pd.DataFrame, authors: pd.DataFrame | None, labels: Mapping[str, str]) -> Drawn:
     """Length deviation and entailment of captions, by this run and, if given, the authors' own file (ALMol, Fig. 1).
 
-    ``samples``: system, task, id, quantity, value. ``authors``: of
-    :func:`~lmolt_utils.figures.nli.read_author_scores`. ``labels``: the systems to draw, by name.
+    ``samples``: system, task, id, quantity, value. ``authors``: of :func:`read_author_scores`. ``labels``: the systems
+    to draw, by name.
     """
     ours = samples[samples["task"] == "mol2cap"]
     sources = {"This run": ours} if authors is None else {"This run": ours, "The authors' file": authors}

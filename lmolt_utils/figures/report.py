@@ -100,16 +100,16 @@ def _link(run: Run, target: Path) -> str:
 def _verdicts(run: Run, missing: list[str]) -> Grid:
     """The ledger: this run's verdicts and numbers, and the verdicts of the other profiles beside them."""
     own = run.figures / "claims.csv"
-    tables, others = dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
+    tables = dict[str, pd.DataFrame]()
     try:
-        tables = {run.title: read_verdicts(own)} if own.exists() else {}
+        if own.exists():
+            tables[run.title] = read_verdicts(own)
+        else:
+            missing.append("verdicts of this run (claims.csv)")
         if run.figures.is_relative_to(root() / "figures"):
-            others = {name: table for name, (_, table) in ledgers().items() if name != run.params.profile}
+            tables |= {name: table for name, (_, table) in ledgers().items() if name != run.params.profile}
     except BadFileError as error:
         missing.append(f"verdicts: {error}")
-    if not (tables or own.exists()):
-        missing.append("verdicts of this run (claims.csv)")
-    tables |= others
     columns = {name: table.set_index("id")["verdict"].to_dict() for name, table in tables.items()}
     told = {name: [f"{count} {verdict}" for verdict, count in counts(table).items()] for name, table in tables.items()}
     notes = [f"{name}: {', '.join(parts)}." for name, parts in told.items()]
@@ -132,7 +132,7 @@ def _study(run: Run) -> dict[str, Any] | None:
     tables = [replace(grid, title=f"The study: {grid.title}") for grid in found]
     return {
         "tables": tables,
-        "figures": [one | {"data": f"../study/{one['file']}.csv"} for one in _figures(folder, STUDY_FIGURES, lost)],
+        "figures": list(_figures(folder, STUDY_FIGURES, lost, "../study")),
         "links": {name: _link(run, place) for name, place in {
             "how it was done": root() / "docs" / "study.md", "its own report": folder / "report" / "index.html",
         }.items() if place.exists()},
@@ -170,15 +170,15 @@ def _read(path: Path, what: str, columns: Sequence[str], missing: list[str]) -> 
     """A CSV file as texts; None, and ``what`` is missing, where it is not there, damaged or without a row."""
     try:
         lines = pd.read_csv(path, dtype=str, keep_default_na=False)
-        lost = "damaged" if not set(columns) <= set(lines) else "no rows" if lines.empty else ""
+        if set(columns) <= set(lines) and not lines.empty:
+            return lines
+        lost = f"{path.name}: {'no rows' if set(columns) <= set(lines) else 'damaged'}"
     except FileNotFoundError:
         lost = path.name
     except (OSError, ValueError):  # pandas' errors, and texts that are not UTF-8, are ValueErrors
-        lost = "damaged"
-    if lost:
-        missing.append(f"{what} ({lost if lost == path.name else f'{path.name}: {lost}'})")
-        return None
-    return lines
+        lost = f"{path.name}: damaged"
+    missing.append(f"{what} ({lost})")
+    return None
 
 
 def _value(cell: Any) -> str:
@@ -191,8 +191,8 @@ def _value(cell: Any) -> str:
     return f"{cell.reproduced if pd.isna(number) else f'{number:.3f}'}{half}{noise}{paper}"
 
 
-def _figures(folder: Path, names: Iterable[str], missing: list[str]) -> Iterable[dict[str, str]]:
-    """Each figure as a data URI, with the text that it carries for those who cannot see it."""
+def _figures(folder: Path, names: Iterable[str], missing: list[str], data: str = "..") -> Iterable[dict[str, str]]:
+    """Each figure as a data URI, with its text for those who cannot see it; ``data``: the folder that its CSV is in."""
     for name in names:
         path = folder / f"{name}.png"
         try:
@@ -203,8 +203,8 @@ def _figures(folder: Path, names: Iterable[str], missing: list[str]) -> Iterable
             missing.append(f"figure {name} ({'missing' if isinstance(error, FileNotFoundError) else 'damaged'})")
             continue
         uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        told = {"file": name, "name": name.replace("_", " "), "alt": alt.replace("``", "")}
-        yield {**told, "uri": uri, "data": f"../{name}.csv"}
+        told = {"name": name.replace("_", " "), "alt": alt.replace("``", "")}
+        yield {**told, "uri": uri, "data": f"{data}/{name}.csv"}
 
 
 def _notebooks(run: Run, missing: list[str], finished: bool) -> Grid:

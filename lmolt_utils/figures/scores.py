@@ -75,9 +75,7 @@ def overview(tables: Sequence[TableResult]) -> style.Drawn:
         for y, value in zip(places[~ran], own.loc[~ran, "reproduced"], strict=True):
             word = style.number_or_word(value)
             axes.text(1.02, y, word, transform=axes.get_yaxis_transform(), va="center", color=style.MUTED)
-        axes.set_title(style.TASK_TITLES[task])
-        axes.set_xlabel(heading(name))
-        axes.set_xlim(-0.03, 1.03)
+        axes.set(title=style.TASK_TITLES[task], xlabel=heading(name), xlim=(-0.03, 1.03))
         axes.tick_params(axis="y", length=0)
     grid[0].set_yticks(range(len(rows)), labels=rows)
     grid[0].set_ylim(max(1, len(rows)) - 0.5, -0.5)
@@ -119,14 +117,11 @@ def ratio_sweep(scores: pd.DataFrame, ratios: Mapping[str, float]) -> style.Draw
     for share, word in words.items():
         axes.text(share, 0.03, word, rotation=90, ha="center", va="bottom", color=style.MUTED)
     axes.set_xscale("logit", use_overline=False)
-    ends = [*ratios.values(), best.value, other.value]
-    axes.set_xlim(min(ends) * 0.7, 1 - (1 - max(ends)) * 0.7)
-    axes.set_ylim(0, 1)
     ticks = sorted({best.value, other.value, *ratios.values()})
+    axes.set(xlabel="Mixing ratio, mol2cap : cap2mol", xlim=(ticks[0] * 0.7, 1 - (1 - ticks[-1]) * 0.7))
+    axes.set(ylabel="Score", ylim=(0, 1))
     axes.set_xticks(ticks, labels=[ratio(share) for share in ticks], rotation=0 if len(ticks) < 6 else 90)
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("Mixing ratio, mol2cap : cap2mol")
-    axes.set_ylabel("Score")
     for fact, name, side in ((best, "L4M", "left"), (other, "FMix", "right")):
         axes.axvline(fact.value, color=style.MUTED, linewidth=0.8, linestyle=":", zorder=0)
         text = f" {fact.printed} ({name}) "

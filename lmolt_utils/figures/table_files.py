@@ -112,8 +112,8 @@ def write_files(folder: Path, stem: str, **texts: str) -> list[Path]:
 
 def save_csv(run: Run, name: str, frame: pd.DataFrame, float_format: str | None = None) -> None:
     """Write ``name.csv`` to the run's figures, and note it as this notebook's."""
-    write_text(run.figures / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n", float_format=float_format))
-    run.wrote(run.figures / f"{name}.csv")
+    csv = frame.to_csv(index=False, lineterminator="\n", float_format=float_format)
+    run.wrote(*write_files(run.figures, name, csv=csv))
 
 
 def write_table(result: TableResult, folder: Path) -> list[Path]:
@@ -226,6 +226,7 @@ def to_latex(result: TableResult) -> str:
     sides = [(title, side) for title in headings for side in ("repr.", "paper")]
     columns = pd.MultiIndex.from_tuples([("", ""), ("", "$n$"), *sides])
     head, *notes = result.caption
+    legend = "repr.: reproduced ± half of its 95 % interval; in brackets: reproduced minus the paper's."
     narrow: Any = [
         {"selector": "scriptsize", "props": ":;"},
         {"selector": "setlength", "props": r":{\tabcolsep}{2.5pt};"},
@@ -240,15 +241,7 @@ def to_latex(result: TableResult) -> str:
             position_float="centering",
             hrules=True,
             label=f"tab:{result.id}",
-            caption=escape_latex(
-                " ".join(
-                    [
-                        head,
-                        "repr.: reproduced ± half of its 95 % interval; in brackets: reproduced minus the paper's.",
-                        *notes,
-                    ]
-                )
-            ),
+            caption=escape_latex(" ".join([head, legend, *notes])),
             multicol_align="c",
             environment="table*",
         )

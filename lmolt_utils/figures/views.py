@@ -70,31 +70,27 @@ def training_curves(logs: pd.DataFrame) -> Drawn:
         text = f"{seconds:.3g} s, {log['tokens'].max() / seconds:,.0f} tokens/s"
         right.annotate(text, (seconds, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=6.5)
         parts.append(log.assign(smoothed_loss=smooth))
-    left.set_xlabel("Optimiser step")
-    left.set_ylabel("Loss")
-    left.set_yscale("log")  # DPO's and KTO's are below 1, CPO's starts near 100
-    right.set_xlabel("Training time (s)")
+    left.set(xlabel="Optimiser step", ylabel="Loss", yscale="log")  # DPO's and KTO's are below 1, CPO's starts near 100
     right.set_yticks(range(len(labels)), labels=labels)
-    right.set_ylim(max(1, len(labels)) - 0.5, -0.5)
-    right.set_xlim(0, 1.9 * max([float(part["seconds"].max()) for part in parts], default=1))
+    longest = max([float(part["seconds"].max()) for part in parts], default=1)
+    right.set(xlabel="Training time (s)", xlim=(0, 1.9 * longest), ylim=(max(1, len(labels)) - 0.5, -0.5))
     right.grid(axis="y", visible=False)
     if not labels:
         mark_empty(left)
-    add_note(
-        figure, "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
-    )
+    note = "Lines: running means; pale: each step. Each method minimises its own loss: heights do not compare."
+    add_note(figure, note)
     data = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return figure, data.reindex(columns=["system", "step", "loss", "smoothed_loss", "seconds", "tokens"])
 
 
-def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3, width: int = 110) -> Any:
-    """The first test rows and what of each system's answers is scored, cut to ``width`` characters."""
+def glance(run: Run, systems: Sequence[System], task: Task, rows: int = 3) -> Any:
+    """The first test rows and what of each system's answers is scored, cut to 110 characters."""
     table: dict[str, list[str]] = {}
     for system in answered(run, systems, task):
         frame = scored_answers(run, system, task).head(rows)
         table.setdefault("reference", list(frame["reference"]))
         table[system.label] = [text or "(empty)" for text in frame["prediction"]]
-    shown = pd.DataFrame(table).T.style.format(lambda text: clipped(str(text), width)).format_index(escape="html")
+    shown = pd.DataFrame(table).T.style.format(lambda text: clipped(str(text), 110)).format_index(escape="html")
     return shown.set_properties(None, **{"text-align": "left", "font-size": "85%"})
 
 
@@ -195,12 +191,12 @@ def examples(run: Run, systems: Mapping[str, str], task: Task, ids: Sequence[str
 def facts_by_kind(reference: str, output: str, rules: Decomposer) -> list[tuple[str, str]]:
     """What an output states, each fact once, then what it leaves out, each with a key of :data:`KINDS`."""
     stated, known = ({rules.canonical(a): a.property for a in rules(text)} for text in (output, reference))
-    facts = [(f"no caption: {output}" if output else "no caption: empty", "no caption")]
     if modality_of(output) == "caption":
         kinds = {fact: "supported" if name in known.values() else "invented" for fact, name in stated.items()}
         facts = [(fact, kinds[fact] if name else "no known property") for fact, name in stated.items()]
-    said = set(stated.values()) if modality_of(output) == "caption" else set()
-    return facts + [(fact, "missing") for fact, name in known.items() if name and name not in said]
+    else:
+        stated, facts = {}, [(f"no caption: {output or 'empty'}", "no caption")]
+    return facts + [(fact, "missing") for fact, name in known.items() if name and name not in stated.values()]
 
 
 @styled
@@ -214,29 +210,24 @@ def example_captions(rows: pd.DataFrame, rules: Decomposer) -> Drawn:
     cells: list[list[list[tuple[str, str]]]] = []
     lines: list[tuple[str, str, str, str]] = []
     for row in rows.to_dict("records"):
-        known = [
-            (fact, "reference") for fact in dict.fromkeys(rules.canonical(atom) for atom in rules(row["reference"]))
-        ]
+        known = dict.fromkeys((rules.canonical(atom), "reference") for atom in rules(row["reference"]))
         texts = [row[name] for name in names]
         outputs = [facts_by_kind(row["reference"], x, rules) if isinstance(x, str) else [] for x in texts]
-        cells.append([known, *outputs])
+        cells.append([_lines(facts) for facts in (list(known), *outputs)])
         for name, facts in zip(names, outputs, strict=True):
             lines += [(row["id"], name, kind, fact) for fact, kind in facts or [("", NOT_RUN)]]
-    wrapped = [[[(_wrapped(fact), kind) for fact, kind in facts] for facts in row] for row in cells]
-    heights = [max(6, *(sum(text.count("\n") + 1 for text, _ in facts) for facts in row)) + 1 for row in wrapped]
+    heights = [max(6, *map(len, columns)) + 1 for columns in cells]
     size = (_COLUMN * (len(first) + len(names)), 0.7 + 0.125 * sum(heights))
     figure, grid = plt.subplots(len(rows), len(first) + len(names), figsize=size, height_ratios=heights, squeeze=False)
     for title, axes in zip([*first, *names], grid[0], strict=True):
         axes.set_title(title)
-    for row, axes_of, columns, height in zip(rows.to_dict("records"), grid, wrapped, heights, strict=True):
+    for row, axes_of, columns, height in zip(rows.to_dict("records"), grid, cells, heights, strict=True):
         for axes in axes_of:
             axes.set_axis_off()
         if "source" in row:
             _draw(axes_of[0], parse(row["source"]), [])
-        for axes, facts in zip(axes_of[-len(columns) :], columns, strict=True):
+        for axes, told in zip(axes_of[-len(columns) :], columns, strict=True):
             axes.set(xlim=(0, 1), ylim=(height, 0))
-            marked = [(f"{KINDS[kind][0]} {text}".strip(), kind) for text, kind in facts or [(NOT_RUN, "no caption")]]
-            told = [(line, KINDS[kind][1]) for text, kind in marked for line in text.split("\n")]
             for place, (line, colour) in enumerate(told, start=1):
                 axes.text(0, place, line, color=colour, va="baseline", fontsize=6)
     legend = "; ".join(f"{mark} {kind}" for kind, (mark, _) in KINDS.items() if mark)
@@ -244,9 +235,15 @@ def example_captions(rows: pd.DataFrame, rules: Decomposer) -> Drawn:
     return figure, pd.DataFrame(lines, columns=["id", "system", "kind", "fact"])
 
 
-def _wrapped(fact: str) -> str:
-    text = textwrap.shorten(fact.removeprefix("The molecule ").removesuffix("."), 2 * _LINE, placeholder="…")
-    return textwrap.fill(text, _LINE, subsequent_indent="   ")
+def _lines(facts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a column shows of facts and their kinds: its lines, each with its colour."""
+    lines = []
+    for fact, kind in facts or [(NOT_RUN, "no caption")]:
+        mark, colour = KINDS[kind]
+        text = textwrap.shorten(fact.removeprefix("The molecule ").removesuffix("."), 2 * _LINE, placeholder="…")
+        filled = textwrap.fill(text, _LINE, subsequent_indent="   ")
+        lines += [(line, colour) for line in f"{mark} {filled}".strip().split("\n")]
+    return lines
 
 
 @styled

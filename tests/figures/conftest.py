@@ -1,10 +1,12 @@
-"""What tables and figures are tested on: a few systems with made-up scores, and a run folder to write to."""
+"""What tables and figures are tested on: a few systems with made-up scores, a run folder to write to; what is read."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lmolt_utils.config.params import load
 from lmolt_utils.run.notebook import Run
@@ -30,6 +32,12 @@ SYSTEMS = [
 def scores_of(*rows: tuple[str, str, str, float | None], n: int = 50) -> pd.DataFrame:
     """A frame of scores from (system, task, metric, value)."""
     return pd.DataFrame([(*row, n) for row in rows], columns=["system", "task", "metric", "value", "n"])
+
+
+def words(figure: Figure) -> str:
+    """Every visible text in the figure, line breaks undone."""
+    found = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
+    return " ".join(found).replace("\n", " ")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from lmolt_utils.figures.nli import (
     author_distributions,
@@ -18,26 +17,22 @@ from lmolt_utils.figures.nli import (
 from lmolt_utils.figures.views import clipped, folded
 from lmolt_utils.files import BadFileError
 from lmolt_utils.nli.divergence import divergences, relative_entropy
+from tests.figures.conftest import words
 
 PAIR = {"slerp+cpo": "SLERP+CPO", "meditron": "Meditron"}
 
 
-def made_up(methods: list[str], n: int = 60) -> pd.DataFrame:
-    """Rows of two systems; the first 40 references have 40 words, the others 10."""
+def made_up(methods: list[str]) -> pd.DataFrame:
+    """60 rows of two systems; the first 40 references have 40 words, the others 10."""
     rng = np.random.default_rng(0)
     lines = [
         (system, f"e{i}", method, rng.random() * 0.1, rng.beta(a, 2), rng.random(), 40 if i < 40 else 10)
         for system, a in (("slerp+cpo", 5), ("meditron", 2))
         for method in methods
-        for i in range(n)
+        for i in range(60)
     ]
     columns = ["system", "id", "method", "hallucination", "coverage", "unsupported", "words"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def words(figure: Figure) -> str:
-    found = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
-    return " ".join(found).replace("\n", " ")
 
 
 def test_contrast_draws_the_rows_of_its_cut_and_the_files_numbers() -> None:
