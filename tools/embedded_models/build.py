@@ -1,7 +1,7 @@
 """``make embedded-models``: train the six embedded models from nothing, measure them, write them with their cards."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,14 @@ def build() -> pd.DataFrame:
     measured: dict[str, dict[str, float]] = {}
     for name in MODELS:
         own = [task for task in TASKS if kind_of(name) == "causal" or name.endswith(task)]
-        told = {"nli_accuracy": pairs.loc[HELD_OUT, "accuracy"]}
+        told = {"nli_accuracy": float(pairs["accuracy"].to_dict()[HELD_OUT])}
         measured[name] = told if name == "nli" else ask(folder / name, tested, own)
     quality = pd.DataFrame(measured).T.reindex(columns=MEASURES).astype(float).round(3)
     say("measured on held-out molecules and pairs")
     by_kind = _NLI_CARD.format(held_out=_markdown(pairs), atoms=_markdown(atoms_quality("embedded:nli")))
     for name in MODELS:
-        write_text(folder / name / "README.md", card(name, quality.loc[name]) + (by_kind if name == "nli" else ""))
+        more = by_kind if name == "nli" else ""
+        write_text(folder / name / "README.md", card(name, quality.T[name].dropna().to_dict()) + more)
     write_json(folder / HASHES, hashes(folder))
     return quality
 
@@ -157,7 +158,7 @@ held out here).
 {atoms}"""
 
 
-def card(name: str, quality: "pd.Series[float]") -> str:
+def card(name: str, quality: Mapping[Any, float]) -> str:
     """The model card: what it is, data, seed, schedule and held-out quality."""
     schedule, folder = SCHEDULES[name], EMBEDDED_FOLDER / name
     part = f", {GENERATOR_ROWS[name]} of its training molecules" if name in GENERATOR_ROWS else ", training split"
@@ -175,7 +176,7 @@ def card(name: str, quality: "pd.Series[float]") -> str:
         rate=schedule.peak,
         tested="held-out pairs of texts" if nli else f"{TEST_ROWS} held-out molecules",
     )
-    return head + "".join(f"| {measure} | {value:.3f} |\n" for measure, value in quality.dropna().items())
+    return head + "".join(f"| {measure} | {value:.3f} |\n" for measure, value in quality.items())
 
 
 def _markdown(quality: pd.DataFrame) -> str:
