@@ -22,11 +22,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from peft import prepare_model_for_kbit_training
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -43,6 +45,7 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from lmolt_utils.config.prompts import TASKS, prompt
 from lmolt_utils.models.loading import same_on_every_processor
+from lmolt_utils.paths import root
 from lmolt_utils.training.recipes import Recipe
 from lmolt_utils.training.rows import dataset, lengths
 from lmolt_utils.training.trainers import build_trainer
@@ -56,14 +59,9 @@ MEDITRON = {
 TINY = dict.fromkeys(MEDITRON, 2) | {
     "hidden_size": 64, "intermediate_size": 128, "vocab_size": 1024, "max_position_embeddings": 1024
 }  # fmt: skip
-#: params/paper.yaml's recipe, but for two passes and CPO's SFT term, which is TRL's.
-RECIPE = Recipe(
-    method="sft", epochs=2.0, effective_batch=64, micro_batch=4, learning_rate=5.0e-5, scheduler="cosine",
-    warmup_share=0.1, max_grad_norm=0.3, weight_decay=0.0, beta=0.1, dpo_loss="sigmoid", dpo_alpha=0.0, cpo_alpha=1.0,
-    cpo_nll="row_mean", kto_format="plain", sft_eos="append", sft_loss_on="answer",
-    lora_rank=64, lora_alpha=16, lora_dropout=0.1, dora=False, train_prompt="card", max_length=1024, stop_above=3.0,
-    quantize="nf4", dtype="bfloat16", device="cuda", seed=0,
-)  # fmt: skip
+_PAPER: Any = SimpleNamespace(**yaml.safe_load((root() / "params" / "paper.yaml").read_text(encoding="utf-8")))
+#: The papers' recipe, but for two passes and CPO's SFT term, which is TRL's.
+RECIPE = replace(Recipe.of("sft", _PAPER), epochs=2.0, cpo_nll="row_mean")
 PAIRS, EPOCHS = 25_372, 3
 #: Trainings of the papers' tables and of L4M Figs. 4 and 8 (CPO from other merges), and the two NLL controls.
 TRAININGS = {"sft": 1, "dpo": 4, "cpo": 10, "kto": 1}

@@ -5,15 +5,15 @@ which a busy machine lengthens less than wall time, after a first pass over 100 
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,14 @@ def one(stage: str, rows: int, corpus: str) -> dict[str, Any]:
     """Seconds of a stage in this process, the data that it reads made before, and the peak of the whole."""
     steps.forget_peak = lambda: None  # the peak of all steps
     work = STAGES[stage][0]
-    first, run = _run(100, corpus), _run(rows, corpus)
-    for each in (first, run) if stage != "data" else ():
-        make_corpus(each)
-        make_sample_and_test(each)
-    work(first)
-    began, wall = time.process_time(), time.perf_counter()
-    work(run)
+    with redirect_stdout(None):
+        first, run = _run(100, corpus), _run(rows, corpus)
+        for each in (first, run) if stage != "data" else ():
+            make_corpus(each)
+            make_sample_and_test(each)
+        work(first)
+        began, wall = time.process_time(), time.perf_counter()
+        work(run)
     spent = {"seconds": time.process_time() - began, "wall": time.perf_counter() - wall}
     return {"stage": stage, "rows": rows, **spent, "peak_mb": steps.peak_memory_mb()}
 
@@ -145,20 +146,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--corpus", default="embedded", help="or L+M-24's additional_data.zip, thinned out")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        print(json.dumps(one(given.stages[0], given.rows[0], given.corpus)))
-        return
     path = root() / "docs" / "growth.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    with tempfile.TemporaryDirectory(prefix="lmolt-growth-") as folder:
-        environment = {**os.environ, "LMOLT_RUNS": folder, "OMP_NUM_THREADS": "1"}
+    in_turn = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1)
+    with tempfile.TemporaryDirectory(prefix="lmolt-growth-") as folder, in_turn:
+        os.environ |= {"LMOLT_RUNS": folder, "OMP_NUM_THREADS": "1"}
         for rows, stage in ((r, s) for r in given.rows for s in given.stages if r <= STAGES[s][1]):
-            command = [sys.executable, "-m", "benchmarks.growth", "--one", "--stages", stage, "--rows", str(rows)]
-            command += ["--corpus", given.corpus]
-            done = subprocess.run(command, env=environment, cwd=root(), stdout=-1, check=True, text=True)
-            line = pd.DataFrame([json.loads(done.stdout.splitlines()[-1])]).round(2)
+            line = pd.DataFrame([in_turn.submit(one, stage, rows, given.corpus).result()]).round(2)
             table = pd.concat([table, line]).drop_duplicates(["stage", "rows"], keep="last")
             table = table.sort_values(["stage", "rows"])
             with atomic(path) as part:

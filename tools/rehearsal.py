@@ -1,6 +1,6 @@
 """Builds what profile `rehearsal` runs on: folders laid out as the hub's repositories, filled with tiny random models.
 
-    python -m tools.rehearsal [FOLDER]      (default: runs/hub; what is there already is kept)
+    python -m tools.rehearsal      (below runs/hub; what is there already is kept)
 
 Names, files, tokenizers, types and shapes are as in the repositories that profile `paper` names; only sizes inside are
 small. Some models know something, because the package refuses those that know nothing: the NLI classifier tells a
@@ -8,7 +8,6 @@ sentence from its negation, the chat model names one fact whatever is asked, the
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +171,10 @@ def chem_llm(folder: Path, texts: list[str]) -> None:
     write_text(folder / "own.py", OWN_CODE)
 
 
-def classifier(
-    folder: Path, texts: list[str], order: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-) -> None:
-    """A DeBERTa-v2 with its labels in ``order`` that passes the package's own test of an NLI model."""
+def classifier(folder: Path, texts: list[str]) -> None:
+    """A DeBERTa-v2 that passes the package's own test of an NLI model; its first label is entailment."""
     torch.manual_seed(4)
+    order = ("entailment", "neutral", "contradiction")
     known = [*texts, *(text for row in SELF_TEST for text in row[:2])]
     tokenizer = DebertaV2Tokenizer().train_new_from_iterator(known, 1000, show_progress=False)
     tokenizer.model_max_length = 512
@@ -214,4 +212,4 @@ def scibert(folder: Path, texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if len(sys.argv) > 1 else root() / "runs" / "hub")
+    build(root() / "runs" / "hub")

@@ -51,14 +51,12 @@ SIGNALS = tuple((number, who) for who in ("main", "one", "all", "twice") for num
 
 @dataclass
 class Torture:
-    """The smoke profile's ``notebooks``, tortured in folders below ``place``, ``signals`` times or until ``ends``."""
+    """The smoke profile's ``notebooks``, tortured in folders below ``place``, ``signals`` times."""
 
     place: Path
     notebooks: Sequence[str] = NOTEBOOKS
     signals: int = 200
     files: int = 5
-    ends: float = float("inf")
-    seed: int = 0
     done: Counter[str] = field(default_factory=Counter)
     hits: list[tuple[str, str, str]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
@@ -126,20 +124,17 @@ class Torture:
     def rounds(self, lane: int, lanes: int) -> None:
         """Every so many rounds: signals to one notebook, at moments within the time that it took undisturbed."""
         for number in itertools.count(lane, lanes):
-            notebook, rng = self.notebooks[number % len(self.notebooks)], random.Random(f"{self.seed} {number}")
+            notebook, rng = self.notebooks[number % len(self.notebooks)], random.Random(number)
             notes = json.loads(executed(self.place / "undisturbed" / "smoke", notebook).read_text(encoding="utf-8"))
             runs, longest = self.place / f"round-{number}", min(_LONGEST, notes["metadata"]["papermill"]["duration"])
-            if self.enough():
+            if len(self.hits) >= self.signals:
                 return
             self.begin(runs, notebook)
             for _ in range(_PER_ROUND):
-                if self.enough() or self.signalled(runs, notebook, rng, longest):
+                if len(self.hits) >= self.signals or self.signalled(runs, notebook, rng, longest):
                     break
             self.finished(f"signals to {notebook}", runs, notebook)
             shutil.rmtree(runs)
-
-    def enough(self) -> bool:
-        return len(self.hits) >= self.signals or time.monotonic() > self.ends
 
     def family(self, runs: Path) -> list[psutil.Process]:
         """Every process that works on ``runs``: all inherit where it is."""
@@ -211,7 +206,7 @@ class Torture:
 
     def damage(self, notebook: str) -> None:
         """Files of a finished run's notebook cut short, with a flipped bit, and as after the clock was moved."""
-        runs, rng = self.place / f"damaged-{notebook}", random.Random(f"{self.seed} {notebook}")
+        runs, rng = self.place / f"damaged-{notebook}", random.Random(notebook)
         shutil.copytree(self.place / "undisturbed", runs)
         every = [p for made in self.made(runs, notebook) for p in (made, *made.rglob("*")) if p.is_file()]
         files = [path for path in every if path.stat().st_size]
@@ -224,7 +219,7 @@ class Torture:
 
     def no_room(self, notebook: str) -> None:
         """The disk full after some of what ``notebook`` writes, then read-only: told, and with room it goes on."""
-        rng = random.Random(f"{self.seed} {notebook}")
+        rng = random.Random(notebook)
         with mounted(self.place / f"no-room-{notebook}", "size=1g") as (runs, remount):
             self.begin(runs, notebook)
             used = shutil.disk_usage(runs).used
@@ -303,17 +298,13 @@ def main(argv: list[str] | None = None) -> int:
     """Torture, and print the tables; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--signals", type=int, default=200, help="at least so many (default: 200)")
-    parser.add_argument("--minutes", type=float, default=1e9, help="no further signal after so many minutes")
     parser.add_argument("--files", type=int, default=5, help="of a kind of damage and notebook (default: 5); 0: none")
     parser.add_argument("--lanes", type=int, default=2, help="rounds side by side (default: 2)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notebooks", nargs="+", default=NOTEBOOKS, choices=NOTEBOOKS)
     parser.add_argument("--place", help="a folder to work in, kept; an undisturbed run that it holds is used")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="lmolt-torture-") as folder, ThreadPoolExecutor(given.lanes) as pool:
-        ends = time.monotonic() + 60 * given.minutes
-        place = Path(given.place or folder)
-        it = Torture(place, given.notebooks, given.signals, given.files, ends, given.seed)
+        it = Torture(Path(given.place or folder), given.notebooks, given.signals, given.files)
         if it.run(it.place / "undisturbed", max(it.notebooks)).wait():
             raise SystemExit(f"the undisturbed run fails: {it._words(it.place / 'undisturbed')}")
         list(pool.map(it.rounds, range(given.lanes), itertools.repeat(given.lanes)))

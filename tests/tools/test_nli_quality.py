@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections import Counter
 
-import pandas as pd
 import pytest
 
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
@@ -32,11 +31,6 @@ def sets() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def held_out(sets: list[list[str]]) -> list[HeldOutPair]:
     return list(held_out_pairs(sets, 100))
-
-
-@pytest.fixture(scope="module")
-def quality(sets: list[list[str]]) -> pd.DataFrame:
-    return nli_quality("embedded:nli", sets)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +72,13 @@ def test_no_training_pair_has_a_withheld_combination(sets: list[list[str]]) -> N
     assert len(met) > 3_500, "the other combinations are trained"
 
 
-def test_every_held_out_pair_has_one(sets: list[list[str]], held_out: list[HeldOutPair]) -> None:
+def test_every_held_out_pair_has_one_and_states_its_literals(
+    sets: list[list[str]], held_out: list[HeldOutPair]
+) -> None:
     kept_out = withheld(sets)
     assert Counter(pair.kind for pair in held_out) == dict.fromkeys(KINDS, 100)
     for pair in held_out:
-        assert label_of(*pair.literals) == pair.label
         assert pair.kind in (*TOLD, *ITSELF) or meetings(*pair.literals) & kept_out, pair
-
-
-def test_texts_state_what_their_literals_say(held_out: list[HeldOutPair]) -> None:
-    for pair in held_out:
         for text, literals in zip((pair.premise, pair.hypothesis), pair.literals, strict=True):
             for name, _ in literals:
                 assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text), pair
@@ -108,7 +99,8 @@ def test_training_pairs_are_those_of_the_shipped_model(sets: list[list[str]]) ->
     assert hashlib.sha256(text.encode()).hexdigest().startswith("8d2340a0d4209354")
 
 
-def test_accuracy_in_unseen_forms_is_high_and_what_the_card_states(quality: pd.DataFrame) -> None:
+def test_accuracy_in_unseen_forms_is_high_and_what_the_card_states(sets: list[list[str]]) -> None:
+    quality = nli_quality("embedded:nli", sets)
     assert quality.loc[HELD_OUT, "low"] >= 0.965
     assert (quality["accuracy"] >= 0.9).all(), "of every kind"
     card = (EMBEDDED_FOLDER / "nli" / "README.md").read_text()

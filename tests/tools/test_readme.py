@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.reading import measured
 from lmolt_utils.cli import _parser
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
@@ -97,14 +96,3 @@ def test_every_question_is_answered_by_a_cell_with_an_output() -> None:
         section = cells[places[0] + 1 :]
         end = next((place for place, cell in enumerate(section) if "".join(cell["source"]).startswith("#")), None)
         assert any(cell.get("outputs") for cell in section[:end]), question
-
-
-def test_reading_counts_what_there_is_to_read() -> None:
-    def cell(kind: str, source: str, **more: object) -> dict[str, object]:
-        return {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": {}, **more}
-
-    shown = cell("code", "1\n2\n3", outputs=[{"output_type": "stream"}])
-    parameters = cell("code", "beta = 1", outputs=[]) | {"metadata": {"tags": ["injected-parameters"]}}
-    cells = [cell("markdown", "word " * 50), parameters, shown, cell("code", "4", outputs=[])]
-    found = measured({"cells": cells})
-    assert list(found.values()) == [0.25, 3, 2, 3, 0.5]

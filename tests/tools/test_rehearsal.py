@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from lmolt_utils.config.params import load
@@ -11,7 +10,6 @@ from lmolt_utils.config.systems import load_systems, with_ratio_grid
 from lmolt_utils.files import read_json, read_rows
 from lmolt_utils.models.generation import generate
 from lmolt_utils.models.loading import ModelError, load_model, load_tokenizer
-from lmolt_utils.nli.classifier import Classifier
 from lmolt_utils.paths import root
 from lmolt_utils.run.notebook import Run
 from lmolt_utils.training.experiment import plan
@@ -87,27 +85,3 @@ def test_a_models_own_code_runs_only_where_a_parameter_names_it(hub: Path) -> No
     model, tokenizer = load_model(reference, "causal", remote_code=True), load_tokenizer(reference, remote_code=True)
     assert type(model).__name__ == "OwnForCausalLM"
     assert generate(model, tokenizer, ["CCO"], max_new_tokens=4, batch_size=1)
-
-
-def test_labels_in_another_order(tmp_path: Path) -> None:
-    """The run above has entailment first."""
-    rehearsal.classifier(tmp_path, ["The molecule is a toxin."], ("contradiction", "neutral", "entailment"))
-    for dtype in ("float32", "bfloat16"):
-        nli = Classifier(str(tmp_path), dtype=dtype)
-        answers = nli.probabilities(["The molecule is a nutrient."], ["The molecule is a nutrient."], progress=False)
-        assert answers["entailment"].iloc[0] > 0.5
-
-
-def test_the_folders_are_laid_out_as_the_hubs(hub: Path) -> None:
-    base = hub / "epfl-llm" / "meditron-7b"
-    told = read_json(base / "config.json")
-    tuned = hub / "language-plus-molecules" / "Meditron7b-caption2smiles-LPM24"
-    tokens = len(load_tokenizer(str(tuned)))
-    assert (told["vocab_size"], told["dtype"]) == (tokens + 17, "bfloat16")
-    assert (tuned / "model.safetensors.index.json").is_file()
-    told = read_json(tuned / "config.json")
-    assert (told["vocab_size"], told["dtype"]) == (tokens, "float32")
-    assert "pad_token" not in read_json(tuned / "tokenizer_config.json")
-    assert (hub / "meta-llama" / "Meta-Llama-3-8B-Instruct" / "chat_template.jinja").is_file()
-    parquet = next((hub / "language-plus-molecules" / "LPM-24_train").rglob("split_train*.parquet"))
-    assert list(pd.read_parquet(parquet).columns) == ["molecule", "caption"]

@@ -1,24 +1,24 @@
 """``make embedded-models``: train the six embedded models from nothing, measure them, write them with their cards."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from lmolt_utils.config.prompts import TASKS, Task, prompt
+from lmolt_utils.config.prompts import SIDES, TASKS, Task, prompt
 from lmolt_utils.data.sample import held_out
 from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED
 from lmolt_utils.embedded.corpus import generate as generate_corpus
 from lmolt_utils.files import atomic_folder, fingerprint, write_json, write_text
+from lmolt_utils.metrics.molecules import molecule_scores
 from lmolt_utils.models.generation import generate
-from lmolt_utils.models.loading import EMBEDDED_FOLDER, load_model, load_tokenizer
+from lmolt_utils.models.loading import EMBEDDED_FOLDER, Kind, load_model, load_tokenizer
 from tools.embedded_models.nli_quality import HELD_OUT, atoms_quality, nli_quality
-from tools.embedded_models.quality import molecule_quality, property_f1
+from tools.embedded_models.quality import property_f1
 from tools.embedded_models.tokenizer import train_bpe
 from tools.embedded_models.train import (
     GENERATOR_ROWS,
@@ -33,63 +33,45 @@ from tools.embedded_models.train import (
 #: The corpus that the models are trained on: the default profile's, as the papers' models know all of L+M-24.
 ROWS, SEED, TEST_ROWS = MODEL_ROWS, MODEL_SEED, 300
 HASHES = "hashes.json"
-GROUPS: dict[str, tuple[str, ...]] = {
-    "language": ("base", *TASKS), "negatives": tuple(f"negatives-{task}" for task in TASKS), "nli": ("nli",)
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A shipped model: what its card says it is, what loads it, and the tasks it is measured on."""
-
-    what: str
-    kind: Literal["causal", "translator", "classifier"]
-    tasks: tuple[Task, ...] = ()
-
-
+#: The shipped models in the order of their training, and what their cards say that they are.
 MODELS = {
-    "base": Shipped(
-        "language model of molecules and captions, unpaired; the origin of cap2mol and mol2cap", "causal", TASKS
-    ),
-    "mol2cap": Shipped(
-        "captions molecules; fine-tuned from base, embeddings and output layer kept", "causal", TASKS
-    ),
-    "cap2mol": Shipped(
-        "writes molecules for captions; fine-tuned from base, embeddings and output layer kept", "causal", TASKS
-    ),
-    "negatives-mol2cap": Shipped(
-        "translator whose captions become rejected answers; kept weak on purpose", "translator", ("mol2cap",)
-    ),
-    "negatives-cap2mol": Shipped(
-        "translator whose molecules become rejected answers; kept weak on purpose", "translator", ("cap2mol",)
-    ),
-    "nli": Shipped("cross-encoder for natural language inference over property facts", "classifier"),
-}  # fmt: skip
+    "base": "language model of molecules and captions, unpaired; the origin of cap2mol and mol2cap",
+    "mol2cap": "captions molecules; fine-tuned from base, embeddings and output layer kept",
+    "cap2mol": "writes molecules for captions; fine-tuned from base, embeddings and output layer kept",
+    "negatives-mol2cap": "translator whose captions become rejected answers; kept weak on purpose",
+    "negatives-cap2mol": "translator whose molecules become rejected answers; kept weak on purpose",
+    "nli": "cross-encoder for natural language inference over property facts",
+}
+#: What they are measured by: captions; molecules; the share of different outputs; held-out pairs of texts.
+MEASURES = ["property_f1", "validity", "maccs", "distinct", "nli_accuracy"]
 
 
-def build(
-    folder: Path = EMBEDDED_FOLDER, log: Callable[[str], None] = print, only: Sequence[str] = tuple(GROUPS)
-) -> pd.DataFrame:
+def kind_of(name: str) -> Kind:
+    """What loads a shipped model."""
+    return "translator" if name.startswith("negatives") else "classifier" if name == "nli" else "causal"
+
+
+def build() -> pd.DataFrame:
     """Train, round to float16, save and measure; returns the quality table that the cards state.
 
-    ``only`` names the groups of :data:`GROUPS` to train; each starts from its own seed, so that training one
-    alone gives the same weights. What is trained is measured, other models and their cards stay as they are.
+    Each model starts from its own seed. The language models are measured on the corpus's test split, on both tasks.
     """
-    start = time.perf_counter()
+    start, folder = time.perf_counter(), EMBEDDED_FOLDER
     torch.use_deterministic_algorithms(True)
 
     def say(text: str) -> None:
-        log(f"{time.perf_counter() - start:5.0f} s  {text}")
+        print(f"{time.perf_counter() - start:5.0f} s  {text}", flush=True)
 
     corpus = generate_corpus(ROWS, SEED)
     train = corpus[corpus["split"] == "train"].reset_index(drop=True)
+    sets = property_sets(corpus)
     say(f"corpus of {ROWS} molecules, {len(train)} to train on")
     bpe = train_bpe(text for row in train[["molecule", "caption"]].itertuples(index=False) for text in forms(*row))
     trained: dict[str, tuple[Any, PreTrainedTokenizerFast]] = {}
-    for name in (name for group, names in GROUPS.items() if group in only for name in names):
+    for name in MODELS:
         set_seed(SEED)
         if name == "nli":
-            tokenizer, model, rows, collator = prepared_classifier(bpe, property_sets(train), SEED)
+            tokenizer, model, rows, collator = prepared_classifier(bpe, sets, SEED)
         else:
             base = trained["base"][0] if name in TASKS else None
             tokenizer, model, rows, collator = prepared(name, bpe, train.head(GENERATOR_ROWS.get(name, ROWS)), base)
@@ -99,10 +81,19 @@ def build(
         with atomic_folder(folder / name) as part:
             model.half().save_pretrained(part)
             tokenizer.save_pretrained(part)
-    quality = measure(folder, corpus, list(trained))
+
+    tested, pairs = held_out(corpus, "test", TEST_ROWS, SEED), nli_quality("embedded:nli", sets)
+    measured: dict[str, dict[str, float]] = {}
+    for name in MODELS:
+        own = [task for task in TASKS if kind_of(name) == "causal" or name.endswith(task)]
+        told = {"nli_accuracy": float(pairs["accuracy"].to_dict()[HELD_OUT])}
+        measured[name] = told if name == "nli" else ask(folder / name, tested, own)
+    quality = pd.DataFrame(measured).T.reindex(columns=MEASURES).astype(float).round(3)
     say("measured on held-out molecules and pairs")
-    for name in trained:
-        write_text(folder / name / "README.md", card(name, quality.T[name].to_dict(), folder / name, corpus))
+    by_kind = _NLI_CARD.format(held_out=_markdown(pairs), atoms=_markdown(atoms_quality("embedded:nli")))
+    for name in MODELS:
+        more = by_kind if name == "nli" else ""
+        write_text(folder / name / "README.md", card(name, quality.T[name].dropna().to_dict()) + more)
     write_json(folder / HASHES, hashes(folder))
     return quality
 
@@ -112,31 +103,13 @@ def forms(molecule: str, caption: str) -> tuple[str, str, str]:
     return molecule, f" {molecule}", f" {caption}"
 
 
-def measure(folder: Path, corpus: pd.DataFrame, names: Sequence[str] = tuple(MODELS)) -> pd.DataFrame:
-    """Quality of the saved models ``names`` on the corpus's test split, of the cross-encoder on held-out pairs.
-
-    Columns: ``property_f1`` (captions), ``validity`` and ``maccs`` (molecules), ``distinct`` (share of different
-    outputs), ``nli_accuracy``; a model is measured on both tasks where it can be asked both.
-    """
-    tested = held_out(corpus, "test", TEST_ROWS, SEED)
-    rows = {}
-    for name in names:
-        if name == "nli":
-            accuracy = nli_quality(str(folder / name), property_sets(corpus))["accuracy"].to_dict()
-            rows[name] = {"nli_accuracy": accuracy[HELD_OUT]}
-        else:
-            rows[name] = ask(folder / name, tested, MODELS[name].tasks)
-    columns = ["property_f1", "validity", "maccs", "distinct", "nli_accuracy"]
-    return pd.DataFrame(rows).T.reindex(columns=columns).astype(float).round(3)
-
-
 def ask(folder: Path, tested: pd.DataFrame, tasks: Sequence[Task]) -> dict[str, float]:
     """Quality of the model in ``folder``, named as in :data:`MODELS`, on the molecules ``tested``."""
-    kind = MODELS[folder.name].kind
+    kind = kind_of(folder.name)
     model, tokenizer = load_model(str(folder), kind), load_tokenizer(str(folder))
     result: dict[str, float] = {}
     for task in tasks:
-        source = tested["molecule" if task == "mol2cap" else "caption"]
+        source = tested[SIDES[task][0]]
         texts = list(source) if kind == "translator" else [prompt(task, text) for text in source]
         outputs = generate(model, tokenizer, texts, max_new_tokens=96, batch_size=128, title=folder.name)
         outputs = [text.strip() for text in outputs]
@@ -144,7 +117,9 @@ def ask(folder: Path, tested: pd.DataFrame, tasks: Sequence[Task]) -> dict[str, 
         if task == "mol2cap":
             result["property_f1"] = property_f1(tested["properties"], outputs)
         else:
-            result["validity"], result["maccs"] = molecule_quality(list(tested["molecule"]), outputs)
+            said = [text or "nothing" for text in outputs]  # officially, no output is a valid molecule
+            scores = molecule_scores(list(tested["molecule"]), said, fcd=False).metrics
+            result["validity"], result["maccs"] = scores["Validity"], scores["MACCS"]
     return result
 
 
@@ -183,15 +158,15 @@ held out here).
 {atoms}"""
 
 
-def card(name: str, quality: Mapping[Any, float], folder: Path, corpus: pd.DataFrame) -> str:
-    """The model card: what it is, data, seed, schedule and held-out quality; the NLI model's also per kind of pair."""
-    schedule = SCHEDULES[name]
+def card(name: str, quality: Mapping[Any, float]) -> str:
+    """The model card: what it is, data, seed, schedule and held-out quality."""
+    schedule, folder = SCHEDULES[name], EMBEDDED_FOLDER / name
     part = f", {GENERATOR_ROWS[name]} of its training molecules" if name in GENERATOR_ROWS else ", training split"
     nli = name == "nli"
     head = _CARD.format(
         name=name,
-        what=MODELS[name].what.capitalize(),
-        millions=load_model(str(folder), MODELS[name].kind).num_parameters() / 1e6,
+        what=MODELS[name].capitalize(),
+        millions=load_model(str(folder), kind_of(name)).num_parameters() / 1e6,
         megabytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
         rows=ROWS,
         seed=SEED,
@@ -201,11 +176,7 @@ def card(name: str, quality: Mapping[Any, float], folder: Path, corpus: pd.DataF
         rate=schedule.peak,
         tested="held-out pairs of texts" if nli else f"{TEST_ROWS} held-out molecules",
     )
-    lines = "".join(f"| {metric} | {value:.3f} |\n" for metric, value in quality.items() if not pd.isna(value))
-    if not nli:
-        return head + lines
-    held_out, atoms = nli_quality(str(folder), property_sets(corpus)), atoms_quality(str(folder))
-    return head + lines + _NLI_CARD.format(held_out=_markdown(held_out), atoms=_markdown(atoms))
+    return head + "".join(f"| {measure} | {value:.3f} |\n" for measure, value in quality.items())
 
 
 def _markdown(quality: pd.DataFrame) -> str:

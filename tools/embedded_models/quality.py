@@ -1,13 +1,8 @@
-"""How good the embedded models are on held-out molecules: what their model cards state."""
+"""Which properties captions name, and how well: what the model cards of the embedded models state."""
 
 import re
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
 
-from rdkit import DataStructs
-from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
-
-from lmolt_utils.data.molecules import parse
 from lmolt_utils.grammar.rules import vocabulary
 
 
@@ -17,14 +12,12 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{'|'.join(longest_first)})(?![\w-])")
 
 
-@cache
-def _names() -> re.Pattern[str]:
-    return name_pattern(vocabulary())
+_NAMES = name_pattern(vocabulary())
 
 
 def properties_in(caption: str) -> set[str]:
     """Properties that a caption names, longest match first (``anti inflammatory`` is not ``inflammatory``)."""
-    return set(_names().findall(caption.lower()))
+    return set(_NAMES.findall(caption.lower()))
 
 
 def property_f1(references: Iterable[str], captions: Iterable[str]) -> float:
@@ -36,15 +29,3 @@ def property_f1(references: Iterable[str], captions: Iterable[str]) -> float:
         named += len(found)
         true += len(expected)
     return 2 * hits / (named + true) if named + true else 0.0
-
-
-def molecule_quality(references: Sequence[str], molecules: Sequence[str]) -> tuple[float, float]:
-    """Validity, and mean MACCS similarity to the reference over all rows (an invalid molecule counts as 0)."""
-    valid, similarity = 0, 0.0
-    for reference, text in zip(references, molecules, strict=True):
-        mol = parse(text)
-        if mol is not None:
-            valid += 1
-            pair = GetMACCSKeysFingerprint(parse(reference)), GetMACCSKeysFingerprint(mol)
-            similarity += DataStructs.TanimotoSimilarity(*pair)
-    return valid / len(references), similarity / len(references)

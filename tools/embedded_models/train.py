@@ -31,7 +31,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from lmolt_utils.config.prompts import Task, answer, prompt
+from lmolt_utils.config.prompts import SIDES, Task, answer, prompt
 from tools.embedded_models.nli_data import EMBEDDED as EMBEDDED_NAMES
 from tools.embedded_models.nli_data import LABELS, Language, pairs
 from tools.embedded_models.tokenizer import framed
@@ -81,7 +81,7 @@ Prepared = tuple[PreTrainedTokenizerFast, PreTrainedModel, Rows, Callable[[Rows]
 # ----------------------------------------------------------------------------------------------- untrained models
 
 
-def llama(tokenizer: PreTrainedTokenizerFast, size: Size = EMBEDDED) -> LlamaForCausalLM:
+def llama(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlamaForCausalLM:
     """An untrained Llama (embeddings untied, as Llama-2's are)."""
     return LlamaForCausalLM(
         LlamaConfig(
@@ -99,7 +99,7 @@ def llama(tokenizer: PreTrainedTokenizerFast, size: Size = EMBEDDED) -> LlamaFor
     )
 
 
-def t5(tokenizer: PreTrainedTokenizerFast, size: Size = EMBEDDED_T5) -> T5ForConditionalGeneration:
+def t5(tokenizer: PreTrainedTokenizerFast, size: Size) -> T5ForConditionalGeneration:
     """An untrained T5 with as many layers in its encoder as in its decoder."""
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
@@ -176,7 +176,7 @@ def language_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame) -> Ro
 
 def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> Rows:
     """Prompt and answer; only the answer and its EOS are learned."""
-    sources, targets = _columns(frame, task)
+    sources, targets = (frame[side] for side in SIDES[task])
     prompts = tokenizer([prompt(task, source) for source in sources]).input_ids
     answers = tokenizer([answer(target) for target in targets], add_special_tokens=False).input_ids
     rows = []
@@ -188,7 +188,7 @@ def instruction_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, ta
 
 def translation_rows(tokenizer: PreTrainedTokenizerFast, frame: pd.DataFrame, task: Task) -> Rows:
     """Source and target without any instruction, as MolT5 takes them."""
-    sources, targets = (tokenizer(list(column)).input_ids for column in _columns(frame, task))
+    sources, targets = (tokenizer(list(frame[side])).input_ids for side in SIDES[task])
     return [{"input_ids": before, "labels": after} for before, after in zip(sources, targets, strict=True)]
 
 
@@ -200,11 +200,6 @@ def nli_rows(tokenizer: PreTrainedTokenizerFast, triples: Sequence[tuple[str, st
         {"input_ids": ids, "token_type_ids": types, "labels": LABELS.index(label)}
         for ids, types, label in zip(encoded.input_ids, encoded.token_type_ids, labels, strict=True)
     ]
-
-
-def _columns(frame: pd.DataFrame, task: Task) -> tuple[pd.Series, pd.Series]:
-    molecule, caption = frame["molecule"], frame["caption"]
-    return (molecule, caption) if task == "mol2cap" else (caption, molecule)
 
 
 def property_sets(frame: pd.DataFrame) -> list[list[str]]:
@@ -235,7 +230,6 @@ def fit(
         learning_rate=schedule.peak,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
-        max_grad_norm=1.0,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
         logging_strategy="steps" if saves else "epoch",
@@ -246,7 +240,6 @@ def fit(
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
-        bf16=False,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         seed=seed,
@@ -278,19 +271,12 @@ def prepared(
     model = llama(tokenizer, sizes[0])
     if base:
         model.load_state_dict(base.state_dict())
-        keep_vocabulary(model)
+        # Both languages keep one input and output space, so that an adapter on the inner layers (the papers' LoRA
+        # leaves embeddings and head alone) can still reach the words of the other one.
+        model.get_input_embeddings().requires_grad_(False)
+        model.get_output_embeddings().requires_grad_(False)
     rows = instruction_rows(tokenizer, frame, task) if base else language_rows(tokenizer, frame)
     return tokenizer, model, rows, DataCollatorForSeq2Seq(tokenizer)
-
-
-def keep_vocabulary(model: LlamaForCausalLM) -> None:
-    """Leave embeddings and output layer as they are.
-
-    Both languages then keep one input and output space, so that an adapter on the inner layers (the papers' LoRA leaves
-    embeddings and head alone) can still reach the words of the other one.
-    """
-    model.get_input_embeddings().requires_grad_(False)
-    model.get_output_embeddings().requires_grad_(False)
 
 
 def prepared_classifier(
