@@ -13,7 +13,7 @@ from lmolt_utils.run.notebook import Run
 ABOUT = ["about", "quantity"]
 ALL = "all"
 #: What is measured in which unit.
-LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILES, characters": "molecule"}
+LENGTHS = ("caption, words", "caption, characters", "SMILES, characters")
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
 
 def measured(corpus: pd.DataFrame) -> pd.DataFrame:
     """Length of every row in the units of :data:`LENGTHS`, and its split."""
-    lengths = {"caption, words": corpus["caption"].map(lambda text: len(text.split()))}
-    lengths |= {"caption, characters": corpus["caption"].str.len(), "SMILES, characters": corpus["molecule"].str.len()}
-    return pd.DataFrame({"split": corpus["split"], **lengths})
+    caption, molecule = corpus["caption"].str, corpus["molecule"].str
+    lengths = zip(LENGTHS, (caption.split().str.len(), caption.len(), molecule.len()), strict=True)
+    return pd.DataFrame({"split": corpus["split"], **dict(lengths)})
 
 
 def card(corpus: pd.DataFrame, facts: pd.DataFrame | None = None) -> Card:
@@ -64,8 +64,7 @@ def card(corpus: pd.DataFrame, facts: pd.DataFrame | None = None) -> Card:
 def card_facts(corpus: pd.DataFrame) -> pd.DataFrame:
     """:attr:`Card.facts` of ``corpus`` (columns ``split``, ``molecule``, ``caption``, ``properties``).
 
-    A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing. Lengths
-    are in words (split at spaces) and characters.
+    A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing.
     """
     known = corpus.assign(
         canonical=[one.canonical for one in molecules(corpus["molecule"])],

@@ -41,10 +41,8 @@ class Overlap:
         """Per reference: test rows compared, mean similarity of the nearest neighbour, shares at 0.9 and at 1."""
         values = self.similarities.drop(columns="id").astype(float)
         compared = values.notna().sum()
-        shares = {f"share >= {SIMILAR}": (values >= SIMILAR).sum(), "share = 1": (values == 1).sum()}
-        table = pd.DataFrame({"of": compared, "mean": values.mean()})
-        table = table.assign(**{name: seen / compared.replace(0, np.nan) for name, seen in shares.items()})
-        return table.rename_axis("nearest neighbour in")
+        table = {"of": compared, "mean": values.mean(), f"share >= {SIMILAR}": (values >= SIMILAR).sum() / compared}
+        return pd.DataFrame(table | {"share = 1": (values == 1).sum() / compared}).rename_axis("nearest neighbour in")
 
 
 def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -> Overlap:
