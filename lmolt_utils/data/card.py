@@ -73,27 +73,22 @@ def card_facts(corpus: pd.DataFrame) -> pd.DataFrame:
     lengths, facts = measured(corpus), {}
     for split in (ALL, *dict.fromkeys(corpus["split"])):
         rows = known if split == ALL else known[known["split"] == split]
-        facts[split] = _counts(rows)
+        sets = property_sets(rows["properties"])
+        names = rows["properties"].str.split("|").explode()
+        stated, having = names[names != ""], int(sets.sum())
+        facts[split] = {
+            ("rows", "rows"): len(rows),
+            ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
+            ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
+            ("properties", "rows without properties"): len(rows) - having,
+            ("properties", "distinct properties"): stated.nunique(),
+            ("properties", "properties per row that has some"): len(stated) / having if having else float("nan"),
+            **{("properties", name): value for name, value in property_skew(sets).items()},
+        }
         for quantity, values in lengths.loc[rows.index, list(LENGTHS)].items():
             spread = {"mean": values.mean(), "standard deviation": values.std(), "longest": values.max()}
             facts[split] |= {(str(quantity), name): value for name, value in spread.items()}
     return pd.DataFrame(facts).rename_axis(ABOUT)
-
-
-def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Rows, duplicates and property sets of one split."""
-    sets = property_sets(rows["properties"])
-    names = rows["properties"].str.split("|").explode()
-    stated, having = names[names != ""], int(sets.sum())
-    return {
-        ("rows", "rows"): len(rows),
-        ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
-        ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
-        ("properties", "rows without properties"): len(rows) - having,
-        ("properties", "distinct properties"): stated.nunique(),
-        ("properties", "properties per row that has some"): len(stated) / having if having else float("nan"),
-        **{("properties", name): value for name, value in property_skew(sets).items()},
-    }
 
 
 def make_card(run: Run, corpus: pd.DataFrame) -> Card:

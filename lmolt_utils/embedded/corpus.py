@@ -76,18 +76,15 @@ def _records(rows: int, seed: int) -> tuple[dict[str, str], ...]:
             continue
         misses = 0
         properties = properties_of(families)
+        (split,) = rng.choices(list(SPLIT_SHARES), weights=list(SPLIT_SHARES.values()))
+        if any(set(pair) <= set(properties) for pair in WITHHELD_PAIRS):
+            split = "withheld"
         records[smiles] = {
             "id": f"e{len(records):06d}",
-            "split": _split(rng, properties),
+            "split": split,
             "molecule": smiles,
             "caption": caption_for(smiles, properties, seed),
             "properties": "|".join(properties),
             "families": "|".join(families),
         }
     return tuple(records.values())
-
-
-def _split(rng: random.Random, properties: list[str]) -> str:
-    drawn = rng.choices(list(SPLIT_SHARES), weights=list(SPLIT_SHARES.values()))[0]
-    present = set(properties)
-    return "withheld" if any(present >= set(pair) for pair in WITHHELD_PAIRS) else drawn
