@@ -50,8 +50,8 @@ def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
 
 def measured(corpus: pd.DataFrame) -> pd.DataFrame:
     """Length of every row in the units of :data:`LENGTHS`, and its split."""
-    caption, molecule = corpus["caption"].str, corpus["molecule"].str
-    lengths = zip(LENGTHS, (caption.split().str.len(), caption.len(), molecule.len()), strict=True)
+    words = corpus["caption"].map(lambda text: len(text.split()))
+    lengths = zip(LENGTHS, (words, corpus["caption"].str.len(), corpus["molecule"].str.len()), strict=True)
     return pd.DataFrame({"split": corpus["split"], **dict(lengths)})
 
 
