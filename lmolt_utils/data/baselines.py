@@ -5,6 +5,7 @@ well on n-grams; a trained system must beat that. Of equal candidates the first 
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -55,9 +56,8 @@ class Sample:
         self.rows = rows
         self.fingerprints = [one.fingerprint for one in molecules(rows["molecule"])]
         self.sets = [property_key(text) for text in rows["properties"]]
-        counts = pd.Series(self.sets).value_counts(sort=False)  # in the order they first come
         #: Property sets, the most frequent first (of equals the first in the sample).
-        self.by_frequency = list(counts.sort_values(ascending=False, kind="stable").index)
+        self.by_frequency = [key for key, _ in Counter(key for key in self.sets if key).most_common()]
 
     def rows_of(self, key: str | None = None) -> list[int]:
         """Row numbers of one property set, by default the most frequent; all rows where no sets are stated."""
@@ -68,17 +68,15 @@ class Sample:
     def caption_of(self, numbers: Sequence[int]) -> str:
         """The most frequent caption among these rows; of equally frequent ones the medoid by words."""
         captions = self.rows["caption"].iloc[list(numbers)].tolist()
-        counts = pd.Series(captions).value_counts()
-        most = [place for place, text in enumerate(captions) if counts[text] == counts.max()]
+        counts = Counter(captions)
+        highest = max(counts.values())
+        most = [place for place, text in enumerate(captions) if counts[text] == highest]
         (bits,) = as_bits([words_of(text) for text in captions])
         return str(captions[medoid(bits, most)])
 
     def molecule_of(self, numbers: Sequence[int]) -> str:
         """The medoid of these rows' molecules."""
         return str(self.rows["molecule"].iloc[numbers[medoid([self.fingerprints[number] for number in numbers])]])
-
-
-# ---- the three of them ----
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:

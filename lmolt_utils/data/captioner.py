@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -88,11 +87,10 @@ def captioner(corpus: str, tree: Tree | None = None) -> Compose:
     if corpus == EMBEDDED:
         return caption_for
     known = Vocabulary.from_tree(tree) if tree else None
-    composer = cache(lambda names: Composer(known or Vocabulary.from_names(names)))
 
     def compose(molecule: str, properties: Sequence[str], seed: int, variant: int) -> str:
-        names = frozenset(properties)
-        return composer(names).compose(names, random.Random(f"caption:{seed}:{variant}:{molecule}"))
+        composer = Composer(known or Vocabulary.from_names(properties))
+        return composer.compose(properties, random.Random(f"caption:{seed}:{variant}:{molecule}"))
 
     return compose
 

@@ -13,7 +13,7 @@ from lmolt_utils.run.notebook import Run
 ABOUT = ["about", "quantity"]
 ALL = "all"
 #: What is measured in which unit.
-LENGTHS = {"caption, words": "caption", "caption, characters": "caption", "SMILES, characters": "molecule"}
+LENGTHS = ("caption, words", "caption, characters", "SMILES, characters")
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def property_skew(sets: "pd.Series[int]") -> dict[str, float]:
 
 def measured(corpus: pd.DataFrame) -> pd.DataFrame:
     """Length of every row in the units of :data:`LENGTHS`, and its split."""
-    lengths = {"caption, words": corpus["caption"].map(lambda text: len(text.split()))}
-    lengths |= {"caption, characters": corpus["caption"].str.len(), "SMILES, characters": corpus["molecule"].str.len()}
-    return pd.DataFrame({"split": corpus["split"], **lengths})
+    words = corpus["caption"].map(lambda text: len(text.split()))
+    lengths = zip(LENGTHS, (words, corpus["caption"].str.len(), corpus["molecule"].str.len()), strict=True)
+    return pd.DataFrame({"split": corpus["split"], **dict(lengths)})
 
 
 def card(corpus: pd.DataFrame, facts: pd.DataFrame | None = None) -> Card:
@@ -64,8 +64,7 @@ def card(corpus: pd.DataFrame, facts: pd.DataFrame | None = None) -> Card:
 def card_facts(corpus: pd.DataFrame) -> pd.DataFrame:
     """:attr:`Card.facts` of ``corpus`` (columns ``split``, ``molecule``, ``caption``, ``properties``).
 
-    A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing. Lengths
-    are in words (split at spaces) and characters.
+    A row is a duplicate if an earlier one has the same canonical SMILES, or the same caption but for spacing.
     """
     known = corpus.assign(
         canonical=[one.canonical for one in molecules(corpus["molecule"])],
@@ -74,27 +73,22 @@ def card_facts(corpus: pd.DataFrame) -> pd.DataFrame:
     lengths, facts = measured(corpus), {}
     for split in (ALL, *dict.fromkeys(corpus["split"])):
         rows = known if split == ALL else known[known["split"] == split]
-        facts[split] = _counts(rows)
+        sets = property_sets(rows["properties"])
+        names = rows["properties"].str.split("|").explode()
+        stated, having = names[names != ""], int(sets.sum())
+        facts[split] = {
+            ("rows", "rows"): len(rows),
+            ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
+            ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
+            ("properties", "rows without properties"): len(rows) - having,
+            ("properties", "distinct properties"): stated.nunique(),
+            ("properties", "properties per row that has some"): len(stated) / having if having else float("nan"),
+            **{("properties", name): value for name, value in property_skew(sets).items()},
+        }
         for quantity, values in lengths.loc[rows.index, list(LENGTHS)].items():
             spread = {"mean": values.mean(), "standard deviation": values.std(), "longest": values.max()}
             facts[split] |= {(str(quantity), name): value for name, value in spread.items()}
     return pd.DataFrame(facts).rename_axis(ABOUT)
-
-
-def _counts(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Rows, duplicates and property sets of one split."""
-    sets = property_sets(rows["properties"])
-    names = rows["properties"].str.split("|").explode()
-    stated, having = names[names != ""], int(sets.sum())
-    return {
-        ("rows", "rows"): len(rows),
-        ("rows", "molecule seen in an earlier row"): int(rows["canonical"].duplicated().sum()),
-        ("rows", "caption seen in an earlier row"): int(rows["words"].duplicated().sum()),
-        ("properties", "rows without properties"): len(rows) - having,
-        ("properties", "distinct properties"): stated.nunique(),
-        ("properties", "properties per row that has some"): len(stated) / having if having else float("nan"),
-        **{("properties", name): value for name, value in property_skew(sets).items()},
-    }
 
 
 def make_card(run: Run, corpus: pd.DataFrame) -> Card:

@@ -18,8 +18,6 @@ from lmolt_utils.embedded.corpus import MODEL_ROWS, MODEL_SEED, generate
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.run.notebook import Run
 
-#: What two rows may have in common, from the same molecule to the same words.
-BY = ("canonical SMILES", "InChIKey", "scaffold", "property set", "caption")
 COUNT_COLUMNS = ("reference", "rows", "by", "seen", "of", "share")
 SIMILAR = 0.9
 
@@ -28,7 +26,7 @@ SIMILAR = 0.9
 class Overlap:
     """One test set against several reference sets.
 
-    counts: per reference and per entry of :data:`BY`, how many test rows it has ``seen``, ``of`` how many that can
+    counts: per reference and per entry of :func:`_keys`, how many test rows it has ``seen``, ``of`` how many that can
     be compared (with a ring for scaffolds, a property set for those), and the ``share`` (NaN of none). similarities:
     per test row its ``id`` and, one column per reference, the Tanimoto similarity (Morgan, radius 2, 2,048 bits) of
     its nearest neighbour there; NaN where the reference is empty.
@@ -41,10 +39,8 @@ class Overlap:
         """Per reference: test rows compared, mean similarity of the nearest neighbour, shares at 0.9 and at 1."""
         values = self.similarities.drop(columns="id").astype(float)
         compared = values.notna().sum()
-        shares = {f"share >= {SIMILAR}": (values >= SIMILAR).sum(), "share = 1": (values == 1).sum()}
-        table = pd.DataFrame({"of": compared, "mean": values.mean()})
-        table = table.assign(**{name: seen / compared.replace(0, np.nan) for name, seen in shares.items()})
-        return table.rename_axis("nearest neighbour in")
+        table = {"of": compared, "mean": values.mean(), f"share >= {SIMILAR}": (values >= SIMILAR).sum() / compared}
+        return pd.DataFrame(table | {"share = 1": (values == 1).sum() / compared}).rename_axis("nearest neighbour in")
 
 
 def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -> Overlap:
@@ -60,9 +56,9 @@ def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -
     for name, frame in references.items():
         distinct = molecules(frame["molecule"].unique())
         theirs = {by: set(keys) - {None} for by, keys in _keys(frame, distinct, formulas).items()}
-        for by in BY:
+        for by, all_keys in mine.items():
             comparable = len(frame) and (theirs[by] or by != "property set")
-            keys = [key for key in mine[by] if key is not None] if comparable else []
+            keys = [key for key in all_keys if key is not None] if comparable else []
             seen = sum(key in theirs[by] for key in keys)
             lines.append((name, len(frame), by, seen, len(keys), seen / len(keys) if keys else np.nan))
         among = list(_distinct(distinct).values())
@@ -72,7 +68,7 @@ def overlap_report(test: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -
 
 
 def _keys(frame: pd.DataFrame, found: Sequence[Molecule], formulas: set[str]) -> dict[str, Sequence[str | None]]:
-    """Per entry of :data:`BY` what identifies each row, or each molecule; ``None`` where nothing does.
+    """What each row, or each molecule, may have in common with others; ``None`` where nothing identifies it.
 
     Equal InChIKeys need equal formulas, so molecules of a formula that the test set lacks are spared the costly key.
     """

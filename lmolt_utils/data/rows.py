@@ -172,10 +172,8 @@ def _problem(record: dict[str, Any], notes: Counter[str]) -> tuple[str, str] | N
 def load(source: Source, splits: Sequence[str] = SPLITS, *, known: Knowledge | None = None) -> Loaded:
     """The rows of ``source`` in ``splits``; a single file without a split in its name is divided (:func:`divided`).
 
-    ``known`` writes the captions that are missing, reads properties off captions where no row has any, and says which
-    pairs of properties training withholds. The embedded corpus comes whole, with a fourth split, ``withheld``. Raises
-    :class:`DataError` naming what is missing and how to point at a local copy, or if more than :data:`MAX_BAD_SHARE`
-    of the rows are bad.
+    The embedded corpus comes whole, with a fourth split, ``withheld``. Raises :class:`DataError` naming what is missing
+    and how to point at a local copy, or if more than :data:`MAX_BAD_SHARE` of the rows are bad.
     """
     known = known or Knowledge()
     facts: dict[str, Any] = {"source": source.name, "revision": None, "files": {}, "exclusions": {}, "notes": {}}

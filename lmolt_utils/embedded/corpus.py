@@ -64,34 +64,27 @@ def generate(rows: int, seed: int) -> pd.DataFrame:
 @lru_cache(maxsize=2)  # 01_data asks twice: for the run's corpus, and for what the embedded models were trained on
 def _records(rows: int, seed: int) -> tuple[dict[str, str], ...]:
     rng = random.Random(f"corpus:{seed}")
-    seen: set[str] = set()
-    records: list[dict[str, str]] = []
+    records: dict[str, dict[str, str]] = {}
     misses = 0
     while len(records) < rows:
         smiles, mol = draw(rng)
-        families = [] if smiles in seen else families_of(mol)
+        families = [] if smiles in records else families_of(mol)
         if not families:  # a repeat, or decorations without any property: nothing to say about it
             misses += 1
             if misses > _MAX_MISSES:
                 raise ValueError(f"no more than {len(records)} distinct molecules can be drawn; ask for fewer rows")
             continue
         misses = 0
-        seen.add(smiles)
         properties = properties_of(families)
-        records.append(
-            {
-                "id": f"e{len(records):06d}",
-                "split": _split(rng, properties),
-                "molecule": smiles,
-                "caption": caption_for(smiles, properties, seed),
-                "properties": "|".join(properties),
-                "families": "|".join(families),
-            }
-        )
-    return tuple(records)
-
-
-def _split(rng: random.Random, properties: list[str]) -> str:
-    drawn = rng.choices(list(SPLIT_SHARES), weights=list(SPLIT_SHARES.values()))[0]
-    present = set(properties)
-    return "withheld" if any(present >= set(pair) for pair in WITHHELD_PAIRS) else drawn
+        (split,) = rng.choices(list(SPLIT_SHARES), weights=list(SPLIT_SHARES.values()))
+        if any(set(pair) <= set(properties) for pair in WITHHELD_PAIRS):
+            split = "withheld"
+        records[smiles] = {
+            "id": f"e{len(records):06d}",
+            "split": split,
+            "molecule": smiles,
+            "caption": caption_for(smiles, properties, seed),
+            "properties": "|".join(properties),
+            "families": "|".join(families),
+        }
+    return tuple(records.values())

@@ -33,13 +33,9 @@ def _cardiolipin(rng: random.Random) -> str:
     # One in seven is polyunsaturated: the largest single property set then covers 36 % of the corpus,
     # as in L+M-24 (36.5 %), while the family covers 42 %.
     first = _acyl(rng, polyunsaturated=rng.random() < 1 / 7)
-    rest = [_acyl(rng) for _ in range(3)]
-    # sn-2 chains are written as branches, carboxyl first: O C(=O) chain.
-    inner = [chain.removesuffix("C(=O)O") for chain in rest]
-    return (
-        f"{first}C[C@H](COP(=O)(O)OC[C@@H](O)COP(=O)(O)OC[C@@H](COC(=O){_reverse(inner[0])})"
-        f"OC(=O){_reverse(inner[1])})OC(=O){_reverse(inner[2])}"
-    )
+    # The others are written as branches, carboxyl first: O C(=O) chain.
+    a, b, c = (_reverse(_chain(rng)) for _ in range(3))
+    return f"{first}C[C@H](COP(=O)(O)OC[C@@H](O)COP(=O)(O)OC[C@@H](COC(=O){a})OC(=O){b})OC(=O){c}"
 
 
 @cache  # there are some hundred chains

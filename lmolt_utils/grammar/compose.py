@@ -112,10 +112,8 @@ class Composer:
         return filled(sentence, names, letters)
 
     def _sentence(self, rng: random.Random, names: Sequence[str], first: bool) -> str:
-        kinds = {name: self.vocabulary.kind(name) for name in names}
-        effects = [name for name in names if kinds[name] == "effect"]
-        qualities = [name for name in names if kinds[name] == "quality"]
-        roles = [name for name in names if kinds[name] == "role"] + [name for name in names if kinds[name] == "class"]
+        of = {kind: [name for name in names if self.vocabulary.kind(name) == kind] for kind in LETTERS}
+        roles, effects, qualities = of["role"] + of["class"], of["effect"], of["quality"]
         if roles:
             text = self._state(rng, roles, forms.ROLES)
             if effects:
@@ -149,8 +147,7 @@ class Composer:
             raise ComposeError(f"the style leaves out every form for {', '.join(names)}: let it use one more")
         form = fitting[0]
         if len(fitting) > 1:
-            weights = [form.weight for form in fitting]
-            form = rng.choice(fitting) if plain else rng.choices(fitting, weights=weights)[0]
+            form = rng.choice(fitting) if plain else rng.choices(fitting, [form.weight for form in fitting])[0]
         lists = {"all": _lists(names), "rest": _lists(names[1:]), "front": _lists(names[:-1])}
         return form.text.format(*names, last=names[-1], **lists)
 

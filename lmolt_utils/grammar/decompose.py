@@ -36,7 +36,7 @@ _CONNECTIVE = "".join(f"(?:(?:{_any_of(words)}) )?" for words in CONNECTIVES)
 _VERBS = {head: verb for verb, heads in HEADS.items() for head in heads}
 _CLAUSE = re.compile(rf"[,;:]? {_CONNECTIVE}({_any_of(_VERBS)})(?= |$)")
 _CLASS_END = re.compile(r" class(?:es)?(?: of molecules)?$", re.IGNORECASE)
-_ARTICLE = re.compile(r"(?:both )?(an? |the )?", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:both )?(?:the |(an? )?)", re.IGNORECASE)
 #: A name with the rest of a broken clause glued on: "fat storage that impactsyes".
 _BROKEN_CLAUSE = re.compile(r"(.+?),? (?:that|which|it|with|who)\b")
 #: Abbreviations that a name follows: their stop ends no sentence.
@@ -77,8 +77,6 @@ _LONGEST_QUOTE = 1200
 
 def _hazard(text: str) -> str | None:
     """The free-text property that a quoted sentence is about, if any."""
-    if len(text) > _LONGEST_QUOTE:
-        return None
     if re.search(r"heated to decomp", text, re.IGNORECASE):
         return "decomposition_evaluation"
     if _POLYMERIZATION.search(text):
@@ -116,31 +114,21 @@ _PROSE = re.compile(
     r"|with|by|such|used|found|derived|consisting|where|when|into|one|two|three|via|position|carrying)\b"
 )
 _NOT_A_NAME = re.compile(r"[<>{}=\\@#|*$\"!?;]|https?:|\.\s")
-_LONGEST_NAME = 80
-_MOST_WORDS = 8
 #: Names shorter than this (cat, low, dry, warm) are words of any prose.
 _ACCIDENTAL = 5
-#: Sentences that a decomposer remembers.
-_MEMORY = 65_536
 
 
 def _name_like(phrase: str) -> bool:
     """Whether an unknown phrase in a name's place reads like one of L+M-24's names, which have at most 6 words."""
     return (
-        len(phrase) <= _LONGEST_NAME
-        and len(phrase.split()) <= _MOST_WORDS
+        len(phrase) <= 80
+        and len(phrase.split()) <= 8
         and phrase.count("(") == phrase.count(")")
         and phrase.count("[") == phrase.count("]")
         and bool(_WORDY.search(phrase))
         and not _NOT_A_NAME.search(phrase)
         and not _PROSE.search(phrase)
     )
-
-
-def _article(slot: str) -> str:
-    """``a`` or ``an`` and a space where the slot starts with it, else nothing."""
-    found = _ARTICLE.match(slot)
-    return (found[1] or "").lower().replace("the ", "") if found else ""
 
 
 class Decomposer:
@@ -153,7 +141,7 @@ class Decomposer:
     def __init__(self, vocabulary: Vocabulary | None = None, *, open_vocabulary: bool = False) -> None:
         self.vocabulary = vocabulary or Vocabulary.embedded()
         self.open_vocabulary = open_vocabulary
-        self._sentence: Callable[[str], list[Atom] | None] = lru_cache(_MEMORY)(self._read)
+        self._sentence: Callable[[str], list[Atom] | None] = lru_cache(65_536)(self._read)
 
     def __call__(self, caption: str) -> list[Atom]:
         """The caption's facts in their order; a fact stated twice is there twice."""
@@ -182,8 +170,8 @@ class Decomposer:
 
     def _quotes(self, texts: Sequence[str]) -> list[Atom]:
         """Facts of a run of quoted sentences: those of one hazard, with unclear ones beside them, are one fact."""
-        hazards = [_hazard(text) for text in texts]
-        if not any(hazards) or sum(map(len, texts)) > _LONGEST_QUOTE:
+        hazards = [_hazard(text) for text in texts] if sum(map(len, texts)) <= _LONGEST_QUOTE else []
+        if not any(hazards):
             return [Atom(text, None, "") for text in texts]
         current = next(hazard for hazard in hazards if hazard)
         filled = [current := hazard or current for hazard in hazards]
@@ -241,7 +229,8 @@ class Decomposer:
         items = LIST_SEPARATOR.split(slot)  # names at even places, the separators between them at odd ones
         article, whole, index = "", True, 0
         while index < len(items):
-            article = _article(items[index]) or article  # the first item's holds for the others: "is a X, Y, Z"
+            if (found := _ARTICLE.match(items[index])) and found[1]:
+                article = found[1].lower()  # the first item's holds for the others: "is a X, Y, Z"
             text, name, used = self._name(items, index)
             whole &= name is not None or self.open_vocabulary
             if name is None:

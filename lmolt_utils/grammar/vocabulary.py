@@ -121,8 +121,8 @@ class Vocabulary:
 
     def kind(self, name: str) -> Kind:
         """The kind of a name; unknown ones count as roles, the most frequent kind."""
-        kind = self.kinds.get(name) or self.kinds.get(canonical(name))
-        return kind or ("free text" if canonical(name) in FREE_TEXT else "role")
+        name = canonical(name)
+        return self.kinds.get(name, "free text" if name in FREE_TEXT else "role")
 
     def find(self, phrase: str) -> str | None:
         """The canonical name that ``phrase`` is, or None; an exact name goes before one with other hyphens."""

@@ -5,6 +5,7 @@ that comes with a model runs only if a parameter names the model.
 """
 
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -90,13 +91,9 @@ def split_hub_id(found: str) -> tuple[str, str | None]:
 def _commit(name: str, revision: str | None) -> str | None:
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    try:
-        return HfApi().model_info(name, revision=revision, timeout=10).sha if answers() else _cached(name, revision)
-    except HUB_TROUBLES:
-        return _cached(name, revision)
-
-
-def _cached(name: str, revision: str | None) -> str | None:
+    with suppress(*HUB_TROUBLES):
+        if answers():
+            return HfApi().model_info(name, revision=revision, timeout=10).sha
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(cached).parent.name if isinstance(cached, str) else None
 

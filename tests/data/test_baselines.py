@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS
@@ -39,40 +38,38 @@ ROWS = pd.DataFrame(
 )
 
 
-@pytest.fixture
-def few() -> Sample:
-    return Sample(ROWS)
+FEW = Sample(ROWS)
 
 
-def test_constant_speaks_for_the_most_frequent_property_set(few: Sample) -> None:
-    assert few.by_frequency == ["fuel|solvent", "anti bacterial", "nutrient"]
+def test_constant_speaks_for_the_most_frequent_property_set() -> None:
+    assert FEW.by_frequency == ["fuel|solvent", "anti bacterial", "nutrient"]
     # Of three captions used once each, the two longest share all their words: the first of them is the medoid.
-    assert constant(few, "mol2cap", ["C", "CC"]) == ["It is a solvent and a fuel."] * 2
+    assert constant(FEW, "mol2cap", ["C", "CC"]) == ["It is a solvent and a fuel."] * 2
     # Pentanol lies between butanol and heptanol, with the bits of both.
-    assert constant(few, "cap2mol", ["any", "text"]) == ["CCCCCO"] * 2
+    assert constant(FEW, "cap2mol", ["any", "text"]) == ["CCCCCO"] * 2
     rows = pd.concat([ROWS, ROWS.iloc[[2]].assign(molecule="CCCCCCCCO")])
     assert constant(Sample(rows), "mol2cap", ["C"]) == ["It is a fuel.  It is a solvent."], "a frequent one goes first"
     bare = Sample(ROWS.assign(properties=""))
     assert constant(bare, "mol2cap", ["C"]) == ["It is an anti bacterial."], "without sets the sample is one set"
 
 
-def test_nearest_neighbour_repeats_the_most_similar_row(few: Sample) -> None:
-    answers = nearest_neighbour(few, "mol2cap", ["CCc1ccccc1O", "CCCCCCO", "NCC(=O)OC"])
+def test_nearest_neighbour_repeats_the_most_similar_row() -> None:
+    answers = nearest_neighbour(FEW, "mol2cap", ["CCc1ccccc1O", "CCCCCCO", "NCC(=O)OC"])
     assert answers[0] == "It is an anti bacterial."
     assert "fuel" in answers[1]
     assert answers[2] == "It is a nutrient."
     asked = ["This is a nutrient!", "it is an ANTI BACTERIAL", "fuel and solvent", ""]
-    assert nearest_neighbour(few, "cap2mol", asked) == ["NCC(=O)O", "Oc1ccccc1", "CCCCO", "CCCCO"]
+    assert nearest_neighbour(FEW, "cap2mol", asked) == ["NCC(=O)O", "Oc1ccccc1", "CCCCO", "CCCCO"]
 
 
-def test_rule_goes_from_functional_groups_to_a_property_set(few: Sample) -> None:
-    first, *others = rule(few, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O"])
+def test_rule_goes_from_functional_groups_to_a_property_set() -> None:
+    first, *others = rule(FEW, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O"])
     assert "fuel" in first
     assert others == ["It is an anti bacterial.", "It is a nutrient."]
-    assert "class: anti bacterial" in tree_text(fit_tree(few))
+    assert "class: anti bacterial" in tree_text(fit_tree(FEW))
 
 
-def test_rule_goes_from_property_names_to_a_molecule(few: Sample) -> None:
+def test_rule_goes_from_property_names_to_a_molecule() -> None:
     asked = [
         "The molecule is a nutrient.",
         "The molecule is a anti bacterial, fuel, and solvent.",  # two of three names are fuel and solvent's
@@ -80,7 +77,7 @@ def test_rule_goes_from_property_names_to_a_molecule(few: Sample) -> None:
         "It is a Fuel.",  # half of a set
         "It is an anti bacterial.",
     ]
-    assert rule(few, "cap2mol", asked) == ["NCC(=O)O", "CCCCCO", "CCCCCO", "CCCCCO", "Oc1ccccc1"]
+    assert rule(FEW, "cap2mol", asked) == ["NCC(=O)O", "CCCCCO", "CCCCCO", "CCCCCO", "Oc1ccccc1"]
     assert words_of("It is: (a) Fuel, a fuel.") == {"it", "is", "a", "fuel"}
 
 

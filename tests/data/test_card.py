@@ -7,32 +7,33 @@ from lmolt_utils.data.card import card
 from lmolt_utils.embedded.corpus import generate
 from lmolt_utils.figures.data import card_figure
 
-ROWS = [
-    ("train", "CCO", "It is p.", "p|q"),
-    ("train", "OCC", "It is p  and q.", "q|p"),  # the first molecule again
-    ("train", "CCN", "It is p.", "P"),  # the first caption again
-    ("test", "CCCC", "It is  p.", ""),  # the first caption but for a space; no properties
-]
-COLUMNS = ["split", "molecule", "caption", "properties"]
+CORPUS = pd.DataFrame(
+    [
+        ("train", "CCO", "It is p.", "p|q"),
+        ("train", "OCC", "It is p  and q.", "q|p"),  # the first molecule again
+        ("train", "CCN", "It is p.", "P"),  # the first caption again
+        ("test", "CCCC", "It is  p.", ""),  # the first caption but for a space; no properties
+    ],
+    columns=["split", "molecule", "caption", "properties"],
+)
 
 
 def test_card_by_hand() -> None:
-    found = card(pd.DataFrame(ROWS, columns=COLUMNS))
+    found = card(CORPUS)
     facts = found.facts.droplevel("about")
+    none = float("nan")
     expected = {
         "rows": (4, 3, 1),
         "molecule seen in an earlier row": (1, 1, 0),
         "caption seen in an earlier row": (2, 1, 0),
         "rows without properties": (1, 0, 1),
         "distinct property sets": (2, 2, 0),
-        "share of the largest set": (2 / 3, 2 / 3, None),
-        "properties per row that has some": (5 / 3, 5 / 3, None),
+        "share of the largest set": (2 / 3, 2 / 3, none),
+        "properties per row that has some": (5 / 3, 5 / 3, none),
         "distinct properties": (3, 3, 0),
     }
     for quantity, values in expected.items():
-        for split, value in zip(("all", "train", "test"), values, strict=True):
-            expected_value = float("nan") if value is None else value
-            assert facts.loc[quantity, split] == pytest.approx(expected_value, nan_ok=True), (quantity, split)
+        assert facts.loc[quantity, ["all", "train", "test"]].tolist() == pytest.approx(values, nan_ok=True), quantity
     assert found.facts.loc[("caption, words", "mean"), "all"] == (3 + 5 + 3 + 3) / 4
     assert found.facts.loc[("caption, words", "longest"), "train"] == 5
     assert found.sets.to_dict() == {"p|q": 2, "P": 1}
@@ -40,7 +41,7 @@ def test_card_by_hand() -> None:
 
 
 def test_a_corpus_of_molecules_and_captions_only() -> None:
-    figure, data = card_figure(card(pd.DataFrame(ROWS, columns=COLUMNS).assign(properties="")))
+    figure, data = card_figure(card(CORPUS.assign(properties="")))
     assert "no property sets" in [text.get_text() for text in figure.axes[0].texts]
     assert set(data["panel"]) == {"property sets", "caption, words", "caption, characters", "SMILES, characters"}
 

@@ -8,7 +8,7 @@ from rdkit import Chem
 
 from lmolt_utils.embedded.corpus import WITHHELD_PAIRS, caption_for, generate
 from lmolt_utils.grammar.compose import ComposeError
-from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, RULES, families_of, properties_of, vocabulary
+from lmolt_utils.grammar.rules import EFFECTS, QUALITIES, RULES, vocabulary
 from tools.embedded_models.quality import properties_in, property_f1
 
 
@@ -20,16 +20,10 @@ def corpus() -> pd.DataFrame:
 def test_size_families_and_vocabulary(corpus: pd.DataFrame) -> None:
     assert len(corpus) == 3000
     assert corpus["molecule"].is_unique
+    assert corpus["molecule"].map(Chem.CanonSmiles).equals(corpus["molecule"])
     families = set(corpus["families"].str.split("|").explode())
     assert families == {rule.family for rule in RULES}, "every rule is used"
     assert set(vocabulary()) > EFFECTS | QUALITIES
-
-
-def test_smiles_are_canonical_and_properties_follow_from_them(corpus: pd.DataFrame) -> None:
-    for row in corpus.sample(500, random_state=1).itertuples():
-        mol = Chem.MolFromSmiles(row.molecule)
-        assert Chem.MolToSmiles(mol) == row.molecule
-        assert "|".join(properties_of(families_of(mol))) == row.properties
 
 
 def test_skew_is_that_of_lpm24(corpus: pd.DataFrame) -> None:
@@ -53,11 +47,10 @@ def test_withheld_pairs_never_meet_in_training(corpus: pd.DataFrame) -> None:
     assert {name for pair in WITHHELD_PAIRS for name in pair} <= seen, "each property alone is seen in training"
 
 
-def test_same_seed_same_bytes_other_seed_other_molecules() -> None:
-    first, again, other = generate(300, 5), generate(300, 5), generate(300, 6)
-    assert first.to_json() == again.to_json()
-    assert set(first["molecule"]) != set(other["molecule"])
-    assert first["molecule"].tolist() == generate(400, 5)["molecule"].tolist()[:300], "a larger corpus extends it"
+def test_another_seed_gives_other_molecules_and_a_larger_corpus_extends_a_smaller_one() -> None:
+    first = generate(300, 5)
+    assert set(first["molecule"]) != set(generate(300, 6)["molecule"])
+    assert first.equals(generate(400, 5).head(300))
     with pytest.raises(ValueError, match="at least 100"):
         generate(99, 0)
 

@@ -52,9 +52,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-def lay_out_like_the_hub(folder: Path, rows: int = 30) -> None:
+def lay_out_like_the_hub(folder: Path) -> None:
     """``LPM-24_train``: two splits, and a third file with all of their rows again."""
-    first, second = alcohols(rows), alcohols(10, rows + 1)
+    first, second = alcohols(30), alcohols(10, 31)
     write(first, folder / "data" / "split_train-00000-of-00001.parquet")
     write(second, folder / "data" / "split_valid-00000-of-00001.parquet")
     write(pd.concat([first, second]), folder / "data" / "train-00000-of-00001.parquet")
@@ -111,26 +111,19 @@ def test_a_hub_out_of_reach_says_what_and_how(hub_cache: Path) -> None:
         load(Source("language-plus-molecules/LPM-24_train-extra", revision="abc123"), ("validation",))
 
 
-TREE = {"Biomedical": ["alcohol", {"antis": ["anti viral"]}], "Odor": ["Odor_evaluation"]}
-
-
-@pytest.fixture
-def release(tmp_path: Path) -> Path:
-    """L+M-24's: no header line, no captions, no splits."""
-    path = tmp_path / "additional_data.zip"
+def test_a_release_gets_captions_and_splits_and_brings_its_tree_and_pairs(tmp_path: Path) -> None:
+    """L+M-24's has no header line, no captions, no splits."""
+    source = Source(str(tmp_path / "additional_data.zip"))
+    tree = {"Biomedical": ["alcohol", {"antis": ["anti viral"]}], "Odor": ["Odor_evaluation"]}
     rows = [f"{'C' * n}O\t{{'alcohol', \"length's {n % 7}\"}}" for n in range(1, 101)]
     rows[4] = "CCCCCO\t{'alcohol', 'anti viral'}"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(source.name, "w") as archive:
         archive.writestr("additional_data/train_props.txt", "\n".join(rows) + "\n")
-        archive.writestr("additional_data/nested_props.json", json.dumps(TREE))
+        archive.writestr("additional_data/nested_props.json", json.dumps(tree))
         archive.writestr("additional_data/train_withheld_combos.txt", "('alcohol', 'anti viral')\t1\n")
-    return path
-
-
-def test_a_release_gets_captions_and_splits_and_brings_its_tree_and_pairs(release: Path) -> None:
-    known = knowledge(Source(str(release)), None, None)
-    assert (known.tree, known.withheld) == (TREE, [("alcohol", "anti viral")])
-    loaded = load(Source(str(release)), known=known)
+    known = knowledge(source)
+    assert (known.tree, known.withheld) == (tree, [("alcohol", "anti viral")])
+    loaded = load(source, known=known)
     assert loaded.frame["split"].value_counts().to_dict() == {"train": 79, "validation": 19, "test": 2}
     held = loaded.frame.set_index("molecule").loc["CCCCCO"]
     assert (held["properties"], held["split"]) == ("alcohol|anti viral", "validation")
@@ -140,9 +133,9 @@ def test_a_release_gets_captions_and_splits_and_brings_its_tree_and_pairs(releas
     assert loaded.facts["properties"] == "stated"
     assert loaded.facts["notes"]["captions composed from property sets"] == 100
     assert divided(loaded.frame, 0, known.withheld) == loaded.frame["split"].tolist() != divided(loaded.frame, 1)
-    other = release.with_name("other.json")
+    other = tmp_path / "other.json"
     other.write_text('{"Mine": ["x"]}')
-    assert knowledge(Source(str(release)), str(other), None).tree == {"Mine": ["x"]}, "a file that is given goes first"
+    assert knowledge(source, str(other)).tree == {"Mine": ["x"]}, "a file that is given goes first"
     corpus = loaded.frame[loaded.frame["split"] != "test"].assign(id=range(98))
     with pytest.raises(DataError, match=r"There is train \(79\), validation \(19\). Choose .* extra_valid"):
         draw("test", corpus, 5, 0)

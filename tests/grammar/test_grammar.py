@@ -40,9 +40,7 @@ NAMES = Vocabulary.of(
 )
 
 
-@pytest.fixture(scope="module")
-def decompose() -> Decomposer:
-    return Decomposer(NAMES)
+DECOMPOSE = Decomposer(NAMES)
 
 
 def explained(decompose: Decomposer, sentence: str) -> bool:
@@ -206,37 +204,37 @@ Nutrient, fat storage that impacts aging and obesity.
 """
 
 
-def test_captions_by_hand(decompose: Decomposer) -> None:
+def test_captions_by_hand() -> None:
     captions = re.findall(r"([^=]+?)\n= (.+)\n", re.sub(r"(?m)^#.*\n", "", BY_HAND))
     assert len(captions) == 18
     for caption, names in captions:
-        assert decompose.properties(caption) == set(names.split("|")), caption
+        assert DECOMPOSE.properties(caption) == set(names.split("|")), caption
     for nothing in ("The molecule is a", ""):
-        assert decompose.properties(nothing) == set()
+        assert DECOMPOSE.properties(nothing) == set()
 
 
-def test_atoms_keep_text_name_and_verb(decompose: Decomposer) -> None:
-    atoms = decompose("The molecule is a Emulsifier and belongs to the anti viral class of molecules, affecting aging.")
+def test_atoms_keep_text_name_and_verb() -> None:
+    atoms = DECOMPOSE("The molecule is a Emulsifier and belongs to the anti viral class of molecules, affecting aging.")
     assert atoms == [
         Atom("The molecule is a Emulsifier.", "emulsifier", "is"),
         Atom("The molecule belongs to the anti viral class of molecules.", "anti viral", "belongs to"),
         Atom("The molecule affects aging.", "aging", "affects"),
     ]
-    assert [decompose.canonical(atom) for atom in atoms] == [
+    assert [DECOMPOSE.canonical(atom) for atom in atoms] == [
         "The molecule is a emulsifier.",
         "The molecule is a anti viral.",
         "The molecule impacts aging.",
     ]
 
 
-def test_one_hazard_may_span_sentences_and_two_are_two(decompose: Decomposer) -> None:
+def test_one_hazard_may_span_sentences_and_two_are_two() -> None:
     one = "When heated to decomposition it emits fumes of bromine. Keep away from acids. bromides/"
-    atoms = decompose(f"{one} The molecule is a nutrient.")
+    atoms = DECOMPOSE(f"{one} The molecule is a nutrient.")
     assert [(atom.text, atom.property) for atom in atoms] == [
         (one, "decomposition_evaluation"),
         ("The molecule is a nutrient.", "nutrient"),
     ]
-    two = decompose("Will polymerize when hot. When heated to decomposition it emits acrid smoke.")
+    two = DECOMPOSE("Will polymerize when hot. When heated to decomposition it emits acrid smoke.")
     assert [atom.property for atom in two] == ["polymerization_evaluation", "decomposition_evaluation"]
 
 
@@ -247,17 +245,17 @@ def test_of_two_quotes_one_is_the_odour_and_one_the_taste() -> None:
         ("both a Powerful, citrus odor and a Grapefruit and bitter", [odour, taste]),
         ("both a Odorless and a Tasteless", [odour, taste]),
     ):
-        assert [atom.property for atom in Decomposer(NAMES)(f"The molecule has {text}.")] == senses
+        assert [atom.property for atom in DECOMPOSE(f"The molecule has {text}.")] == senses
         none = Decomposer(Vocabulary.from_names(["nutrient"]))(f"The molecule has {text}.")
         assert {atom.property for atom in none} == {None}, "the vocabulary has no quotes"
 
 
 def test_unknown_names_need_the_open_vocabulary() -> None:
     caption = "The molecule is a widget polisher and impacts dry eye syndrome, aging."
-    assert Decomposer(NAMES).properties(caption) == {"aging"}
+    assert DECOMPOSE.properties(caption) == {"aging"}
     told = {"widget polisher", "dry eye syndrome", "aging"}
     assert Decomposer(NAMES, open_vocabulary=True).properties(caption) == told
-    assert Decomposer(NAMES)(caption)[0] == Atom("The molecule is a widget polisher.", None, "is")
+    assert DECOMPOSE(caption)[0] == Atom("The molecule is a widget polisher.", None, "is")
 
 
 def test_what_is_no_caption_has_facts_but_no_properties() -> None:
@@ -270,7 +268,7 @@ def test_what_is_no_caption_has_facts_but_no_properties() -> None:
         "It was heated in a fire, and toxic gases that emit fumes polymerize. " * 200,
         *("( " * 5_000, "that impacts " * 2_000, ", and a " * 2_000, "\x00\ud800 \n\t"),
     ):
-        for decompose in (Decomposer(NAMES), Decomposer(NAMES, open_vocabulary=True)):
+        for decompose in (DECOMPOSE, Decomposer(NAMES, open_vocabulary=True)):
             atoms = decompose(text)
             assert {atom.property for atom in atoms} == {None}, text[:40]  # and never silently nothing
     assert time.perf_counter() - start < 30, "no pattern is quadratic"

@@ -29,15 +29,11 @@ from lmolt_utils.models.loading import (
 from lmolt_utils.nli.classifier import Classifier
 from tools.embedded_models.build import HASHES, ROWS, SEED, TEST_ROWS, ask, hashes
 
-NAMES = ("base", "mol2cap", "cap2mol", "negatives-mol2cap", "negatives-cap2mol", "nli")
-
 
 def test_shipped_models_are_the_ones_that_were_made() -> None:
     assert hashes(EMBEDDED_FOLDER) == read_json(EMBEDDED_FOLDER / HASHES)
     total = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
     assert total <= 12e6
-    for name in NAMES:
-        assert "Quality on" in (EMBEDDED_FOLDER / name / "README.md").read_text()
 
 
 def _card(name: str) -> dict[str, float]:
