@@ -6,6 +6,7 @@ the trivial baselines on the same rows from the 10 % sample and from all trainin
 """
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -60,17 +61,26 @@ def main(rows: int = 1000) -> None:
 
 def costs() -> None:
     """What each training cost, of the backbones and of the adapters that there are: ``figures/study/training.csv``."""
-    folder, run = root() / FOLDER, run_folder("study", {})
-    made = [name for name in (*SCHEDULES, *CURVE) if (folder / name).exists()]
-    backbones = {name: read_json(folder / name / "record.json") for name in made}
-    table = pd.DataFrame.from_dict(backbones, orient="index").drop(columns="schedule")
+    save_table("training", pd.concat([backbone_costs(), adapter_costs(run_folder("study", {}))]))
+
+
+def backbone_costs() -> pd.DataFrame:
+    """The records of the models that were trained from nothing."""
+    folder = root() / FOLDER
+    made = [name for name in (*SCHEDULES, *CURVE) if (folder / name / "record.json").exists()]
+    table = pd.DataFrame([{"model": name} | read_json(folder / name / "record.json") for name in made])
+    return table.drop(columns="schedule", errors="ignore")
+
+
+def adapter_costs(run: Path) -> pd.DataFrame:
+    """Seconds and peak memory of the adapters of a run; without the pause after a kill."""
+    found = []
     for system in load_systems():
         if (path := run / "models" / f"{system.name}.record.json").exists():
-            record = read_json(path)
             log = timing_path(run / "logs" / f"{system.name}.training.jsonl")
-            seconds = read_rows(log, ("seconds",))["seconds"].max()  # without the pause after a kill
-            table.loc[system.name, ["seconds", "peak_mb"]] = seconds, record["peak_mb"]
-    save_table("training", table.rename_axis("model").reset_index())
+            seconds = read_rows(log, ("seconds",))["seconds"].max()
+            found.append({"model": system.name, "seconds": seconds, "peak_mb": read_json(path)["peak_mb"]})
+    return pd.DataFrame(found)
 
 
 if __name__ == "__main__":

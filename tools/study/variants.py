@@ -26,6 +26,7 @@ from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run, start
 from lmolt_utils.training.experiment import make_system
 from tools.study import FOLDER, save_table
+from tools.study.models import adapter_costs, backbone_costs
 
 PROFILE = "study"
 HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
@@ -100,15 +101,23 @@ def scores(name: str) -> pd.DataFrame:
 
 
 def save() -> None:
-    """Write ``figures/study/variants.csv``; rows of variants that were not made here stay as they are there."""
-    path = FOLDER / "variants.csv"
-    found = [table for name in VARIANTS if not (table := scores(name)).empty]
-    made = {str(name) for table in found for name in table["variant"].unique()}
+    """Write ``figures/study/variants.csv``, and ``variants_training.csv``: which models they are of, what they cost.
+
+    Rows of variants that were not made here stay as they are there.
+    """
+    costs = [adapter_costs(run_folder(PROFILE, VARIANTS[name][0])).assign(variant=name) for name in VARIANTS]
+    _replace("variants", [scores(name) for name in VARIANTS])
+    _replace("variants_training", [backbone_costs().assign(variant="all"), *costs])
+
+
+def _replace(name: str, tables: Sequence[pd.DataFrame]) -> None:
+    found, path = [table for table in tables if not table.empty], FOLDER / f"{name}.csv"
+    made = {str(variant) for table in found for variant in table["variant"]}
     if path.exists():
         kept = pd.read_csv(path)
         found.append(kept[~kept["variant"].isin(made)])
     if found:
-        save_table("variants", pd.concat(found))
+        save_table(name, pd.concat(found))
 
 
 def rates() -> pd.DataFrame:
