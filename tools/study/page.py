@@ -167,6 +167,12 @@ def variants(figures: Path) -> str:
     return markdown("", [metric for _, metric in BOTH], list(dict.fromkeys((n, tuple(cells)) for n, cells in lines)))
 
 
+#: Lines of a system in the table of the released code's choices, by variant.
+RELEASED = {
+    "corrected": "corrected", "released": "as released", "released-first-line": "as released, first lines",
+}  # fmt: skip
+
+
 def released(figures: Path) -> str:
     """The headline rows three times: as the papers print them, corrected, and by the released code's choices."""
     both, known = _scores(figures), {system.name: system for system in load_systems()}
@@ -175,10 +181,9 @@ def released(figures: Path) -> str:
         system = known[str(name)]
         printed = [load_published().printed(system.rows, metric) for _, metric in BOTH]
         lines.append((f"{system.label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
-        for variant, title in (("corrected", "corrected"), ("released", "as released")):
-            lines.append(
-                (f"{system.label}, {title}", _cells(both[(both["system"] == name) & (both["variant"] == variant)]))
-            )
+        own = both[both["system"] == name]
+        made = [variant for variant in RELEASED if (own["variant"] == variant).any()]
+        lines += [(f"{system.label}, {RELEASED[one]}", _cells(own[own["variant"] == one])) for one in made]
     return markdown("", [metric for _, metric in BOTH], lines)
 
 

@@ -19,10 +19,13 @@ from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import BASELINES, System, load_systems
 from lmolt_utils.data.baselines import make_baseline
 from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
-from lmolt_utils.metrics.results import all_scores
-from lmolt_utils.metrics.scoring import score_systems
+from lmolt_utils.files import read_rows
+from lmolt_utils.metrics.intervals import intervals
+from lmolt_utils.metrics.results import SCORE_COLUMNS, all_scores
+from lmolt_utils.metrics.scoring import Scorer, score_systems
+from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.negatives.pairs import make_negatives, make_pairs
-from lmolt_utils.paths import run_folder
+from lmolt_utils.paths import from_root, run_folder
 from lmolt_utils.run.notebook import Run, start
 from lmolt_utils.training.experiment import make_system
 from tools.study import FOLDER, save_table
@@ -100,13 +103,27 @@ def scores(name: str) -> pd.DataFrame:
     return all_scores(run, [one for one in run.table if one.name.split("@seed")[0] in names]).assign(variant=name)
 
 
+def first_lines() -> pd.DataFrame:
+    """The released code's SFT again, its outputs cut at their first line break: what the missing stop alone costs."""
+    run = _run("07_nli_evaluation", VARIANTS["released"][0])
+    scorer, lines = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid), []
+    for task in TASKS:
+        if not (path := prediction_path(run, "sft", task)).exists():
+            continue
+        frame = read_rows(path, PREDICTION_COLUMNS)
+        frame["prediction"] = [str(text).strip().split("\n")[0] for text in frame["raw"]]
+        for metric, one in intervals(scorer.score(frame, task)).items():
+            lines.append(("sft", task, metric, one.value, one.n, one.low, one.high, "released-first-line"))
+    return pd.DataFrame(lines, columns=[*SCORE_COLUMNS, "variant"])
+
+
 def save() -> None:
     """Write ``figures/study/variants.csv``, and ``variants_training.csv``: which models they are of, what they cost.
 
     Rows of variants that were not made here stay as they are there.
     """
     costs = [adapter_costs(run_folder(PROFILE, VARIANTS[name][0])).assign(variant=name) for name in VARIANTS]
-    _replace("variants", [scores(name) for name in VARIANTS])
+    _replace("variants", [*(scores(name) for name in VARIANTS), first_lines()])
     _replace("variants_training", [backbone_costs().assign(variant="all"), *costs])
 
 
