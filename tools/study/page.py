@@ -169,7 +169,8 @@ def variants(figures: Path) -> str:
 
 #: Lines of a system in the table of the released code's choices, by variant.
 RELEASED = {
-    "corrected": "corrected", "released": "as released", "released-first-line": "as released, first lines",
+    "": "corrected, main run", "corrected": "corrected", "released": "as released",
+    "released-first-line": "as released, first lines",
 }  # fmt: skip
 
 
@@ -183,6 +184,8 @@ def released(figures: Path) -> str:
         lines.append((f"{system.label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
         own = both[both["system"] == name]
         made = [variant for variant in RELEASED if (own["variant"] == variant).any()]
+        if "corrected" in made:  # of the same models as the released one
+            made.remove("")
         lines += [(f"{system.label}, {RELEASED[one]}", _cells(own[own["variant"] == one])) for one in made]
     return markdown("", [metric for _, metric in BOTH], lines)
 
