@@ -170,7 +170,7 @@ def variants(figures: Path) -> str:
 #: Lines of a system in the table of the released code's choices, by variant.
 RELEASED = {
     "": "corrected, main run", "corrected": "corrected", "released": "as released",
-    "released-first-line": "as released, first lines",
+    "released-uncleaned": "as released, not cleaned", "released-first-line": "as released, cut at the first line break",
 }  # fmt: skip
 
 
