@@ -76,8 +76,8 @@ def adapter_costs(run: Path) -> pd.DataFrame:
     """Seconds and peak memory of the adapters of a run; without the pause after a kill."""
     found = []
     for system in load_systems():
-        if (path := run / "models" / f"{system.name}.record.json").exists():
-            log = timing_path(run / "logs" / f"{system.name}.training.jsonl")
+        path, log = run / "models" / f"{system.name}.record.json", run / "logs" / f"{system.name}.training.jsonl"
+        if path.exists() and (log := timing_path(log)).exists():  # not where the adapter is another run's
             seconds = read_rows(log, ("seconds",))["seconds"].max()
             found.append({"model": system.name, "seconds": seconds, "peak_mb": read_json(path)["peak_mb"]})
     return pd.DataFrame(found)
