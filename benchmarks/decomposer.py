@@ -30,4 +30,7 @@ def unpack(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    unpack(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    if (folder / "config.json").exists():
+        parser.error(f"{folder} holds a model already")
+    unpack(folder)

@@ -24,8 +24,10 @@ TEST_COLUMNS = ("id", "molecule", "caption", "properties")
 PAIR_COLUMNS = ("id", "task", "source", "chosen", "rejected")
 
 
-def property_key(text: str, fold_case: bool = True) -> str | None:
-    """A property set regardless of its order (and case); ``None`` for an empty one."""
+def property_key(text: object, fold_case: bool = True) -> str | None:
+    """A property set regardless of its order (and case); ``None`` for an empty or missing one."""
+    if not isinstance(text, str):
+        return None
     names = {name.strip() for name in (text.lower() if fold_case else text).split("|")} - {""}
     return "|".join(sorted(names)) or None
 

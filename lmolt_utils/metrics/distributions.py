@@ -95,7 +95,9 @@ def caption_wins(probabilities: pd.DataFrame, threshold: float | None = None) ->
 
 
 def win_rate(wins: np.ndarray) -> dict[str, float | int]:
-    """Share of wins with Wilson's 95 % interval: value, low, high, n."""
+    """Share of wins with Wilson's 95 % interval: value, low, high, n. Raises ValueError without rows."""
+    if not len(wins):
+        raise ValueError("no rows, no win rate")
     low, high = wilson(float(np.mean(wins)), len(wins))
     return {"value": float(np.mean(wins)), "low": low, "high": high, "n": len(wins)}
 

@@ -112,8 +112,10 @@ def molecule_scores(
 
     BLEU, Exact and Levenshtein (edits, lower is better) are over all rows. Validity is the share of outputs that parse,
     Uniqueness distinct valid outputs, as strings, over valid ones. The mean of a sample's column without NaN is the
-    corpus value; length_deviation: output minus reference, in characters.
+    corpus value; length_deviation: output minus reference, in characters. Raises ValueError for another convention.
     """
+    if invalid not in ("lpm24", "molt5"):
+        raise ValueError(f"unknown convention for invalid molecules {invalid!r}: give 'lpm24' or 'molt5'")
     rows = list(zip(references, predictions, strict=True))
     pairs = [(features(r), features(p)) for r, p in rows]
     missing = {"lpm24": 0.0, "molt5": math.nan}[invalid]

@@ -48,18 +48,18 @@ class Scorer:
     def score(self, frame: pd.DataFrame, task: str | None = None, *, rule: Rule | None = None) -> Scored:
         """Score the predictions of one system on one task; its samples are in the order of the rows.
 
-        frame: one row per pair with reference, prediction and id (else its index). A missing prediction (None, NaN) is
-        scored as an empty one. task: None where the column `task` says it.
+        frame: one row per pair with reference, prediction and, if there is one, id (else rows are numbered from 0). A
+        missing prediction (None, NaN) is scored as an empty one. task: None where the column `task` says it.
         rule: None scores `prediction` as it stands; a rule of `postprocess` is applied to the column `raw`
         (`prediction` where there is none), `clean` to the references too.
 
-        Raises ValueError for a table without rows, or one whose task is not clear.
+        Raises ValueError for a table that cannot be scored or an unknown setting.
         """
         known = _task(frame, task)
-        references, mended = postprocess_references(list(frame["reference"]), rule or "none")
+        ids = _ids(frame)
+        references, mended = postprocess_references(_texts(frame, "reference"), rule or "none")
         column = "raw" if rule is not None and "raw" in frame.columns else "prediction"
-        raw = ["" if pd.isna(cell) else cell for cell in frame[column]]
-        outputs, changes = postprocess(raw, rule or "none")
+        outputs, changes = postprocess(_texts(frame, column), rule or "none")
         if known == "mol2cap":
             scored = caption_scores(references, outputs, *self._words)
             conventions = {**self.caption_conventions(), **_versions("nltk", "rouge_score", "tokenizers")}
@@ -81,7 +81,7 @@ class Scorer:
             conventions["doubled_backslashes_on_one_side"] = doubled  # as edits; the rule `clean` makes them single
         rows = {name: of(references, outputs) for name, (tasks, of) in ROW_METRICS.items() if known in tasks}
         metrics = scored.metrics | {name: float(np.mean(values)) for name, values in rows.items()}
-        samples = pd.DataFrame({"id": np.asarray(frame.get("id", frame.index)), **scored.samples, **rows})
+        samples = pd.DataFrame({"id": ids, **scored.samples, **rows})
         return replace(scored, metrics=metrics, samples=samples, conventions=conventions, task=known)
 
     def caption_conventions(self) -> dict[str, Any]:
@@ -95,7 +95,10 @@ class Scorer:
 
 
 def _task(frame: pd.DataFrame, task: str | None) -> Task:
-    """The task of a frame; raises ValueError where it has no rows or not one known task."""
+    """The task of a frame; raises ValueError for whatever keeps it from being scored."""
+    if absent := [column for column in ("reference", "prediction") if column not in frame.columns]:
+        there = ", ".join(map(str, frame.columns))
+        raise ValueError(f"predictions lack the column(s) {', '.join(absent)}; they have {there}")
     if frame.empty:
         raise ValueError("there is nothing to score: the table has no rows")
     told = sorted({str(name) for name in frame["task"]}) if "task" in frame.columns else []
@@ -108,6 +111,27 @@ def _task(frame: pd.DataFrame, task: str | None) -> Task:
         if name == known:
             return known
     raise ValueError(f"unknown task {name!r}: give 'mol2cap' or 'cap2mol'")
+
+
+def _ids(frame: pd.DataFrame) -> np.ndarray:
+    ids = frame["id"] if "id" in frame.columns else pd.Series(range(len(frame)), index=frame.index)
+    twice = ids.duplicated()
+    if twice.any():
+        place = int(np.flatnonzero(twice)[0])
+        raise ValueError(f"id {ids.iloc[place]!r} comes twice, the second time in row {place + 1}")
+    no_reference = frame["reference"].isna()
+    if no_reference.any():
+        raise ValueError(f"{no_reference.sum()} rows have no reference, the first is id {ids[no_reference].iloc[0]!r}")
+    return ids.to_numpy()
+
+
+def _texts(frame: pd.DataFrame, column: str) -> list[str]:
+    """The cells of a column, a missing one as an empty text."""
+    cells = ["" if gone else cell for cell, gone in zip(frame[column], frame[column].isna(), strict=True)]
+    for row, cell in enumerate(cells, start=1):
+        if not isinstance(cell, str):
+            raise ValueError(f"{column} in row {row} is {type(cell).__name__} ({cell!r:.40}): text is needed")
+    return cells
 
 
 def _backslashes(text: str) -> int:

@@ -121,6 +121,8 @@ class LlmDecomposer:
 
     def __call__(self, caption: str) -> list[Atom]:
         """The facts of an answer, in its order; raises :class:`LlmAnswerError` for a caption that has no answer."""
+        if not caption.strip():
+            return []
         if caption not in self.answers:
             raise LlmAnswerError(f"no answer about {caption[:80]!r}: ask the language model about all captions again")
         atoms: list[Atom] = []

@@ -70,10 +70,16 @@ def test_one_row_and_all_invalid_give_null_not_an_error() -> None:
 @pytest.mark.parametrize(
     ("table", "task", "message"),
     [
+        (MOLECULES.drop(columns=["reference"]), "cap2mol", r"lack the column\(s\) reference"),
+        (MOLECULES, "caption", "unknown task 'caption'"),
         (MOLECULES.iloc[:0], "cap2mol", "no rows"),
+        (frame(["CCO", None, None], ["C", "C", "C"]), "cap2mol", r"2 rows have no reference.*row-1"),
         (MOLECULES.assign(task=["cap2mol", "mol2cap"] * 2), "cap2mol", r"rows of \['mol2cap'\]"),
         (MOLECULES, None, "do not say which task"),
         (MOLECULES.assign(task="caption"), None, "unknown task 'caption'"),
+        (MOLECULES.assign(id=["a", "b", "a", "b"]), "cap2mol", "id 'a' comes twice, the second time in row 3"),
+        (frame(["CCO", "C"], ["CCO", ["C"]]), "cap2mol", r"prediction in row 2 is list \(\['C'\]\): text is needed"),
+        (frame(["CCO", 7], ["CCO", "C"]), "cap2mol", "reference in row 2 is int"),
     ],
 )
 def test_bad_tables_are_refused(table: pd.DataFrame, task: str | None, message: str) -> None:
