@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "lower-rate": ({"learning_rate": 2.5e-4}, ("dpo",)),
     # All choices of the released code but its prompts' white space, which the models' tokenizer, made on one form of
     # the prompts, writes in 280 to 390 tokens instead of 10 to 15: eight times the cost, of a kind that 7B never pays.
-    # What it does to answers, meditron.test-prompt and cpo.test-prompt show.
+    # What it does to answers, meditron.test-prompt and cpo.test-prompt can show.
     "released": (
         {"semantics": "as_released", "switches": {"train_prompt": "corrected", "test_prompt": "corrected"}},
         ("meditron", "sft", "dpo", "cpo", "slerp+cpo"),
@@ -109,6 +109,8 @@ def uncut() -> pd.DataFrame:
     RDKit reads a SMILES up to the first white space, so that fingerprints and validity are of the first line in both,
     BLEU and Levenshtein in the second only. The released cleaning takes line breaks out, and so joins the lines.
     """
+    if scores("released").empty:
+        return pd.DataFrame()
     run, lines = _run("07_nli_evaluation", VARIANTS["released"][0]), []
     scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
     for task in TASKS:
