@@ -54,10 +54,7 @@ rehearse: .venv/.installed ## the papers' profile on a CPU: the same models and 
 	@$(IN_VENV) .venv/bin/lmolt reproduce --profile rehearsal $(ARGS)
 
 study: .venv/.installed ## the papers' claims on L+M-24's real molecules; DATA=additional_data.zip SCIBERT=vocab.txt at first
-	@mkdir -p runs/lpm24
-	@if [ -n "$(DATA)" ]; then cp "$(DATA)" runs/lpm24/additional_data.zip; fi
-	@if [ -n "$(SCIBERT)" ]; then cp "$(SCIBERT)" runs/lpm24/vocab.txt; fi
-	@export $(IN_VENV); exec .venv/bin/python -m tools.study $(ARGS)
+	@export $(IN_VENV) DATA="$(DATA)" SCIBERT="$(SCIBERT)"; exec .venv/bin/python -m tools.study $(ARGS)
 
 study-check: .venv/.installed ## decide every claim again from the study's committed numbers
 	@.venv/bin/python -m tools.study check

@@ -120,6 +120,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "trivial": study.trivial,
         "rare": study.rare,
         "models": study.models,
+        "curve": study.curve,
         "systems": study.systems,
         "variants": study.variants,
         "released": study.released,

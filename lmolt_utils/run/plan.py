@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from lmolt_utils.config.params import Params, load
+from lmolt_utils.config.params import ParameterError, Params, load
 from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import MERGES, PUBLISHED, planned
 from lmolt_utils.errors import CompanionError, TryAgainError
@@ -248,6 +248,8 @@ def check(profile: str, *, network: bool = True) -> int:
 
 def plan(profile: str, rate: float | None = None) -> int:
     """``lmolt plan``: print what the profile downloads and costs, and what is done; 0, or what :func:`check` says."""
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ParameterError(f"--tokens-per-s {rate:g} is no rate: give tokens per second, such as 2341")
     params = with_data_switches(load(profile))
     wanted = list(needed(params))
     table = rows(params, wanted, rate or TOKENS_PER_S)

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.config.systems import planned
+from lmolt_utils.errors import CompanionError, exit_status, remedy
 from lmolt_utils.paths import run_folder
 from lmolt_utils.run.notebook import Run, prepare_libraries
 from lmolt_utils.run.notebooks import with_data_switches
@@ -48,4 +49,10 @@ def main(profile: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__.splitlines()[0])
+    try:
+        main(*sys.argv[1:])
+    except CompanionError as error:
+        print(f"lmolt: {remedy(error)}", file=sys.stderr)
+        sys.exit(exit_status(error))

@@ -1,5 +1,6 @@
 """`lmolt plan` and `lmolt check`: by hand, with files that are here and are not, and a hub that does not answer."""
 
+import math
 import re
 import shutil
 import socket
@@ -15,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from lmolt_utils.cli import main
-from lmolt_utils.config.params import load
+from lmolt_utils.config.params import ParameterError, load
 from lmolt_utils.errors import CompanionError, TryAgainError
 from lmolt_utils.paths import root
 from lmolt_utils.run import hub, plan
@@ -174,6 +175,12 @@ def test_whether_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - begin < 5
         with pytest.raises(TryAgainError, match=r"org/name@main: .*hf download org/name --local-dir FOLDER"):
             hub.must_have("org/name@main")
+
+
+@pytest.mark.parametrize("rate", [0.0, -100.0, math.nan, math.inf])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(ParameterError, match="is no rate: give tokens per second"):
+        plan.plan("cpu", rate)
 
 
 def test_each_execution_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmolt_utils.config.params import ParameterError
 from lmolt_utils.files import read_rows, write_rows
 from lmolt_utils.training.parallel import main
 from tests.run.executing import repository_with
@@ -39,5 +38,20 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytes
     assert len(logs[0]) == 3
     for column in ("loss", "grad_norm", "rewards/margins", "logps/chosen"):
         np.testing.assert_allclose(logs[0][column], logs[1][column], rtol=1e-5)
-    with pytest.raises(ParameterError, match="'meditron' is no system that profile 'smoke' trains"):
-        main("smoke", "meditron")
+
+
+@pytest.mark.parametrize(
+    ("given", "told", "status"),
+    [
+        (["smoke", "meditron"], "lmolt: 'meditron' is no system that profile 'smoke' trains (lmolt systems", 2),
+        (["smok", "cpo"], "lmolt: no profile 'smok'", 2),
+        (["smoke"], "PROFILE SYSTEM", 1),
+    ],
+)
+def test_a_mistyped_name_ends_in_one_line(given: list[str], told: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmolt_utils.training.parallel", *given], capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

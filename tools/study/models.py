@@ -2,10 +2,12 @@
 
 Every model on both tasks (the negative generators on their own), on validation molecules that no training saw, beside
 the trivial baselines on the same rows from the 10 % sample and from all training molecules. Writes
-``figures/study/models.csv``, and ``figures/study/training.csv`` with what each training cost.
+``figures/study/models.csv``, and ``figures/study/training.csv`` with what each training cost. ``... curve``: the models
+of the learning curve and the full ones, on their own task: ``figures/study/curve.csv``.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +32,18 @@ COLUMNS = ("system", "task", "metric", "value", "low", "high", "n")
 
 
 def main(rows: int = 1000) -> None:
+    """``models.csv`` and ``training.csv``, of so many validation molecules."""
+    save_table("models", scored(tuple(SCHEDULES), rows))
+    costs()
+
+
+def curve() -> None:
+    """``curve.csv``: what models of fewer molecules or epochs know, with as many steps as one epoch of all has."""
+    save_table("curve", scored((*CURVE, *TASKS), own_task=True))
+
+
+def scored(names: Sequence[str], rows: int = 1000, *, own_task: bool = False) -> pd.DataFrame:
+    """Scores of the baselines and of those models of ``names`` that there are (:data:`COLUMNS`)."""
     params, frame, folder = load("study"), corpus(), root() / FOLDER
     tested = held_out(frame, "validation", rows, SEED)
     measure = Measure(reader(kept_tree(run_folder("study", {}) / "data")))
@@ -42,21 +56,20 @@ def main(rows: int = 1000) -> None:
             for task in TASKS:
                 answers = answer(known, task, tested["molecule" if task == "mol2cap" else "caption"].tolist())
                 found.append(measure(task, tested, answers).assign(system=f"{name}, {share:.0%}", task=task))
-    for name in (*SCHEDULES, *CURVE):
+    for name in names:
         if name == "nli" or not (folder / name / "record.json").exists():
             continue
         kind: Kind = "translator" if name.startswith("negatives") else "causal"
         model, tokenizer = load_model(str(folder / name), kind), load_tokenizer(str(folder / name))
         for task in TASKS:
-            if (kind == "translator" or name in CURVE) and task not in name:
-                continue  # only its own task
+            if (kind == "translator" or own_task) and task not in name:
+                continue
             sources = tested["molecule" if task == "mol2cap" else "caption"].tolist()
             asked = sources if kind == "translator" else [prompt(task, text, params.test_prompt) for text in sources]
             limits = {"max_new_tokens": params.max_new_tokens, "batch_size": params.generation_batch}
             answers = [clean(text) for text in generate(model, tokenizer, asked, title=f"{name} {task}", **limits)]
             found.append(measure(task, tested, answers).assign(system=name, task=task))
-    save_table("models", pd.concat(found)[list(COLUMNS)])
-    costs()
+    return pd.concat(found)[list(COLUMNS)]
 
 
 def costs() -> None:
@@ -84,4 +97,4 @@ def adapter_costs(run: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    curve() if sys.argv[1:] == ["curve"] else main(*map(int, sys.argv[1:]))

@@ -91,6 +91,25 @@ def models(figures: Path) -> str:
     return _beside_printed(pd.read_csv(figures / "study" / "models.csv"), "system")
 
 
+#: What the learning curve's table shows, each of the task's own models.
+LEARNED: tuple[tuple[Task, str], ...] = (
+    ("mol2cap", "BLEU-2"), ("mol2cap", "property F1"), ("mol2cap", "exact property set"),
+    ("cap2mol", "BLEU"), ("cap2mol", "MACCS"), ("cap2mol", "Validity"),
+)  # fmt: skip
+
+
+def curve(figures: Path) -> str:
+    """Models of fewer molecules or epochs, of both tasks, beside the full ones and the nearest neighbour."""
+    table, lines = pd.read_csv(figures / "study" / "curve.csv"), list[Row]()
+    table["share"] = table["system"].str.replace(r"^(mol2cap|cap2mol)(@|$)", "", regex=True)
+    for share, rows in table.groupby("share", sort=False):
+        found = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
+        part, _, epochs = str(share or "1x3").partition("x")
+        name = f"{100 * float(part):.0f} % of the molecules, {epochs} epochs" if epochs.isdigit() else str(share)
+        lines.append((name.replace(", 1 epochs", ", 1 epoch"), [found.get(column, "") for column in LEARNED]))
+    return markdown("", [metric for _, metric in LEARNED], lines)
+
+
 def errors(figures: Path) -> str:
     """Which method's score tells captions with an injected error from those without."""
     table = pd.read_csv(figures / "study" / "injected_errors.csv").rename(columns={"auc": "value", "error": "metric"})

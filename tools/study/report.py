@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.systems import load_systems
-from lmolt_utils.figures.claims import DRAWS, Condition, Evidence, Number, flipped, judge, load_claims
+from lmolt_utils.figures.claims import DRAWS, Condition, Evidence, Number, judge, load_claims, read_verdicts
 from lmolt_utils.files import atomic
 from lmolt_utils.metrics.results import all_scores
 from lmolt_utils.paths import run_folder
@@ -43,12 +44,39 @@ def main() -> None:
 
 
 def check() -> int:
-    """Decide every claim again from the committed numbers; 3 where a verdict is not the committed one, else 0."""
-    evidence = Kept(_run(), load_systems(), kept=read_numbers(FOLDER / "numbers.npz"))
+    """Decide every claim again from the committed numbers; 3 where ``claims.csv`` or ``scores.csv`` differ, else 0."""
+    numbers = read_numbers(FOLDER / "numbers.npz")
+    evidence = Kept(_run(), load_systems(), kept=numbers)
     now = pd.DataFrame([judge(claim, evidence) for claim in load_claims()])
-    changed = flipped(pd.read_csv(FOLDER / "claims.csv", dtype=str), now)
-    print("\n".join(changed) or f"all {len(now)} verdicts are as committed")
-    return 3 if changed else 0
+    wrong = differing(read_verdicts(FOLDER / "claims.csv"), now) + untold(numbers, pd.read_csv(FOLDER / "scores.csv"))
+    print("\n".join(wrong) or f"all {len(now)} verdicts are as committed, with their evidence")
+    return 3 if wrong else 0
+
+
+def differing(committed: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    """Claims of which a committed line is missing, or says something else."""
+    lines = committed.set_index("id")
+    found = [f"{name}: not in claims.csv" for name in now["id"] if name not in lines.index]
+    found += [f"{name}: no such claim" for name in lines.index if name not in set(now["id"])]
+    for line in now[now["id"].isin(lines.index)].to_dict("records"):
+        old = lines.loc[line["id"]]
+        found += [f"{line['id']}, {k}: {old[k]} -> {v}" for k, v in line.items() if k != "id" and old[k] != v]
+    return found
+
+
+def untold(numbers: Mapping[tuple[object, ...], Number | None], scores: pd.DataFrame) -> list[str]:
+    """Numbers of one seed that ``scores.csv`` has otherwise (it has no NLI scores and no lengths)."""
+    known, found = scores.set_index(["system", "metric"])["value"].to_dict(), []
+    for (name, metric, *_), number in numbers.items():
+        value = known.get((name, metric))
+        if (
+            number is not None
+            and number.seeds == 1
+            and value is not None
+            and not math.isclose(value, number.mean, rel_tol=1e-5, abs_tol=1e-9)
+        ):
+            found.append(f"{metric} of {name}: {value} in scores.csv, {number.mean:.6g} in numbers.npz")
+    return found
 
 
 def write_numbers(path: Path, numbers: Mapping[tuple[object, ...], Number | None]) -> None:

@@ -35,7 +35,9 @@ PROFILE = "study"
 HEADLINE = ("meditron", "init", "sft", "dpo", "cpo", "slerp+cpo")
 #: Name of a variant -> what differs, and which systems it makes.
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "corrected": ({}, (*HEADLINE, "meditron.test-prompt", "cpo.test-prompt", "cpo.cleaning")),
+    "corrected": ({}, (*HEADLINE, "sft.no-eos")),
+    # 500 rows, as the released prompts' white space makes each answer eight times as dear here.
+    "prompts": ({"test_rows": 500}, ("meditron", "meditron.test-prompt", "cpo", "cpo.test-prompt", "cpo.cleaning")),
     "test": ({"test_set": "test"}, (*HEADLINE, *BASELINES)),
     "withheld": ({"test_set": "withheld_combos"}, (*HEADLINE, *BASELINES)),
     "seeds": ({"seeds": [0, 1, 2]}, ("sft", "dpo", "cpo", "slerp+cpo")),
