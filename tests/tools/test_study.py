@@ -82,7 +82,7 @@ def test_what_is_given_is_read_before_it_is_taken(tmp_path: Path, monkeypatch: p
     for wrong in (other, words):
         with pytest.raises(CompanionError, match="no zip that holds"):
             take(wrong, "")
-    with pytest.raises(CompanionError, match="SCIBERT: .*no BERT vocab"):
+    with pytest.raises(CompanionError, match=r"SCIBERT: .*no BERT vocab"):
         take("", other)
     take(release, "")
     assert kept.read_bytes() == release.read_bytes()
