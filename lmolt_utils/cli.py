@@ -110,15 +110,10 @@ def _switches(_: argparse.Namespace) -> int:
 
 
 def _atoms(arguments: argparse.Namespace) -> int:
-    from lmolt_utils.data.molecules import parse
-    from lmolt_utils.metrics.prediction_files import read_captions
+    from lmolt_utils.metrics.prediction_files import read_captions, refuse_molecules
 
     decompose, captions = _rules(arguments.vocabulary), read_captions(arguments.file)
-    if smiles := [number for number, text in enumerate(captions, start=1) if " " not in text and parse(text)]:
-        told = f"{len(smiles)} of {len(captions)} captions are SMILES, the first in row {smiles[0]}"
-        if len(smiles) == sum(map(bool, captions)):
-            raise CompanionError(f"{arguments.file}: {told}: give captions; lmolt score takes molecules")
-        print(f"note: {told}; each is a fact without a property", file=sys.stderr)
+    refuse_molecules(captions, arguments.file)
     for caption in captions:
         rows = [{"text": atom.text, "property": atom.property} for atom in decompose(caption)]
         print(json.dumps({"caption": caption, "atoms": rows}, ensure_ascii=False))
@@ -141,6 +136,12 @@ def _rules(vocabulary: str | None) -> Decomposer:
     return Decomposer(names, open_vocabulary=vocabulary is None)
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few: 1 or more")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     about = "The reproducible companion to Less for More and its two predecessors."
     parser = argparse.ArgumentParser(prog="lmolt", description=about, epilog=STATUS)
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("reproduce", _reproduce, "run what is not done yet of the eight notebooks")
     profile(sub)
     cores = min(4, os.cpu_count() or 1)
-    sub.add_argument("--cores", type=int, default=cores, help="notebooks side by side (default: %(default)s)")
+    sub.add_argument("--cores", type=_count, default=cores, help="notebooks side by side (default: %(default)s)")
     sub.add_argument("--per-system", action="store_true", help="train each system in a job of its own (clusters)")
     redo = "make steps again that older code made, however long they took: all, or a pattern such as 'train*'"
     sub.add_argument("--redo", nargs="?", const="1", metavar="STEPS", help=redo)
@@ -202,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--vocabulary", metavar="FILE", help="property names, as for lmolt atoms")
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
-    sub.add_argument("--batch-tokens", type=int, default=4096, help="tokens per forward pass (default: %(default)s)")
+    sub.add_argument("--batch-tokens", type=_count, default=4096, help="tokens per forward pass (default: %(default)s)")
     released = "labels by index and the corpus mean as the authors' cross-nli 0.1.0 has them (lmolt switches: nli)"
     sub.add_argument("--as-released", action="store_true", help=released)
     sub.add_argument("--json", metavar="OUT", help="write rows, means and counts")

@@ -116,14 +116,17 @@ def growth(figures: Path) -> str:
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"study": study.lead, "summary": summary, "claims": claims, "correlations": correlations},
     "docs/study.md": {
-        "captions": captions,
         "trivial": study.trivial,
         "rare": study.rare,
-        "models": study.models,
         "curve": study.curve,
         "systems": study.systems,
-        "variants": study.variants,
         "released": study.released,
+        "verdicts": study.verdicts,
+    },
+    "docs/study-details.md": {
+        "captions": captions,
+        "models": study.models,
+        "variants": study.variants,
         "rewritten": study.rewritten,
         "errors": study.errors,
         "costs": study.costs,

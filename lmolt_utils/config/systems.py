@@ -182,6 +182,8 @@ def replicas(systems: Sequence[System], params: Params) -> list[System]:
     for system in found:
         if [other.name for other in found].count(system.name) > 1:
             raise ParameterError(f"two systems are called {system.name!r} (seeds and ratio_grid make systems too)")
+        if [other.label for other in found].count(system.label) > 1:
+            raise ParameterError(f"two systems have the label {system.label!r}: a figure would show one of them")
         try:
             system.params(params)
         except ParameterError as error:

@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from lmolt_utils.config.params import Params, describe, load
+from lmolt_utils.config.params import ParameterError, Params, describe, load
 from lmolt_utils.config.switches import shown as switch_shown
 from lmolt_utils.config.switches import switches
 from lmolt_utils.figures.claims import counts, read_verdicts
@@ -63,6 +63,8 @@ def report_path(run: Run) -> Path:
 def report(profile: str) -> int:
     """Make the page of a profile's run again, in seconds, from what is there."""
     run = Run("08_figures", run_folder(profile), with_data_switches(load(profile)))
+    if not run.path("scores").is_dir():
+        raise ParameterError(f"profile {profile} has no scores yet: make reproduce PROFILE={profile}")
     missing = write_report(run, finished=True)
     print(f"{shown(report_path(run))}: {f'{len(missing)} parts are missing' if missing else 'complete'}")
     return 0

@@ -7,12 +7,14 @@ molecules); one output per line, as L+M-24's submissions. Nothing is trimmed. Wh
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lmolt_utils.data.molecules import parse
 from lmolt_utils.data.rows import ALIASES
 from lmolt_utils.data.text_tables import ABSENT, Table, plain, read_table
 from lmolt_utils.files import BadFileError, as_json, fingerprint, write_text
@@ -87,6 +89,15 @@ def read_captions(path: str | Path) -> list[str]:
     if (cells := _only_column(table)) is not None:
         return cells
     raise BadFileError(f"{table.path} has the columns {table.told}: call that of the captions 'caption'")
+
+
+def refuse_molecules(captions: Sequence[str], file: str | Path) -> None:
+    """Raise :class:`BadFileError` where all captions are SMILES; say so where some are."""
+    if smiles := [number for number, text in enumerate(captions, start=1) if " " not in text and parse(text)]:
+        told = f"{len(smiles)} of {len(captions)} captions are SMILES, the first in row {smiles[0]}"
+        if len(smiles) == sum(map(bool, captions)):
+            raise BadFileError(f"{file}: {told}: give captions; lmolt score takes molecules")
+        print(f"note: {told}; each is a fact without a property", file=sys.stderr)
 
 
 def _only_column(table: Table, without: Sequence[str] = ()) -> list[Any] | None:

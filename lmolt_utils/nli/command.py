@@ -9,7 +9,7 @@ import pandas as pd
 from lmolt_utils.files import BadFileError
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.intervals import Scored, intervals, strict_json
-from lmolt_utils.metrics.prediction_files import read_predictions, report_paths, write_report
+from lmolt_utils.metrics.prediction_files import read_predictions, refuse_molecules, report_paths, write_report
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import QUANTITIES, UNJUDGED, cross_nli, released_corpus
@@ -23,6 +23,7 @@ def judge(arguments: argparse.Namespace, rules: Decomposer) -> int:
         raise BadFileError(f"{file} has no rows")
     if tasks := set(frame["task"]) - {"mol2cap"}:
         raise BadFileError(f"{file} holds rows of {', '.join(sorted(tasks))}: NLI judges captions (mol2cap) only")
+    refuse_molecules(frame["prediction"].tolist(), file)
     # A command's relative folder is meant from where it is typed, a parameter's from the repository's root.
     model = str(Path(arguments.model).resolve()) if Path(arguments.model).exists() else arguments.model
     options = {"device": arguments.device, "dtype": arguments.dtype, "batch_tokens": arguments.batch_tokens}

@@ -22,6 +22,10 @@ import psutil
 from lmolt_utils.config.params import load
 from lmolt_utils.run.plan import gpus
 
+#: What an execution ends with, by the error of its cell: as :func:`~lmolt_utils.errors.exit_status` has it.
+STATUS = {"KeyboardInterrupt": 130, "TryAgainError": 75}
+STATUS |= dict.fromkeys(("CompanionError", "ParameterError", "DataError", "BadFileError"), 2)
+
 
 def take_gpu(devices: Sequence[str]) -> IO[str] | None:
     """Show CUDA the first of ``devices`` that is free, until the returned lock goes; ``None``: all are taken."""
@@ -39,12 +43,14 @@ def take_gpu(devices: Sequence[str]) -> IO[str] | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """papermill's own arguments; 0 done, 1 failed, 75 worth trying again, 130 told to end."""
+    """papermill's own arguments; 0 done, 1 failed, 2 wrong input, 75 worth trying again, 130 told to end."""
+    told: list[int] = []  # signals, remembered: there may be no kernel yet
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: told.append(number))
     from papermill.cli import papermill
     from papermill.exceptions import PapermillExecutionError
 
     ended = [1]
-    told: list[int] = []  # signals, remembered: there may be no kernel yet
     ending: list[psutil.Process] = []
 
     def work() -> None:
@@ -52,8 +58,11 @@ def main(arguments: Sequence[str]) -> int:
             papermill(list(arguments), standalone_mode=False)
             ended[0] = 0
         except PapermillExecutionError as error:
-            traceback.print_exc()
-            ended[0] = {"KeyboardInterrupt": 130, "TryAgainError": 75}.get(error.ename, 1)
+            if (status := STATUS.get(error.ename)) is None:
+                traceback.print_exc()
+            else:  # the message says it all
+                print(f"{arguments[0]}: {error.ename}: {error.evalue}", file=sys.stderr)
+            ended[0] = 1 if status is None else status
         except (Exception, SystemExit):  # a kernel that just began dies of the signal, and papermill exits
             traceback.print_exc()
             ended[0] = 130 if told else 1
@@ -64,8 +73,6 @@ def main(arguments: Sequence[str]) -> int:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(index) for index in range(len(gpus()))]
         lock = take_gpu(devices) if len(devices) > 1 else None
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: told.append(number))
     worker = threading.Thread(target=work)  # outside the main thread nbclient leaves signals alone
     worker.start()
     while worker.is_alive():

@@ -323,7 +323,6 @@ def prepare_libraries(params: Params) -> None:
     """Threads, seed and a quiet hub, where models run: importing torch takes seconds."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of any bar: executed copies keep them
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, on a CPU
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own renamings
     # KTO's ChatML adds two tokens; PEFT says that a checkpoint then holds the embeddings too.

@@ -15,7 +15,7 @@ import psutil
 from lmolt_utils.config.params import load
 from lmolt_utils.config.reading import read_yaml
 from lmolt_utils.config.systems import planned
-from lmolt_utils.errors import TryAgainError, exit_status
+from lmolt_utils.errors import CompanionError, TryAgainError, exit_status
 from lmolt_utils.files import read_kept
 from lmolt_utils.paths import figures_folder, root, run_folder, shown
 from lmolt_utils.run.copies import copy_executed
@@ -36,9 +36,9 @@ def executed(folder: Path, notebook: str) -> Path:
     return folder / "notebooks" / f"{notebook}.ipynb"
 
 
-def drop_unfinished(folder: Path) -> list[str]:
+def drop_unfinished(folder: Path, *, dry: bool = False) -> list[str]:
     """Delete executed notebooks that a kill cut short, whose files are missing or were changed, or with steps that
-    ``--redo`` asks for; a line for each.
+    ``--redo`` asks for; a line for each. ``dry``: say so, and delete none.
 
     Snakemake looks at the executed notebook alone. In a folder without its notes nothing is known of what the notebooks
     were run with, so all count as not done; their steps are checked one by one when they run.
@@ -57,7 +57,8 @@ def drop_unfinished(folder: Path) -> list[str]:
             line = f"{done.stem} runs again: --redo asks for {redo[done.stem]}"
         else:
             continue
-        done.unlink()
+        if not dry:
+            done.unlink()
         lines.append(line)
     return lines
 
@@ -94,12 +95,12 @@ def reproduce(profile: str, cores: int, *, per_system: bool = False, extra: Sequ
     command += ["--resources", f"gpu={max(1, len(gpus()))}"] if on_gpu and not elsewhere else []
     if _running(folder):
         raise RuntimeError(f"profile {profile} is already running in {shown(folder)}: wait for it to end")
-    if any((folder / ".snakemake" / "locks").glob("*")):  # of a run that was killed
-        subprocess.run([*command, "--unlock"], check=True, capture_output=True)
     dry, found = bool({"-n", "--dry-run", "--dryrun"} & set(extra)), problems(params, here=not elsewhere)
+    if not dry and any((folder / ".snakemake" / "locks").glob("*")):  # of a run that was killed
+        subprocess.run([*command, "--unlock"], check=True, capture_output=True)
     if not dry:
         stop_if(found)
-    for line in [f"note: {error}" for error in found] if dry else drop_unfinished(folder):
+    for line in [*(f"note: {error}" for error in found if dry), *drop_unfinished(folder, dry=dry)]:
         print(line, flush=True)
     environment = {**os.environ, **_MEMORY, "OMP_NUM_THREADS": str(params.threads), "PYTHONUNBUFFERED": "1"}
     failed: BaseException | None = None
@@ -137,5 +138,6 @@ def _reason(folder: Path, began: float) -> Exception:
     last = {(line["what"], str(line.get("systems"))): line for line in notes(folder, began)}
     ended = [line for line in last.values() if line["exit"]]
     told = "; ".join(f"{line['what']}: {line['error']}" for line in ended) or "Snakemake's messages say why"
-    later = ended and all(line["exit"] in (75, 130) for line in ended)
-    return TryAgainError(told) if later else RuntimeError(told)
+    if ended and all(line["exit"] in (75, 130) for line in ended):
+        return TryAgainError(told)
+    return CompanionError(told) if ended and all(line["exit"] == 2 for line in ended) else RuntimeError(told)

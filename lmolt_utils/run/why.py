@@ -24,7 +24,9 @@ def why(table: str, row: str, metric: str) -> int:
     """Print where a cell of ``table`` comes from; :class:`ParameterError` names the nearest table, row or metric."""
     path = Path(table)
     if not (path.is_file() and path.name.startswith("table_") and path.suffix == ".csv"):
-        known = [shown(each) for each in sorted(path.parent.glob("table_*.csv"))] or ["figures/table_T2.csv"]
+        known = [shown(each) for each in sorted(path.parent.glob("table_*.csv"))] or [
+            shown(each) for each in sorted((root() / "figures").glob("table_*.csv"))
+        ]
         raise ParameterError(f"no table {table}{nearest(table, known)} (there are: {', '.join(known)})")
     cell, run = _cell(path, row, metric), _run_of(path)
     print(f"{shown(path)}: {cell['row']}, {metric} = {cell['reproduced']} (paper {cell['paper'] or 'none'})")

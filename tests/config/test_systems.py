@@ -57,6 +57,7 @@ def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str) -> None
         ("init: txtchem", "is not trained"),
         ("notebook: 01_data, init: baseline, method: none", "its name is one of constant"),
         ("name: cpo", "two systems are called 'cpo'"),
+        ("label: CPO", "two systems have the label 'CPO'"),
         ("settings: {lr: 1}", "unknown setting 'lr'.*may set .*learning_rate"),
         ("settings: {betta: 1}", "unknown setting 'betta'; did you mean 'beta'"),
         ("settings: {test_prompt: card}", "unknown setting 'test_prompt'"),

@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lmolt_utils.cli import main
 from lmolt_utils.figures.report import FIGURES, TABLES, report_path, write_report
 from lmolt_utils.files import write_text
 from lmolt_utils.run.notebook import Run
@@ -128,6 +129,11 @@ def test_an_edited_table_is_named(hostile: Run) -> None:
 def test_an_empty_run_has_a_page_too(run: Run) -> None:
     assert "verdicts of this run (claims.csv)" in write_report(run)
     assert "No step has a record here." in page(run).text
+
+
+def test_a_profile_that_never_ran_has_none(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    assert main(["report", "--profile", "gpu"]) == 2
+    assert "profile gpu has no scores yet: make reproduce PROFILE=gpu" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -328,6 +328,10 @@ def test_molecules_are_no_captions(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_text("CCO\nc1ccccc1\n\n")
     assert main(["atoms", str(path)]) == 2
     assert "2 of 3 captions are SMILES, the first in row 1: give captions" in capsys.readouterr().err
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"golden": "It is sweet.", "generated": "CCO"}\n')
+    assert main(["nli", str(pairs)]) == 2
+    assert "1 of 1 captions are SMILES" in capsys.readouterr().err
     path.write_text("Sweet\nCCO\n")
     assert main(["atoms", str(path)]) == 0, "one wrong row stops no file"
     out, err = capsys.readouterr()

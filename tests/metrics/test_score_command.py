@@ -83,6 +83,7 @@ def test_reports_go_to_devices_in_place_and_through_links(molecules: Path, tmp_p
         (["score", "FILE", "--reference", "FILE", "--json", "LINK"], "is an input"),
         (["nli", "FILE", "--json", "LINK"], "is an input"),
         (["score", "FILE", "--reference", "none.txt"], "none.txt is missing"),
+        (["nli", "FILE"], "holds rows of cap2mol"),
         (["nli", "FILE", "--device", "cuda"], "--device cuda is not to be had here"),
     ],
 )

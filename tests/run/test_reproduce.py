@@ -99,6 +99,9 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     record = record_path(folder / "files" / "04_alignment")  # a long step that older code made
     told = read_json(record)
     write_json(record, told | {"wall_s": 999.0, "code": told["code"] | {"hash": "other"}})
+    text = reproduce("--", "--dry-run")
+    assert "03_sft runs again: files/03_sft is missing or was changed" in text
+    assert executed(folder, "03_sft").exists()
     text = reproduce("--redo", "04*")
     assert "04_alignment runs again: --redo asks for 04_alignment" in text
     assert read_json(record)["wall_s"] < 999
@@ -121,13 +124,14 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     assert "01_data" in run_by(reproduce("--", "--dry-run", profile="seeds"))
 
 
-@pytest.mark.parametrize(("error", "status"), [("DataError", 1), ("TryAgainError", 75)])
+@pytest.mark.parametrize(("error", "status"), [("DataError", 2), ("TryAgainError", 75)])
 def test_a_failed_notebook_is_named_with_its_error(repository: Path, error: str, status: int) -> None:
     """Also in one line each of logs/runs.jsonl; 75: the same command may work later."""
     write_notebook(repository, "02_negatives", f"from lmolt_utils.errors import {error}\nraise {error}('no sample')")
     process = lmolt()
     text = process.communicate()[0]
     assert process.returncode == status, text
+    assert "Traceback" not in text
     assert f"lmolt: 02_negatives: {error}: no sample" in text
     assert "logs/02_negatives.log" in text
     assert not executed(run_folder("smoke"), "03_sft").exists()

@@ -1,4 +1,4 @@
-"""The tables of docs/study.md, from the study's committed files; ``python -m tools.readme`` writes them there."""
+"""The tables of the study's two pages in docs/, from its committed files; ``python -m tools.readme`` writes them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,6 +26,13 @@ def _cell(row: pd.Series) -> str:
 
 
 Row = tuple[str, Sequence[str]]
+Columns = Sequence[tuple[Task, str]]
+
+
+def _cells(rows: pd.DataFrame, columns: Columns) -> list[str]:
+    """A cell for each task and metric of ``columns``."""
+    found = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
+    return [found.get(column, "") for column in columns]
 
 
 def markdown(title: str, columns: Sequence[str], rows: Iterable[Row]) -> str:
@@ -67,23 +74,39 @@ def _beside_printed(table: pd.DataFrame, by: str) -> str:
 def trivial(figures: Path) -> str:
     """The baselines by the share of the training molecules that they know, beside what is printed."""
     table = pd.read_csv(figures / "study" / "baselines.csv")
-    table = table[(table["test_set"] == "extra_valid") & (table["rows"] == "all")]
+    shown = table["sample_share"].isin([0.001, 0.1, 1.0])  # 1 % lies between
+    table = table[(table["test_set"] == "extra_valid") & (table["rows"] == "all") & shown]
     shares = table["sample_share"].map(lambda share: f"{100 * share:g} %")
     table = table.assign(name=table["system"].str.replace("-", " ") + ", " + shares)
     return _beside_printed(table.sort_values(["system", "sample_share"], kind="stable"), "name")
 
 
+#: Where a table knows little: what is told of each test set and view.
+VIEWS = {
+    ("extra_valid", "all"): "all rows",
+    ("extra_valid", "one per property set"): "each property set once",
+    ("extra_valid", "rare sets"): "rare property sets",
+    ("withheld_combos", "all"): "unseen combinations",
+}
+#: What the tables of look-ups and of learning show.
+KNOWN: tuple[tuple[Task, str], ...] = (
+    ("mol2cap", "BLEU-2"), ("mol2cap", "property F1"), ("mol2cap", "exact property set"),
+    ("cap2mol", "BLEU"), ("cap2mol", "MACCS"), ("cap2mol", "Validity"),
+)  # fmt: skip
+
+
 def rare(figures: Path) -> str:
-    """The nearest neighbour in the 10 % sample on the three test sets: all rows, and those that a model could win."""
+    """The nearest neighbour in the 10 % sample and the models, over all rows and over those that a model could win."""
     table = pd.read_csv(figures / "study" / "baselines.csv")
     table = table[(table["sample_share"] == 0.1) & (table["system"] == "nearest-neighbour")]
-    table = table.assign(name=table["test_set"] + ", " + table["rows"])
-    shown: tuple[tuple[Task, tuple[str, ...]], ...] = (
-        ("mol2cap", ("BLEU-2", "property F1", "exact property set")),
-        ("cap2mol", ("MACCS", "Morgan", "Novelty", "Uniqueness")),
-    )
-    parts = [markdown(task, metrics, _rows(table[table["task"] == task], "name", metrics)) for task, metrics in shown]
-    return "\n\n".join(parts)
+    table = pd.concat([table, pd.read_csv(figures / "study" / "rare.csv")])
+    labels, lines = {system.name: system.label for system in load_systems()}, list[Row]()
+    for (test_set, view), title in VIEWS.items():
+        part = table[(table["test_set"] == test_set) & (table["rows"] == view)]
+        for name in ("nearest-neighbour", "meditron", "sft", "cpo", "slerp+cpo"):
+            if (part["system"] == name).any():
+                lines.append((f"{title}: {labels[name]}", _cells(part[part["system"] == name], KNOWN)))
+    return markdown("", [metric for _, metric in KNOWN], lines)
 
 
 def models(figures: Path) -> str:
@@ -91,23 +114,15 @@ def models(figures: Path) -> str:
     return _beside_printed(pd.read_csv(figures / "study" / "models.csv"), "system")
 
 
-#: What the learning curve's table shows, each of the task's own models.
-LEARNED: tuple[tuple[Task, str], ...] = (
-    ("mol2cap", "BLEU-2"), ("mol2cap", "property F1"), ("mol2cap", "exact property set"),
-    ("cap2mol", "BLEU"), ("cap2mol", "MACCS"), ("cap2mol", "Validity"),
-)  # fmt: skip
-
-
 def curve(figures: Path) -> str:
     """Models of fewer molecules or epochs, of both tasks, beside the full ones and the nearest neighbour."""
     table, lines = pd.read_csv(figures / "study" / "curve.csv"), list[Row]()
     table["share"] = table["system"].str.replace(r"^(mol2cap|cap2mol)(@|$)", "", regex=True)
     for share, rows in table.groupby("share", sort=False):
-        found = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
         part, _, epochs = str(share or "1x3").partition("x")
         name = f"{100 * float(part):.0f} % of the molecules, {epochs} epochs" if epochs.isdigit() else str(share)
-        lines.append((name.replace(", 1 epochs", ", 1 epoch"), [found.get(column, "") for column in LEARNED]))
-    return markdown("", [metric for _, metric in LEARNED], lines)
+        lines.append((name.replace(", 1 epochs", ", 1 epoch"), _cells(rows, KNOWN)))
+    return markdown("", [metric for _, metric in KNOWN], lines)
 
 
 def errors(figures: Path) -> str:
@@ -156,7 +171,7 @@ BOTH: tuple[tuple[Task, str], ...] = (
 #: What is told of the variants: title of a row, by variant.
 OTHER_RUNS = {
     "corrected": "models trained anew", "test": "unseen molecules", "withheld": "unseen property combinations",
-    "lower-rate": "learning rate 2.5e-4", "seeds": "further seeds",
+    "lower-rate": "learning rate 2.5e-4", "seeds": "models trained anew",
 }  # fmt: skip
 
 
@@ -164,11 +179,6 @@ def _scores(figures: Path) -> pd.DataFrame:
     """The main run's scores and the variants', with an empty ``variant`` for the main run."""
     main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
     return pd.concat([main, pd.read_csv(figures / "study" / "variants.csv")])
-
-
-def _cells(rows: pd.DataFrame) -> list[str]:
-    found = {(row["task"], row["metric"]): _cell(row) for _, row in rows.iterrows()}
-    return [found.get(column, "") for column in BOTH]
 
 
 def variants(figures: Path) -> str:
@@ -182,7 +192,7 @@ def variants(figures: Path) -> str:
                 continue
             seed = str(name).removeprefix(system.name).replace("@seed", ", seed ")
             title = f"{system.label}{seed}{f', {OTHER_RUNS[str(variant)]}' if variant else ''}"
-            lines.append((title, _cells(rows)))
+            lines.append((title, _cells(rows, BOTH)))
     return markdown("", [metric for _, metric in BOTH], list(dict.fromkeys((n, tuple(cells)) for n, cells in lines)))
 
 
@@ -205,8 +215,18 @@ def released(figures: Path) -> str:
         made = [variant for variant in RELEASED if (own["variant"] == variant).any()]
         if "corrected" in made:  # of the same models as the released one
             made.remove("")
-        lines += [(f"{system.label}, {RELEASED[one]}", _cells(own[own["variant"] == one])) for one in made]
+        lines += [(f"{system.label}, {RELEASED[one]}", _cells(own[own["variant"] == one], BOTH)) for one in made]
     return markdown("", [metric for _, metric in BOTH], lines)
+
+
+def verdicts(figures: Path) -> str:
+    """How many claims got each verdict, and which."""
+    table = pd.read_csv(figures / "study" / "claims.csv", dtype=str)
+    lines: list[Row] = []
+    for verdict, rows in sorted(table.groupby("verdict"), key=lambda one: -len(one[1])):
+        control = rows["source"].str.startswith("control")
+        lines.append((str(verdict), [", ".join(rows.loc[~control, "id"]), ", ".join(rows.loc[control, "id"])]))
+    return markdown("", ["claims of the papers", "controls"], lines)
 
 
 def rewritten(figures: Path) -> str:

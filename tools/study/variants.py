@@ -7,6 +7,7 @@ rows; adapters that the main run trained are taken from there, where each step's
 steps, before anything else is trained; what ``params/study.yaml`` says was chosen by it. ``... save`` writes the table.
 """
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from lmolt_utils.config.prompts import TASKS
 from lmolt_utils.config.systems import BASELINES, System, load_systems
 from lmolt_utils.data.baselines import make_baseline
 from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
-from lmolt_utils.files import read_rows
+from lmolt_utils.files import read_rows, write_text
 from lmolt_utils.metrics.intervals import intervals
 from lmolt_utils.metrics.results import SCORE_COLUMNS, all_scores
 from lmolt_utils.metrics.scoring import Scorer, score_systems
@@ -27,6 +28,7 @@ from lmolt_utils.models.predictions import PREDICTION_COLUMNS, prediction_path
 from lmolt_utils.negatives.pairs import make_negatives, make_pairs
 from lmolt_utils.paths import from_root, run_folder
 from lmolt_utils.run.notebook import Run, start
+from lmolt_utils.run.steps import records
 from lmolt_utils.training.experiment import make_system
 from tools.study import FOLDER, save_table
 from tools.study.models import adapter_costs, backbone_costs
@@ -130,8 +132,12 @@ def uncut() -> pd.DataFrame:
 def save() -> None:
     """Write ``figures/study/variants.csv``, and ``variants_training.csv``: which models they are of, what they cost.
 
-    Rows of variants that were not made here stay as they are there.
+    Rows of variants that were not made here stay as they are there. ``variants_records.jsonl`` has the provenance
+    records of those that were, hashes of adapters and predictions among them.
     """
+    made = {name: records(run_folder(PROFILE, overrides)) for name, (overrides, _) in VARIANTS.items()}
+    lines = [{"variant": name, **record} for name, found in made.items() for record in found.values()]
+    write_text(FOLDER / "variants_records.jsonl", "".join(f"{json.dumps(line, sort_keys=True)}\n" for line in lines))
     costs = [adapter_costs(run_folder(PROFILE, VARIANTS[name][0])).assign(variant=name) for name in VARIANTS]
     _replace("variants", [*(scores(name) for name in VARIANTS), uncut()])
     _replace("variants_training", [backbone_costs().assign(variant="all"), *costs])
