@@ -10,8 +10,13 @@ import pandas as pd
 import pytest
 
 from lmolt_utils.cli import _parser
+from lmolt_utils.config.published import load_official, load_published
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
+from tools.study.page import told
+
+#: Decimals in the study's prose that are no results: chance, bounds of claims, differences of two trainings.
+CHOSEN = (".5", ".05", ".1", ".4")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -96,3 +101,24 @@ def test_every_question_is_answered_by_a_cell_with_an_output() -> None:
         section = cells[places[0] + 1 :]
         end = next((place for place, cell in enumerate(section) if "".join(cell["source"]).startswith("#")), None)
         assert any(cell.get("outputs") for cell in section[:end]), question
+
+
+def test_measured_numbers_in_the_studys_prose_are_those_of_its_files() -> None:
+    """Each sentence with a measured number is there as the files give it; any other decimal is a printed one."""
+    prose = ""
+    for name in ("study", "study-details"):
+        text = (root() / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        prose += " ".join(re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", text, flags=re.DOTALL).split())
+    rest = prose
+    for sentence in told(root() / "figures"):
+        assert sentence in prose
+        rest = rest.replace(sentence, "")
+    printed = {value for table in load_published().tables for row in table.rows.values() for value in row if value}
+    printed |= {value for tasks in load_official().values() for scores in tasks.values() for value in scores.values()}
+    known = {f"{value:.2f}".removeprefix("0") for value in printed if abs(value) < 1} | set(CHOSEN)
+    (row,) = (
+        pd.read_csv(root() / "figures" / "study" / "captions.csv").query("measure.str.contains('BLEU-2 within')").values
+    )
+    shown = f"BLEU-2 {row[2]:.2f} between them, real ones {row[1]:.2f}".replace(" 0.", " .")
+    assert shown in " ".join((root() / "README.md").read_text(encoding="utf-8").split())
+    assert [number for number in re.findall(r"(?<![\w.])\.\d+", rest) if number not in known] == []

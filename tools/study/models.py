@@ -31,7 +31,7 @@ from tools.study.baselines import Measure
 COLUMNS = ("system", "task", "metric", "value", "low", "high", "n")
 
 
-def main(rows: int = 1000) -> None:
+def main(rows: int = 500) -> None:
     """``models.csv`` and ``training.csv``, of so many validation molecules."""
     save_table("models", scored(tuple(SCHEDULES), rows))
     costs()
@@ -88,11 +88,12 @@ def backbone_costs() -> pd.DataFrame:
 def adapter_costs(run: Path) -> pd.DataFrame:
     """Seconds and peak memory of the adapters of a run; without the pause after a kill."""
     found = []
-    for system in load_systems():
-        path, log = run / "models" / f"{system.name}.record.json", run / "logs" / f"{system.name}.training.jsonl"
+    copies = [path.name.removesuffix(".record.json") for path in sorted((run / "models").glob("*@seed*.record.json"))]
+    for name in [*(system.name for system in load_systems()), *copies]:
+        path, log = run / "models" / f"{name}.record.json", run / "logs" / f"{name}.training.jsonl"
         if path.exists() and (log := timing_path(log)).exists():  # not where the adapter is another run's
             seconds = read_rows(log, ("seconds",))["seconds"].max()
-            found.append({"model": system.name, "seconds": seconds, "peak_mb": read_json(path)["peak_mb"]})
+            found.append({"model": name, "seconds": seconds, "peak_mb": read_json(path)["peak_mb"]})
     return pd.DataFrame(found)
 
 

@@ -170,15 +170,15 @@ BOTH: tuple[tuple[Task, str], ...] = (
 )  # fmt: skip
 #: What is told of the variants: title of a row, by variant.
 OTHER_RUNS = {
-    "corrected": "models trained anew", "test": "unseen molecules", "withheld": "unseen property combinations",
-    "lower-rate": "learning rate 2.5e-4", "seeds": "models trained anew",
+    "corrected": "models trained anew", "seeds": "models trained anew", "prompts": "models trained anew, 500 rows",
+    "test": "unseen molecules", "withheld": "unseen property combinations", "lower-rate": "learning rate 2.5e-4",
 }  # fmt: skip
 
 
 def _scores(figures: Path) -> pd.DataFrame:
     """The main run's scores and the variants', with an empty ``variant`` for the main run."""
     main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
-    return pd.concat([main, pd.read_csv(figures / "study" / "variants.csv")])
+    return pd.concat([main, pd.read_csv(figures / "study" / "variants.csv")], ignore_index=True)
 
 
 def variants(figures: Path) -> str:
@@ -227,6 +227,75 @@ def verdicts(figures: Path) -> str:
         control = rows["source"].str.startswith("control")
         lines.append((str(verdict), [", ".join(rows.loc[~control, "id"]), ", ".join(rows.loc[control, "id"])]))
     return markdown("", ["claims of the papers", "controls"], lines)
+
+
+def _short(value: float) -> str:
+    """A score as prose has it: .63."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def told(figures: Path) -> list[str]:
+    """Every sentence, or part of one, of the two pages that has a measured number outside the tables."""
+    both, study = _scores(figures), figures / "study"
+
+    def scores(variant: str) -> pd.Series:
+        rows = both[both["variant"] == variant].drop_duplicates(["system", "metric"])
+        return rows.set_index(["system", "metric"])["value"].map(_short)
+
+    main, anew, asked = scores(""), scores("corrected"), scores("prompts")
+    released, uncut = scores("released"), scores("released-uncleaned")
+    both["system"] = both["system"].str.split("@seed").str[0]
+    again = both[both["variant"].isin(("", "corrected", "seeds"))]
+
+    def fcd(variant: str, system: str) -> float:
+        rows = both[(both["variant"] == variant) & (both["system"] == system) & (both["metric"] == "FCD")]
+        return float(rows["value"].iloc[0])
+
+    def between(system: str, metric: str) -> str:
+        values = again.loc[(again["system"] == system) & (again["metric"] == metric), "value"]
+        return f"{_short(values.min())} to {_short(values.max())}"
+
+    rows = pd.concat(
+        [pd.read_csv(study / "baselines.csv").query("sample_share == 0.1"), pd.read_csv(study / "rare.csv")]
+    )
+    share = rows.set_index(["test_set", "rows", "system", "metric"])["value"]
+
+    def known(view: tuple[str, str], metric: str) -> tuple[str, str]:
+        return _short(share[(*view, "cpo", metric)]), _short(share[(*view, "nearest-neighbour", metric)])
+
+    everywhere, seldom = ("extra_valid", "all"), ("extra_valid", "rare sets")
+    f1, exact, rare_f1 = (
+        known(everywhere, "property F1"),
+        known(everywhere, "exact property set"),
+        known(seldom, "property F1"),
+    )
+    hours = [pd.read_csv(study / f"{name}.csv")["seconds"].sum() / 3600 for name in ("training", "variants_training")]
+    memory = (
+        max(pd.read_csv(study / f"{name}.csv")["peak_mb"].max() for name in ("training", "variants_training")) / 1000
+    )
+    return [
+        f"CPO's captions have a property F1 of {f1[0]} and the exact set in {exact[0]} of the rows, where the nearest "
+        f"neighbour has {f1[1]} and {exact[1]}; on rare sets its F1 is {rare_f1[0]} to the neighbour's {rare_f1[1]}",
+        f"CPO without it hardly does (BLEU-2 {main['cpo-no-nll', 'BLEU-2']})",
+        f"(validity {main['kto', 'Validity']} of {main['init', 'Validity']}, "
+        f"MACCS {main['kto', 'MACCS']} of {main['init', 'MACCS']})",
+        f"(BLEU-2 {main['ties+cpo', 'BLEU-2']} to CPO's {main['cpo', 'BLEU-2']})",
+        f"a BLEU-2 of {main['ties', 'BLEU-2']} and a validity of {main['ties', 'Validity']}",
+        f"SFT's BLEU-2 came out at {between('sft', 'BLEU-2')}, its validity at {between('sft', 'Validity')}; CPO's at "
+        f"{between('cpo', 'BLEU-2')} and {between('cpo', 'Validity')}",
+        f"{uncut['sft', 'Validity']} of its molecules are valid, with a BLEU of {uncut['sft', 'BLEU']}",
+        f"Released CPO has a BLEU-2 of {released['cpo', 'BLEU-2']}",
+        f"BLEU-2 falls from {anew['sft', 'BLEU-2']} to {anew['sft.no-eos', 'BLEU-2']}, METEOR from "
+        f"{anew['sft', 'METEOR']} to {anew['sft.no-eos', 'METEOR']}, BLEU of molecules from {anew['sft', 'BLEU']} to "
+        f"{anew['sft.no-eos', 'BLEU']}",
+        f"Meditron's BLEU-2 goes from {asked['meditron', 'BLEU-2']} to {asked['meditron.test-prompt', 'BLEU-2']} and "
+        f"its MACCS from {asked['meditron', 'MACCS']} to {asked['meditron.test-prompt', 'MACCS']}, CPO's from "
+        f"{asked['cpo', 'BLEU-2']} to {asked['cpo.test-prompt', 'BLEU-2']} and from {asked['cpo', 'MACCS']} to "
+        f"{asked['cpo.test-prompt', 'MACCS']}",
+        f"{hours[0]:.1f} hours of one core, those of the models trained anew {hours[1]:.1f}",
+        f"at most {memory:.1f} GB of memory",
+        f"the DPO of the lower rate (FCD {fcd('lower-rate', 'dpo'):.1f} to CPO's {fcd('', 'cpo'):.1f})",
+    ]
 
 
 def rewritten(figures: Path) -> str:
