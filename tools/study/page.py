@@ -270,6 +270,9 @@ def told(figures: Path) -> list[str]:
         known(seldom, "property F1"),
     )
     learned = pd.read_csv(study / "curve.csv").set_index(["system", "metric"])["value"].map(_short)
+    tenth, once, full = (
+        (learned[name, "BLEU-2"], learned[name, "property F1"]) for name in ("mol2cap@0.1x10", "mol2cap@1x1", "mol2cap")
+    )
     hours = [pd.read_csv(study / f"{name}.csv")["seconds"].sum() / 3600 for name in ("training", "variants_training")]
     memory = (
         max(pd.read_csv(study / f"{name}.csv")["peak_mb"].max() for name in ("training", "variants_training")) / 1000
@@ -277,10 +280,8 @@ def told(figures: Path) -> list[str]:
     return [
         f"CPO's captions have a property F1 of {f1[0]} and the exact set in {exact[0]} of the rows, where the nearest "
         f"neighbour has {f1[1]} and {exact[1]}; on rare sets its F1 is {rare_f1[0]} to the neighbour's {rare_f1[1]}",
-        f"ten epochs of a tenth of the molecules caption better (BLEU-2 {learned['mol2cap@0.1x10', 'BLEU-2']}, "
-        f"property F1 {learned['mol2cap@0.1x10', 'property F1']}) than one epoch of all "
-        f"({learned['mol2cap@1x1', 'BLEU-2']}, {learned['mol2cap@1x1', 'property F1']}), and three times the steps bring more than either "
-        f"({learned['mol2cap', 'BLEU-2']}, {learned['mol2cap', 'property F1']})",
+        f"ten epochs of a tenth of the molecules caption better (BLEU-2 {tenth[0]}, property F1 {tenth[1]}) than one "
+        f"epoch of all ({once[0]}, {once[1]}), and three times the steps bring more than either ({full[0]}, {full[1]})",
         f"CPO without it hardly does (BLEU-2 {main['cpo-no-nll', 'BLEU-2']})",
         f"(validity {main['kto', 'Validity']} of {main['init', 'Validity']}, "
         f"MACCS {main['kto', 'MACCS']} of {main['init', 'MACCS']})",
