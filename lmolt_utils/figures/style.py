@@ -102,7 +102,14 @@ def not_run_note(labels: Iterable[str]) -> str:
 
 
 def save_figure(run: Run, name: str, drawn: Drawn) -> Figure:
-    """Write ``name.pdf``, ``name.png`` and ``name.csv`` (what is plotted) to the run's figures; returns the figure.
+    """Write a figure to the run's figures, as :func:`write_figure`; returns it."""
+    write_figure(run.figures, name, drawn)
+    run.wrote(*(run.figures / f"{name}.{ending}" for ending in ("pdf", "png", "csv")))
+    return drawn[0]
+
+
+def write_figure(folder: Path, name: str, drawn: Drawn) -> None:
+    """Write ``name.pdf``, ``name.png`` and ``name.csv`` (what is plotted) into ``folder``.
 
     The same figure gives the same bytes: no dates are written. The figure's label goes into both files' metadata.
     """
@@ -114,8 +121,6 @@ def save_figure(run: Run, name: str, drawn: Drawn) -> Figure:
     }
     with plt.style.context(STYLE):
         for ending, facts in metadata.items():
-            with atomic(run.figures / f"{name}.{ending}") as part:
+            with atomic(folder / f"{name}.{ending}") as part:
                 figure.savefig(part, format=ending, metadata=facts)
-    write_text(run.figures / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
-    run.wrote(*(run.figures / f"{name}.{ending}" for ending in ("pdf", "png", "csv")))
-    return figure
+    write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.10g"))

@@ -1,7 +1,6 @@
 """The study's own figures, from its committed tables: ``python -m tools.study.figures``."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,8 +10,7 @@ from matplotlib.axes import Axes
 
 from lmolt_utils.config.prompts import Task
 from lmolt_utils.config.published import load_official, load_published
-from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, look_of, styled
-from lmolt_utils.files import atomic, write_text
+from lmolt_utils.figures.style import MUTED, TWO_COLUMNS, Drawn, look_of, styled, write_figure
 from tools.study import FOLDER
 
 #: Baseline -> how its line looks (number of :func:`look_of`).
@@ -38,7 +36,7 @@ def table_answers(baselines: pd.DataFrame, models: pd.DataFrame, test_set: str =
             axes.axhline(y, color=MUTED, lw=0.9, ls=style, label=text)
         own = models[(models["system"] == task) & (models["task"] == task) & (models["metric"] == metric)]
         for value in own["value"]:
-            axes.plot(1.0, value, "*", ms=8, color="black", label="per-task model, trained on all", zorder=3)
+            axes.plot(1.0, value, "*", ms=8, color="black", label="per-task model, trained on all (500 rows)", zorder=3)
         _dress(axes, metric)
     grid[0, 1].set_title("Molecule to caption")
     grid[1, 1].set_title("Caption to molecule")
@@ -86,15 +84,6 @@ def errors_seen(injected: pd.DataFrame) -> Drawn:
     return figure, injected
 
 
-def save(name: str, drawn: Drawn, alt: str, folder: Path = FOLDER) -> None:
-    """As :func:`~lmolt_utils.figures.style.save_figure`, without a run."""
-    figure, data = drawn
-    for ending, facts in (("pdf", {"CreationDate": None, "Subject": alt}), ("png", {"Description": alt})):
-        with atomic(folder / f"{name}.{ending}") as part:
-            figure.savefig(part, format=ending, metadata=facts)
-    write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-
-
 def main() -> None:
     """Draw what there are tables for."""
     read = functools.cache(lambda name: pd.read_csv(FOLDER / f"{name}.csv"))
@@ -103,10 +92,14 @@ def main() -> None:
         alt = (
             "Scores of three untrained baselines by the share of training molecules they know, beside the papers' best."
         )
-        save("table_answers", table_answers(read("baselines"), models), alt)
+        drawn = table_answers(read("baselines"), models)
+        drawn[0].set_label(alt)
+        write_figure(FOLDER, "table_answers", drawn)
     if (FOLDER / "injected_errors.csv").exists():
         alt = "Heat maps of how well each NLI method tells captions with an injected error from those without."
-        save("errors_seen", errors_seen(read("injected_errors")), alt)
+        drawn = errors_seen(read("injected_errors"))
+        drawn[0].set_label(alt)
+        write_figure(FOLDER, "errors_seen", drawn)
 
 
 if __name__ == "__main__":
