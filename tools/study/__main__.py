@@ -18,6 +18,7 @@ from lmolt_utils.config.params import load
 from lmolt_utils.data.captioner import knowledge
 from lmolt_utils.data.sources import Source
 from lmolt_utils.errors import CompanionError, exit_status, remedy
+from lmolt_utils.files import atomic
 from lmolt_utils.metrics.captions import caption_tokenizer
 from lmolt_utils.paths import root
 from lmolt_utils.run.reproduce import reproduce
@@ -49,8 +50,8 @@ def take_files() -> None:
         elif not zipfile.is_zipfile(path) or not knowledge(Source(str(path.resolve()))).tree:
             raise CompanionError(f"{name}: {path} is no zip that holds nested_props.json: give {ORIGINS[name]}")
         if path.resolve() != target.resolve():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            with atomic(target) as part:
+                shutil.copyfile(path, part)
 
 
 def _run() -> None:
@@ -73,6 +74,9 @@ PARTS: dict[str, Callable[[], object]] = {
     "figures": figures.main,
 }
 
+#: Parts that need only what others made.
+READS_NO_FILES = {"costs", "report", "figures"}
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
         sys.exit(report.check())
@@ -80,7 +84,8 @@ if __name__ == "__main__":
     if unknown:
         sys.exit(f"no part {unknown[0]!r}: give some of {', '.join(PARTS)}, or check")
     try:
-        take_files()
+        if set(sys.argv[1:] or PARTS) - READS_NO_FILES:
+            take_files()
         for part in sys.argv[1:] or PARTS:
             print(f"== {part}", flush=True)
             PARTS[part]()
