@@ -1,18 +1,28 @@
-"""The one SMILES reader, what identifies a molecule (canonical form, scaffold, InChIKey), and which are most alike."""
+"""The one SMILES reader and all features: what identifies a molecule, what metrics compare, which are most alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
+import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdFingerprintGenerator
-from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
 #: Random walks through a molecule that are tried for another SMILES of it.
 TRIES = 10
+#: Characters: RDKit is not asked about longer strings, for which its time grows with the square of the length. The
+#: longest molecule of L+M-24 has 990.
+LONGEST = 5_000
+#: Walks of seven bonds: with more, RDKit's path fingerprint takes minutes and fills the memory. Ten wildcard atoms that
+#: are all bonded to each other have 48 million, the densest molecule of ChEBI-20 has 0.2 million.
+MOST_WALKS = 1_000_000
+
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+_COUNTS = rdFingerprintGenerator.GetMorganGenerator(radius=2)
 
 
 def parse(smiles: str) -> Chem.Mol | None:
@@ -23,6 +33,18 @@ def parse(smiles: str) -> Chem.Mol | None:
         except Exception:  # text without a UTF-8 form, or no text at all
             return None
     return mol if mol is not None and mol.GetNumAtoms() else None
+
+
+def _named(name: Callable[[Any], object], mol: Chem.Mol | None) -> str:
+    """What InChI calls a molecule; empty where it refuses what RDKit accepts, with errors of several kinds."""
+    with rdBase.BlockLogs():
+        try:
+            return str(name(mol))
+        except Exception:
+            return ""
+
+
+# ---- what identifies a molecule ----
 
 
 @dataclass(frozen=True)
@@ -37,11 +59,7 @@ class Molecule:
     @cached_property
     def inchikey(self) -> str:
         """Empty where InChI has no name for it; the costliest feature, so it is worked out when first asked for."""
-        with rdBase.BlockLogs():
-            try:
-                return str(Chem.MolToInchiKey(parse(self.canonical)))
-            except Exception:  # InChI refuses some molecules that RDKit accepts, with errors of several kinds
-                return ""
+        return _named(Chem.MolToInchiKey, parse(self.canonical))
 
 
 @lru_cache(maxsize=500_000)  # about 1 kB each; the overlap report and the dataset card ask for the same molecules
@@ -74,6 +92,63 @@ def rewritten(smiles: str, seed: int) -> str:
         if text != smiles and found is not None and found.canonical == same:
             return str(text)
     return smiles
+
+
+# ---- what metrics compare ----
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """None where there is none; canonical is empty for the empty molecule; fingerprints: bits, bits, sparse counts.
+
+    gave_up: RDKit was not asked, for the molecule or for its path fingerprint.
+    """
+
+    valid: bool = False
+    gave_up: bool = False
+    formula: str | None = None
+    canonical: str | None = None
+    MACCS: Any = None
+    RDK: Any = None
+    Morgan: Any = None
+
+
+@lru_cache(maxsize=50_000)  # about 3 kB each
+def features(smiles: str) -> Features:
+    """The features of one string."""
+    with rdBase.BlockLogs():
+        # Officially, no output is a molecule without atoms.
+        mol = None if len(smiles) > LONGEST else parse(smiles) if smiles else Chem.Mol()
+        if mol is None:
+            return Features(gave_up=len(smiles) > LONGEST)
+        dense = _walks(mol) > MOST_WALKS
+        return Features(
+            valid=True,
+            gave_up=dense,
+            formula=CalcMolFormula(mol),
+            canonical=Chem.MolToSmiles(mol),
+            MACCS=GetMACCSKeysFingerprint(mol),
+            RDK=None if dense else Chem.RDKFingerprint(mol),
+            Morgan=_COUNTS.GetSparseCountFingerprint(mol),
+        )
+
+
+def _walks(mol: Chem.Mol) -> float:
+    """Walks of seven bonds through a molecule."""
+    ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], dtype=np.int64).reshape(-1, 2)
+    counts: np.ndarray = np.ones(mol.GetNumAtoms())
+    for _ in range(7):
+        counts = np.bincount(ends.ravel(), counts[ends[:, ::-1].ravel()], minlength=len(counts))
+    return float(counts.sum())
+
+
+@lru_cache(maxsize=50_000)
+def inchi(smiles: str) -> str:
+    """Empty where InChI has no name for the molecule."""
+    return _named(Chem.MolToInchi, parse(smiles) if smiles else Chem.Mol())
+
+
+# ---- which are most alike ----
 
 
 def nearest(query: ExplicitBitVect, references: Sequence[ExplicitBitVect]) -> tuple[int, float]:

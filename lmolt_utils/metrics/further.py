@@ -12,11 +12,10 @@ import pandas as pd
 from rdkit.Contrib.SA_Score import sascorer
 
 from lmolt_utils.config.systems import System
-from lmolt_utils.data.molecules import molecule, parse
+from lmolt_utils.data.molecules import LONGEST, molecule, parse
 from lmolt_utils.grammar.decompose import Decomposer
 from lmolt_utils.metrics.analysis import behaviours
 from lmolt_utils.metrics.intervals import compare_all, mean_of, percentiles, resampled
-from lmolt_utils.metrics.molecules import LONGEST
 from lmolt_utils.metrics.scoring import Scorer
 from lmolt_utils.models.predictions import prediction_path, scored_answers
 from lmolt_utils.paths import from_root

@@ -139,6 +139,17 @@ def resampled(parts: Sequence[Additive], resamples: int, seed: int) -> list[Arra
     return [part.value(sums[:, a:b]) for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True)]
 
 
+def bootstrap(
+    statistic: Callable[[Array], Any], n: int, *, resamples: int, seed: int | np.random.Generator
+) -> tuple[float, float]:
+    """The 95 % interval of what ``statistic`` makes of ``n`` row numbers, drawn with replacement.
+
+    For what is no function of sums over rows: for those that are, :func:`resampled` counts the same draws at once.
+    """
+    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    return percentiles(np.array([statistic(rows) for rows in draws], dtype=float))
+
+
 def percentiles(values: Array) -> tuple[float, float]:
     """The interval that holds 95 % of the defined values; NaN without any."""
     defined = values[~np.isnan(values)]

@@ -10,18 +10,13 @@ What counts as a molecule is what RDKit makes of the raw output, as in the offic
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
-from rdkit import Chem, DataStructs, rdBase
-from rdkit.Chem import rdFingerprintGenerator
-from rdkit.Chem.rdMolDescriptors import CalcMolFormula, GetMACCSKeysFingerprint
+from rdkit.DataStructs import TanimotoSimilarity
 
-from lmolt_utils.data.molecules import parse
+from lmolt_utils.data.molecules import features, inchi
 from lmolt_utils.metrics.fcd import frechet_chemnet_distance
 from lmolt_utils.metrics.intervals import Scored
 from lmolt_utils.metrics.ngrams import BLEU_ORDERS, bleu_statistics
@@ -30,76 +25,6 @@ MOLECULE_METRICS = ("BLEU", "Exact", "Levenshtein", "MACCS", "RDK", "Morgan", "F
 SIMILARITIES = ("MACCS", "RDK", "Morgan")
 
 InvalidConvention = Literal["lpm24", "molt5"]
-
-#: Characters: RDKit is not asked about longer strings, for which its time grows with the square of the length. The
-#: longest molecule of L+M-24 has 990.
-LONGEST = 5_000
-#: Walks of seven bonds: with more, RDKit's path fingerprint takes minutes and fills the memory. Ten wildcard atoms that
-#: are all bonded to each other have 48 million, the densest molecule of ChEBI-20 has 0.2 million.
-MOST_WALKS = 1_000_000
-
-_MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2)
-
-
-# ---- what RDKit makes of a string ----
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """None where there is none; canonical is empty for the empty molecule; fingerprints: bits, bits, sparse counts.
-
-    gave_up: RDKit was not asked, for the molecule or for its path fingerprint.
-    """
-
-    valid: bool = False
-    gave_up: bool = False
-    formula: str | None = None
-    canonical: str | None = None
-    MACCS: Any = None
-    RDK: Any = None
-    Morgan: Any = None
-
-
-@lru_cache(maxsize=50_000)  # about 3 kB each
-def features(smiles: str) -> Features:
-    """The features of one string."""
-    with rdBase.BlockLogs():
-        # Officially, no output is a molecule without atoms.
-        mol = None if len(smiles) > LONGEST else parse(smiles) if smiles else Chem.Mol()
-        if mol is None:
-            return Features(gave_up=len(smiles) > LONGEST)
-        dense = _walks(mol) > MOST_WALKS
-        return Features(
-            valid=True,
-            gave_up=dense,
-            formula=CalcMolFormula(mol),
-            canonical=Chem.MolToSmiles(mol),
-            MACCS=GetMACCSKeysFingerprint(mol),
-            RDK=None if dense else Chem.RDKFingerprint(mol),
-            Morgan=_MORGAN.GetSparseCountFingerprint(mol),
-        )
-
-
-def _walks(mol: Chem.Mol) -> float:
-    """Walks of seven bonds through a molecule."""
-    ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], dtype=np.int64).reshape(-1, 2)
-    counts: np.ndarray = np.ones(mol.GetNumAtoms())
-    for _ in range(7):
-        counts = np.bincount(ends.ravel(), counts[ends[:, ::-1].ravel()], minlength=len(counts))
-    return float(counts.sum())
-
-
-@lru_cache(maxsize=50_000)
-def _inchi(smiles: str) -> str:
-    """Empty where InChI has no name for the molecule."""
-    with rdBase.BlockLogs():
-        try:
-            return str(Chem.MolToInchi(parse(smiles) if smiles else Chem.Mol()))
-        except Exception:  # InChI refuses some molecules that RDKit accepts
-            return ""
-
-
-# ---- scores ----
 
 
 def molecule_scores(
@@ -157,12 +82,12 @@ def same_molecule(reference: str, prediction: str) -> bool:
         return False
     if reference == prediction:
         return True
-    name = _inchi(reference)
-    return name == _inchi(prediction) and (bool(name) or one.canonical == other.canonical)
+    name = inchi(reference)
+    return name == inchi(prediction) and (bool(name) or one.canonical == other.canonical)
 
 
 def _tanimoto(reference: Any, prediction: Any, missing: float) -> float:
     """RDKit's, as officially: 0 for two empty fingerprints, even of one molecule (methane has no path for RDK)."""
     if reference is None or prediction is None:
         return missing
-    return float(DataStructs.TanimotoSimilarity(reference, prediction))
+    return float(TanimotoSimilarity(reference, prediction))

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.special import rel_entr
 
 from lmolt_utils.errors import CompanionError
+from lmolt_utils.metrics.intervals import bootstrap, percentiles
 
 BINS = 20
 JEFFREYS = 0.5
@@ -74,9 +74,10 @@ def divergence(preferred: Scores, dispreferred: Scores, *, resamples: int = 1000
     p_counts, q_counts = _counts(p_places), _counts(q_places)
     kl = float(entropy(p_counts, q_counts))
     rng = np.random.default_rng(seed)
-    draws = rng.integers(0, n, (resamples, n))
-    drawn = np.stack([entropy(_counts(p_places[draws]), _counts(q_places[draws])), (p - q)[draws].mean(axis=1)])
-    (low, high), (difference_low, difference_high) = stats.quantile(drawn, [(1 - 0.95) / 2, 0.975], axis=-1).tolist()
+    low, high = bootstrap(
+        lambda rows: entropy(_counts(p_places[rows]), _counts(q_places[rows])), n, resamples=resamples, seed=rng
+    )
+    difference_low, difference_high = bootstrap(lambda rows: (p - q)[rows].mean(), n, resamples=resamples, seed=seed)
     ones = _counts(np.where(rng.random((resamples, n)) < 0.5, q_places, p_places))
     swapped = entropy(ones, p_counts + q_counts - ones)
     return told | {
@@ -119,7 +120,7 @@ def by_length(
             rng = np.random.default_rng(seed)
             some = np.stack([rng.choice(len(p_places), line["n"], replace=False) for _ in range(resamples)])
             drawn = entropy(_counts(p_places[some]), _counts(q_places[some]))
-            low, high = np.quantile(drawn, [0.025, 0.975])
+            low, high = percentiles(drawn)
             line |= {"random": drawn.mean(), "random_low": low, "random_high": high}
         lines.append(line)
     return pd.DataFrame(lines).reindex(columns=list(COLUMNS))

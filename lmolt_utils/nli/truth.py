@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lmolt_utils.grammar.decompose import Decomposer
+from lmolt_utils.metrics.intervals import bootstrap
 from lmolt_utils.nli.classifier import Pair
 from lmolt_utils.nli.cross_nli import UNJUDGED
 
@@ -63,6 +64,4 @@ def _with_intervals(x: np.ndarray, y: np.ndarray, ids: np.ndarray, resamples: in
         return float(a @ b) / size if size > 1e-12 * len(rows) else math.nan
 
     n = len(names)
-    drawn = np.array([spearman(one) for one in np.random.default_rng(seed).integers(0, n, (resamples, n))])
-    ends = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (math.nan, math.nan)
-    return [spearman(np.arange(n)), float(ends[0]), float(ends[1])]
+    return [spearman(np.arange(n)), *bootstrap(spearman, n, resamples=resamples, seed=seed)]

@@ -16,6 +16,7 @@ from lmolt_utils.metrics.fcd import FCDStatistics, fcd_influence, frechet_distan
 from lmolt_utils.metrics.intervals import (
     Additive,
     Scored,
+    bootstrap,
     compare_all,
     holm,
     intervals,
@@ -76,6 +77,19 @@ def test_an_interval_is_the_percentiles_of_recomputed_values() -> None:
         values.append(corpus_bleu([[references[i]] for i in rows], [outputs[i] for i in rows], (0.5, 0.5)))
     assert [found.low, found.high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-12)
     assert found.low <= found.value <= found.high
+
+
+def test_the_interval_of_a_statistic_of_rows_is_scipys() -> None:
+    rows = np.random.default_rng(1).normal(size=(40, 2))
+    wanted = stats.bootstrap(
+        (rows[:, 0], rows[:, 1]), lambda x, y: stats.spearmanr(x, y).statistic,
+        paired=True, vectorized=False, n_resamples=300, method="percentile", rng=7,
+    ).confidence_interval  # fmt: skip
+    drawn = bootstrap(lambda picked: stats.spearmanr(rows[picked]).statistic, len(rows), resamples=300, seed=7)
+    assert drawn == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    # Draws without a value are left out: of two rows, half of the draws hold both, and the others one of them twice.
+    spread = bootstrap(lambda picked: np.ptp(picked) or math.nan, 2, resamples=100, seed=0)
+    assert spread == (1, 1)
 
 
 def test_rows_that_a_metric_leaves_out_do_not_count() -> None:

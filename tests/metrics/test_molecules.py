@@ -8,8 +8,9 @@ import pytest
 import torch
 from rdkit import Chem
 
+from lmolt_utils.data.molecules import features
 from lmolt_utils.metrics.fcd import chemnet, chemnet_network, frechet_chemnet_distance, frechet_distance
-from lmolt_utils.metrics.molecules import SIMILARITIES, features, molecule_scores
+from lmolt_utils.metrics.molecules import SIMILARITIES, molecule_scores
 
 
 def molecule_metrics(references: list[str], outputs: list[str], invalid: Any = "lpm24") -> dict[str, float]:

@@ -20,6 +20,7 @@ from lmolt_utils.data.captioner import knowledge, reader
 from lmolt_utils.data.prepare import corpus_source
 from lmolt_utils.data.sample import draw
 from lmolt_utils.grammar.vocabulary import canonical
+from lmolt_utils.metrics.intervals import bootstrap
 from lmolt_utils.nli.baselines import methods_for
 from lmolt_utils.nli.classifier import Classifier, PairScorer
 from lmolt_utils.nli.cross_nli import QUANTITIES, cross_nli
@@ -74,10 +75,8 @@ def seen(clean: np.ndarray, wrong: np.ndarray, quantity: str, seed: int = SEED) 
     def auc(rows: np.ndarray) -> float:
         return float(roc_auc_score(labels, sign * np.concatenate([clean[rows], wrong[rows]])))
 
-    rng = np.random.default_rng(seed)
-    drawn = [auc(rng.integers(0, len(clean), len(clean))) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return auc(np.arange(len(clean))), float(low), float(high)
+    low, high = bootstrap(auc, len(clean), resamples=RESAMPLES, seed=seed)
+    return auc(np.arange(len(clean))), low, high
 
 
 def main(rows: int = 1000) -> None:
