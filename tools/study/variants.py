@@ -3,23 +3,26 @@
 Each is a run of its own (``runs/study+test_set=test`` and so on), made by the notebooks' own calls for the headline
 rows; adapters that the main run trained are taken from there, where each step's record tells whether they fit.
 ``corrected`` is the main run itself, which the others are held against: made here where it is not there.
-``python -m tools.study.variants rates`` tries learning rates the same way, on validation molecules and a quarter of the
-steps, before anything else is trained; what ``params/study.yaml`` says was chosen by it. ``... save`` writes the table.
+``python -m tools.study.variants rates`` tries learning rates the same way, with a quarter of the steps, another sample
+and seed, on validation molecules that are in none of the test sets; ``... save`` writes the table of the others.
 """
 
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lmolt_utils.config.prompts import TASKS
+from lmolt_utils.config.prompts import TASKS, Task
 from lmolt_utils.config.systems import BASELINES, System, load_systems
 from lmolt_utils.data.baselines import make_baseline
-from lmolt_utils.data.prepare import make_corpus, make_sample_and_test
+from lmolt_utils.data.captioner import knowledge
+from lmolt_utils.data.prepare import corpus_source, make_corpus, make_sample_and_test
+from lmolt_utils.data.sample import draw
 from lmolt_utils.files import read_rows, write_text
 from lmolt_utils.metrics.intervals import intervals
 from lmolt_utils.metrics.results import SCORE_COLUMNS, all_scores
@@ -56,7 +59,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 #: Peak learning rates that were tried, by whom, and the run that each was tried in.
 RATES = {1.0e-3: ("dpo",), 4.0e-3: ("sft", "cpo"), 8.0e-3: ("sft", "cpo")}
-TRIED = {"epochs": 0.75, "test_set": "validation", "test_rows": 500}
+TRIED = {"epochs": 0.75, "seed": 1, "test_set": "validation", "test_rows": 700}
 
 
 def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
@@ -115,8 +118,7 @@ def uncut() -> pd.DataFrame:
     """
     if scores("released").empty:
         return pd.DataFrame()
-    run, lines = _run("07_nli_evaluation", VARIANTS["released"][0]), []
-    scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
+    run, found = _run("07_nli_evaluation", VARIANTS["released"][0]), [pd.DataFrame()]
     for task in TASKS:
         if not (path := prediction_path(run, "sft", task)).exists():
             continue
@@ -124,9 +126,16 @@ def uncut() -> pd.DataFrame:
         raw = frame["raw"].astype(str)
         answers = {"released-uncleaned": raw, "released-first-line": raw.str.strip().str.split("\n").str[0]}
         for variant, texts in answers.items():
-            for metric, one in intervals(scorer.score(frame.assign(prediction=texts), task)).items():
-                lines.append(("sft", task, metric, one.value, one.n, one.low, one.high, variant))
-    return pd.DataFrame(lines, columns=[*SCORE_COLUMNS, "variant"])
+            found.append(_scored(run, "sft", task, frame.assign(prediction=texts)).assign(variant=variant))
+    return pd.concat(found)
+
+
+def _scored(run: Run, system: str, task: Task, frame: pd.DataFrame) -> pd.DataFrame:
+    """The scores of some answers, as :func:`scores` has them."""
+    scorer = Scorer(from_root(run.params.caption_tokenizer), run.params.invalid)
+    found = intervals(scorer.score(frame.reset_index(drop=True), task)).items()
+    lines = [(system, task, metric, one.value, one.n, one.low, one.high) for metric, one in found]
+    return pd.DataFrame(lines, columns=list(SCORE_COLUMNS))
 
 
 def save() -> None:
@@ -155,10 +164,18 @@ def _replace(name: str, tables: Sequence[pd.DataFrame]) -> None:
 
 def rates() -> pd.DataFrame:
     """Scores by peak learning rate: ``figures/study/rates.csv``."""
-    found = []
+    data, found = _run("01_data", {}), []
+    known, frame = knowledge(corpus_source(data)), make_corpus(data)
+    tested = [
+        draw(name, frame, data.params.test_rows, data.params.seed, known=known)[0]
+        for name in ("validation", "withheld_combos")  # the molecules of extra_valid are validation's
+    ]
     for rate, names in RATES.items():
         run = make({**TRIED, "learning_rate": rate}, names)
-        found.append(all_scores(run, run.table).assign(learning_rate=rate))
+        for name, task in product(names, TASKS):
+            answers = read_rows(prediction_path(run, name, task), PREDICTION_COLUMNS)
+            answers = answers[~answers["id"].isin(pd.concat(tested)["id"])]
+            found.append(_scored(run, name, task, answers).assign(learning_rate=rate))
     table = pd.concat(found)
     save_table("rates", table)
     return table
