@@ -115,17 +115,14 @@ def growth(figures: Path) -> str:
 #: Page -> its blocks.
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"study": study.lead, "summary": summary, "claims": claims, "correlations": correlations},
-    "docs/study.md": {
-        "trivial": study.trivial,
-        "rare": study.rare,
-        "curve": study.curve,
-        "systems": study.systems,
-        "released": study.released,
-        "verdicts": study.verdicts,
-    },
+    "docs/study.md": {"answers": study.answers, "released": study.released, "verdicts": study.verdicts},
     "docs/study-details.md": {
         "captions": captions,
+        "trivial": study.trivial,
+        "rare": study.rare,
         "models": study.models,
+        "curve": study.curve,
+        "systems": study.systems,
         "variants": study.variants,
         "rewritten": study.rewritten,
         "errors": study.errors,

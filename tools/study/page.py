@@ -1,6 +1,7 @@
 """The tables of the study's two pages in docs/, from its committed files; ``python -m tools.readme`` writes them."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -95,17 +96,50 @@ KNOWN: tuple[tuple[Task, str], ...] = (
 )  # fmt: skip
 
 
+def _by_view(figures: Path, views: Iterable[str], names: Sequence[str]) -> list[Row]:
+    """A line for each of ``names``, baselines in the 10 % sample and models, over the rows of each of ``views``."""
+    table = pd.read_csv(figures / "study" / "baselines.csv")
+    table = pd.concat([table[table["sample_share"] == 0.1], pd.read_csv(figures / "study" / "rare.csv")])
+    title = pd.Series(list(zip(table["test_set"], table["rows"], strict=True)), table.index).map(VIEWS)
+    labels, lines = {system.name: system.label for system in load_systems()}, list[Row]()
+    for view, name in product(views, names):
+        rows = table[(title == view) & (table["system"] == name)]
+        if not rows.empty:
+            lines.append((f"{view}: {labels[name]}", _cells(rows, KNOWN)))
+    return lines
+
+
 def rare(figures: Path) -> str:
     """The nearest neighbour in the 10 % sample and the models, over all rows and over those that a model could win."""
+    names = ("nearest-neighbour", "meditron", "sft", "cpo", "slerp+cpo")
+    return markdown("", [metric for _, metric in KNOWN], _by_view(figures, VIEWS.values(), names))
+
+
+def _elsewhere(columns: Columns) -> list[Row]:
+    """What the paper and the shared task print of 7B models, on other test rows."""
+    values = {
+        f"*{name}, 7B, official score*": [s[task].get(m) for task, m in columns] for name, s in load_official().items()
+    }
+    rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
+    values["*SLERP+CPO, 7B, as the paper prints it*"] = [
+        load_published().printed(rows, metric) for _, metric in columns
+    ]
+    return [(name, ["" if value is None else f"*{value:g}*" for value in shown]) for name, shown in values.items()]
+
+
+def answers(figures: Path) -> str:
+    """What a look-up answers, what the models do and what is printed; then the rows where a look-up knows little."""
     table = pd.read_csv(figures / "study" / "baselines.csv")
-    table = table[(table["sample_share"] == 0.1) & (table["system"] == "nearest-neighbour")]
-    table = pd.concat([table, pd.read_csv(figures / "study" / "rare.csv")])
-    labels, lines = {system.name: system.label for system in load_systems()}, list[Row]()
-    for (test_set, view), title in VIEWS.items():
-        part = table[(table["test_set"] == test_set) & (table["rows"] == view)]
-        for name in ("nearest-neighbour", "meditron", "sft", "cpo", "slerp+cpo"):
-            if (part["system"] == name).any():
-                lines.append((f"{title}: {labels[name]}", _cells(part[part["system"] == name], KNOWN)))
+    few = table[(table["system"] == "nearest-neighbour") & (table["sample_share"] == 0.001)]
+    few = few[(few["test_set"] == "extra_valid") & (few["rows"] == "all")]
+    models = ("meditron", "sft", "cpo", "slerp+cpo")
+    everything, _, *little = VIEWS.values()
+    lines = [
+        (f"{everything}: Nearest neighbour of 127 molecules", _cells(few, KNOWN)),
+        *_by_view(figures, [everything], ("nearest-neighbour", "rule", *models)),
+        *_elsewhere(KNOWN),
+        *_by_view(figures, little, ("nearest-neighbour", "meditron", "cpo")),
+    ]
     return markdown("", [metric for _, metric in KNOWN], lines)
 
 
@@ -198,24 +232,36 @@ def variants(figures: Path) -> str:
 
 #: Lines of a system in the table of the released code's choices, by variant.
 RELEASED = {
-    "": "corrected, main run", "corrected": "corrected", "released": "as released",
-    "released-uncleaned": "as released, not cleaned", "released-first-line": "as released, cut at the first line break",
+    "released": "as released", "released-uncleaned": "as released, not cleaned",
+    "released-first-line": "as released, cut at the first line break",
 }  # fmt: skip
+
+
+def _trainings(both: pd.DataFrame, name: str) -> tuple[int, list[str]]:
+    """Trainings of a corrected system on the models trained anew: how many seeds, and mean and range of each score."""
+    rows = both[both["variant"].isin(("corrected", "seeds")) & (both["system"].str.split("@seed").str[0] == name)]
+    rows = rows.drop_duplicates(["system", "task", "metric"])
+    seeds = rows["system"].nunique()
+    if seeds == 1:
+        return seeds, _cells(rows, BOTH)
+    values = {key: found["value"] for key, found in rows.groupby(["task", "metric"])}
+    spread = [values[column].agg(["mean", "min", "max"]) for column in BOTH]
+    return seeds, [f"{one['mean']:.3f} ({one['min']:.3f} to {one['max']:.3f})" for one in spread]
 
 
 def released(figures: Path) -> str:
     """The headline rows three times: as the papers print them, corrected, and by the released code's choices."""
     both, known = _scores(figures), {system.name: system for system in load_systems()}
     lines: list[Row] = []
-    for name in dict.fromkeys(both.loc[both["variant"] == "released", "system"]):
-        system = known[str(name)]
-        printed = [load_published().printed(system.rows, metric) for _, metric in BOTH]
-        lines.append((f"{system.label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
+    for name in map(str, dict.fromkeys(both.loc[both["variant"] == "released", "system"])):
+        label = known[name].label
+        printed = [load_published().printed(known[name].rows, metric) for _, metric in BOTH]
+        lines.append((f"{label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
+        seeds, cells = _trainings(both, name)
+        lines.append((f"{label}, corrected" + (f", {seeds} seeds" if seeds > 1 else ""), cells))
         own = both[both["system"] == name]
         made = [variant for variant in RELEASED if (own["variant"] == variant).any()]
-        if "corrected" in made:  # of the same models as the released one
-            made.remove("")
-        lines += [(f"{system.label}, {RELEASED[one]}", _cells(own[own["variant"] == one], BOTH)) for one in made]
+        lines += [(f"{label}, {RELEASED[one]}", _cells(own[own["variant"] == one], BOTH)) for one in made]
     return markdown("", [metric for _, metric in BOTH], lines)
 
 
@@ -324,13 +370,8 @@ def lead(figures: Path) -> str:
     trained = {"sft": "SFT", "dpo": "DPO", "dpo+nll": "DPO with CPO's NLL term", "cpo": "CPO", "slerp+cpo": "SLERP+CPO"}
     names |= {name: f"{label}, 1.7M parameters" for name, label in trained.items()}
     ours = {label: [scores.get((name, *column)) for column in BOTH] for name, label in names.items()}
-    for name, official in load_official().items():
-        ours[f"*{name}, 7B, official score*"] = [official[task].get(metric) for task, metric in BOTH]
-    rows = dict.fromkeys(("T4", "T5"), "SLERP+CPO")
-    printed = [load_published().printed(rows, metric) for _, metric in BOTH]
     lines = [(n, ["not run" if value is None else f"{value:.3f}" for value in values]) for n, values in ours.items()]
-    lines.append(("*SLERP+CPO, 7B, as the paper prints it*", [f"{value:g}" for value in printed]))
-    return markdown("", [metric for _, metric in BOTH], lines)
+    return markdown("", [metric for _, metric in BOTH], [*lines, *_elsewhere(BOTH)])
 
 
 def costs(figures: Path) -> str:
