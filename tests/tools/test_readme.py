@@ -13,7 +13,7 @@ from lmolt_utils.cli import _parser
 from lmolt_utils.config.published import load_official, load_published
 from lmolt_utils.paths import root
 from tools.readme import PAGES, render
-from tools.study.page import told
+from tools.study.prose import told
 
 #: Decimals in the study's prose that are no results: chance, bounds of claims, differences of two trainings.
 CHOSEN = (".5", ".05", ".1", ".4")

@@ -26,6 +26,8 @@ def _cell(row: pd.Series) -> str:
     return f"{row['value']:.3f} ± {(row['high'] - row['low']) / 2:.3f}"
 
 
+#: What the first page calls the row that stands for the papers' Meditron.
+PER_TASK = "Per-task models (Meditron)"
 Row = tuple[str, Sequence[str]]
 Columns = Sequence[tuple[Task, str]]
 
@@ -85,8 +87,8 @@ def trivial(figures: Path) -> str:
 #: Where a table knows little: what is told of each test set and view.
 VIEWS = {
     ("extra_valid", "all"): "all rows",
-    ("extra_valid", "one per property set"): "each property set once",
-    ("extra_valid", "rare sets"): "rare property sets",
+    ("extra_valid", "one per property set"): "each set once",
+    ("extra_valid", "rare sets"): "rare sets",
     ("withheld_combos", "all"): "unseen combinations",
 }
 #: What the tables of look-ups and of learning show.
@@ -101,7 +103,7 @@ def _by_view(figures: Path, views: Iterable[str], names: Sequence[str]) -> list[
     table = pd.read_csv(figures / "study" / "baselines.csv")
     table = pd.concat([table[table["sample_share"] == 0.1], pd.read_csv(figures / "study" / "rare.csv")])
     title = pd.Series(list(zip(table["test_set"], table["rows"], strict=True)), table.index).map(VIEWS)
-    labels, lines = {system.name: system.label for system in load_systems()}, list[Row]()
+    labels, lines = {system.name: system.label for system in load_systems()} | {"meditron": PER_TASK}, list[Row]()
     for view, name in product(views, names):
         rows = table[(title == view) & (table["system"] == name)]
         if not rows.empty:
@@ -133,12 +135,12 @@ def answers(figures: Path) -> str:
     few = table[(table["system"] == "nearest-neighbour") & (table["sample_share"] == 0.001)]
     few = few[(few["test_set"] == "extra_valid") & (few["rows"] == "all")]
     models = ("meditron", "sft", "cpo", "slerp+cpo")
-    everything, _, *little = VIEWS.values()
+    everything, _, seldom, _ = VIEWS.values()
     lines = [
         (f"{everything}: Nearest neighbour of 127 molecules", _cells(few, KNOWN)),
         *_by_view(figures, [everything], ("nearest-neighbour", "rule", *models)),
         *_elsewhere(KNOWN),
-        *_by_view(figures, little, ("nearest-neighbour", "meditron", "cpo")),
+        *_by_view(figures, [seldom], ("nearest-neighbour", "meditron", "cpo")),
     ]
     return markdown("", [metric for _, metric in KNOWN], lines)
 
@@ -209,7 +211,7 @@ OTHER_RUNS = {
 }  # fmt: skip
 
 
-def _scores(figures: Path) -> pd.DataFrame:
+def all_runs(figures: Path) -> pd.DataFrame:
     """The main run's scores and the variants', with an empty ``variant`` for the main run."""
     main = pd.read_csv(figures / "study" / "scores.csv").assign(variant="")
     return pd.concat([main, pd.read_csv(figures / "study" / "variants.csv")], ignore_index=True)
@@ -217,7 +219,7 @@ def _scores(figures: Path) -> pd.DataFrame:
 
 def variants(figures: Path) -> str:
     """The variants that were made, beside the main run: what changes with test set, learning rate, models and seed."""
-    both, lines = _scores(figures), list[Row]()
+    both, lines = all_runs(figures), list[Row]()
     base = both["system"].str.split("@seed").str[0]
     made = set(base[both["variant"].isin(OTHER_RUNS)])
     for system in [system for system in load_systems() if system.name in made]:
@@ -251,10 +253,10 @@ def _trainings(both: pd.DataFrame, name: str) -> tuple[int, list[str]]:
 
 def released(figures: Path) -> str:
     """The headline rows three times: as the papers print them, corrected, and by the released code's choices."""
-    both, known = _scores(figures), {system.name: system for system in load_systems()}
+    both, known = all_runs(figures), {system.name: system for system in load_systems()}
     lines: list[Row] = []
     for name in map(str, dict.fromkeys(both.loc[both["variant"] == "released", "system"])):
-        label = known[name].label
+        label = PER_TASK if name == "meditron" else known[name].label
         printed = [load_published().printed(known[name].rows, metric) for _, metric in BOTH]
         lines.append((f"{label}, *printed*", ["" if value is None else f"*{value:g}*" for value in printed]))
         seeds, cells = _trainings(both, name)
@@ -265,90 +267,17 @@ def released(figures: Path) -> str:
     return markdown("", [metric for _, metric in BOTH], lines)
 
 
+#: The claims that the first page shows.
+CLAIMS = ("C1", "C3", "C4", "C4b", "C6", "C7", "C9a", "C10", "C13", "C14", "C15", "C16", "C18", "C20", "C22", "C31b")
+
+
 def verdicts(figures: Path) -> str:
-    """How many claims got each verdict, and which."""
+    """How many claims got each verdict, and what became of the main ones."""
     table = pd.read_csv(figures / "study" / "claims.csv", dtype=str)
-    lines: list[Row] = []
-    for verdict, rows in sorted(table.groupby("verdict"), key=lambda one: -len(one[1])):
-        control = rows["source"].str.startswith("control")
-        lines.append((str(verdict), [", ".join(rows.loc[~control, "id"]), ", ".join(rows.loc[control, "id"])]))
-    return markdown("", ["claims of the papers", "controls"], lines)
-
-
-def _short(value: float) -> str:
-    """A score as prose has it: .63."""
-    return f"{value:.2f}".removeprefix("0")
-
-
-def told(figures: Path) -> list[str]:
-    """Every sentence, or part of one, of the two pages that has a measured number outside the tables."""
-    both, study = _scores(figures), figures / "study"
-
-    def scores(variant: str) -> pd.Series:
-        rows = both[both["variant"] == variant].drop_duplicates(["system", "metric"])
-        return rows.set_index(["system", "metric"])["value"].map(_short)
-
-    main, anew, asked = scores(""), scores("corrected"), scores("prompts")
-    released, uncut = scores("released"), scores("released-uncleaned")
-    both["system"] = both["system"].str.split("@seed").str[0]
-    again = both[both["variant"].isin(("", "corrected", "seeds"))]
-
-    def fcd(variant: str, system: str) -> float:
-        rows = both[(both["variant"] == variant) & (both["system"] == system) & (both["metric"] == "FCD")]
-        return float(rows["value"].iloc[0])
-
-    def between(system: str, metric: str) -> str:
-        values = again.loc[(again["system"] == system) & (again["metric"] == metric), "value"]
-        return f"{_short(values.min())} to {_short(values.max())}"
-
-    rows = pd.concat(
-        [pd.read_csv(study / "baselines.csv").query("sample_share == 0.1"), pd.read_csv(study / "rare.csv")]
-    )
-    share = rows.set_index(["test_set", "rows", "system", "metric"])["value"]
-
-    def known(view: tuple[str, str], metric: str) -> tuple[str, str]:
-        return _short(share[(*view, "cpo", metric)]), _short(share[(*view, "nearest-neighbour", metric)])
-
-    everywhere, seldom = ("extra_valid", "all"), ("extra_valid", "rare sets")
-    f1, exact, rare_f1 = (
-        known(everywhere, "property F1"),
-        known(everywhere, "exact property set"),
-        known(seldom, "property F1"),
-    )
-    learned = pd.read_csv(study / "curve.csv").set_index(["system", "metric"])["value"].map(_short)
-    tenth, once, full = (
-        (learned[name, "BLEU-2"], learned[name, "property F1"]) for name in ("mol2cap@0.1x10", "mol2cap@1x1", "mol2cap")
-    )
-    hours = [pd.read_csv(study / f"{name}.csv")["seconds"].sum() / 3600 for name in ("training", "variants_training")]
-    memory = (
-        max(pd.read_csv(study / f"{name}.csv")["peak_mb"].max() for name in ("training", "variants_training")) / 1000
-    )
-    return [
-        f"CPO's captions have a property F1 of {f1[0]} and the exact set in {exact[0]} of the rows, where the nearest "
-        f"neighbour has {f1[1]} and {exact[1]}; on rare sets its F1 is {rare_f1[0]} to the neighbour's {rare_f1[1]}",
-        f"three times the steps bring BLEU-2 {full[0]} and property F1 {full[1]}, where one epoch of all has "
-        f"{once[0]} and {once[1]}",
-        f"a tenth of the molecules captions a little better ({tenth[0]}, {tenth[1]})",
-        f"CPO without it hardly does (BLEU-2 {main['cpo-no-nll', 'BLEU-2']})",
-        f"(validity {main['kto', 'Validity']} of {main['init', 'Validity']}, "
-        f"MACCS {main['kto', 'MACCS']} of {main['init', 'MACCS']})",
-        f"(BLEU-2 {main['ties+cpo', 'BLEU-2']} to CPO's {main['cpo', 'BLEU-2']})",
-        f"a BLEU-2 of {main['ties', 'BLEU-2']} and a validity of {main['ties', 'Validity']}",
-        f"SFT's BLEU-2 came out at {between('sft', 'BLEU-2')}, its validity at {between('sft', 'Validity')}; CPO's at "
-        f"{between('cpo', 'BLEU-2')} and {between('cpo', 'Validity')}",
-        f"{uncut['sft', 'Validity']} of its molecules are valid, with a BLEU of {uncut['sft', 'BLEU']}",
-        f"Released CPO has a BLEU-2 of {released['cpo', 'BLEU-2']}",
-        f"BLEU-2 falls from {anew['sft', 'BLEU-2']} to {anew['sft.no-eos', 'BLEU-2']}, METEOR from "
-        f"{anew['sft', 'METEOR']} to {anew['sft.no-eos', 'METEOR']}, BLEU of molecules from {anew['sft', 'BLEU']} to "
-        f"{anew['sft.no-eos', 'BLEU']}",
-        f"Meditron's BLEU-2 goes from {asked['meditron', 'BLEU-2']} to {asked['meditron.test-prompt', 'BLEU-2']} and "
-        f"its MACCS from {asked['meditron', 'MACCS']} to {asked['meditron.test-prompt', 'MACCS']}, CPO's from "
-        f"{asked['cpo', 'BLEU-2']} to {asked['cpo.test-prompt', 'BLEU-2']} and from {asked['cpo', 'MACCS']} to "
-        f"{asked['cpo.test-prompt', 'MACCS']}",
-        f"{hours[0]:.1f} hours of one core, those of the models trained anew {hours[1]:.1f}",
-        f"at most {memory:.1f} GB of memory",
-        f"the DPO of the lower rate (FCD {fcd('lower-rate', 'dpo'):.1f} to CPO's {fcd('', 'cpo'):.1f})",
-    ]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
+    rows = table.set_index("id")[["claim", "verdict"]]
+    lines = [(name, [str(cell).lstrip(". ") for cell in rows.loc[name]]) for name in CLAIMS]
+    return f"Of {len(table)} claims and controls: {counts}.\n\n{markdown('', ['claim', 'verdict'], lines)}"
 
 
 def rewritten(figures: Path) -> str:
