@@ -22,6 +22,7 @@ def told(figures: Path) -> list[str]:
 
     main, anew, asked = scores(""), scores("corrected"), scores("prompts")
     released, uncut = scores("released"), scores("released-uncleaned")
+    both["training"] = both["system"].str.partition("@seed")[2].str.cat(both["variant"].eq("").map(str))
     both["system"] = both["system"].str.split("@seed").str[0]
     again = both[both["variant"].isin(("", "corrected", "seeds"))]
 
@@ -32,6 +33,11 @@ def told(figures: Path) -> list[str]:
     def between(system: str, metric: str) -> str:
         values = again.loc[(again["system"] == system) & (again["metric"] == metric), "value"]
         return f"{_short(values.min())} to {_short(values.max())}"
+
+    def lead(better: str, worse: str) -> str:
+        scores = again[again["metric"] == "BLEU-2"].pivot_table(index="training", columns="system", values="value")
+        ahead = (scores[better] - scores[worse]).dropna()
+        return f"{_short(ahead.min())} to {_short(ahead.max())}".replace("-0.00", ".00").replace("-0.", "−.")
 
     rows = pd.concat(
         [pd.read_csv(study / "baselines.csv").query("sample_share == 0.1"), pd.read_csv(study / "rare.csv")]
@@ -84,8 +90,10 @@ def told(figures: Path) -> list[str]:
         f"MACCS {main['kto', 'MACCS']} of {main['init', 'MACCS']})",
         f"(BLEU-2 {main['ties+cpo', 'BLEU-2']} to CPO's {main['cpo', 'BLEU-2']})",
         f"a BLEU-2 of {main['ties', 'BLEU-2']} and a validity of {main['ties', 'Validity']}",
-        f"SFT's BLEU-2 came out at {between('sft', 'BLEU-2')}, its validity at {between('sft', 'Validity')}; CPO's at "
-        f"{between('cpo', 'BLEU-2')} and {between('cpo', 'Validity')}",
+        f"BLEU-2 came out at {between('sft', 'BLEU-2')} for SFT, {between('cpo', 'BLEU-2')} for CPO and "
+        f"{between('slerp+cpo', 'BLEU-2')} for SLERP+CPO, validity at {between('sft', 'Validity')}, "
+        f"{between('cpo', 'Validity')} and {between('slerp+cpo', 'Validity')}, DPO's at {between('dpo', 'Validity')}",
+        f"CPO is ahead of SFT by {lead('cpo', 'sft')} in BLEU-2, SLERP+CPO of CPO by {lead('slerp+cpo', 'cpo')}",
         f"{uncut['sft', 'Validity']} of its molecules are valid, with a BLEU of {uncut['sft', 'BLEU']}",
         f"Released CPO has a BLEU-2 of {released['cpo', 'BLEU-2']}",
         f"BLEU-2 falls from {anew['sft', 'BLEU-2']} to {anew['sft.no-eos', 'BLEU-2']}, METEOR from "

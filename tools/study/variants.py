@@ -59,7 +59,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 #: Peak learning rates that were tried, by whom, and the run that each was tried in.
 RATES = {1.0e-3: ("dpo",), 4.0e-3: ("sft", "cpo"), 8.0e-3: ("sft", "cpo")}
-TRIED = {"epochs": 0.75, "seed": 1, "test_set": "validation", "test_rows": 700}
+TRIED = {"epochs": 0.75, "seed": 1, "seeds": [1], "test_set": "validation", "test_rows": 700}
 
 
 def make(overrides: Mapping[str, Any], names: Sequence[str]) -> Run:
