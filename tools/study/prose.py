@@ -62,6 +62,9 @@ def told(figures: Path) -> list[str]:
     tenth, once, full = (
         (learned[name, "BLEU-2"], learned[name, "property F1"]) for name in ("mol2cap@0.1x10", "mol2cap@1x1", "mol2cap")
     )
+    rates = pd.read_csv(study / "rates.csv")
+    tried = rates.set_index(["system", "metric", "learning_rate"])["value"].map(_short)
+    ahead = {name: [str(tried[name, "BLEU-2", rate]) for rate in (8e-3, 4e-3)] for name in ("sft", "cpo")}
     hours = [pd.read_csv(study / f"{name}.csv")["seconds"].sum() / 3600 for name in ("training", "variants_training")]
     memory = (
         max(pd.read_csv(study / f"{name}.csv")["peak_mb"].max() for name in ("training", "variants_training")) / 1000
@@ -103,6 +106,8 @@ def told(figures: Path) -> list[str]:
         f"its MACCS from {asked['meditron', 'MACCS']} to {asked['meditron.test-prompt', 'MACCS']}, CPO's from "
         f"{asked['cpo', 'BLEU-2']} to {asked['cpo.test-prompt', 'BLEU-2']} and from {asked['cpo', 'MACCS']} to "
         f"{asked['cpo.test-prompt', 'MACCS']}",
+        f"On {rates['n'].max()} that no test set holds",
+        f"(BLEU-2 {' to '.join(ahead['sft'])} for SFT, {' to '.join(ahead['cpo'])} for CPO;",
         f"{hours[0]:.1f} hours of one core, those of the models trained anew {hours[1]:.1f}",
         f"at most {memory:.1f} GB of memory",
         f"the DPO of the lower rate (FCD {fcd('lower-rate', 'dpo'):.1f} to CPO's {fcd('', 'cpo'):.1f})",
