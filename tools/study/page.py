@@ -274,7 +274,7 @@ CLAIMS = ("C1", "C3", "C4", "C4b", "C6", "C7", "C9a", "C10", "C13", "C14", "C15"
 def verdicts(figures: Path) -> str:
     """How many claims got each verdict, and what became of the main ones."""
     table = pd.read_csv(figures / "study" / "claims.csv", dtype=str)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
+    counts = "; ".join(f"{verdict}: {count}" for verdict, count in table["verdict"].value_counts().items())
     rows = table.set_index("id")[["claim", "verdict"]]
     lines = [(name, [str(cell).lstrip(". ") for cell in rows.loc[name]]) for name in CLAIMS]
     return f"Of {len(table)} claims and controls: {counts}.\n\n{markdown('', ['claim', 'verdict'], lines)}"
