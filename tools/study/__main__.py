@@ -1,6 +1,6 @@
 """``make study``: the study from the data set's release to its verdicts; each part goes on where it was stopped.
 
-    python -m tools.study [backbones curve models learned baselines errors run variants rare costs report figures]
+    python -m tools.study [backbones curve models learned baselines errors run variants rates rare costs report figures]
 
 Without names all parts are made, in this order.
 ``report`` needs nothing but what the others left below ``runs/``; ``python -m tools.study check`` needs nothing but
@@ -68,6 +68,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "errors": errors.main,
     "run": _run,
     "variants": variants.main,
+    "rates": variants.rates,
     "rare": rare.main,
     "costs": models.costs,
     "report": report.main,
