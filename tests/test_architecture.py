@@ -90,7 +90,7 @@ def test_the_package_stays_thin() -> None:
     assert {room: size for room, size in sizes.items() if size > 2500} == {}
     assert sum(map(lines, MODULES)) <= 14_204
     outside = [path for name in ("benchmarks", "tools") for path in (root() / name).rglob("*.py")]
-    assert sum(map(lines, outside)) <= 4_029
+    assert sum(map(lines, outside)) <= 4_035
     assert sum(map(lines, (root() / "tests").rglob("*.py"))) <= 9_958
 
 

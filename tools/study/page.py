@@ -303,10 +303,16 @@ def lead(figures: Path) -> str:
     return markdown("", [metric for _, metric in BOTH], [*lines, *_elsewhere(BOTH)])
 
 
+#: Floating-point operations a second that a float32 product of 1,024 x 1,024 matrices reaches on one core here (torch).
+PEAK = 95e9
+
+
 def costs(figures: Path) -> str:
-    """Minutes of each training, and tokens per second where they were counted."""
+    """Minutes of each training; where tokens were counted, tokens a second and the share of the peak."""
     table = pd.read_csv(figures / "study" / "training.csv")
     table["seconds"] = (table["seconds"] / 60).round().astype(int)
-    shown = table[["model", "seconds", "tokens_per_s", "held_out_loss"]].astype(object).fillna("")
-    shown.columns = ["model or adapter", "minutes", "tokens per second", "held-out loss"]
-    return str(shown.to_markdown(index=False, floatfmt=(".0f", ".0f", ",.0f", ".3f")))
+    share = 6 * table["parameters"] * table["tokens_per_s"] / PEAK
+    table["share"] = [f"{value:.0%}" if value > 0 else "" for value in share]
+    shown = table[["model", "seconds", "tokens_per_s", "share", "held_out_loss"]].astype(object).fillna("")
+    shown.columns = ["model or adapter", "minutes", "tokens per second", "share of a core's peak", "held-out loss"]
+    return str(shown.to_markdown(index=False, floatfmt=(".0f", ".0f", ",.0f", "", ".3f")))
