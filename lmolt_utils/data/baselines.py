@@ -7,7 +7,7 @@ well on n-grams; a trained system must beat that. Of equal candidates the first 
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +58,30 @@ class Sample:
         self.sets = [property_key(text) for text in rows["properties"]]
         #: Property sets, the most frequent first (of equals the first in the sample).
         self.by_frequency = [key for key, _ in Counter(key for key in self.sets if key).most_common()]
+        self._typical: dict[tuple[Task, str | None], str] = {}
 
-    def rows_of(self, key: str | None = None) -> list[int]:
-        """Row numbers of one property set, by default the most frequent; all rows where no sets are stated."""
-        if not self.by_frequency:
-            return list(range(len(self.rows)))
-        return [number for number, own in enumerate(self.sets) if own == (key or self.by_frequency[0])]
+    @cached_property
+    def tree(self) -> DecisionTreeClassifier:
+        """From functional groups to property sets; deterministic (ties between splits by a fixed seed)."""
+        stated = [number for number, key in enumerate(self.sets) if key]
+        groups = functional_groups(self.rows["molecule"].iloc[stated].tolist())
+        tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, random_state=0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The number of unique classes")  # there are many
+            return tree.fit(groups, [self.sets[number] for number in stated])
 
-    def caption_of(self, numbers: Sequence[int]) -> str:
+    def typical(self, task: Task, key: str | None = None) -> str:
+        """The caption or the molecule that answers for one property set, by default the most frequent.
+
+        All rows where no sets are stated. Kept, as time grows with the square of a set's rows.
+        """
+        key = key or next(iter(self.by_frequency), None)
+        if (task, key) not in self._typical:
+            rows = [number for number, own in enumerate(self.sets) if own == key] if key else range(len(self.rows))
+            self._typical[task, key] = self._caption_of(rows) if task == "mol2cap" else self._molecule_of(rows)
+        return self._typical[task, key]
+
+    def _caption_of(self, numbers: Sequence[int]) -> str:
         """The most frequent caption among these rows; of equally frequent ones the medoid by words."""
         captions = self.rows["caption"].iloc[list(numbers)].tolist()
         counts = Counter(captions)
@@ -74,15 +90,14 @@ class Sample:
         (bits,) = as_bits([words_of(text) for text in captions])
         return str(captions[medoid(bits, most)])
 
-    def molecule_of(self, numbers: Sequence[int]) -> str:
+    def _molecule_of(self, numbers: Sequence[int]) -> str:
         """The medoid of these rows' molecules."""
         return str(self.rows["molecule"].iloc[numbers[medoid([self.fingerprints[number] for number in numbers])]])
 
 
 def constant(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
     """The same answer for every source: caption, or medoid molecule, of the most frequent property set."""
-    answer_of = sample.caption_of if task == "mol2cap" else sample.molecule_of
-    return [answer_of(sample.rows_of())] * len(sources)
+    return [sample.typical(task)] * len(sources)
 
 
 def nearest_neighbour(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
@@ -107,25 +122,13 @@ def rule(sample: Sample, task: Task, sources: Sequence[str]) -> list[str]:
         sets = [key.split("|") for key in sample.by_frequency]
         read = Decomposer(Vocabulary.from_names(name for names in sets for name in names)).properties
         asked, known = as_bits([read(text) for text in sources], sets)
-        molecule_of = cache(lambda number: sample.molecule_of(sample.rows_of(sample.by_frequency[number])))
-        return [molecule_of(nearest(one, known)[0]) for one in asked]
-    caption_of = cache(lambda key: sample.caption_of(sample.rows_of(key)))
-    return [caption_of(str(key)) for key in fit_tree(sample).predict(functional_groups(sources))]
+        return [sample.typical(task, sample.by_frequency[nearest(one, known)[0]]) for one in asked]
+    return [sample.typical(task, str(key)) for key in sample.tree.predict(functional_groups(sources))]
 
 
 def functional_groups(smiles: Sequence[str]) -> np.ndarray:
     """Counts of RDKit's 85 ``fr_`` fragments, shape (n, 85)."""
     return np.array([[count(mol) for _, count in _FRAGMENTS] for mol in map(parse, smiles)], dtype=np.float32)
-
-
-def fit_tree(sample: Sample) -> DecisionTreeClassifier:
-    """The tree from functional groups to property sets; deterministic (ties between splits by a fixed seed)."""
-    stated = [number for number, key in enumerate(sample.sets) if key]
-    tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, random_state=0)
-    groups = functional_groups(sample.rows["molecule"].iloc[stated].tolist())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The number of unique classes")  # property sets are many, in truth
-        return tree.fit(groups, [sample.sets[number] for number in stated])
 
 
 def tree_text(tree: DecisionTreeClassifier) -> str:
@@ -164,7 +167,7 @@ def make_baseline(run: Run, system: System, say: Callable[[str], None] = print) 
             frame = rows.assign(task=task, source=rows[source], reference=rows[reference])
             write_rows(outputs[0], frame.assign(raw=answers, prediction=answers)[list(PREDICTION_COLUMNS)])
             if len(outputs) > 1:
-                write_text(outputs[1], tree_text(fit_tree(sample)))
+                write_text(outputs[1], tree_text(sample.tree))
 
         params, inputs = {"task": task, "baseline": system.name}, {"sample": sampled, "test": tested}
         run.step(f"predict {system.name} {task}", make, outputs=outputs, params=params, inputs=inputs, say=say)

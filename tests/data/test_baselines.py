@@ -11,7 +11,6 @@ from lmolt_utils.data.baselines import (
     ANSWERS,
     Sample,
     constant,
-    fit_tree,
     make_baseline,
     nearest_neighbour,
     rule,
@@ -66,7 +65,7 @@ def test_rule_goes_from_functional_groups_to_a_property_set() -> None:
     first, *others = rule(FEW, "mol2cap", ["CCCCCCCCCCO", "Oc1ccc(Cl)cc1", "CC(N)C(=O)O"])
     assert "fuel" in first
     assert others == ["It is an anti bacterial.", "It is a nutrient."]
-    assert "class: anti bacterial" in tree_text(fit_tree(FEW))
+    assert "class: anti bacterial" in tree_text(FEW.tree)
 
 
 def test_rule_goes_from_property_names_to_a_molecule() -> None:

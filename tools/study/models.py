@@ -6,11 +6,13 @@ the trivial baselines on the same rows from the 10 % sample and from all trainin
 of the learning curve and the full ones, on their own task: ``figures/study/curve.csv``.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from safetensors import safe_open
 
 from lmolt_utils.config.params import load
 from lmolt_utils.config.prompts import TASKS, prompt
@@ -86,14 +88,18 @@ def backbone_costs() -> pd.DataFrame:
 
 
 def adapter_costs(run: Path) -> pd.DataFrame:
-    """Seconds and peak memory of the adapters of a run; without the pause after a kill."""
+    """The adapters of a run: trained parameters, tokens, seconds and peak memory; without the pause after a kill."""
     found = []
     copies = [path.name.removesuffix(".record.json") for path in sorted((run / "models").glob("*@seed*.record.json"))]
     for name in [*(system.name for system in load_systems()), *copies]:
         path, log = run / "models" / f"{name}.record.json", run / "logs" / f"{name}.training.jsonl"
-        if path.exists() and (log := timing_path(log)).exists():  # not where the adapter is another run's
-            seconds = read_rows(log, ("seconds",))["seconds"].max()
-            found.append({"model": name, "seconds": seconds, "peak_mb": read_json(path)["peak_mb"]})
+        if not path.exists() or not (log := timing_path(log)).exists():  # the latter where it is another run's
+            continue
+        last = read_rows(log, ("seconds", "tokens")).iloc[-1]
+        with safe_open(run / "models" / name / "adapter_model.safetensors", "np") as weights:
+            parameters = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        cost = {"seconds": last["seconds"], "tokens": last["tokens"], "tokens_per_s": last["tokens"] / last["seconds"]}
+        found.append({"model": name, "parameters": parameters, **cost, "peak_mb": read_json(path)["peak_mb"]})
     return pd.DataFrame(found)
 
 

@@ -307,12 +307,19 @@ def lead(figures: Path) -> str:
 PEAK = 95e9
 
 
+#: What the table of costs says of a training, by variant.
+TRAINED = {"released": ", as released", "released-white-space": ", as released with white space"}
+
+
 def costs(figures: Path) -> str:
-    """Minutes of each training; where tokens were counted, tokens a second and the share of the peak."""
-    table = pd.read_csv(figures / "study" / "training.csv")
+    """Minutes, tokens a second and share of the peak: of the models trained anew, and of their adapters."""
+    table = pd.read_csv(figures / "study" / "variants_training.csv")
+    model = table.loc[table["model"] == "mol2cap", "parameters"].iloc[0]
+    # Forward and backward are six operations for each trained parameter and token, four for each frozen one.
+    work = 6 * table["parameters"] + 4 * model * (table["variant"] != "all")
+    table["share"] = [f"{value:.0%}" for value in work * table["tokens_per_s"] / PEAK]
+    table["model"] += table["variant"].map(TRAINED).fillna("")
     table["seconds"] = (table["seconds"] / 60).round().astype(int)
-    share = 6 * table["parameters"] * table["tokens_per_s"] / PEAK
-    table["share"] = [f"{value:.0%}" if value > 0 else "" for value in share]
     shown = table[["model", "seconds", "tokens_per_s", "share", "held_out_loss"]].astype(object).fillna("")
     shown.columns = ["model or adapter", "minutes", "tokens per second", "share of a core's peak", "held-out loss"]
     return str(shown.to_markdown(index=False, floatfmt=(".0f", ".0f", ",.0f", "", ".3f")))

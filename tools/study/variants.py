@@ -49,11 +49,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "lower-rate": ({"learning_rate": 2.5e-4}, ("dpo",)),
     # All choices of the released code but its prompts' white space, which the models' tokenizer, made on one form of
     # the prompts, writes in 280 to 390 tokens instead of 10 to 15: eight times the cost, of a kind that 7B never pays.
-    # What it does to answers, meditron.test-prompt and cpo.test-prompt can show.
     "released": (
         {"semantics": "as_released", "switches": {"train_prompt": "corrected", "test_prompt": "corrected"}},
         ("meditron", "sft", "dpo", "cpo", "slerp+cpo"),
     ),
+    # With their white space, in training and in testing.
+    "released-white-space": ({"semantics": "as_released"}, ("meditron", "sft", "dpo", "cpo", "slerp+cpo")),
 }
 
 
