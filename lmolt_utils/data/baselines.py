@@ -71,10 +71,8 @@ class Sample:
             return tree.fit(groups, [self.sets[number] for number in stated])
 
     def typical(self, task: Task, key: str | None = None) -> str:
-        """The caption or the molecule that answers for one property set, by default the most frequent.
-
-        All rows where no sets are stated. Kept, as time grows with the square of a set's rows.
-        """
+        """What answers for one property set, by default the most frequent (of all rows where no sets are stated);
+        kept, as time grows with the square of a set's rows."""
         key = key or next(iter(self.by_frequency), None)
         if (task, key) not in self._typical:
             rows = [number for number, own in enumerate(self.sets) if own == key] if key else range(len(self.rows))

@@ -82,6 +82,7 @@ class Claim(Strict):
     claim: str
     source: str
     says: str = ""
+    given: list[Condition] = Field(default_factory=list)
     all: list[Condition] = Field(default_factory=list)
     not_decidable: str = ""
 
@@ -240,6 +241,11 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, str]:
         known &= len(draws) == len(numbers)
         if known:
             drawn &= condition.holds(_difference(draws, condition.times))
+    for condition in claim.given:
+        number, label = evidence.number(condition, condition.of, condition.cut), evidence.labels[condition.of]
+        if number is None or not condition.holds(np.array(number.mean)):
+            said = f"{condition.metric}: {label} {number}{evidence.printed(condition.of, condition.metric)}"
+            return line | {"verdict": "not decidable", "evidence": said + ", nothing to compare with"}
     share = float(drawn.mean()) if known else math.nan
     verdict = "holds" if point else "does not hold"
     if known and DISAGREEING < share < 1 - DISAGREEING:

@@ -18,10 +18,11 @@ Every claim is a rule over result files ([params/claims.yaml](params/claims.yaml
 *control* is not a claim of the papers but what decides how to read one; [docs/audit.md](docs/audit.md) says where the
 papers and their code disagree.
 A claim **holds**, **does not hold**, is **within noise** (more than 2.5 % of 1,000 draws of other test rows, and of
-other seeds where a system was trained with several, say otherwise), **not decidable** (by no run here) or **not run**
-(a system or file that it needs is not there). A number is followed by the standard deviation over training seeds (±),
-where there are several, and by the 95 % interval over the draws, in square brackets. A verdict says what is so in these
-runs, with these models:
+other seeds where a system was trained with several, say otherwise), **not decidable** (by no run, or not by this one:
+the evidence says why) or **not run** (a system or file that it needs is not there). A number is followed by the
+standard deviation over training seeds (±), where there are several, and by the 95 % interval over the draws, in square
+brackets. A verdict says what is so in these runs, with these models (Meditron: the stand-ins for it, trained for one
+task each). L4M is Less for More, FMix Feedback-aligned Mixed LLMs:
 
 {profiles}
 

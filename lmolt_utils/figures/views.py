@@ -101,17 +101,6 @@ def clipped(text: str, width: int) -> str:
     return f'<span title="{escape(text)}">{escape(text[: width - 1])}…</span>'
 
 
-def modality(run: Run, systems: Sequence[System]) -> pd.DataFrame:
-    """Share of outputs of the right modality: what looks like a caption, like a molecule (valid or not)."""
-    rows = []
-    for system in systems:
-        captions, molecules = (
-            right_modality(list(scored_answers(run, system, task)["prediction"]), task).mean() for task in TASKS
-        )
-        rows.append({"system": system.label, "captions": captions, "molecules": molecules})
-    return pd.DataFrame(rows).set_index("system")
-
-
 def answered(run: Run, systems: Sequence[System], task: Task) -> list[System]:
     """Those of ``systems`` that have predictions in ``run``."""
     return [system for system in systems if prediction_path(run, system.name, task).exists()]

@@ -9,8 +9,8 @@ import pandas as pd
 def unpaired(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     """KTO's view of the pairs (L4M Table 1), single answers: columns task, source, answer, label (true: chosen).
 
-    TRL reads KTO's rows in order, and a batch of one class has no gradient (its loss stays at 0.5): chosen and
-    rejected answers are shuffled apart, each with its own order, and alternate.
+    TRL reads KTO's rows in order. In a batch of one class z_ref moves with the answers that are compared with it, and
+    the loss stays near 0.5: so chosen and rejected answers are shuffled apart, each in its own order, and alternate.
     """
     sides = []
     for number, side in enumerate(("chosen", "rejected")):

@@ -202,7 +202,7 @@ def step(
         for output in outputs:
             drop_parts(output)
         work, began_with, before = _work_folder(outputs[0], key, code)
-        say(f"{name}: {reason}" + ("; what was kept of it is used" if before else ""))
+        say(f"{name}: made now ({reason}" + ("; what was kept of it is used)" if before else ")"))
         start = time.perf_counter()
         forget_peak()
         make(work)

@@ -78,6 +78,16 @@ def test_conditions_hold_together_or_not_at_all(run: Run) -> None:
     assert judge(both, told)["draws"] == "0%", "each holds in half of the draws, never in the same"
 
 
+def test_a_claim_of_too_little_is_not_decidable(run: Run) -> None:
+    """The FCD of a system whose molecules are not valid decides nothing; with more of them it does."""
+    fcd = {"of": "cpo", "minus": "dpo", "metric": "FCD", "below": -3}
+    given = [Condition(of="dpo", metric="Validity", at_least=0.1)]
+    asked = claim(**fcd).model_copy(update={"given": given})
+    for validity, verdict in ((0.006, "not decidable"), (0.2, "holds")):
+        numbers = {("cpo", "FCD"): (5.0, 0.1), ("dpo", "FCD"): (66.0, 0.1), ("dpo", "Validity"): (validity, 0.001)}
+        assert judge(asked, evidence(run, numbers))["verdict"] == verdict
+
+
 def test_what_is_missing_or_no_number_decides_nothing(run: Run) -> None:
     told = evidence(run, {("cpo", "FCD"): (1.0, 0.1), ("cpo", "coverage"): (math.nan, 0.1)})
     line = judge(claim(of="cpo", minus="dpo", metric="FCD", above=0), told)

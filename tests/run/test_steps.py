@@ -31,7 +31,7 @@ def copied(folder: Path, **params: object) -> tuple[bool, str]:
 
 def test_a_step_runs_once_and_says_why_it_runs_again(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a")
-    assert copied(tmp_path, beta=1) == (True, f"test: {tmp_path}/out.txt is not there yet")
+    assert copied(tmp_path, beta=1) == (True, f"test: made now ({tmp_path}/out.txt is not there yet)")
     assert copied(tmp_path, beta=1) == (False, "test: up to date")
     assert copied(tmp_path, beta=2) == (True, "test: changed params: beta")
     (tmp_path / "in.txt").write_text("b")
@@ -133,14 +133,14 @@ def test_code_is_recorded_and_redone_only_where_it_is_cheap(tmp_path: Path, monk
     assert "made by older code" in why
     assert list(made_by_older_code(tmp_path / "run")) == ["train x"]
     assert step_with(second, 0, "predict*")[0] is False
-    assert step_with(second, 0, "train*") == (True, "train x: its code changed")
+    assert step_with(second, 0, "train*") == (True, "train x: made now (its code changed)")
     assert made_by_older_code(tmp_path / "run") == {}
-    assert step_with(third, 120) == (True, "train x: its code changed")
+    assert step_with(third, 120) == (True, "train x: made now (its code changed)")
     (package / "other.tsv").write_text("of no module")
     assert step_with(third, 0)[1] == "train x: up to date"
     (package / "names.tsv").write_text("y")
     assert "made by older code" in step_with(third, 0)[1]
-    assert step_with(third, 0, "all") == (True, "train x: its code changed")  # lmolt reproduce --redo all
+    assert step_with(third, 0, "all") == (True, "train x: made now (its code changed)")  # lmolt reproduce --redo all
 
 
 def test_notebooks_run_again_when_any_file_of_the_package_changes(

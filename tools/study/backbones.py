@@ -115,7 +115,7 @@ def build(names: Sequence[str] = tuple(SCHEDULES)) -> None:
 
 def _tokenizer(path: Path, train: pd.DataFrame) -> Tokenizer:
     if not path.exists():
-        rows = train.sample(TOKENIZER_ROWS, random_state=SEED)
+        rows = train.sample(min(TOKENIZER_ROWS, len(train)), random_state=SEED)
         pairs = rows[["molecule", "caption"]].itertuples(index=False)
         write_text(path, train_bpe((text for row in pairs for text in forms(*row)), VOCABULARY).to_str())
     return Tokenizer.from_file(str(path))

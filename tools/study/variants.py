@@ -53,8 +53,11 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"semantics": "as_released", "switches": {"train_prompt": "corrected", "test_prompt": "corrected"}},
         ("meditron", "sft", "dpo", "cpo", "slerp+cpo"),
     ),
-    # With their white space, in training and in testing.
-    "released-white-space": ({"semantics": "as_released"}, ("meditron", "sft", "dpo", "cpo", "slerp+cpo")),
+    # With their white space, in training and in testing; of these long rows, small batches are faster on a CPU.
+    "released-white-space": (
+        {"semantics": "as_released", "micro_batch": 4},
+        ("meditron", "sft", "dpo", "cpo", "slerp+cpo"),
+    ),
 }
 
 
