@@ -33,11 +33,11 @@ def test_a_step_runs_once_and_says_why_it_runs_again(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a")
     assert copied(tmp_path, beta=1) == (True, f"test: made now ({tmp_path}/out.txt is not there yet)")
     assert copied(tmp_path, beta=1) == (False, "test: up to date")
-    assert copied(tmp_path, beta=2) == (True, "test: changed params: beta")
+    assert copied(tmp_path, beta=2) == (True, "test: made now (changed params: beta)")
     (tmp_path / "in.txt").write_text("b")
-    assert copied(tmp_path, beta=2) == (True, "test: changed inputs: source")
+    assert copied(tmp_path, beta=2) == (True, "test: made now (changed inputs: source)")
     (tmp_path / "out.txt").write_text("tampered")
-    assert copied(tmp_path, beta=2) == (True, f"test: {tmp_path}/out.txt was changed after it was made")
+    assert copied(tmp_path, beta=2) == (True, f"test: made now ({tmp_path}/out.txt was changed after it was made)")
     record = read_json(record_path(tmp_path / "out.txt"))
     assert record["key"] == {"params": {"beta": 2}, "inputs": {"source": fingerprint(tmp_path / "in.txt")}}
     assert record["outputs"] == {"out.txt": fingerprint(tmp_path / "out.txt")}

@@ -246,8 +246,9 @@ def fit(
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=bool(saves and checkpoints and list(checkpoints.glob("checkpoint-*"))))
-    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
+    begun = bool(saves and checkpoints and list(checkpoints.glob("checkpoint-*")))
+    whole = trainer.train(resume_from_checkpoint=begun).training_loss
+    return float(next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), whole))
 
 
 def prepared(
