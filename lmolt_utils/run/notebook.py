@@ -166,14 +166,16 @@ def read_notebook_record(folder: Path, notebook: str) -> dict[str, Any] | None:
 
 
 def altered(folder: Path, notebook: str) -> Iterator[str]:
-    """Files of a finished notebook that are missing or no longer what it wrote; its record, where that is not there."""
+    """Files of a finished notebook that are missing, no longer what it wrote, or have a damaged record; its own record,
+    where that is not there."""
     record = read_notebook_record(folder, notebook)
     if record is None:
         yield f"notebooks/{notebook}.record.json"
         return
     for name, digest in record["files"].items():
         path = folder / name if (folder / name).exists() else root() / name
-        if not path.exists() or fingerprint(path) != digest:
+        damaged = record_path(path).exists() and read_kept(record_path(path)) is None
+        if damaged or not path.exists() or fingerprint(path) != digest:
             yield str(name)
 
 

@@ -96,11 +96,13 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     (folder / "files" / "03_sft").write_text("03")  # a file that was cut short
     cut = notebook_record(folder, "05_merging")
     cut.write_text(cut.read_text()[:40])
+    record_path(folder / "files" / "08_figures").write_text("")
     record = record_path(folder / "files" / "04_alignment")  # a long step that older code made
     told = read_json(record)
     write_json(record, told | {"wall_s": 999.0, "code": told["code"] | {"hash": "other"}})
     text = reproduce("--", "--dry-run")
     assert "03_sft runs again: files/03_sft is missing or was changed" in text
+    assert "08_figures runs again: files/08_figures is missing or was changed" in text
     assert executed(folder, "03_sft").exists()
     text = reproduce("--redo", "04*")
     assert "04_alignment runs again: --redo asks for 04_alignment" in text
@@ -109,6 +111,7 @@ def test_what_is_done_stays_done_and_what_changed_runs_again(repository: Path, t
     assert "05_merging runs again: notebooks/05_merging.record.json is missing or was changed" in text
     assert run_by(text) == {"03_sft", "04_alignment", "05_merging", "07_nli_evaluation", "08_figures"}
     assert (folder / "files" / "03_sft").read_text() == "03_sft"
+    assert read_json(record_path(folder / "files" / "08_figures"))
 
     copy = tmp_path / "copied"  # to another place, with Snakemake's notes and without
     shutil.copytree(folder, copy)
