@@ -26,10 +26,11 @@ def from_root(given: str) -> str:
 
 def run_folder(profile: str, changed: Mapping[str, Any] | None = None) -> Path:
     """The folder of a run, named by its profile and what differs: below ``$LMOLT_RUNS``, by default ``runs/``."""
-    name = "+".join([profile, *(f"{key}={_plain(value)}" for key, value in (changed or {}).items())])
+    items = sorted((changed or {}).items())
+    name = "+".join([profile, *(f"{key}={_plain(value)}" for key, value in items)])
     if len(name) > 80 or not re.fullmatch(r"[A-Za-z0-9._,=+@-]+", name):  # a path, a mapping, or many parameters
-        digest = hashlib.sha256(repr(sorted((changed or {}).items())).encode()).hexdigest()[:8]
-        name = "+".join([profile, *(changed or {})])[:70] + f"-{digest}"
+        digest = hashlib.sha256(repr(items).encode()).hexdigest()[:8]
+        name = "+".join([profile, *(key for key, _ in items)])[:70] + f"-{digest}"
     return Path(os.environ.get("LMOLT_RUNS") or root() / "runs") / name
 
 

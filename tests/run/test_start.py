@@ -165,6 +165,7 @@ def test_folders_of_changed_runs_are_told_apart(runs: Path) -> None:
         )
     ]
     assert names[:3] == ["cpu", "cpu+seeds=0,1", "cpu+beta=0.5+seed=3"]
+    assert run_folder("cpu", {"seed": 3, "beta": 0.5}).name == names[2], "their order says nothing"
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) <= 80 for name in names)
 

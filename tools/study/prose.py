@@ -21,7 +21,7 @@ def told(figures: Path) -> list[str]:
         return rows.set_index(["system", "metric"])["value"].map(_short)
 
     main, anew, asked = scores(""), scores("corrected"), scores("prompts")
-    released, uncut = scores("released"), scores("released-uncleaned")
+    released, spaced, uncut = (scores(f"released{name}") for name in ("", "-white-space", "-uncleaned"))
     both["training"] = both["system"].str.partition("@seed")[2].str.cat(both["variant"].eq("").map(str))
     both["system"] = both["system"].str.split("@seed").str[0]
     again = both[both["variant"].isin(("", "corrected", "seeds"))]
@@ -99,6 +99,8 @@ def told(figures: Path) -> list[str]:
         f"CPO is ahead of SFT by {lead('cpo', 'sft')} in BLEU-2, SLERP+CPO of CPO by {lead('slerp+cpo', 'cpo')}",
         f"{uncut['sft', 'Validity']} of its molecules are valid, with a BLEU of {uncut['sft', 'BLEU']}",
         f"Released CPO has a BLEU-2 of {released['cpo', 'BLEU-2']}",
+        f"BLEU-2 falls from {released['cpo', 'BLEU-2']} to {spaced['cpo', 'BLEU-2']}, MACCS from "
+        f"{released['cpo', 'MACCS']} to {spaced['cpo', 'MACCS']}",
         f"BLEU-2 falls from {anew['sft', 'BLEU-2']} to {anew['sft.no-eos', 'BLEU-2']}, METEOR from "
         f"{anew['sft', 'METEOR']} to {anew['sft.no-eos', 'METEOR']}, BLEU of molecules from {anew['sft', 'BLEU']} to "
         f"{anew['sft.no-eos', 'BLEU']}",
